@@ -1,0 +1,69 @@
+"""Probes: the direction `v` in output space that turns the Jacobian into one gradient `J_t(x)ᵀ v`.
+
+Every gradient method is this object with another `v` (METHOD, section 1): the loss gradient of TRAK, the squared
+output of D-TRAK, the mean output of the released DAS. A probe is a constant to the backward pass.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from das.errors import SettingsError
+from das.prng import standard_normal
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a probe may look at: a batch of noised images of one or several timesteps.
+
+    Attributes:
+        output: `ε_θ(x_t, t)`, (B, C, H, W).
+        target: what the model was trained to predict there, same shape.
+        seed: the seed of the index, for probes that draw a shared direction.
+    """
+
+    output: Tensor
+    target: Tensor
+    seed: int
+
+
+Direction = Callable[[Point], Tensor]
+
+
+def _mean(point: Point) -> Tensor:
+    """Gradient of `mean(ε_θ)`: the scalarised output of the paper's experiments."""
+    return torch.full_like(point.output, 1.0 / point.output[0].numel())
+
+
+def _loss(point: Point) -> Tensor:
+    """Gradient of the training loss `mean((ε_θ - target)²)`, as in TRAK."""
+    return (point.output - point.target) * (2.0 / point.output[0].numel())
+
+
+def _square(point: Point) -> Tensor:
+    """Gradient of `mean(ε_θ²)`, as in D-TRAK."""
+    return point.output * (2.0 / point.output[0].numel())
+
+
+def _random(point: Point) -> Tensor:
+    """One direction `v ~ N(0, I_d)` shared by every image and timestep: an unbiased slice of all d outputs."""
+    shape = tuple(point.output.shape[1:])
+    shared = torch.from_numpy(standard_normal(point.seed, f"probe random\n{shape}", shape))
+    return shared.to(point.output).expand_as(point.output)
+
+
+PROBES: dict[str, Direction] = {"loss": _loss, "mean": _mean, "square": _square, "random": _random}
+
+
+def probe(name: str) -> Direction:
+    """The probe called `name`.
+
+    Raises:
+        SettingsError: there is none of that name; the message lists them.
+    """
+    try:
+        return PROBES[name]
+    except KeyError:
+        raise SettingsError(f"There is no probe {name!r}; there are {', '.join(sorted(PROBES))}.") from None
