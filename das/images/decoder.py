@@ -1,0 +1,66 @@
+"""The decoder process: reads files from its standard input, a socket, and answers with pixels.
+
+It limits its own memory before the first file, writes no file, and ends when the service closes the
+connection. The parent kills it when a file takes too long; should the parent be gone, an alarm does.
+"""
+
+import os
+import resource
+import signal
+import socket
+
+from PIL import AvifImagePlugin, Image
+
+from das.errors import ImageRefused
+from das.images.normalise import ImageLimits, decode
+from das.images.wire import receive_frame, send_frame
+
+# The parent's own limit comes first; the alarm is for an orphan in an endless loop of C code.
+_ALARM_AFTER_TIMEOUT_S = 1.0
+
+
+def serve(limits: ImageLimits, timeout_s: float, memory_bytes: int) -> None:
+    """Answer requests until the connection closes. Runs in a process of its own."""
+    # Standard input, so that no other descriptor has to survive the exec.
+    with socket.socket(fileno=0) as connection:
+        _limit_resources(memory_bytes)
+        Image.MAX_IMAGE_PIXELS = limits.max_pixels
+        # One thread per picture: the pool has a process per core, and each thread costs address space.
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        _silence_standard_error()
+        send_frame(connection, {"ready": True}, b"", None)
+        while (request := receive_frame(connection, limits.max_bytes, None)) is not None:
+            header, data = request
+            # No handler: the kernel ends the process, even in C code that never comes back to Python.
+            signal.setitimer(signal.ITIMER_REAL, timeout_s + _ALARM_AFTER_TIMEOUT_S)
+            _answer(connection, bytes(data), str(header["format"]), limits)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _answer(connection: socket.socket, data: bytes, format: str, limits: ImageLimits) -> None:
+    try:
+        pixels, steps = decode(data, format, limits)
+    except ImageRefused as refusal:
+        send_frame(connection, {"code": refusal.code, "message": str(refusal)}, b"", None)
+    else:
+        header = {"height": pixels.shape[0], "width": pixels.shape[1], "steps": steps}
+        send_frame(connection, header, pixels.data.cast("B"), None)
+
+
+def _silence_standard_error() -> None:
+    """libtiff writes its complaints about hostile files there; the parent logs how a process ended."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def _limit_resources(memory_bytes: int) -> None:
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_DATA, memory_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        _, hard = resource.getrlimit(limit)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
