@@ -1,0 +1,96 @@
+"""The arrows between packages, what stays light, and what the repository must not contain."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ALLOWED = {
+    "das": set(),
+    "index_build": {"das"},
+    "jobs": set(),
+    "worker": {"das", "jobs"},
+    "app": {"das", "jobs"},
+    "demo": {"das", "index_build", "jobs", "worker", "app"},
+}
+# The one thing that jobs shares with das is the base class of errors that are meant for a person.
+SHARED = {"das.errors"}
+HEAVY = ("torch", "torchvision", "open_clip", "faiss", "diffusers", "transformers", "peft")
+SOURCES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the direction"
+            found.add(str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    package = path.relative_to(ROOT).parts[0]
+    ours = {m for m in imported_modules(path) if m.split(".")[0] in ALLOWED and m not in SHARED}
+    wrong = {m for m in ours if m.split(".")[0] not in ALLOWED[package] | {package}}
+    assert not wrong, f"{package} must not import {wrong}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if p.relative_to(ROOT).parts[0] == "app"], ids=lambda p: p.name
+)
+def test_the_app_never_imports_the_gradient_engine(path):
+    engine = {"das.gradients", "das.layers", "das.attribution", "das.models", "das.kernel", "das.sketch"}
+    assert not {m for m in imported_modules(path) if any(m == e or m.startswith(e + ".") for e in engine)}
+
+
+@pytest.mark.parametrize(
+    "module", ["das", "das.index", "das.works", "das.images", "app.main", "jobs.store", "das.cli"]
+)
+def test_importing_it_stays_light(module):
+    script = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_fit_in_the_head(path):
+    assert len(path.read_text().splitlines()) <= 500
+    assert path.stem not in {"utils", "helpers", "manager", "misc", "common"}
+
+
+def test_only_settings_reads_the_environment():
+    readers = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if {"environ", "getenv"}
+        & {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
+    ]
+    # A child process gets its parent's environment, which takes naming it; nothing is read from it.
+    assert set(readers) <= {"jobs/settings.py", "app/serve.py", "demo/check.py", "jobs/process.py", "das/images/isolated.py"}
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-gpu.lock"])
+def test_locks_are_exact_and_name_no_host(lock):
+    lines = [line for line in (ROOT / lock).read_text().splitlines() if line and not line.startswith("#")]
+    assert len(lines) > 50
+    for line in lines:
+        assert "==" in line, line
+        assert "://" not in line, line
+        assert " @ " not in line, line
+
+
+def test_the_two_locks_differ_only_in_faiss_and_its_libraries():
+    cpu, gpu = (
+        set((ROOT / f).read_text().splitlines()) for f in ("requirements.lock", "requirements-gpu.lock")
+    )
+    assert {line.split("==")[0] for line in cpu - gpu} == {"faiss-cpu"}
+    assert all(line.startswith(("faiss-gpu==", "nvidia-")) for line in gpu - cpu)

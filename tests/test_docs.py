@@ -1,0 +1,71 @@
+"""Documentation that falls behind fails here: settings, commands, endpoints, results."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from das.cli import build_app
+from jobs.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+DOCS = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+README = (ROOT / "README.md").read_text()
+
+
+def commands(command, path=()):
+    """Every command of the command line as words, with its options."""
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from commands(child, (*path, name))
+        if path and getattr(command, "invoke_without_command", False):
+            yield path, command
+    elif not command.hidden:
+        yield path, command
+
+
+COMMANDS = dict(commands(typer.main.get_command(build_app())))
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_every_setting_is_documented(field):
+    assert f"`DAS_{field.upper()}`" in DOCS["operations.md"]
+    assert Settings.model_fields[field].description
+
+
+@pytest.mark.parametrize("words", sorted(COMMANDS), ids=" ".join)
+def test_every_command_and_option_is_documented(words):
+    text = README + DOCS["operations.md"]
+    assert f"das {' '.join(words)}" in text
+    assert COMMANDS[words].help
+    for option in COMMANDS[words].params:
+        if option.param_type_name == "option" and not option.hidden and option.name != "help":
+            assert getattr(option, "help", None), f"das {' '.join(words)} {option.name}"
+
+
+def test_every_endpoint_is_documented():
+    described = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    for path, methods in described["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path}`" in DOCS["api.md"], f"{method.upper()} {path}"
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "method.md", "api.md", "operations.md"])
+def test_links_inside_the_documentation_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", DOCS[page]):
+        if "://" not in target:
+            assert (ROOT / "docs" / target).exists(), f"{page}: {target}"
+
+
+def test_links_of_the_readme_lead_somewhere():
+    targets = [t for t in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README) if "://" not in t]
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
+
+
+def test_nothing_names_the_machine_it_was_written_on():
+    for path in [ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci" / "run", *(ROOT / "docs").rglob("*.md")]:
+        assert not re.search(r"/(?:home|root|tmp|opt)/|--(?:extra-)?index-url", path.read_text()), path
