@@ -8,12 +8,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from das.attribution import Attribution, Attributor
+    from das.answer import Attribution
+    from das.attribution import Attributor
     from das.index import AttributionIndex
 
 __all__ = ["Attribution", "AttributionIndex", "Attributor"]
 
-_HOMES = {"Attribution": "das.attribution", "AttributionIndex": "das.index", "Attributor": "das.attribution"}
+_HOMES = {"Attribution": "das.answer", "AttributionIndex": "das.index", "Attributor": "das.attribution"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,171 @@
+"""The choices of a build: everything that changes the numbers of an index, in one frozen model.
+
+It is stored in the index's manifest, compared when a build resumes, and read by whoever answers queries.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from das.errors import SettingsError
+
+Method = Literal["das-block", "das"]
+KernelForm = Literal["block", "mean"]
+
+PAPER_PROBE = "mean"
+"""The paper's DAS scalarises the output to its mean (METHOD section 1: `v = 1/d`)."""
+
+
+class KernelChoice(NamedTuple):
+    """One kernel that an index holds: `method` reads it, over the features of `probe`, in this `form`."""
+
+    method: Method
+    probe: str
+    form: KernelForm
+
+
+class ClipSpec(BaseModel):
+    """Which open_clip model screens: a name with its pretrained tag, or a local directory.
+
+    The directory is in open_clip's own format: `open_clip_config.json` and `open_clip_model.safetensors`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = None
+    pretrained: str | None = None
+    directory: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.directory is None) == (self.model is None) or (self.model is None) != (
+            self.pretrained is None
+        ):
+            raise ValueError("give either model and pretrained, or directory")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> "ClipSpec":
+        """`"ViT-B-32:laion2b_s34b_b79k"` as a spec; raises SettingsError for anything else."""
+        model, separator, pretrained = text.partition(":")
+        if not separator or not model or not pretrained:
+            raise SettingsError(
+                f"--clip is {text!r}; write MODEL:PRETRAINED, such as ViT-B-32:laion2b_s34b_b79k, "
+                "or name a local open_clip model with --clip-dir."
+            )
+        return cls(model=model, pretrained=pretrained)
+
+    def describe(self) -> str:
+        """The spec in a few words, for reports and messages."""
+        return str(self.directory) if self.directory else f"{self.model}:{self.pretrained}"
+
+
+DEFAULT_CLIP = ClipSpec(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
+
+
+class BuildConfig(BaseModel):
+    """What an index is built with. Two builds with equal configs, model and works give equal numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="The index's name, the part before the @."
+    )
+    model: str = Field(description="Directory or hub id of the diffusion model.")
+    works: Path = Field(description="Folder of images, or a parquet of paths.")
+    attributed: str = Field(
+        "all", description='"all", or a regular expression that parameter names must match.'
+    )
+    timesteps: int | tuple[int, ...] = Field(
+        10, description="How many, evenly spaced; or the timesteps themselves."
+    )
+    noise_draws: int = Field(1, ge=1, description="Noises per timestep.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the noise, the sketch and the random probe.")
+    dimension: int = Field(4096, ge=1, description="k, the sketch dimension.")
+    methods: tuple[Method, ...] = Field(
+        ("das-block",), min_length=1, description="Estimators that can be asked."
+    )
+    probes: tuple[str, ...] = Field(
+        ("loss",), min_length=1, description="Probes of das-block; their scores are added."
+    )
+    damping: float | None = Field(
+        None, gt=0, description="λ in units of tr(K)/N; none: the rule in das.kernel."
+    )
+    feature_dtype: Literal["float16", "float32"] = Field(
+        "float16", description="How whitened features are stored."
+    )
+    shard_size: int = Field(1024, ge=1, description="Works per shard: what a killed build loses at most.")
+    batch_size: int = Field(32, ge=1, description="(Image, timestep) pairs per backward pass.")
+    clip: ClipSpec = Field(DEFAULT_CLIP, description="The open_clip model that screens.")
+
+    @field_validator("attributed")
+    @classmethod
+    def _pattern_compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is neither 'all' nor a regular expression: {error}") from error
+        return pattern
+
+    @field_validator("timesteps")
+    @classmethod
+    def _timesteps_make_sense(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(value, int):
+            if value < 1:
+                raise ValueError("at least one timestep is needed")
+        elif not value or min(value) < 0 or len(set(value)) != len(value):
+            raise ValueError("timesteps must be different numbers from 0 upwards")
+        return value
+
+    @field_validator("methods", "probes")
+    @classmethod
+    def _no_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"{value} names one twice")
+        return value
+
+    def resolve_timesteps(self, num_train_timesteps: int) -> tuple[int, ...]:
+        """The timesteps themselves: evenly spaced from 0 (0, 100, …, 900 for 10 of 1000), or the list.
+
+        Raises:
+            SettingsError: if there are more than the schedule has, or one lies outside it.
+        """
+        chosen = self.timesteps
+        if isinstance(chosen, int):
+            if chosen > num_train_timesteps:
+                raise SettingsError(
+                    f"timesteps is {chosen}, but the model's schedule has only {num_train_timesteps}."
+                )
+            return tuple(i * num_train_timesteps // chosen for i in range(chosen))
+        if max(chosen) >= num_train_timesteps:
+            raise SettingsError(
+                f"timestep {max(chosen)} lies outside the model's schedule of {num_train_timesteps}; "
+                f"the last one is {num_train_timesteps - 1}."
+            )
+        return chosen
+
+    @property
+    def all_probes(self) -> tuple[str, ...]:
+        """Every probe whose features the index stores, das-block's first."""
+        return tuple(dict.fromkeys(choice.probe for choice in self.kernels))
+
+    @property
+    def kernels(self) -> tuple[KernelChoice, ...]:
+        """Every kernel the methods read, in the order of `methods`."""
+        found: list[KernelChoice] = []
+        for method in self.methods:
+            if method == "das-block":
+                found += [KernelChoice(method, probe, "block") for probe in self.probes]
+            else:
+                found.append(KernelChoice(method, PAPER_PROBE, "mean"))
+        return tuple(found)
+
+    def compared(self) -> dict[str, Any]:
+        """The options that must be equal for a build to resume, by name.
+
+        Left out are `batch_size`, which doesn't change the numbers, and where the model, the works and
+        CLIP lie: the builder compares what they hold instead.
+        """
+        return self.model_dump(mode="json", exclude={"batch_size", "model", "works", "clip"})

@@ -1,0 +1,323 @@
+"""The attribution index on disk: a directory that is immutable once finished, read here without torch.
+
+    manifest.json         what it was made from, and the digest of every file (das.manifest)
+    works.parquet         the works, row by row (das.works)
+    features/PROBE/*.npy  whitened features L⁻¹ f̄_i, a shard a file, memory-mapped
+    kernel.safetensors    per kernel its factor and leverage; residual weights; repeats
+    embeddings.npy        CLIP embeddings (N, e) float32; screening.faiss searches the same (das.screening)
+    thumbnails/*.bin      thumbnails end to end, a shard a file; places.npy (N, 3): shard, offset, size
+    card.md               the manifest in words; build-report.json: works left out and why
+
+The features of a probe are whitened by the factor L of its *block* kernel H = LLᵀ, so that the block form's
+`φᵀH⁻¹f̄_i` is `⟨L⁻¹φ, w_i⟩`. Any other kernel H' is answered from the same features by a linear map of the
+query, `φᵀH'⁻¹f̄_i = ⟨LᵀH'⁻¹φ, w_i⟩`: features are kept once per work and probe. Half precision needs no
+scaling: ‖w_i‖² = h_i ≤ 1, and rounding costs about 3e-4 of an element's size until elements fall under 6e-5,
+which takes millions of works.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from das.config import ClipSpec, KernelForm
+from das.errors import IndexFormatError, WorksError
+from das.manifest import MANIFEST_NAME, Manifest, list_files, read_manifest, record_file
+from das.works import Works
+
+WORKS_NAME = "works.parquet"
+KERNEL_NAME = "kernel.safetensors"
+EMBEDDINGS_NAME = "embeddings.npy"
+CARD_NAME = "card.md"
+REPORT_NAME = "build-report.json"
+PLACES_NAME = "thumbnails/places.npy"
+
+
+def feature_name(probe: str, shard: int) -> str:
+    """The file of one shard of a probe's features, relative to the index."""
+    return f"features/{probe}/shard-{shard:05d}.npy"
+
+
+def thumbnail_name(shard: int) -> str:
+    """The file of one shard of thumbnails, relative to the index."""
+    return f"thumbnails/shard-{shard:05d}.bin"
+
+
+def factor_key(probe: str, form: KernelForm) -> str:
+    """Name in kernel.safetensors of L (k, k) float64, lower triangular, with LLᵀ = K + λI."""
+    return f"{probe}.{form}.factor"
+
+
+def leverage_key(probe: str, form: KernelForm) -> str:
+    """Name in kernel.safetensors of h (N,) float64, `f̄_iᵀH⁻¹f̄_i` of one copy of each work."""
+    return f"{probe}.{form}.leverage"
+
+
+class Features:
+    """Whitened features of one probe, (N, k), memory-mapped shard by shard."""
+
+    def __init__(self, shards: list[np.ndarray]) -> None:
+        self._shards = shards
+        self.starts = np.cumsum([0, *(len(shard) for shard in shards)])
+        self.shape = (int(self.starts[-1]), shards[0].shape[1])
+        self.dtype = shards[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def shards(self) -> Iterator[tuple[int, np.ndarray]]:
+        """First row and features (n, k) of every shard, still memory-mapped."""
+        return zip((int(start) for start in self.starts), self._shards, strict=False)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """The features of some rows, in their order: (len(rows), k)."""
+        rows = np.asarray(rows, np.int64)
+        taken = np.empty((len(rows), self.shape[1]), self.dtype)
+        places = np.searchsorted(self.starts, rows, side="right") - 1
+        for shard in np.unique(places):
+            chosen = places == shard
+            taken[chosen] = self._shards[shard][rows[chosen] - self.starts[shard]]
+        return taken
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        whole = np.concatenate(self._shards) if len(self._shards) > 1 else np.asarray(self._shards[0])
+        return whole if dtype is None else whole.astype(dtype)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that isn't as the manifest says: `missing`, `extra`, `size` or `digest`."""
+
+    file: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `AttributionIndex.verify` found."""
+
+    files: int
+    bytes: int
+    damages: tuple[Damage, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every file is as it was built."""
+        return not self.damages
+
+
+class AttributionIndex:
+    """A finished index, opened for reading. Open with `AttributionIndex.open(path)`."""
+
+    def __init__(self, path: Path, manifest: Manifest, works: Works) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.works = works
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Open an index, checking the manifest's digest, every file's size, and shapes and types.
+
+        Raises:
+            IndexFormatError: if something is missing, damaged, or of another format.
+        """
+        path = Path(path)
+        manifest = read_manifest(path)
+        for name, record in manifest.files.items():
+            file = path / name
+            if not file.is_file():
+                raise IndexFormatError(f"{path} lacks {name}; build the index again or restore the file.")
+            if file.stat().st_size != record.bytes:
+                raise IndexFormatError(
+                    f"{file} has {file.stat().st_size} bytes instead of {record.bytes};"
+                    " build the index again or restore the file."
+                )
+        try:
+            works = Works.open(path / WORKS_NAME)
+        except WorksError as error:
+            raise IndexFormatError(str(error)) from error
+        index = cls(path, manifest, works)
+        index._check_schema()
+        return index
+
+    def __len__(self) -> int:
+        return self.manifest.works.count
+
+    @property
+    def id(self) -> str:
+        """Name and content digest, such as `photographs@3f9c2a`."""
+        return self.manifest.id
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The estimators that can be asked; the first is the default."""
+        return self.manifest.config.methods
+
+    def features(self, probe: str) -> Features:
+        """The whitened features of `probe`, (N, k), memory-mapped; `np.asarray` makes one array of them."""
+        return self._features[probe]
+
+    @cached_property
+    def _features(self) -> dict[str, Features]:
+        record = self.manifest.features
+        return {
+            probe: Features(
+                [
+                    _open_array(self.path / feature_name(probe, shard))
+                    for shard in range(len(record.shard_rows))
+                ]
+            )
+            for probe in record.probes
+        }
+
+    def factor(self, probe: str, form: KernelForm) -> np.ndarray:
+        """L (k, k) float64, lower triangular, of one of the index's kernels; read anew at each call."""
+        return self._tensor(factor_key(probe, form))
+
+    def leverage(self, probe: str, form: KernelForm) -> np.ndarray:
+        """h (N,) float64: `f̄_iᵀH⁻¹f̄_i` of one copy of each work."""
+        return self._tensor(leverage_key(probe, form))
+
+    @cached_property
+    def residual_weights(self) -> np.ndarray:
+        """r (N,) float64: each work's residual relative to the mean work's (METHOD section 2)."""
+        return self._tensor("residual_weights")
+
+    @cached_property
+    def repeats(self) -> np.ndarray:
+        """w (N,) int64: how often each work was trained on."""
+        return self._tensor("repeats")
+
+    @cached_property
+    def embeddings(self) -> np.ndarray:
+        """CLIP embeddings (N, e) float32 of unit norm, memory-mapped."""
+        return _open_array(self.path / EMBEDDINGS_NAME)
+
+    def thumbnail(self, row: int) -> bytes:
+        """The thumbnail of a work, an encoded picture of at most 256 pixels a side."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} works")
+        shard, offset, size = (int(value) for value in self._places[row])
+        with (self.path / thumbnail_name(shard)).open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(size)
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        return _open_array(self.path / PLACES_NAME)
+
+    @property
+    def card(self) -> str:
+        """The index in words, as Markdown."""
+        return (self.path / CARD_NAME).read_text(encoding="utf-8")
+
+    @property
+    def model_source(self) -> str:
+        """Where the model is: the place it was built from or, if that is gone, beside the index."""
+        record = self.manifest.model
+        return _present(self.path, record.source, record.relative)
+
+    @property
+    def clip(self) -> ClipSpec:
+        """The CLIP model that made the embeddings; a local directory is looked for like the model."""
+        record = self.manifest.screening
+        if record.directory is None:
+            return ClipSpec(model=record.model, pretrained=record.pretrained)
+        return ClipSpec(directory=Path(_present(self.path, record.directory, record.relative)))
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> Verification:
+        """Compare every file with its digest, the manifest included; `progress(done, total)` counts bytes."""
+        records = self.manifest.files
+        total = sum(record.bytes for record in records.values())
+        damages, done = [], 0
+
+        def step(size: int) -> None:
+            nonlocal done
+            done += size
+            if progress is not None:
+                progress(done, total)
+
+        try:
+            if read_manifest(self.path) != self.manifest:
+                damages.append(Damage(MANIFEST_NAME, "digest", "it was replaced since the index was opened"))
+        except IndexFormatError as error:
+            damages.append(Damage(MANIFEST_NAME, "digest", str(error)))
+        for name in list_files(self.path):
+            if name not in records and name != MANIFEST_NAME:
+                damages.append(Damage(name, "extra", "the manifest doesn't know this file"))
+        for name, record in records.items():
+            file = self.path / name
+            if not file.is_file():
+                damages.append(Damage(name, "missing", "the file isn't there"))
+                continue
+            found = record_file(file, step)
+            if found.bytes != record.bytes:
+                damages.append(Damage(name, "size", f"it has {found.bytes} bytes instead of {record.bytes}"))
+            elif found.sha256 != record.sha256:
+                damages.append(Damage(name, "digest", "its bytes aren't those that were built"))
+        return Verification(len(records) + 1, total, tuple(damages))
+
+    def _tensor(self, name: str) -> np.ndarray:
+        path = self.path / KERNEL_NAME
+        try:
+            with safe_open(path, framework="numpy") as tensors:
+                return tensors.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise IndexFormatError(f"{path}: {name} can't be read: {error}") from error
+
+    def _check_schema(self) -> None:
+        """Shapes and types of everything, from headers alone."""
+        manifest, count = self.manifest, len(self)
+        record = manifest.features
+        if len(self.works) != count or sum(record.shard_rows) != count:
+            raise IndexFormatError(
+                f"{self.path}: the manifest counts {count} works, works.parquet {len(self.works)}"
+                f" and the feature shards {sum(record.shard_rows)}."
+            )
+        for probe in record.probes:
+            for (_, shard), rows in zip(self.features(probe).shards(), record.shard_rows, strict=True):
+                _expect(self.path, f"features of {probe}", shard, (rows, record.dimension), record.dtype)
+        _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, manifest.screening.dimension), "float32")
+        _expect(self.path, PLACES_NAME, self._places, (count, 3), "int64")
+        expected = {"residual_weights": ("F64", [count]), "repeats": ("I64", [count])}
+        for probe in record.probes:
+            expected[factor_key(probe, "block")] = ("F64", [record.dimension] * 2)
+        for kernel in manifest.kernels:
+            expected[factor_key(kernel.probe, kernel.form)] = ("F64", [record.dimension] * 2)
+            expected[leverage_key(kernel.probe, kernel.form)] = ("F64", [count])
+        path = self.path / KERNEL_NAME
+        try:
+            with safe_open(path, framework="numpy") as tensors:
+                found = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
+                headers = {name: (piece.get_dtype(), piece.get_shape()) for name, piece in found.items()}
+        except (OSError, SafetensorError) as error:
+            raise IndexFormatError(f"{path} can't be read: {error}") from error
+        for name, header in expected.items():
+            if headers.get(name) != header:
+                raise IndexFormatError(
+                    f"{path}: {name} is {headers.get(name, 'missing')} instead of {header}."
+                )
+
+
+def _open_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise IndexFormatError(f"{path} can't be read as an array: {error}") from error
+
+
+def _expect(path: Path, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise IndexFormatError(f"{path}: {what} is {array.shape} {array.dtype} instead of {shape} {dtype}.")
+
+
+def _present(index: Path, source: str, relative: str | None) -> str:
+    if relative is None or Path(source).exists():
+        return source
+    beside = index.resolve() / relative
+    return str(beside) if beside.exists() else source

@@ -1,0 +1,248 @@
+"""The manifest of an attribution index: what it was made from, with what, and the digest of every file.
+
+`manifest.json` is written in one canonical form, so a changed byte anywhere in it is found, spaces included.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from das.config import BuildConfig, KernelForm, Method
+from das.errors import IndexFormatError
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+_ID_DIGITS = 6
+_HASH_CHUNK = 1 << 20
+
+# Files that say how and when an index was made, not what it answers; they are no part of its identity.
+_TELLING_FILES = frozenset({"card.md", "build-report.json"})
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRecord(_Part):
+    """The diffusion model: where it lay, and what it is."""
+
+    source: str
+    """Hub id, or the absolute path of a directory."""
+    relative: str | None
+    """The directory's path relative to the index, so that both can move together; None for a hub id."""
+    digest: str
+    fingerprint: str
+    """Of the directory's files, or the hub id: tells that nothing changed without loading the model."""
+    identity: dict[str, Any]
+    sample_shape: tuple[int, int, int]
+    num_train_timesteps: int
+    attributed_parameters: int
+    """p, how many numbers are attributed."""
+
+
+class WorksRecord(_Part):
+    """The training works: how many were asked for, how many are in, and what they hold."""
+
+    source: str
+    count: int
+    """N, the rows of the index."""
+    source_rows: int
+    """Works that the source names, unreadable ones included."""
+    trained: int
+    """Sum of `repeats`."""
+    digest: str
+    """sha256 over the source's table and every file's sha256."""
+
+
+class KernelRecord(_Part):
+    """One kernel: which method reads it over which probe's features, and its damping."""
+
+    method: Method
+    probe: str
+    form: KernelForm
+    damping: float
+    """λ itself."""
+    relative_damping: float
+    """λ in units of tr(K)/N."""
+    trace: float
+    effective_dimension: float
+    """d_λ = tr K(K+λI)⁻¹."""
+    mean_square: float
+    """Mean of `(f̄_jᵀH⁻¹f̄_i)²` over all pairs of works: what squared scores of this kernel are measured in
+    where several probes' scores are added."""
+
+
+class FeaturesRecord(_Part):
+    """Whitened features: one file per probe and shard."""
+
+    dtype: Literal["float16", "float32"]
+    dimension: int
+    probes: tuple[str, ...]
+    shard_rows: tuple[int, ...]
+    """Works in each shard, in order."""
+
+
+class ScreeningRecord(_Part):
+    """The CLIP model and its index."""
+
+    model: str | None
+    pretrained: str | None
+    directory: str | None
+    """Absolute path of a local model's directory."""
+    relative: str | None
+    """The same, relative to the index."""
+    digest: str
+    fingerprint: str
+    """As the model's."""
+    dimension: int
+    kind: str
+
+
+class BuildRecord(_Part):
+    """By what, when and where the index was made; nothing here changes an answer."""
+
+    created_at: str
+    command: str
+    device: str
+    versions: dict[str, str]
+    seconds: dict[str, float]
+    """Time of each stage of the run that finished the build."""
+    unreadable: int
+
+
+class FileRecord(_Part):
+    """Size and digest of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(_Part):
+    """All of `manifest.json`."""
+
+    format: Literal["das-attribution-index"] = "das-attribution-index"
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    content_digest: str
+    """sha256 over what decides the answers: config, model, works, kernels and the files that hold numbers."""
+    config: BuildConfig
+    timesteps: tuple[int, ...]
+    model: ModelRecord
+    works: WorksRecord
+    kernels: tuple[KernelRecord, ...]
+    features: FeaturesRecord
+    screening: ScreeningRecord
+    quality: dict[str, Any] | None = None
+    """What was measured of the index (LDS, screening recall, calibration); None: not measured."""
+    build: BuildRecord
+    files: dict[str, FileRecord]
+
+    @property
+    def id(self) -> str:
+        """`name@` and the first digits of the content digest, such as `photographs@3f9c2a`."""
+        return f"{self.name}@{self.content_digest[:_ID_DIGITS]}"
+
+    def kernels_of(self, method: str) -> tuple[KernelRecord, ...]:
+        """The kernels that `method` reads; empty where the index doesn't answer it."""
+        return tuple(kernel for kernel in self.kernels if kernel.method == method)
+
+
+def content_digest(
+    config: BuildConfig,
+    model_digest: str,
+    works_digest: str,
+    clip_digest: str,
+    kernels: tuple[KernelRecord, ...],
+    files: dict[str, FileRecord],
+) -> str:
+    """The digest an index's id is made from: equal for two builds of the same works with the same options."""
+    body = {
+        "schema_version": SCHEMA_VERSION,
+        "config": config.compared(),
+        "model": model_digest,
+        "works": works_digest,
+        "clip": clip_digest,
+        "kernels": [kernel.model_dump(mode="json") for kernel in kernels],
+        "files": {name: record.sha256 for name, record in files.items() if name not in _TELLING_FILES},
+    }
+    return hashlib.sha256(canonical_json(body)).hexdigest()
+
+
+def canonical_json(body: Any) -> bytes:
+    """One spelling for one value: sorted keys, two spaces, one newline at the end."""
+    return (json.dumps(body, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """`manifest.json` as it is written: the canonical body and the digest of it."""
+    body = manifest.model_dump(mode="json")
+    return canonical_json({**body, "digest": hashlib.sha256(canonical_json(body)).hexdigest()})
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check the manifest of an index.
+
+    Raises:
+        IndexFormatError: if there is none, it has another schema, or a byte of it was changed.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        unfinished = "its build isn't finished; run the build again to go on"
+        hint = unfinished if _is_unfinished(directory) else "it has no manifest.json"
+        raise IndexFormatError(f"{directory} isn't an attribution index: {hint}.") from None
+    except OSError as error:
+        raise IndexFormatError(f"{path} can't be read: {error}") from error
+    try:
+        body = json.loads(raw)
+        stated = body.pop("digest")
+        version = body["schema_version"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IndexFormatError(f"{path} is damaged: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise IndexFormatError(
+            f"{path} has schema version {version!r}; this version of das reads {SCHEMA_VERSION}."
+            " Build the index again."
+        )
+    try:
+        own = hashlib.sha256(canonical_json(body)).hexdigest()
+        canonical = canonical_json({**body, "digest": stated})
+    except (ValueError, RecursionError) as error:
+        raise IndexFormatError(f"{path} is damaged: {error}") from error
+    if stated != own or raw != canonical:
+        raise IndexFormatError(f"{path} is damaged or was edited: it doesn't match its own digest.")
+    try:
+        return Manifest.model_validate(body)
+    except ValidationError as error:
+        raise IndexFormatError(f"{path} doesn't follow its schema: {error}") from error
+
+
+def record_file(path: Path, progress: Callable[[int], None] | None = None) -> FileRecord:
+    """Size and sha256 of a file; `progress` is told of every piece's bytes."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while piece := stream.read(_HASH_CHUNK):
+            digest.update(piece)
+            size += len(piece)
+            if progress is not None:
+                progress(len(piece))
+    return FileRecord(bytes=size, sha256=digest.hexdigest())
+
+
+def list_files(directory: Path) -> list[str]:
+    """Every file below `directory`, relative, with forward slashes, sorted."""
+    return sorted(
+        (Path(folder) / name).relative_to(directory).as_posix()
+        for folder, _, names in os.walk(directory)
+        for name in names
+    )
+
+
+def _is_unfinished(directory: Path) -> bool:
+    return directory.name.endswith(".building") or directory.with_name(directory.name + ".building").is_dir()

@@ -1,0 +1,100 @@
+"""Inner products of queries with stored features: one linear map of the query, one product over all works."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from das.index import AttributionIndex, Features
+from das.manifest import KernelRecord
+
+IN_MEMORY_BYTES = 256 * 2**20
+"""Features up to this size are kept as float32; larger ones are converted chunk by chunk as they are read."""
+
+_CHUNK_ROWS = 8192
+_GPU_PART = 0.5
+
+
+class KernelScorer:
+    """`φᵀH⁻¹f̄_i` for one kernel H of an index, from the features whitened by the block kernel's factor L.
+
+    For the block kernel itself that is `⟨L⁻¹φ, w_i⟩`; for another kernel H' it is `⟨LᵀH'⁻¹φ, w_i⟩`.
+    """
+
+    def __init__(self, index: AttributionIndex, kernel: KernelRecord, device: str = "cpu") -> None:
+        self._device = device
+        # Factors are float64; they stay on the CPU unless the device is a GPU that computes in it.
+        self._algebra = device if device.startswith("cuda") else "cpu"
+        self._whitening = self._factor(index, kernel.probe, "block")
+        self._other = None if kernel.form == "block" else self._factor(index, kernel.probe, kernel.form)
+        self.leverage = index.leverage(kernel.probe, kernel.form)
+        """h (N,) float64, of one copy of each work."""
+        self._features = index.features(kernel.probe)
+        self._resident = self._load(self._features)
+
+    def products(self, averages: Tensor, chosen: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        """`φᵀH⁻¹f̄_i` of queries `averages` (B, k) with their candidates, (n,) float64 for each query.
+
+        `chosen` has the candidates' rows of each query; None in it for every work.
+        """
+        queries = self._mapped(averages)
+        found: dict[int, np.ndarray] = {}
+        everywhere = [query for query, rows in enumerate(chosen) if rows is None]
+        if everywhere:
+            found.update(zip(everywhere, self._against_all(queries[everywhere]), strict=True))
+        for query, rows in enumerate(chosen):
+            if rows is not None:
+                found[query] = self._against_rows(queries[query], rows)
+        return [found[query] for query in range(len(chosen))]
+
+    def _mapped(self, averages: Tensor) -> Tensor:
+        """The queries in the stored features' space, (B, k) float32 on the device."""
+        columns = averages.to(self._algebra, torch.float64).T
+        if self._other is None:
+            mapped = torch.linalg.solve_triangular(self._whitening, columns, upper=False)
+        else:
+            mapped = self._whitening.T @ torch.cholesky_solve(columns, self._other)
+        return mapped.T.to(self._device, torch.float32).contiguous()
+
+    def _against_all(self, queries: Tensor) -> np.ndarray:
+        """(B, N) float64."""
+        if self._resident is not None:
+            return (queries.to(self._resident.dtype) @ self._resident.T).double().cpu().numpy()
+        products = np.empty((len(queries), len(self._features)))
+        for first, shard in self._features.shards():
+            for start in range(0, len(shard), _CHUNK_ROWS):
+                chunk = _as_float32(shard[start : start + _CHUNK_ROWS]).to(self._device)
+                place = slice(first + start, first + start + len(chunk))
+                products[:, place] = (queries @ chunk.T).double().cpu().numpy()
+        return products
+
+    def _against_rows(self, query: Tensor, rows: np.ndarray) -> np.ndarray:
+        """(len(rows),) float64."""
+        if self._resident is not None:
+            chosen = self._resident[torch.from_numpy(rows).to(self._resident.device)]
+        else:
+            chosen = _as_float32(self._features.take(rows)).to(self._device)
+        return (chosen @ query.to(chosen.dtype)).double().cpu().numpy()
+
+    def _load(self, features: Features) -> Tensor | None:
+        """The features on the device if they are small, or on a GPU if they fit it in half precision."""
+        rows, dimension = features.shape
+        if rows * dimension * 4 <= IN_MEMORY_BYTES:
+            return _as_float32(np.asarray(features)).to(self._device)
+        if self._device.startswith("cuda"):
+            free, _ = torch.cuda.mem_get_info(self._device)
+            if rows * dimension * features.dtype.itemsize <= free * _GPU_PART:
+                pieces = [
+                    torch.from_numpy(np.array(shard)).to(self._device) for _, shard in features.shards()
+                ]
+                return torch.cat(pieces)
+        return None
+
+    def _factor(self, index: AttributionIndex, probe: str, form: str) -> Tensor:
+        return torch.from_numpy(index.factor(probe, "block" if form == "block" else "mean")).to(self._algebra)
+
+
+def _as_float32(array: np.ndarray) -> Tensor:
+    """A copy as a float32 tensor; NumPy reads the mapped pages, so nothing read-only reaches torch."""
+    return torch.from_numpy(np.array(array, dtype=np.float32))

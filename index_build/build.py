@@ -1,0 +1,333 @@
+"""A whole build, from a model and its works to a finished index directory."""
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from das.config import BuildConfig
+from das.errors import BuildError
+from das.index import CARD_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
+from das.manifest import (
+    MANIFEST_NAME,
+    BuildRecord,
+    FeaturesRecord,
+    Manifest,
+    ModelRecord,
+    ScreeningRecord,
+    WorksRecord,
+    canonical_json,
+    content_digest,
+    list_files,
+    manifest_bytes,
+    read_manifest,
+    record_file,
+)
+from das.works import Works
+from index_build import durable
+from index_build.card import write_card
+from index_build.inputs import (
+    WorksOnDisk,
+    clip_fingerprint,
+    differences,
+    fingerprint,
+    identity,
+    manifest_identity,
+    read_digested_works,
+)
+from index_build.progress import QuietReporter, Reporter
+from index_build.workspace import Workspace, building_path
+
+_VERSIONS = ("das-attribution", "torch", "diffusers", "open_clip_torch", "numpy", "pyarrow", "pillow")
+_LISTED_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished index and how it came about."""
+
+    path: Path
+    index_id: str
+    state: Literal["built", "present"]
+    works: int
+    report: dict[str, Any]
+    """What build-report.json holds: works left out, rows without files, files without rows."""
+
+
+def build(
+    config: BuildConfig,
+    out: Path,
+    *,
+    device: str = "cpu",
+    strict: bool = False,
+    command: str = "",
+    reporter: Reporter | None = None,
+) -> BuildResult:
+    """Build the index `out`, go on with one that was interrupted, or find it finished.
+
+    Raises:
+        BuildError: the place is taken, was begun with other options, or the disk is too small.
+        WorksError, ModelError, SettingsError: an input can't be used.
+    """
+    reporter = reporter or QuietReporter()
+    out = out.resolve()
+    if out.exists() and not (out / MANIFEST_NAME).is_file() and not _is_empty_directory(out):
+        raise BuildError(f"{out} exists and isn't an attribution index; choose another --out.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with durable.only_builder(out.with_name(out.name + ".lock")), durable.disk_may_be_full(out):
+        works = read_digested_works(config.works, reporter)
+        missing = [problem for problem in works.source.problems if problem.code == "missing-file"]
+        if strict and missing:
+            raise BuildError(f"{missing[0].file}: {missing[0].message} (--strict is on)")
+        run = _Build(config, out, works, device, command, reporter)
+        for place in (out, building_path(out)):
+            if (place / MANIFEST_NAME).is_file():
+                run.compare_with_finished(place)
+                if place != out:
+                    Workspace(out).publish()
+                return run.present()
+        return run.run(strict=strict)
+
+
+class _Build:
+    def __init__(
+        self,
+        config: BuildConfig,
+        out: Path,
+        works: WorksOnDisk,
+        device: str,
+        command: str,
+        reporter: Reporter,
+    ) -> None:
+        self.config = config
+        self.out = out
+        self.works = works
+        self.device = device
+        self.command = command
+        self.reporter = reporter
+        self.seconds: dict[str, float] = {}
+
+    def compare_with_finished(self, place: Path) -> None:
+        """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
+        manifest = read_manifest(place)
+        model, clip = manifest.model, manifest.screening
+        same_model = model.fingerprint == fingerprint(self.config.model)
+        same_clip = clip.fingerprint == clip_fingerprint(self.config.clip)
+        ours = identity(
+            self.config,
+            model.digest if same_model else self._load_model().identity["digest"],
+            self.works.digest,
+            clip.digest if same_clip else self._load_embedder().digest,
+        )
+        if different := differences(ours, manifest_identity(manifest)):
+            raise BuildError(
+                f"{self.out} holds a finished index with other options: {'; '.join(different)}. "
+                "Delete it, or choose another --out."
+            )
+
+    def present(self) -> BuildResult:
+        """The index that is there already."""
+        index = AttributionIndex.open(self.out)
+        report = json.loads((self.out / REPORT_NAME).read_bytes())
+        self.reporter.say(f"{self.out} is there already: {index.id}, {len(index):,} works.")
+        return BuildResult(self.out, index.id, "present", len(index), report)
+
+    def run(self, *, strict: bool) -> BuildResult:
+        """Build or resume, and publish."""
+        from das.gradients import FeatureConfig, FeatureExtractor
+        from index_build.estimate import check_disk, disk_needed, estimate
+        from index_build.finish import finish
+        from index_build.gather import Gatherer
+
+        config = self.config
+        began = time.monotonic()
+        model = self._load_model()
+        timesteps = config.resolve_timesteps(model.num_train_timesteps)
+        embedder = self._load_embedder()
+        check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
+        features = FeatureConfig(
+            dimension=config.dimension,
+            probes=config.all_probes,
+            timesteps=timesteps,
+            noise_draws=config.noise_draws,
+            seed=config.seed,
+            attributed=config.attributed,
+        )
+        extractor = FeatureExtractor(model, features, batch_size=config.batch_size)
+        ours = identity(config, model.identity["digest"], self.works.digest, embedder.digest)
+        workspace = Workspace.open(self.out, ours)
+        self.seconds["loading"] = time.monotonic() - began
+
+        began = time.monotonic()
+        gatherer = Gatherer(config, self.works, extractor, embedder)
+        done = min(workspace.shards_done * config.shard_size, len(self.works))
+        if done:
+            self.reporter.say(
+                f"going on with an interrupted build: {done:,} of {len(self.works):,} works are done"
+            )
+        expected = estimate(config, self.works, len(self.works) - done, extractor, embedder)
+        self.reporter.say(f"{len(self.works):,} works: {expected.describe()}")
+        self.seconds["estimating"] = time.monotonic() - began
+
+        began = time.monotonic()
+        sums = gatherer.run(workspace, self.reporter, strict=strict)
+        self.seconds["gradients"] = time.monotonic() - began
+
+        began = time.monotonic()
+        finished = finish(config, self.works, workspace, sums, self.reporter)
+        self.seconds["finishing"] = time.monotonic() - began
+        for kernel in finished.kernels:
+            if kernel.effective_dimension > config.dimension / 4:
+                self.reporter.warn(
+                    f"the sketch is small for the {kernel.form} kernel of {kernel.probe}: its effective dimension is"
+                    f" {kernel.effective_dimension:,.0f} of {config.dimension:,}. Above a quarter, scores lose"
+                    " precision; raise --dimension or --damping."
+                )
+
+        report = self._report(finished.refused)
+        durable.put_bytes(workspace.path / REPORT_NAME, canonical_json(report))
+        manifest = self._manifest(workspace, model, extractor, embedder, timesteps, finished)
+        durable.sync_tree(workspace.path)
+        durable.write_bytes(workspace.path / MANIFEST_NAME, manifest_bytes(manifest))
+        workspace.publish()
+        self._tell(report)
+        return BuildResult(self.out, manifest.id, "built", manifest.works.count, report)
+
+    def _load_model(self) -> Any:
+        from das.models import load_model
+
+        return load_model(self.config.model, device=self.device)
+
+    def _load_embedder(self) -> Any:
+        from das.screening import Embedder
+
+        return Embedder.load(self.config.clip, self.device)
+
+    def _manifest(
+        self,
+        workspace: Workspace,
+        model: Any,
+        extractor: Any,
+        embedder: Any,
+        timesteps: tuple[int, ...],
+        finished: Any,
+    ) -> Manifest:
+        config = self.config
+        local = Path(config.model).is_dir()
+        clip = config.clip.directory
+        model_record = ModelRecord(
+            source=str(Path(config.model).resolve()) if local else config.model,
+            relative=_relative(Path(config.model), self.out) if local else None,
+            digest=model.identity["digest"],
+            fingerprint=fingerprint(config.model),
+            identity=model.identity,
+            sample_shape=model.sample_shape,
+            num_train_timesteps=model.num_train_timesteps,
+            attributed_parameters=sum(parameter.numel() for parameter in extractor.parameters.values()),
+        )
+        works_record = WorksRecord(
+            source=str(config.works.resolve()),
+            count=len(finished.rows),
+            source_rows=len(self.works),
+            trained=finished.trained,
+            digest=self.works.digest,
+        )
+        features = FeaturesRecord(
+            dtype=config.feature_dtype,
+            dimension=config.dimension,
+            probes=config.all_probes,
+            shard_rows=finished.shard_rows,
+        )
+        screening = ScreeningRecord(
+            model=config.clip.model,
+            pretrained=config.clip.pretrained,
+            directory=str(clip.resolve()) if clip else None,
+            relative=_relative(clip, self.out) if clip else None,
+            digest=embedder.digest,
+            fingerprint=clip_fingerprint(config.clip),
+            dimension=embedder.dimension,
+            kind=finished.screening_kind,
+        )
+        build_record = BuildRecord(
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            command=self.command,
+            device=self.device,
+            versions=_versions(),
+            seconds={stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+            unreadable=len(finished.refused),
+        )
+        card = write_card(
+            config.name,
+            works_record,
+            Works.open(workspace.path / WORKS_NAME),
+            model_record,
+            timesteps,
+            config.attributed,
+            finished.kernels,
+            features,
+            screening,
+            build_record,
+        )
+        durable.put_bytes(workspace.path / CARD_NAME, card.encode())
+        names = [name for name in list_files(workspace.path) if workspace.is_product(name)]
+        files = {}
+        with self.reporter.stage("digests", len(names)) as stage:
+            for name in names:
+                files[name] = record_file(workspace.path / name)
+                stage.advance()
+        return Manifest(
+            name=config.name,
+            content_digest=content_digest(
+                config, model_record.digest, works_record.digest, screening.digest, finished.kernels, files
+            ),
+            config=config,
+            timesteps=timesteps,
+            model=model_record,
+            works=works_record,
+            kernels=finished.kernels,
+            features=features,
+            screening=screening,
+            build=build_record,
+            files=files,
+        )
+
+    def _report(self, refused: list[dict[str, Any]]) -> dict[str, Any]:
+        """What was left out, and what the metadata and the folder don't agree about."""
+        return {
+            "unreadable": [{key: entry[key] for key in ("file", "code", "message")} for entry in refused],
+            "metadata": [asdict(problem) for problem in self.works.source.problems],
+        }
+
+    def _tell(self, report: dict[str, Any]) -> None:
+        """The report's entries as sentences, as far as a screen holds them."""
+        for title, entries in (
+            ("couldn't be used", report["unreadable"]),
+            ("in the metadata", report["metadata"]),
+        ):
+            if entries:
+                self.reporter.warn(f"{len(entries):,} {title}; all are in {self.out / REPORT_NAME}")
+            for entry in entries[:_LISTED_PROBLEMS]:
+                self.reporter.say(f"  {entry['file']}: {entry['message']}")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _relative(path: Path, base: Path) -> str:
+    return os.path.relpath(path.resolve(), base)
+
+
+def _is_empty_directory(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

@@ -1,0 +1,279 @@
+"""The commands that build and look at indexes: `das build`, `das index info|verify|card`, `das query`."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from das.config import DEFAULT_CLIP, BuildConfig, ClipSpec
+from das.errors import DasError, SettingsError
+from das.index import AttributionIndex
+from index_build.progress import ConsoleReporter, JsonReporter
+
+EXIT_DAMAGED = 1
+
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines, on standard output.")]
+IndexArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index directory.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("build")(build_index)
+    app.command("query")(query)
+    index = typer.Typer(help="Look at an attribution index.", no_args_is_help=True)
+    index.command("info")(info)
+    index.command("verify")(verify)
+    index.command("card")(card)
+    app.add_typer(index, name="index")
+
+
+def build_index(
+    model: Annotated[str, typer.Option(help="Directory or hub id of the diffusion model.")],
+    works: Annotated[
+        Path, typer.Option(help="Folder of images (metadata.csv beside them), or a parquet of paths.")
+    ],
+    out: Annotated[Path, typer.Option(help="The index directory to make.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the index; the folder's name if left out.")
+    ] = None,
+    timesteps: Annotated[
+        str, typer.Option(help="How many, evenly spaced; or a list such as 0,100,200.")
+    ] = "10",
+    noise_draws: Annotated[int, typer.Option(help="Noises per timestep.")] = 1,
+    dimension: Annotated[int, typer.Option(help="k, dimensions of the sketched gradients.")] = 4096,
+    method: Annotated[list[str] | None, typer.Option(help="das-block or das; may be given twice.")] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(help="Probes of das-block: loss, mean, square, random.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of noise and sketch.")] = 0,
+    attributed: Annotated[
+        str, typer.Option(help="'all', or a regular expression on parameter names.")
+    ] = "all",
+    damping: Annotated[float | None, typer.Option(help="λ in units of tr(K)/N; by rule if left out.")] = None,
+    feature_dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    clip: Annotated[
+        str, typer.Option(help="open_clip model that screens, MODEL:PRETRAINED.")
+    ] = DEFAULT_CLIP.describe(),
+    clip_dir: Annotated[Path | None, typer.Option(help="A local open_clip model instead of --clip.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Pairs of image and timestep in one backward pass.")] = 32,
+    shard_size: Annotated[
+        int, typer.Option(help="Works per shard: what an interrupted build loses at most.")
+    ] = 1024,
+    strict: Annotated[bool, typer.Option(help="Stop at the first work that can't be used.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build an attribution index of a diffusion model and the works it was trained on.
+
+    An interrupted build goes on when the same command is run again. If the index is there already, that is said.
+    """
+    from index_build.build import build
+
+    config = _config(
+        name=name or _slug(out.resolve().name),
+        model=model,
+        works=works,
+        attributed=attributed,
+        timesteps=_timesteps(timesteps),
+        noise_draws=noise_draws,
+        seed=seed,
+        dimension=dimension,
+        methods=tuple(method or ["das-block"]),
+        probes=tuple(probe or ["loss"]),
+        damping=damping,
+        feature_dtype=feature_dtype,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        clip=ClipSpec(directory=clip_dir) if clip_dir else ClipSpec.parse(clip),
+    )
+    reporter = JsonReporter() if as_json else ConsoleReporter()
+    command = shlex.join(["das", *sys.argv[1:]])
+    result = build(config, out, device=device, strict=strict, command=command, reporter=reporter)
+    if as_json:
+        _print_json(
+            {
+                "index": result.index_id,
+                "path": str(result.path),
+                "state": result.state,
+                "works": result.works,
+                "seconds": AttributionIndex.open(result.path).manifest.build.seconds,
+                **result.report,
+            }
+        )
+    elif result.state == "built":
+        Console().print(f"{result.path}: {result.index_id}, {result.works:,} works", highlight=False)
+
+
+def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
+    """Say what an index holds and what it was built from."""
+    index = AttributionIndex.open(directory)
+    manifest = index.manifest
+    if as_json:
+        _print_json(
+            {"id": index.id, **manifest.model_dump(mode="json", exclude={"files"}), "bytes": _size(index)}
+        )
+        return
+    table = Table(show_header=False, box=None)
+    rows = {
+        "index": index.id,
+        "works": f"{len(index):,} of {manifest.works.source_rows:,}",
+        "model": f"{manifest.model.source} ({manifest.model.digest[:12]})",
+        "parameters": f"{manifest.model.attributed_parameters:,}",
+        "methods": ", ".join(index.methods),
+        "probes": ", ".join(manifest.features.probes),
+        "timesteps": ", ".join(map(str, manifest.timesteps)),
+        "dimension": f"{manifest.features.dimension:,}, {manifest.features.dtype}",
+        "screening": f"{index.clip.describe()}, {manifest.screening.dimension} dimensions",
+        "size": f"{_size(index) / 1e6:,.1f} MB",
+        "built": f"{manifest.build.created_at} on {manifest.build.device}",
+        "quality": "not measured" if manifest.quality is None else json.dumps(manifest.quality),
+    }
+    for label, value in rows.items():
+        table.add_row(label, value)
+    for kernel in manifest.kernels:
+        table.add_row(
+            f"kernel {kernel.method}",
+            f"{kernel.probe}, {kernel.form}: λ {kernel.relative_damping:.3g} of tr K/N,"
+            f" effective dimension {kernel.effective_dimension:,.0f}",
+        )
+    Console(highlight=False, markup=False).print(table)
+
+
+def verify(directory: IndexArgument, as_json: JsonOption = False) -> None:
+    """Compare every file of an index with its digest. Exit code 1 if one differs, is missing or is extra."""
+    index = AttributionIndex.open(directory)
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
+        task = progress.add_task("verifying", total=None)
+        found = index.verify(lambda done, total: progress.update(task, completed=done, total=total))
+    if as_json:
+        damages = [{"file": d.file, "kind": d.kind, "message": d.message} for d in found.damages]
+        _print_json(
+            {"id": index.id, "ok": found.ok, "files": found.files, "bytes": found.bytes, "damages": damages}
+        )
+    else:
+        console = Console(highlight=False, markup=False)
+        for damage in found.damages:
+            console.print(f"{damage.file}: {damage.message}")
+        if found.ok:
+            console.print(
+                f"{index.id}: {found.files} files, {found.bytes / 1e6:,.1f} MB, all as they were built"
+            )
+    if not found.ok:
+        raise typer.Exit(EXIT_DAMAGED)
+
+
+def card(directory: IndexArgument, as_json: JsonOption = False) -> None:
+    """Print an index's card: what it was built from and how good it is."""
+    index = AttributionIndex.open(directory)
+    if as_json:
+        _print_json({"id": index.id, "card": index.card})
+    else:
+        sys.stdout.write(index.card)
+
+
+def query(
+    image: Annotated[Path, typer.Argument(help="The picture to attribute.")],
+    index: Annotated[Path, typer.Option(help="The index directory.")],
+    top_k: Annotated[int, typer.Option(help="How many works to list.")] = 20,
+    method: Annotated[
+        str | None, typer.Option(help="An estimator of the index; its first if left out.")
+    ] = None,
+    candidates: Annotated[str, typer.Option(help="'all', or a number: CLIP's nearest works.")] = "all",
+    model: Annotated[str | None, typer.Option(help="Where the model is now, if it was moved.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Rank the works that a picture owes most to."""
+    opened = AttributionIndex.open(index)
+    count = _candidate_count(candidates)
+    pixels = _read_picture(image)
+    rows = _nearest(opened, pixels, count) if count is not None and count < len(opened) else None
+    from das.attribution import Attributor
+
+    attributor = Attributor(opened, model=model, device=device)
+    answer = attributor.attribute(pixels, top_k=top_k, candidates=rows, method=method)
+    if as_json:
+        result = answer.as_result()
+        for place in result["works"]:
+            place |= {key: value for key, value in opened.works.row(place["row"]).items() if key != "digest"}
+        _print_json({"index": opened.id, **result})
+        return
+    table = Table("rank", "work", "creator", "licence", "share", "score")
+    for rank, work in enumerate(answer.works, 1):
+        row = opened.works.row(work.row)
+        table.add_row(
+            str(rank),
+            row["title"] or row["file"],
+            row["creator"] or "–",
+            row["licence"] or "–",
+            f"{100 * work.share:.1f} %",
+            f"{work.score:.3g}",
+        )
+    console = Console(highlight=False, markup=False)
+    console.print(answer.summary)
+    console.print(table)
+
+
+def _config(**options: Any) -> BuildConfig:
+    try:
+        return BuildConfig(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0] if first["loc"] else "option").replace("_", "-")
+        plain = {"--methods": "--method", "--probes": "--probe"}.get(option, option)
+        raise SettingsError(f"{plain} is {first['input']!r}: {first['msg']}.") from error
+
+
+def _timesteps(text: str) -> int | tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise SettingsError(f"--timesteps is {text!r}; give a number, or a list such as 0,100,200.") from None
+    return numbers if "," in text else numbers[0]
+
+
+def _slug(text: str) -> str:
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text.lower())
+    return kept.strip("-")[:63] or "index"
+
+
+def _candidate_count(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"--candidates is {text!r}; give 'all' or a number from 1.")
+    return int(text)
+
+
+def _read_picture(path: Path) -> Any:
+    from das.images import normalise
+
+    try:
+        return normalise(path.read_bytes()).pixels
+    except OSError as error:
+        raise DasError(f"{path} can't be read: {error.strerror}.") from error
+
+
+def _nearest(index: AttributionIndex, pixels: Any, count: int) -> Any:
+    """Rows of the works that CLIP finds most similar."""
+    from das.screening import Embedder, Screen
+
+    embedder = Embedder.load(index.clip)
+    embedder.check(index.manifest.screening.digest, index.id)
+    rows, _ = Screen.open(index.path).nearest(embedder.embed([pixels])[0], count)
+    return rows
+
+
+def _size(index: AttributionIndex) -> int:
+    return sum(record.bytes for record in index.manifest.files.values())
+
+
+def _print_json(body: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")

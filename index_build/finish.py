@@ -1,0 +1,210 @@
+"""The second pass: factorise the kernels, whiten the averaged features, write what an index consists of.
+
+It needs no pictures and no model, only the products of the first pass; one shard is in memory at a time. Run
+again after a kill, it writes the same files again.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from das.config import BuildConfig, KernelForm
+from das.errors import BuildError
+from das.estimators import residual_weights
+from das.index import (
+    EMBEDDINGS_NAME,
+    KERNEL_NAME,
+    PLACES_NAME,
+    WORKS_NAME,
+    factor_key,
+    feature_name,
+    leverage_key,
+    thumbnail_name,
+)
+from das.kernel import Kernel, damped_kernel
+from das.manifest import KernelRecord
+from das.screening import INDEX_NAME, write_screen
+from das.works import COLUMNS, assign_ids
+from index_build import durable
+from index_build.gather import kernel_forms, sum_of
+from index_build.inputs import WorksOnDisk
+from index_build.progress import Reporter
+from index_build.workspace import StoredShard, Workspace
+
+
+@dataclass
+class Finished:
+    """What the second pass has to say to the manifest.
+
+    Attributes:
+        rows: source rows that are in the index, (N,).
+        shard_rows: works in each shard.
+        refused: works that couldn't be used, as plain dictionaries.
+        trained: sum of the repeats.
+    """
+
+    rows: np.ndarray
+    shard_rows: tuple[int, ...]
+    refused: list[dict[str, Any]]
+    trained: int
+    kernels: tuple[KernelRecord, ...] = ()
+    screening_kind: str = ""
+
+
+@dataclass
+class _Whitening:
+    """One kernel at work: its factor, and what is summed up while the features go by."""
+
+    kernel: Kernel
+    trace: float
+    leverage: list[np.ndarray] = field(default_factory=list)
+    gram: Tensor | None = None
+
+    def whiten(self, averages: Tensor) -> Tensor:
+        """`L⁻¹ f̄` (n, k) float64; its leverages and its part of the Gram matrix are kept."""
+        whitened = self.kernel.whiten(averages)
+        self.leverage.append(whitened.square().sum(1).cpu().numpy())
+        gram = whitened.T @ whitened
+        self.gram = gram if self.gram is None else self.gram + gram
+        return whitened
+
+    def mean_square(self, count: int) -> float:
+        """Mean of `(f̄_jᵀH⁻¹f̄_i)²` over pairs: `‖Σ w wᵀ‖² / N²`."""
+        assert self.gram is not None
+        return float(self.gram.square().sum()) / count**2
+
+
+def finish(
+    config: BuildConfig,
+    works: WorksOnDisk,
+    workspace: Workspace,
+    sums: dict[str, np.ndarray],
+    reporter: Reporter,
+) -> Finished:
+    """Write works, features, kernels, embeddings, FAISS index and thumbnails of the works that were readable.
+
+    Raises:
+        BuildError: if none was readable.
+        SettingsError: if a kernel can't be factorised with this damping.
+    """
+    committed = workspace.shards()
+    shards = [shard for shard in committed if len(shard)]
+    refused = [entry for shard in committed for entry in shard.refused]
+    if not shards:
+        raise BuildError(f"none of the {len(works)} works can be read; the first: {refused[0]['message']}")
+    rows = np.concatenate([shard.rows for shard in shards])
+    repeats = np.asarray(works.source.table["repeats"])[rows]
+    result = Finished(rows, tuple(len(shard) for shard in shards), refused, int(repeats.sum()))
+
+    _write_works(workspace.path, works, rows)
+    with reporter.stage("factorising", len(kernel_forms(config))) as stage:
+        whitenings: dict[tuple[str, KernelForm], _Whitening] = {}
+        for probe, form in kernel_forms(config):
+            matrix = torch.from_numpy(sum_of(sums, probe, form))
+            kernel = damped_kernel(matrix, float(repeats.sum()), config.damping)
+            whitenings[probe, form] = _Whitening(kernel, float(matrix.trace()))
+            stage.advance()
+    with reporter.stage("whitening", len(rows)) as stage:
+        for number, shard in enumerate(shards):
+            _write_features(workspace.path, number, shard, whitenings, config)
+            durable.put_bytes(workspace.path / thumbnail_name(number), shard.thumbnails)
+            stage.advance(len(shard))
+    durable.put_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
+    _write_kernels(workspace.path, config, whitenings, shards, repeats)
+    with reporter.stage("screening index", 1) as stage:
+        durable.put(workspace.path / EMBEDDINGS_NAME, lambda path: _write_embeddings(path, shards))
+        embeddings = np.load(workspace.path / EMBEDDINGS_NAME, mmap_mode="r")
+        kinds: list[str] = []
+        durable.put(workspace.path / INDEX_NAME, lambda path: kinds.append(write_screen(path, embeddings)))
+        stage.advance()
+    result.screening_kind = kinds[0]
+    result.kernels = _records(config, whitenings, int(repeats.sum()), len(rows))
+    return result
+
+
+def _write_works(directory: Path, works: WorksOnDisk, rows: np.ndarray) -> None:
+    table = works.source.table.take(pa.array(rows))
+    digests = [works.digests[row] for row in rows]
+    table = table.append_column("digest", pa.array(digests, pa.string()))
+    table = table.append_column("id", pa.array(assign_ids(digests), pa.string()))
+    table = table.select([*COLUMNS, *(name for name in table.column_names if name not in COLUMNS)])
+    durable.put(directory / WORKS_NAME, lambda path: pq.write_table(table, path, compression="zstd"))
+
+
+def _write_features(
+    directory: Path,
+    number: int,
+    shard: StoredShard,
+    whitenings: dict[tuple[str, KernelForm], _Whitening],
+    config: BuildConfig,
+) -> None:
+    for (probe, form), whitening in whitenings.items():
+        whitened = whitening.whiten(torch.from_numpy(shard.averages(probe)))
+        if form == "block":
+            stored = whitened.cpu().numpy().astype(config.feature_dtype)
+            durable.put_array(directory / feature_name(probe, number), stored)
+
+
+def _write_embeddings(path: Path, shards: list[StoredShard]) -> None:
+    rows, width = sum(len(shard) for shard in shards), shards[0].embeddings.shape[1]
+    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, width))
+    start = 0
+    for shard in shards:
+        whole[start : start + len(shard)] = shard.embeddings
+        start += len(shard)
+    whole.flush()
+
+
+def _thumbnail_places(shards: list[StoredShard]) -> np.ndarray:
+    """(N, 3) int64: shard, offset, size."""
+    places = []
+    for number, shard in enumerate(shards):
+        sizes = shard.thumbnail_sizes
+        offsets = np.cumsum(sizes) - sizes
+        places.append(np.stack([np.full_like(sizes, number), offsets, sizes], 1))
+    return np.concatenate(places)
+
+
+def _write_kernels(
+    directory: Path,
+    config: BuildConfig,
+    whitenings: dict[tuple[str, KernelForm], _Whitening],
+    shards: list[StoredShard],
+    repeats: np.ndarray,
+) -> None:
+    rms = np.concatenate([shard.residual_rms for shard in shards]).astype(np.float64)
+    tensors = {"repeats": repeats.astype(np.int64), "residual_weights": residual_weights(rms)}
+    for (probe, form), whitening in whitenings.items():
+        tensors[factor_key(probe, form)] = whitening.kernel.factor.cpu().contiguous().numpy()
+        tensors[leverage_key(probe, form)] = np.concatenate(whitening.leverage)
+    durable.put_tensors(directory / KERNEL_NAME, tensors)
+
+
+def _records(
+    config: BuildConfig,
+    whitenings: dict[tuple[str, KernelForm], _Whitening],
+    trained: int,
+    count: int,
+) -> tuple[KernelRecord, ...]:
+    records = []
+    for method, probe, form in config.kernels:
+        whitening = whitenings[probe, form]
+        records.append(
+            KernelRecord(
+                method=method,
+                probe=probe,
+                form=form,
+                damping=whitening.kernel.damping,
+                relative_damping=whitening.kernel.damping * trained / whitening.trace,
+                trace=whitening.trace,
+                effective_dimension=whitening.kernel.effective_dimension,
+                mean_square=whitening.mean_square(count),
+            )
+        )
+    return tuple(records)

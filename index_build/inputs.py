@@ -1,0 +1,128 @@
+"""What a build works on, opened once: the works with their digests, the model, CLIP; and how they compare.
+
+An index may only be resumed, or taken for the one asked for, if everything that decides its numbers is equal.
+`Identity` is that everything, by the names that a user knows.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from das.config import BuildConfig, ClipSpec
+from das.manifest import Manifest
+from das.works import SourceWorks, file_digest, read_works
+from index_build.progress import Reporter
+
+_HASHING_THREADS = 8
+_HASHED_AT_ONCE = 4096
+_OPTION_OF = {
+    "name": "--name",
+    "attributed": "--attributed",
+    "timesteps": "--timesteps",
+    "noise_draws": "--noise-draws",
+    "seed": "--seed",
+    "dimension": "--dimension",
+    "methods": "--method",
+    "probes": "--probe",
+    "damping": "--damping",
+    "feature_dtype": "--feature-dtype",
+    "shard_size": "--shard-size",
+    "model": "the weights of --model",
+    "works": "the works of --works",
+    "clip": "the CLIP model (--clip, --clip-dir)",
+}
+
+
+@dataclass(frozen=True)
+class WorksOnDisk:
+    """The source's works with the sha256 of every file, and one digest over all of it."""
+
+    source: SourceWorks
+    digests: Sequence[str]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def read_digested_works(path: Path, reporter: Reporter) -> WorksOnDisk:
+    """Read the source and hash every file; one that can't be read has the digest "" and is reported later."""
+    source = read_works(path)
+    digests: list[str] = []
+    with (
+        reporter.stage("reading works", len(source)) as stage,
+        ThreadPoolExecutor(_HASHING_THREADS) as threads,
+    ):
+        for start in range(0, len(source), _HASHED_AT_ONCE):
+            for digest in threads.map(_digest_or_nothing, source.paths[start : start + _HASHED_AT_ONCE]):
+                digests.append(digest)
+                stage.advance()
+    whole = hashlib.sha256()
+    for row, digest in zip(source.table.to_pylist(), digests, strict=True):
+        whole.update(json.dumps([row, digest], sort_keys=True, default=str).encode())
+    return WorksOnDisk(source, digests, whole.hexdigest())
+
+
+def _digest_or_nothing(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError:
+        return ""
+
+
+def identity(config: BuildConfig, model: str, works: str, clip: str) -> dict[str, Any]:
+    """Everything that decides an index's numbers, by option; model, works and CLIP by their digests."""
+    return {**config.compared(), "model": model, "works": works, "clip": clip}
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """The options in which two identities differ, each as a phrase: what is asked for, what is there."""
+    found = []
+    for key in [*_OPTION_OF, *sorted((ours.keys() | theirs.keys()) - _OPTION_OF.keys())]:
+        mine, other = ours.get(key), theirs.get(key)
+        if mine == other:
+            continue
+        option = _OPTION_OF.get(key, key)
+        if key in ("model", "works", "clip"):
+            found.append(f"{option} (digest {str(mine)[:12]}, there {str(other)[:12]})")
+        else:
+            found.append(f"{option} ({_shown(mine)}, there {_shown(other)})")
+    return found
+
+
+def manifest_identity(manifest: Manifest) -> dict[str, Any]:
+    """The identity of a finished index."""
+    return identity(manifest.config, manifest.model.digest, manifest.works.digest, manifest.screening.digest)
+
+
+def fingerprint(source: str) -> str:
+    """A digest of a local directory's files, or the id of a model on a hub.
+
+    Equal fingerprints mean equal weights, and are had without loading a model; different ones mean nothing.
+    """
+    directory = Path(source)
+    if not directory.is_dir():
+        return f"id:{source}"
+    whole = hashlib.sha256()
+    for folder, subfolders, names in os.walk(directory):
+        subfolders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            whole.update(f"{path.relative_to(directory).as_posix()} {file_digest(path)}\n".encode())
+    return whole.hexdigest()
+
+
+def clip_fingerprint(spec: ClipSpec) -> str:
+    """`fingerprint` of a CLIP model."""
+    return fingerprint(str(spec.directory)) if spec.directory else f"id:{spec.describe()}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)

@@ -1,0 +1,91 @@
+"""Training works from disk to pixels, a batch ahead of whoever uses them."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from das.errors import BuildError, ImageRefused
+from das.images import ImageLimits, encode_thumbnail, normalise
+from index_build.inputs import WorksOnDisk
+
+_DECODING_THREADS = 4
+
+WORK_LIMITS = ImageLimits(max_bytes=2**30, max_pixels=400_000_000, max_side=2**20, min_side=1)
+"""Training works are the owner's own files: larger ones than uploads are welcome, bombs still aren't."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One decoded work: its row in the source, pixels (H, W, 3) uint8 and encoded thumbnail."""
+
+    row: int
+    pixels: np.ndarray
+    thumbnail: bytes
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One work that can't be used, with the reason."""
+
+    row: int
+    file: str
+    code: str
+    message: str
+
+
+class PictureReader:
+    """Reads works in their order; while one batch is used, the next is decoded."""
+
+    def __init__(self, works: WorksOnDisk) -> None:
+        self._works = works
+        self._threads = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def batches(self, rows: range, size: int) -> Iterator[tuple[list[Picture], list[Refused]]]:
+        """Batches of up to `size` readable works among `rows`, with the refused ones met on the way.
+
+        How the works fall into batches depends on `rows` and `size` alone.
+
+        Raises:
+            BuildError: if a file changed since it was hashed.
+        """
+        waiting: list[Picture] = []
+        refused: list[Refused] = []
+        ahead = self._submit(rows[:size])
+        for start in range(0, len(rows), size):
+            current, ahead = ahead, self._submit(rows[start + size : start + 2 * size])
+            for future in current:
+                result = future.result()
+                if isinstance(result, Picture):
+                    waiting.append(result)
+                else:
+                    refused.append(result)
+            if len(waiting) >= size:
+                yield waiting[:size], refused
+                waiting, refused = waiting[size:], []
+        if waiting or refused:
+            yield waiting, refused
+
+    def _submit(self, rows: Sequence[int]) -> list[Future[Picture | Refused]]:
+        return [self._threads.submit(self._read, row) for row in rows]
+
+    def _read(self, row: int) -> Picture | Refused:
+        path = self._works.source.paths[row]
+        file = path.relative_to(self._works.source.root).as_posix()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            return Refused(row, file, "unreadable-file", str(error.strerror))
+        if hashlib.sha256(data).hexdigest() != self._works.digests[row]:
+            raise BuildError(f"{path} changed while the index was being built; run the build again.")
+        try:
+            pixels = normalise(data, WORK_LIMITS).pixels
+        except ImageRefused as error:
+            return Refused(row, file, error.code, str(error))
+        return Picture(row, pixels, encode_thumbnail(pixels))

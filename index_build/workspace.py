@@ -1,0 +1,175 @@
+"""The directory of an unfinished build, `OUT.building`: what is done, and how a killed build finds it again.
+
+After every shard of works its products are written, then one checkpoint with the kernel sums and the number of
+shards in them replaces the last. Whatever moment a build dies at, the checkpoint and the shards it counts are
+whole, and going on from there gives the same bits.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from das.errors import BuildError
+from das.manifest import MANIFEST_NAME, canonical_json
+from index_build import durable
+from index_build.inputs import differences
+
+SUFFIX = ".building"
+_SCRATCH = "scratch"
+_STATE = "build.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ShardProducts:
+    """What one shard of source rows gave.
+
+    Attributes:
+        rows: source rows that are in, (n,) int64.
+        averages: for each probe `f̄` (n, k) float32, the mean of the normalised features over timesteps.
+        residual_rms: (n, T) float32.
+        embeddings: (n, e) float32.
+        thumbnails: encoded thumbnails.
+        refused: works that aren't in, as plain dictionaries.
+    """
+
+    rows: np.ndarray
+    averages: dict[str, np.ndarray]
+    residual_rms: np.ndarray
+    embeddings: np.ndarray
+    thumbnails: list[bytes]
+    refused: list[dict[str, Any]]
+
+
+class StoredShard:
+    """A committed shard: ShardProducts on disk, read piece by piece when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows = self._read("rows")
+        """Source rows that are in, (n,) int64."""
+        self.thumbnail_sizes = self._read("thumbnail_sizes")
+        """Bytes of each thumbnail, (n,) int64."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def averages(self, probe: str) -> np.ndarray:
+        """`f̄` (n, k) float32."""
+        return self._read(f"averages.{probe}")
+
+    @property
+    def residual_rms(self) -> np.ndarray:
+        """(n, T) float32."""
+        return self._read("residual_rms")
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """(n, e) float32."""
+        return self._read("embeddings")
+
+    @property
+    def thumbnails(self) -> bytes:
+        """All thumbnails, end to end."""
+        return self._read("thumbnails").tobytes()
+
+    @property
+    def refused(self) -> list[dict[str, Any]]:
+        """Works that aren't in."""
+        found: list[dict[str, Any]] = json.loads(self._read("refused").tobytes())
+        return found
+
+    def _read(self, name: str) -> np.ndarray:
+        with np.load(self._path, allow_pickle=False) as pieces:
+            return pieces[name]
+
+
+class Workspace:
+    """An unfinished build on disk. `Workspace.open` begins one or finds it again."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.path = building_path(out)
+
+    @classmethod
+    def open(cls, out: Path, identity: dict[str, Any]) -> "Workspace":
+        """Begin or resume; raises BuildError naming the options that differ from those it was begun with."""
+        workspace = cls(out)
+        state = workspace.path / _STATE
+        if state.is_file():
+            different = differences(identity, json.loads(state.read_bytes()))
+            if different:
+                raise BuildError(
+                    f"{workspace.path} holds an unfinished build with other options: {'; '.join(different)}. "
+                    "Run it with those options to go on, delete it, or choose another --out."
+                )
+        elif workspace.path.exists() and any(
+            entry.suffix != durable.PARTIAL_SUFFIX for entry in workspace.path.iterdir()
+        ):
+            raise BuildError(f"{workspace.path} exists and isn't an unfinished build; move it away.")
+        durable.write_bytes(state, canonical_json(identity))
+        return workspace
+
+    @property
+    def shards_done(self) -> int:
+        """Shards whose products and kernel sums are on disk."""
+        if not self._checkpoint.is_file():
+            return 0
+        with np.load(self._checkpoint, allow_pickle=False) as checkpoint:
+            return int(checkpoint["shards_done"])
+
+    def kernel_sums(self) -> dict[str, np.ndarray]:
+        """The kernel sums over the shards done, by name, (k, k) float64; empty at the beginning."""
+        if not self._checkpoint.is_file():
+            return {}
+        with np.load(self._checkpoint, allow_pickle=False) as checkpoint:
+            return {name: checkpoint[name] for name in checkpoint.files if name != "shards_done"}
+
+    def commit(self, shard: int, products: ShardProducts, sums: dict[str, np.ndarray]) -> None:
+        """Keep a shard's products, then the kernel sums that include it."""
+        pieces: dict[str, Any] = {
+            "rows": products.rows,
+            "residual_rms": products.residual_rms,
+            "embeddings": products.embeddings,
+            "thumbnail_sizes": np.array([len(thumbnail) for thumbnail in products.thumbnails], np.int64),
+            "thumbnails": np.frombuffer(b"".join(products.thumbnails), np.uint8),
+            "refused": np.frombuffer(canonical_json(products.refused), np.uint8),
+        }
+        pieces |= {f"averages.{probe}": averages for probe, averages in products.averages.items()}
+        durable.write_file(self._shard(shard), lambda stream: np.savez(stream, **pieces))
+        named: dict[str, Any] = {"shards_done": np.int64(shard + 1), **sums}
+        durable.write_file(self._checkpoint, lambda stream: np.savez(stream, **named))
+
+    def shards(self) -> list[StoredShard]:
+        """Every committed shard, in order."""
+        return [StoredShard(self._shard(shard)) for shard in range(self.shards_done)]
+
+    def is_product(self, name: str) -> bool:
+        """Whether a file of the directory, by its relative name, belongs to the finished index."""
+        own = name == _STATE or name.startswith(f"{_SCRATCH}/")
+        return not own and not name.endswith(durable.PARTIAL_SUFFIX) and name != MANIFEST_NAME
+
+    def publish(self) -> None:
+        """Drop what only the build needed and give the finished directory its name."""
+        shutil.rmtree(self.path / _SCRATCH, ignore_errors=True)
+        (self.path / _STATE).unlink(missing_ok=True)
+        for partial in self.path.rglob(f"*{durable.PARTIAL_SUFFIX}"):
+            partial.unlink()
+        durable.sync(self.path)
+        self.path.rename(self.out)
+        durable.sync(self.out.parent)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / _SCRATCH / "checkpoint.npz"
+
+    def _shard(self, shard: int) -> Path:
+        return self.path / _SCRATCH / f"shard-{shard:05d}.npz"
+
+
+def building_path(out: Path) -> Path:
+    """Where a build works until it is finished."""
+    return out.with_name(out.name + SUFFIX)

@@ -1,0 +1,165 @@
+"""Fixtures that several packages' tests share: a tiny model, works, CLIP and the index built from them.
+
+They are made once per test run, also under pytest-xdist: the workers share one folder and take turns.
+"""
+
+import csv
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+WORKS = 40
+SIDE = 16
+CREATORS = ("Ada Lovelace", "Anna Atkins", "Hokusai")
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all xdist workers of this run have in common."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared_folder: Path) -> Path:
+    """A DDPMPipeline directory: a UNet2DModel on 16 × 16 RGB with seeded weights, about 60,000 parameters."""
+    return _once(shared_folder / "model", make_model)
+
+
+@pytest.fixture(scope="session")
+def tiny_works(shared_folder: Path) -> Path:
+    """40 PNG files of 16 × 16 pixels in an imagefolder with metadata.csv; one was trained on three times."""
+    return _once(shared_folder / "works", make_works)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(shared_folder: Path) -> Path:
+    """An open_clip model directory, in open_clip's own format, with seeded weights."""
+    return _once(shared_folder / "clip", make_clip)
+
+
+@pytest.fixture(scope="session")
+def tiny_index(shared_folder: Path, tiny_model: Path, tiny_works: Path, tiny_clip: Path) -> Path:
+    """A finished index of `tiny_works` that answers both methods, made by the builder. Don't change it."""
+    from das.config import BuildConfig, ClipSpec
+    from index_build.build import build
+
+    config = BuildConfig(
+        name="tiny",
+        model=str(tiny_model),
+        works=tiny_works,
+        timesteps=3,
+        dimension=128,
+        methods=("das-block", "das"),
+        shard_size=16,
+        clip=ClipSpec(directory=tiny_clip),
+    )
+    return _once(shared_folder / "index", lambda path: build(config, path))
+
+
+def _once(path: Path, make: Callable[[Path], object]) -> Path:
+    """`path` as `make` makes it, made by whichever worker comes first."""
+    with path.with_name(path.name + ".turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        done = path.with_name(path.name + ".done")
+        if not done.exists():
+            make(path)
+            done.touch()
+    return path
+
+
+def make_model(path: Path, seed: int = 0) -> None:
+    """Save a small DDPMPipeline with weights from `seed`."""
+    import torch
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(seed)
+    network = UNet2DModel(
+        sample_size=SIDE,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+    DDPMPipeline(network, DDPMScheduler(num_train_timesteps=1000)).save_pretrained(path)
+
+
+def make_picture(number: int) -> np.ndarray:
+    """A picture (16, 16, 3) uint8: a smooth pattern of its own with some noise."""
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    waves = [
+        np.sin(2 * np.pi * (fx * x + fy * y) + phase)
+        for fx, fy, phase in zip(*rng.uniform(0, 2, (2, 3)), rng.uniform(0, 6, 3), strict=True)
+    ]
+    values = 127.5 + 100 * np.stack(waves, -1) + rng.normal(0, 12, (SIDE, SIDE, 3))
+    return values.clip(0, 255).astype(np.uint8)
+
+
+def make_works(path: Path, count: int = WORKS) -> None:
+    """Write an imagefolder of `count` pictures with metadata."""
+    path.mkdir(parents=True)
+    columns = [
+        "file_name",
+        "title",
+        "creator",
+        "rights_holder",
+        "licence",
+        "source_url",
+        "prompt",
+        "group",
+        "repeats",
+    ]
+    with (path / "metadata.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [*columns, "camera"])
+        writer.writeheader()
+        for number in range(count):
+            name = f"work-{number:03d}.png"
+            Image.fromarray(make_picture(number)).save(path / name)
+            creator = CREATORS[number % len(CREATORS)]
+            writer.writerow(
+                {
+                    "file_name": name,
+                    "title": f"Study no. {number}",
+                    "creator": creator,
+                    "rights_holder": creator,
+                    "licence": "CC0-1.0",
+                    "source_url": f"https://example.org/{number}",
+                    "group": f"group {number % 4}",
+                    "repeats": 3 if number == 7 else 1,
+                    "camera": "box" if number % 2 else "",
+                }
+            )
+
+
+def make_clip(path: Path, seed: int = 0) -> None:
+    """Save a small open_clip model with weights from `seed`."""
+    import torch
+    from open_clip import CLIP
+    from safetensors.torch import save_file
+
+    model_cfg = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": SIDE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 4},
+        "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1},
+    }
+    torch.manual_seed(seed)
+    model = CLIP(**model_cfg)  # type: ignore[arg-type]
+    path.mkdir(parents=True)
+    config = {"model_cfg": model_cfg, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), path / "open_clip_model.safetensors")

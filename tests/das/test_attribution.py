@@ -1,0 +1,337 @@
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+import das.scoring
+from das.answer import CandidateSet, RankedWork, number_word, percent, share_by_creator, summarise
+from das.attribution import Attributor
+from das.config import BuildConfig, ClipSpec
+from das.errors import ModelError, SettingsError
+from das.gradients import FeatureConfig, FeatureExtractor
+from das.index import AttributionIndex
+from das.models import load_model
+from das.works import COLUMNS, Works
+from index_build.build import build
+from tests.conftest import make_model, make_picture
+
+QUERIES = [make_picture(number) for number in (3, 7, 100, 101)]
+DAMPING = 0.05
+
+
+@pytest.fixture(scope="module")
+def attributor(tiny_index: Path) -> Attributor:
+    return Attributor(AttributionIndex.open(tiny_index), threads=1)
+
+
+@pytest.fixture(scope="module")
+def precise(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_works: Path, tiny_clip: Path
+) -> Attributor:
+    """An index in single precision with two probes for das-block, to compare with dense algebra."""
+    config = BuildConfig(
+        name="precise",
+        model=str(tiny_model),
+        works=tiny_works,
+        timesteps=(50, 400),
+        dimension=96,
+        methods=("das", "das-block"),
+        probes=("loss", "random"),
+        damping=DAMPING,
+        feature_dtype="float32",
+        shard_size=15,
+        clip=ClipSpec(directory=tiny_clip),
+    )
+    out = tmp_path_factory.mktemp("precise") / "index"
+    build(config, out)
+    return Attributor(AttributionIndex.open(out), threads=1)
+
+
+@pytest.fixture(scope="module")
+def raw(precise: Attributor, tiny_works: Path) -> dict[str, np.ndarray]:
+    """Features of works and queries straight from the engine: by probe (N + B, T, k) float64; residual RMS."""
+    config = FeatureConfig(dimension=96, probes=("loss", "random", "mean"), timesteps=(50, 400))
+    extractor = FeatureExtractor(precise.model, config)
+    files = sorted(tiny_works.glob("*.png"))
+    features = extractor.features(
+        precise.model.encode([np.array(Image.open(file)) for file in files] + QUERIES)
+    )
+    found = {name: values.double().numpy() for name, values in features.by_probe.items()}
+    return found | {"rms": features.residual_rms.double().numpy()}
+
+
+REPEATS = np.array([3.0 if row == 7 else 1.0 for row in range(40)])
+
+
+def dense_block(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """DAS-block by METHOD section 4 in dense float64 algebra: scores (B, N), and those among works (N, N)."""
+    unit = raw / np.linalg.norm(raw, axis=2, keepdims=True)
+    averages = unit.mean(1)
+    kernel = np.einsum("i,itk,itl->kl", REPEATS, unit[:40], unit[:40])
+    inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(len(kernel)))
+    return (averages[40:] @ inverse @ averages[:40].T * REPEATS) ** 2, (
+        averages[:40] @ inverse @ averages[:40].T
+    ) ** 2
+
+
+def dense_das(raw: np.ndarray, rms: np.ndarray) -> np.ndarray:
+    """The paper's DAS by METHOD section 2: (B, N)."""
+    averages = (raw / np.linalg.norm(raw, axis=2, keepdims=True)).mean(1)
+    works, queries = averages[:40], averages[40:]
+    kernel = works.T @ np.diag(REPEATS) @ works
+    inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(len(kernel)))
+    leverage = np.einsum("ik,kl,il->i", works, inverse, works)
+    residual = (rms[:40] / rms[:40].mean(0)).mean(1)
+    return (queries @ inverse @ works.T * REPEATS * residual / (1 - REPEATS * leverage)) ** 2
+
+
+def test_das_is_the_dense_reference(precise: Attributor, raw: dict[str, np.ndarray]) -> None:
+    """The paper's kernel, answered from features that the block kernel whitened."""
+    expected = dense_das(raw["mean"], raw["rms"])
+    scores = precise.scores(QUERIES, "das")
+    assert scores.shape == (4, 40)
+    np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=1e-5 * expected.max())
+
+
+def test_das_block_is_the_dense_reference(precise: Attributor, raw: dict[str, np.ndarray]) -> None:
+    expected = np.zeros((4, 40))
+    for probe in ("loss", "random"):
+        scores, among_works = dense_block(raw[probe])
+        expected += scores / among_works.mean()
+    np.testing.assert_allclose(
+        precise.scores(QUERIES, "das-block"), expected, rtol=1e-3, atol=1e-5 * expected.max()
+    )
+
+
+def test_half_precision_keeps_the_scores(attributor: Attributor, tiny_index: Path) -> None:
+    """fp16 features against the dense algebra over the same kernel factor in float64."""
+    index = AttributionIndex.open(tiny_index)
+    averages = attributor.averaged_features(QUERIES, "das-block")["loss"].double().numpy()
+    query = np.linalg.solve(index.factor("loss", "block"), averages.T)
+    products = (np.asarray(index.features("loss"), np.float64) @ query).T
+    expected = (products * index.repeats) ** 2
+    np.testing.assert_allclose(attributor.scores(QUERIES), expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+def test_a_training_work_owes_most_to_itself(attributor: Attributor) -> None:
+    for method in ("das-block", "das"):
+        for number in (3, 7, 21):
+            answer = attributor.attribute(make_picture(number), method=method, top_k=5)
+            assert answer.works[0].row == number
+            assert len(answer.works) == 5
+
+
+def test_a_batch_answers_like_single_queries(attributor: Attributor) -> None:
+    rows = np.array([30, 7, 2])
+    together = attributor.attribute_batch(QUERIES, candidates=[None, rows, None, rows], top_k=[3, 2, 40, 20])
+    for query, chosen, count, answer in zip(
+        QUERIES, [None, rows, None, rows], [3, 2, 40, 20], together, strict=True
+    ):
+        alone = attributor.attribute(query, candidates=chosen, top_k=count)
+        assert [work.row for work in alone.works] == [work.row for work in answer.works]
+        np.testing.assert_allclose(
+            [work.score for work in alone.works], [work.score for work in answer.works], rtol=1e-3
+        )
+    assert [len(answer.works) for answer in together] == [3, 2, 40, 3]
+    assert attributor.attribute_batch([]) == []
+
+
+def test_features_read_from_disk_give_the_scores_of_those_in_memory(
+    attributor: Attributor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.array([39, 0, 16, 15])
+    for method in attributor.index.methods:
+        resident = attributor.scores(QUERIES, method)
+        monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(das.scoring, "_CHUNK_ROWS", 5)
+        streaming = Attributor(attributor.index, attributor.model)
+        np.testing.assert_allclose(streaming.scores(QUERIES, method), resident, rtol=1e-2)
+        monkeypatch.undo()
+        expected = attributor.attribute(QUERIES[0], candidates=rows, method=method)
+        chosen = streaming.attribute(QUERIES[0], candidates=rows, method=method)
+        assert [work.row for work in chosen.works] == [work.row for work in expected.works]
+        np.testing.assert_allclose(
+            [work.score for work in chosen.works], [work.score for work in expected.works], rtol=1e-2
+        )
+
+
+def test_shares_percentiles_and_groups(attributor: Attributor) -> None:
+    answer = attributor.attribute(QUERIES[2], top_k=40)
+    scores = attributor.scores(QUERIES[2:3])[0]
+    assert answer.candidates == CandidateSet("all", 40)
+    assert sum(work.share for work in answer.works) == pytest.approx(1)
+    assert [work.row for work in answer.works] == np.argsort(-scores).tolist()
+    assert [work.percentile for work in answer.works] == [100 * (39 - rank) / 40 for rank in range(40)]
+    groups = answer.groups["creator"]
+    assert {group.name: group.works for group in groups} == {
+        "Ada Lovelace": 14,
+        "Anna Atkins": 13,
+        "Hokusai": 13,
+    }
+    for group in groups:
+        creators = attributor.index.works.creators
+        own = sum(work.share for work in answer.works if creators[work.row] == group.name)
+        assert group.share == pytest.approx(own)
+        assert group.factor == pytest.approx(own / (group.works / 40))
+    result = answer.as_result()
+    assert result["works"][0] == {
+        "row": answer.works[0].row,
+        "score": answer.works[0].score,
+        "share": answer.works[0].share,
+        "percentile": 97.5,
+    }
+    assert set(result["timings_ms"]) == {"gradients", "scoring"}
+
+
+def test_candidates_share_among_themselves(attributor: Attributor) -> None:
+    rows = np.array([1, 5, 9])
+    answer = attributor.attribute(QUERIES[0], candidates=rows)
+    scores = attributor.scores(QUERIES[:1])[0][rows]
+    assert answer.candidates == CandidateSet("screened", 3)
+    assert {work.row: work.share for work in answer.works} == {
+        int(row): pytest.approx(score / scores.sum(), rel=1e-3)
+        for row, score in zip(rows, scores, strict=True)
+    }
+    assert attributor.attribute(QUERIES[0], candidates="all").candidates.mode == "all"
+
+
+def test_progress_goes_through_the_stages_and_may_stop_the_query(attributor: Attributor) -> None:
+    seen: list[tuple[str, int, int]] = []
+    attributor.attribute_batch(QUERIES, progress=lambda *step: seen.append(step))
+    assert seen[-1] == ("scored", 1, 1)
+    assert seen[-2] == ("gradients", 12, 12)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        attributor.attribute(QUERIES[0], progress=stop)
+
+
+def test_images_come_in_several_forms(attributor: Attributor, tmp_path: Path) -> None:
+    pixels = QUERIES[3]
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    (tmp_path / "query.png").write_bytes(buffer.getvalue())
+    opaque = Image.fromarray(np.dstack([pixels, np.full((16, 16), 255, np.uint8)]), "RGBA")
+    expected = attributor.attribute(pixels).works
+    for image in (
+        buffer.getvalue(),
+        tmp_path / "query.png",
+        str(tmp_path / "query.png"),
+        opaque,
+        Image.fromarray(pixels),
+    ):
+        assert attributor.attribute(image).works == expected
+
+
+def test_another_model_is_refused(tiny_index: Path, tmp_path: Path, attributor: Attributor) -> None:
+    make_model(tmp_path / "other", seed=1)
+    index = AttributionIndex.open(tiny_index)
+    with pytest.raises(ModelError, match=r"other isn't the model that tiny@\w{6} was built with"):
+        Attributor(index, model=tmp_path / "other")
+    with pytest.raises(ModelError, match="isn't the model"):
+        Attributor(index, model=load_model(str(tmp_path / "other")))
+    assert Attributor(index, model=attributor.model).model is attributor.model
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "trak"}, "wasn't built for 'trak'; it answers das-block, das"),
+        ({"candidates": "some"}, "give 'all' or rows"),
+        ({"candidates": [0, 40]}, "rows from 0 to 39"),
+        ({"candidates": [-1]}, "rows from 0 to 39"),
+        ({"candidates": []}, "at least one"),
+        ({"candidates": [4, 4]}, "given twice"),
+        ({"top_k": 0}, "at least one work"),
+    ],
+)
+def test_questions_that_make_no_sense_are_refused(
+    attributor: Attributor, options: dict, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        attributor.attribute(QUERIES[0], **options)
+
+
+def table(creators: list[str | None], titles: list[str | None]) -> Works:
+    columns = {name: pa.array([None] * len(creators), pa.string()) for name in COLUMNS}
+    return Works(
+        pa.table(
+            columns | {"creator": pa.array(creators, pa.string()), "title": pa.array(titles, pa.string())}
+        )
+    )
+
+
+def ranked(*shares: float) -> list[RankedWork]:
+    return [RankedWork(row, share, share, 99.0) for row, share in enumerate(shares)]
+
+
+@pytest.mark.parametrize(
+    ("creators", "shares", "candidates", "sentence"),
+    [
+        (
+            ["Ada Lovelace", "Hokusai", "Ada Lovelace", "Ada Lovelace"],
+            (0.15, 0.1, 0.1, 0.06),
+            CandidateSet("all", 1200),
+            "Three works by Ada Lovelace account for 31 % of the measured influence among 1,200 works.",
+        ),
+        (
+            ["Ada Lovelace", "Ada Lovelace"],
+            (0.62, 0.1),
+            CandidateSet("screened", 1000),
+            "One work by Ada Lovelace, “Notes”, accounts for 62 % of the measured influence among the 1,000 most"
+            " similar works.",
+        ),
+        (
+            [None, None],
+            (0.999, 0.001),
+            CandidateSet("all", 50),
+            "One work, “Notes”, accounts for over 99 % of the measured influence among 50 works.",
+        ),
+        (
+            ["Hokusai"],
+            (0.002,),
+            CandidateSet("all", 1200),
+            "No work stands out: the highest-ranked accounts for 0.2 % of the measured influence among 1,200 works.",
+        ),
+        (["Hokusai"], (0.0,), CandidateSet("all", 3), "No influence was measured among 3 works."),
+    ],
+)
+def test_the_sentence(
+    creators: list[str | None], shares: tuple[float, ...], candidates: CandidateSet, sentence: str
+) -> None:
+    works = table(creators, ["Notes"] + [None] * (len(creators) - 1))
+    assert summarise(works, ranked(*shares), candidates) == sentence
+
+
+def test_numbers_in_words() -> None:
+    assert [percent(share) for share in (0.0004, 0.031, 0.0996, 0.31, 0.997, 1.0)] == [
+        "less than 0.1 %",
+        "3.1 %",
+        "10 %",
+        "31 %",
+        "over 99 %",
+        "100 %",
+    ]
+    assert [number_word(number) for number in (1, 10, 1234)] == ["one", "ten", "1,234"]
+
+
+def test_creators_are_ranked_by_share_and_unnamed_ones_kept() -> None:
+    shares, codes = np.array([0.2, 0.5, 0.3]), np.array([0, 2, 0])
+    groups = share_by_creator(shares, codes, ["A", "never met", None])
+    assert [(group.name, group.share, group.works) for group in groups] == [
+        ("A", 0.5, 2),
+        ("Unknown creator", 0.5, 1),
+    ]
+
+
+def test_the_attributor_sets_the_threads_it_was_given(attributor: Attributor) -> None:
+    assert torch.get_num_threads() == 1
