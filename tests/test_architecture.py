@@ -75,7 +75,13 @@ def test_only_settings_reads_the_environment():
         & {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
     ]
     # A child process gets its parent's environment, which takes naming it; nothing is read from it.
-    assert set(readers) <= {"jobs/settings.py", "app/serve.py", "demo/check.py", "jobs/process.py", "das/images/isolated.py"}
+    assert set(readers) <= {
+        "jobs/settings.py",
+        "app/serve.py",
+        "demo/check.py",
+        "jobs/process.py",
+        "das/images/isolated.py",
+    }
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-gpu.lock"])
