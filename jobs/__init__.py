@@ -1,0 +1,1 @@
+"""What the web service and its workers share: settings, the job protocol, the queue and the blob store."""

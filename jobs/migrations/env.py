@@ -1,0 +1,16 @@
+"""Alembic's entry: runs the migrations on the connection that `jobs.database.upgrade` hands over."""
+
+from alembic import context
+
+from jobs.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    # SQLite takes part in transactions with its DDL once `BEGIN` is explicit, and it is.
+    transactional_ddl=True,
+    # SQLite can't alter most of a column; Alembic then rebuilds the table.
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,239 @@
+"""The tables: jobs, what happened to them, and the workers' signs of life."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, DateTime, Index, String, Text, TypeDecorator
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+JsonObject = dict[str, Any]
+
+
+class JobState(StrEnum):
+    """The states of a job. It starts as queued; every state but queued and running is final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    ERASED = "erased"
+
+
+OPEN_STATES = (JobState.QUEUED, JobState.RUNNING)
+
+
+class Stage(StrEnum):
+    """How far a job's computation has come."""
+
+    RECEIVED = "received"
+    SCREENED = "screened"
+    GRADIENTS = "gradients"
+    SCORED = "scored"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, always in UTC. SQLite stores no time zone, so it is taken off on the way in and put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+class Base(DeclarativeBase):
+    type_annotation_map: ClassVar = {
+        datetime: UtcDateTime(),
+        JsonObject: Json,
+        list[int]: Json,
+        list[JsonObject]: Json,
+    }
+
+
+class Job(Base):
+    """One uploaded picture and the question which training works it owes most to.
+
+    The image itself lies in the blob store under the job's id. `version` is raised by every change a person
+    can see, so it serves as ETag and for long polling. `attempt` counts how often a worker has started on the
+    job.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_state_id", "state", "id"),
+        Index("ix_jobs_client_tag_id", "client_tag", "id"),
+        Index("ix_jobs_lease_token", "lease_token", unique=True),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    version: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    # The question.
+    client_tag: Mapped[str | None] = mapped_column(String(200))
+    index_id: Mapped[str] = mapped_column(String(200))
+    method: Mapped[str] = mapped_column(String(40))
+    candidates: Mapped[str] = mapped_column(String(16))
+    top_k: Mapped[int]
+    prompt: Mapped[str | None] = mapped_column(Text)
+    input: Mapped[JsonObject]
+
+    # What the app's screening found: known without any worker.
+    lookalikes: Mapped[list[JsonObject] | None]
+    candidate_rows: Mapped[list[int] | None]
+
+    # How far it is.
+    stage: Mapped[str] = mapped_column(String(16))
+    progress_done: Mapped[int] = mapped_column(default=0)
+    progress_total: Mapped[int] = mapped_column(default=0)
+
+    # The lease: who works on it, until when that is believed, and the token that a write must show.
+    attempt: Mapped[int] = mapped_column(default=0)
+    leased_by: Mapped[str | None] = mapped_column(String(120))
+    lease_token: Mapped[str | None] = mapped_column(String(80))
+    lease_expires_at: Mapped[datetime | None]
+    rung_at: Mapped[datetime | None]
+
+    # The answer.
+    result: Mapped[JsonObject | None]
+    timings: Mapped[JsonObject | None]
+    error: Mapped[JsonObject | None]
+
+    @property
+    def retrying(self) -> bool:
+        """Whether an earlier attempt was lost (a killed worker, an expired lease) and it is tried again."""
+        return (self.state == JobState.QUEUED and self.attempt > 0) or (
+            self.state == JobState.RUNNING and self.attempt > 1
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen to this job, short of erasing it."""
+        return self.state not in OPEN_STATES
+
+
+class JobEvent(Base):
+    """A change of a job's state, kept in order; written in the same transaction as the change."""
+
+    __tablename__ = "job_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(String(40), index=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(24))
+    data: Mapped[JsonObject]
+
+
+class WorkerBeat(Base):
+    """A worker's last sign of life."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(120), primary_key=True)
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    info: Mapped[JsonObject]
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What the app knows when it accepts an upload.
+
+    `input` is `{"sha256", "width", "height", "format", "normalisation": [...]}`. `candidate_rows` are the works
+    that screening chose to be scored, None for all works.
+    """
+
+    index_id: str
+    method: str
+    candidates: str
+    top_k: int
+    input: JsonObject
+    client_tag: str | None = None
+    prompt: str | None = None
+    lookalikes: list[JsonObject] | None = None
+    candidate_rows: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class JobFilters:
+    """Which jobs a listing shows; None doesn't filter. Erased jobs show only when asked for by state."""
+
+    state: str | None = None
+    client_tag: str | None = None
+    created_after: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of jobs, newest first. `next_cursor` is None on the last one."""
+
+    jobs: list[Job]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class ClaimedJob:
+    """A job that this worker holds the lease of; `token` guards each write about it."""
+
+    id: str
+    token: str
+    attempt: int
+    index_id: str
+    method: str
+    candidates: str
+    candidate_rows: list[int] | None
+    top_k: int
+    prompt: str | None
+    created_at: datetime
+    queue_wait_ms: float
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep found: job ids by what was done with them. `to_ring` is whom to ring for, oldest first."""
+
+    requeued: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    to_ring: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker as its last heartbeat showed it. `fresh`: that was recent enough to count on it."""
+
+    id: str
+    started_at: datetime
+    seen_at: datetime
+    fresh: bool
+    info: JsonObject
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is alive and has its index and model loaded."""
+        return self.fresh and self.info.get("engine") == "ready"
+
+
+def utc_now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)

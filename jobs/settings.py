@@ -1,0 +1,227 @@
+"""Every setting of the service, read from the environment (prefix `DAS_`) or a `.env` file only.
+
+`das config` lists them with these descriptions.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from das.errors import SettingsError
+
+MANIFEST = "manifest.json"
+
+
+class Settings(BaseSettings):
+    """What can be set. Every field is also the environment variable `DAS_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="DAS_", env_file=".env", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path("var"),
+        description="Directory for everything the service writes: database, pictures, the broker's log.",
+    )
+    index_dir: Path = Field(
+        default=Path("index"),
+        description="An attribution index made by `das build`, or a directory that holds several of them.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL of the database, such as `postgresql+psycopg://user@host/das`."
+        " Unset: an SQLite file in the data directory.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="URL of a Redis or Valkey server. Unset: `das serve` starts its own on a Unix socket.",
+    )
+    blob_url: str | None = Field(
+        default=None,
+        description="Where normalised uploads are kept: a directory or an fsspec URL such as `s3://bucket/das`."
+        " Unset: `blobs` in the data directory.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the web service listens on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port the web service listens on; 0 takes a free one."
+    )
+    public_url: str | None = Field(
+        default=None,
+        description="Address under which people reach the service, where a proxy stands in front of it.",
+    )
+    max_upload_bytes: int = Field(
+        default=25_000_000,
+        ge=1,
+        description="Largest upload in bytes; more is refused while it is still arriving.",
+    )
+    max_pixels: int = Field(
+        default=40_000_000, ge=1, description="Largest picture in pixels, checked before anything is decoded."
+    )
+    top_k_max: int = Field(default=1000, ge=1, description="Most ranked works that one answer may ask for.")
+    queue_limit: int = Field(
+        default=200, ge=1, description="Pictures that may wait at once; further ones are answered with 503."
+    )
+    batch_size: int = Field(
+        default=8,
+        ge=1,
+        description="Most waiting pictures of the same index and options that share one backward pass.",
+    )
+    lease_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long a worker holds a job without a sign of life; renewed three times as often.",
+    )
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        description="How often a job is started before it is given up; a killed worker uses one up.",
+    )
+    rering_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="How long a waiting job may stay unclaimed before its bell is rung again.",
+    )
+    sweep_seconds: float = Field(
+        default=1.0, gt=0, description="How often lost bells and expired leases are looked for."
+    )
+    soft_time_limit_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="Time for one batch, after which its pictures are tried alone or given up.",
+    )
+    hard_time_limit_seconds: float = Field(
+        default=660.0,
+        gt=0,
+        description="Time for one batch, after which the worker's process is killed and replaced.",
+    )
+    model_load_seconds: float = Field(
+        default=900.0,
+        gt=0,
+        description="Time a worker's process may take to load its model before it is replaced.",
+    )
+    heartbeat_seconds: float = Field(
+        default=3.0,
+        gt=0,
+        description="How often a worker says that it is alive; three missed beats make it stale.",
+    )
+    broker_timeout_seconds: float = Field(
+        default=5.0, gt=0, description="Longest wait for the broker to connect or to answer."
+    )
+    database_timeout_seconds: float = Field(
+        default=10.0, gt=0, description="Longest wait for another writer to leave the SQLite database."
+    )
+    device: str = Field(default="cpu", description="Where workers compute: `cpu`, `cuda`, `cuda:1` or `mps`.")
+    torch_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of a worker. Unset: one for every core it may use."
+    )
+    samples_dir: Path | None = Field(
+        default=None,
+        description="Directory of sample generations that the page offers for a click. Unset: none.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important messages that are still logged."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log lines for people, or one JSON object a line for machines."
+    )
+
+    @field_validator("data_dir", "index_dir", "samples_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        # The worker and the broker may run with another working directory than the process that read this.
+        return None if value is None else Path(os.path.abspath(value.expanduser()))  # noqa: PTH100
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> "Settings":
+        if self.hard_time_limit_seconds <= self.soft_time_limit_seconds:
+            raise ValueError("hard_time_limit_seconds must be longer than soft_time_limit_seconds")
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's SQLAlchemy URL, with the default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'das.sqlite3'}"
+
+    @property
+    def resolved_blob_url(self) -> str:
+        """The blob store's directory or URL, with the default filled in."""
+        return self.blob_url or str(self.data_dir / "blobs")
+
+    @property
+    def stale_after_seconds(self) -> float:
+        """Age from which a worker's last heartbeat no longer counts as a sign of life."""
+        return 3 * self.heartbeat_seconds
+
+    def index_directories(self) -> list[Path]:
+        """The indexes under `index_dir`: itself, or its sub-directories that hold a manifest, by name.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if (self.index_dir / MANIFEST).is_file():
+            return [self.index_dir]
+        found = sorted(path.parent for path in self.index_dir.glob(f"*/{MANIFEST}"))
+        if not found:
+            raise SettingsError(
+                f"there is no attribution index in {self.index_dir}: build one with `das build`,"
+                " or let DAS_INDEX_DIR name the directory of one"
+            )
+        return found
+
+    def to_environment(self) -> dict[str, str]:
+        """The environment variables that give another process these same settings."""
+        environment = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is not None:
+                shown = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+                environment[f"DAS_{name.upper()}"] = shown
+        return environment
+
+    def prepare_data_dir(self) -> Path:
+        """Make the data directory, for its owner's eyes only, and see that it can be written.
+
+        Raises:
+            SettingsError: it can't be made or written.
+        """
+        return writable_directory(self.data_dir, "DAS_DATA_DIR")
+
+
+def writable_directory(path: Path, setting: str) -> Path:
+    """Make `path` with its parents if need be and see that files can be made in it.
+
+    Raises:
+        SettingsError: it can't; the message names the path, the reason and the setting to change.
+    """
+    probe = path / f".write-check-{os.getpid()}"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"{path} can't be written ({error.strerror or error}): mend its rights or make room,"
+            f" or let {setting} name another directory"
+        ) from error
+    return path
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        SettingsError: a variable has a value that can't be used; the message names each.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"DAS_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            if fault["loc"]
+            else fault["msg"]
+            for fault in error.errors()
+        )
+        raise SettingsError(f"a setting can't be used: {faults}") from error

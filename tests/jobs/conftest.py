@@ -1,0 +1,62 @@
+"""Real parts for the job tests: a database of one's own and, where asked for, a broker."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.broker import Broker
+from jobs.database import upgrade
+from jobs.models import Job, NewJob
+from jobs.settings import Settings
+from jobs.store import JobStore
+
+
+@pytest.fixture
+def png() -> bytes:
+    """The image of a job; nobody here looks into it."""
+    return b"\x89PNG\r\n\x1a\n the pixels of a test"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(_env_file=None, data_dir=tmp_path / "data", index_dir=tmp_path / "index")
+
+
+@pytest.fixture
+def announced() -> list[tuple[str, int]]:
+    """What was announced to waiting readers: job id and version."""
+    return []
+
+
+@pytest.fixture
+def store(settings: Settings, announced: list[tuple[str, int]]) -> Iterator[JobStore]:
+    upgrade(settings)
+    store = JobStore(settings, notify=lambda job_id, version: announced.append((job_id, version)))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[Broker]:
+    broker = Broker(settings)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def ask(store: JobStore, png: bytes) -> Callable[..., Job]:
+    """Create a job; keywords replace what doesn't matter to the test."""
+
+    def ask(image: bytes = png, **changes: object) -> Job:
+        question = {
+            "index_id": "photographs@3f9c2a",
+            "method": "das-block",
+            "candidates": "all",
+            "top_k": 20,
+            "input": {"sha256": "ab" * 32, "width": 32, "height": 32, "format": "png", "normalisation": []},
+        }
+        return store.create(NewJob(**{**question, **changes}), image)  # type: ignore[arg-type]
+
+    return ask

@@ -1,0 +1,84 @@
+"""Waiters are woken by announcements, and by looking where there are none."""
+
+import asyncio
+import time
+
+from jobs.broker import Broker
+from jobs.notify import LOOK_WITHOUT_BROKER_S, ChangeFeed, Notifier
+from jobs.settings import Settings
+
+
+def test_an_announcement_wakes_only_who_waits_for_that_job(settings: Settings, broker: Broker) -> None:
+    async def scenario() -> tuple[float, bool]:
+        feed, notifier = ChangeFeed(settings), Notifier(settings)
+        await feed.start()
+        while not feed.connected:
+            await asyncio.sleep(0.01)
+        with feed.watch("att_1") as mine, feed.watch("att_2") as other:
+            await mine.changed(0)
+            await other.changed(0)
+            waiting = asyncio.create_task(mine.changed(20))
+            others = asyncio.create_task(other.changed(20))
+            await asyncio.sleep(0.05)
+            began = time.perf_counter()
+            await asyncio.to_thread(notifier.publish, "att_1", 2)
+            await waiting
+            woken = time.perf_counter() - began, others.done()
+            await others
+        await feed.stop()
+        return woken
+
+    seconds, other_was_woken = asyncio.run(scenario())
+    assert seconds < 0.5
+    assert not other_was_woken
+
+
+def test_a_change_between_looking_and_waiting_is_not_missed(settings: Settings, broker: Broker) -> None:
+    async def scenario() -> float:
+        feed, notifier = ChangeFeed(settings), Notifier(settings)
+        await feed.start()
+        while not feed.connected:
+            await asyncio.sleep(0.01)
+        with feed.watch("att_1") as watch:
+            await watch.changed(0)
+            await asyncio.to_thread(notifier.publish, "att_1", 2)
+            await asyncio.sleep(0.2)
+            began = time.perf_counter()
+            await watch.changed(20)
+            return time.perf_counter() - began
+
+    assert asyncio.run(scenario()) < 0.1
+
+
+def test_without_a_broker_waiters_look_often_and_publishers_go_on(settings: Settings) -> None:
+    settings.prepare_data_dir()
+
+    async def scenario() -> float:
+        feed = ChangeFeed(settings)
+        await feed.start()
+        with feed.watch("att_1") as watch:
+            await watch.changed(0)
+            began = time.perf_counter()
+            await watch.changed(20)
+            seconds = time.perf_counter() - began
+        await feed.stop()
+        return seconds
+
+    Notifier(settings).publish("att_1", 2)
+    assert asyncio.run(scenario()) < 10 * LOOK_WITHOUT_BROKER_S
+
+
+def test_a_feed_finds_the_broker_when_it_comes_back(settings: Settings, broker: Broker) -> None:
+    async def scenario() -> None:
+        feed = ChangeFeed(settings)
+        await feed.start()
+        for expected in (True, False, True):
+            while feed.connected != expected:
+                await asyncio.sleep(0.01)
+            if expected:
+                await asyncio.to_thread(broker.stop)
+            else:
+                await asyncio.to_thread(broker.start)
+        await feed.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))

@@ -1,0 +1,91 @@
+"""Settings: every one documented, errors in words, handed on whole to child processes."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from das.errors import SettingsError
+from jobs.settings import Settings, get_settings, writable_directory
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_setting_has_a_description_that_is_a_sentence() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description[0].isupper(), name
+        assert field.description.endswith("."), name
+
+
+def test_defaults_lie_in_the_data_directory(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path)
+    assert settings.resolved_database_url == f"sqlite:///{tmp_path}/das.sqlite3"
+    assert settings.resolved_blob_url == f"{tmp_path}/blobs"
+
+
+def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAS_PORT", "many")
+    get_settings.cache_clear()
+    with pytest.raises(SettingsError, match="DAS_PORT: Input should be a valid integer"):
+        get_settings()
+    get_settings.cache_clear()
+
+
+def test_the_hard_limit_must_come_after_the_soft_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAS_SOFT_TIME_LIMIT_SECONDS", "700")
+    get_settings.cache_clear()
+    with pytest.raises(SettingsError, match="hard_time_limit_seconds must be longer"):
+        get_settings()
+    get_settings.cache_clear()
+
+
+def test_another_process_gets_the_same_settings(tmp_path: Path) -> None:
+    settings = Settings(
+        _env_file=None, data_dir=tmp_path / "d", redis_url="redis://:secret@localhost/1", batch_size=3, port=0
+    )
+    script = "from jobs.settings import get_settings; print(get_settings().model_dump())"
+    shown = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **settings.to_environment(), "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown.strip() == str(settings.model_dump())
+    assert settings.to_environment()["DAS_REDIS_URL"] == "redis://:secret@localhost/1"
+    assert "secret@" not in shown
+
+
+def test_indexes_are_one_directory_or_several(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, index_dir=tmp_path)
+    with pytest.raises(SettingsError, match=re.escape(str(tmp_path))):
+        settings.index_directories()
+    for name in ("b", "a", "unfinished"):
+        (tmp_path / name).mkdir()
+    for name in ("b", "a"):
+        (tmp_path / name / "manifest.json").write_text("{}")
+    assert settings.index_directories() == [tmp_path / "a", tmp_path / "b"]
+    (tmp_path / "manifest.json").write_text("{}")
+    assert settings.index_directories() == [tmp_path]
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SettingsError, match=r"file/data can't be written \(Not a directory\).*DAS_DATA_DIR"):
+        writable_directory(tmp_path / "file" / "data", "DAS_DATA_DIR")
+
+
+def test_only_settings_read_the_environment() -> None:
+    reads = re.compile(r"os\.(getenv|environ(\[|\.get\b))")
+    # `demo` is left out: it is a tool around the service and finds a browser for its screenshot by a variable.
+    for package in ("das", "jobs", "app", "worker", "index_build"):
+        for path in (ROOT / package).rglob("*.py"):
+            for number, line in enumerate(path.read_text().splitlines(), start=1):
+                # Handing the environment on to a child process isn't reading it.
+                if reads.search(line) and not re.search(r"\b(environment\b|env=).*os\.environ", line):
+                    pytest.fail(f"{path.relative_to(ROOT)}:{number} reads the environment: {line.strip()}")

@@ -1,0 +1,142 @@
+"""The service without its web part: broker, database, sweeper and workers, all real, each on its own directory."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.broker import Broker
+from jobs.database import upgrade
+from jobs.models import Job, NewJob
+from jobs.process import SupervisedProcess
+from jobs.queue import Doorbell
+from jobs.settings import Settings
+from jobs.store import JobStore
+from jobs.sweeper import Sweeper
+
+ROOT = Path(__file__).parents[2]
+ENGINES = Path(__file__).parent / "engines.py"
+# Nothing waits this long but on a machine with much else to do.
+PATIENCE_S = 90.0
+
+
+class Service:
+    """What `das serve` runs, less the API."""
+
+    def __init__(self, settings: Settings) -> None:
+        upgrade(settings)
+        self.settings = settings
+        self.broker = Broker(settings)
+        self.broker.start()
+        self.store = JobStore(settings)
+        self.doorbell = Doorbell(settings)
+        self.sweeper = Sweeper(settings, self.store, self.doorbell)
+        self.sweeper.start()
+        self.workers: list[SupervisedProcess] = []
+
+    def start_worker(self) -> SupervisedProcess:
+        """One more worker, when it is ready."""
+        worker = SupervisedProcess(
+            f"worker-{len(self.workers)}",
+            lambda: [sys.executable, str(ENGINES)],
+            environment=lambda: {**os.environ, **self.settings.to_environment(), "PYTHONPATH": str(ROOT)},
+        )
+        worker.start()
+        self.workers.append(worker)
+        expected = len(self.workers)
+        until(lambda: sum(known.ready for known in self.store.workers()) >= expected)
+        return worker
+
+    def child_pids(self) -> list[int]:
+        """The process ids of the workers' computing children, newest sign of life first."""
+        return [worker.info["pid"] for worker in self.store.workers() if worker.ready]
+
+    def create(self, script: str = "", **changes: object) -> str:
+        """A job that nobody has rung for; `script` is for the engine."""
+        question = {
+            "index_id": "photographs@3f9c2a",
+            "method": "das-block",
+            "candidates": "all",
+            "top_k": 20,
+            "input": {},
+            "prompt": script,
+        }
+        return self.store.create(NewJob(**{**question, **changes}), b"an image").id  # type: ignore[arg-type]
+
+    def ask(self, script: str = "", **changes: object) -> str:
+        job_id = self.create(script, **changes)
+        self.doorbell.ring(job_id)
+        return job_id
+
+    def get(self, job_id: str) -> Job:
+        job = self.store.get(job_id)
+        assert job is not None
+        return job
+
+    def wait(self, job_id: str) -> Job:
+        """The job when nothing more happens to it."""
+        until(lambda: self.get(job_id).finished)
+        return self.get(job_id)
+
+    def batches(self) -> list[list[str]]:
+        """The batches that engines have begun, in order, each as the ids in it."""
+        path = self.settings.data_dir / "journal"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+        self.sweeper.stop()
+        self.doorbell.close()
+        self.store.close()
+        self.broker.stop()
+
+
+def until(condition: Callable[[], object], patience: float = PATIENCE_S) -> None:
+    """Return when `condition` holds."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def quick_settings(data_dir: Path, **changes: object) -> Settings:
+    """Settings under which waiting for leases and bells takes seconds and not minutes."""
+    quick: dict[str, object] = {
+        "lease_seconds": 3.0,
+        "rering_seconds": 1.0,
+        "sweep_seconds": 0.2,
+        "heartbeat_seconds": 0.5,
+    }
+    return Settings(_env_file=None, data_dir=data_dir, **{**quick, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start a service of one's own; keywords are settings."""
+    started: list[Service] = []
+
+    def start(**changes: object) -> Service:
+        started.append(Service(quick_settings(tmp_path / f"data-{len(started)}", **changes)))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.stop()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with one worker for the tests of a module that break neither."""
+    service = Service(quick_settings(tmp_path_factory.mktemp("service")))
+    service.start_worker()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    return until

@@ -1,0 +1,1 @@
+"""The Celery workers: they take queued jobs in batches and let `das` compute the answers."""

@@ -1,0 +1,61 @@
+"""How a worker takes the loss of its broker: Celery's Redis transport, with one fault mended and more haste.
+
+The fault: when the broker goes away while a task runs, acknowledging it fails. kombu (5.7) logs that and goes on
+counting the message as being worked on. With a prefetch count of 1 the worker then never asks for another, and
+since it asks for nothing it doesn't notice that its connection is gone either.
+"""
+
+from typing import Any
+
+import redis
+from celery.app.amqp import AMQP
+from kombu.connection import Connection
+from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import redis as redis_transport
+
+
+class ForgettingQoS(redis_transport.QoS):
+    """Forgets a message whose acknowledgement failed, as if it had been delivered to nobody.
+
+    The broker still has it as unacknowledged and delivers it again one day. That is a bell too many, which is
+    harmless. The next thing the worker does is to ask for a message: that fails, and it connects anew.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)
+        except (redis.RedisError, OSError):
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+
+class Channel(redis_transport.Channel):
+    QoS = ForgettingQoS
+
+
+class Transport(redis_transport.Transport):
+    Channel = Channel
+
+
+class HastyConnection(Connection):
+    """Tries again to connect after half a second, then at most every two.
+
+    kombu waits 2, 4, 6 and up to 30 s, which is right for a crowd of workers and a broker far away. An attempt on
+    ours costs a millisecond, and somebody waits for an answer.
+    """
+
+    def _ensure_connection(self, *arguments: Any, **options: Any) -> Any:
+        hasty = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
+        return super()._ensure_connection(*arguments, **{**hasty, **options})
+
+
+class HastyAmqp(AMQP):  # type: ignore[misc]
+    """Celery's messaging, over `HastyConnection`."""
+
+    Connection = HastyConnection
+
+
+def use_for_redis_urls() -> None:
+    """Let every connection of this process that is made from now on take this transport for Redis URLs."""
+    name = f"{__name__}:{Transport.__name__}"
+    TRANSPORT_ALIASES.update({"redis": name, "rediss": name})
