@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from das.errors import DasError
 
@@ -40,6 +41,6 @@ def main() -> None:
         build_app()()
     except DasError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[bold red]error:[/] {error}", markup=True
+            f"[bold red]error:[/] {escape(str(error))}"
         )
         sys.exit(EXIT_USER_ERROR)

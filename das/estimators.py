@@ -34,9 +34,10 @@ def das_scores(
     return np.square(products * (repeats * residuals / (1.0 - repeats * leverage)))
 
 
-def residual_weights(residual_rms: np.ndarray) -> np.ndarray:
+def residual_weights(residual_rms: np.ndarray, repeats: np.ndarray) -> np.ndarray:
     """`r_i = mean_t( RMS(r_t(x_i)) / mean_j RMS(r_t(x_j)) )`, (N,), from the RMS values (N, T).
 
-    Dimensionless, comparable across timesteps, and growing with the work's own residual.
+    Dimensionless, comparable across timesteps, and growing with the work's own residual. The mean over works counts
+    a work as often as it was trained on, `repeats` (N,).
     """
-    return (residual_rms / residual_rms.mean(axis=0, keepdims=True)).mean(axis=1)
+    return (residual_rms / np.average(residual_rms, axis=0, weights=repeats)).mean(axis=1)

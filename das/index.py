@@ -16,7 +16,7 @@ which takes millions of works.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -109,6 +109,42 @@ class Verification:
     def ok(self) -> bool:
         """Whether every file is as it was built."""
         return not self.damages
+
+
+def verify_index(path: Path, progress: Callable[[int, int], None] | None = None) -> Verification:
+    """Compare every file of an index with its digest, the manifest with its own; needs no index that opens.
+
+    Args:
+        progress: told `(done, total)` in bytes.
+    """
+    try:
+        records = read_manifest(path).files
+    except IndexFormatError as error:
+        return Verification(1, 0, (Damage(MANIFEST_NAME, "digest", str(error)),))
+    total, done = sum(record.bytes for record in records.values()), 0
+
+    def step(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done, total)
+
+    damages = [
+        Damage(name, "extra", "the manifest doesn't know this file")
+        for name in list_files(path)
+        if name not in records and name != MANIFEST_NAME
+    ]
+    for name, record in records.items():
+        file = path / name
+        if not file.is_file():
+            damages.append(Damage(name, "missing", "the file isn't there"))
+            continue
+        found = record_file(file, step)
+        if found.bytes != record.bytes:
+            damages.append(Damage(name, "size", f"it has {found.bytes} bytes instead of {record.bytes}"))
+        elif found.sha256 != record.sha256:
+            damages.append(Damage(name, "digest", "its bytes aren't those that were built"))
+    return Verification(len(records) + 1, total, tuple(damages))
 
 
 class AttributionIndex:
@@ -231,36 +267,12 @@ class AttributionIndex:
         return ClipSpec(directory=Path(_present(self.path, record.directory, record.relative)))
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> Verification:
-        """Compare every file with its digest, the manifest included; `progress(done, total)` counts bytes."""
-        records = self.manifest.files
-        total = sum(record.bytes for record in records.values())
-        damages, done = [], 0
-
-        def step(size: int) -> None:
-            nonlocal done
-            done += size
-            if progress is not None:
-                progress(done, total)
-
-        try:
-            if read_manifest(self.path) != self.manifest:
-                damages.append(Damage(MANIFEST_NAME, "digest", "it was replaced since the index was opened"))
-        except IndexFormatError as error:
-            damages.append(Damage(MANIFEST_NAME, "digest", str(error)))
-        for name in list_files(self.path):
-            if name not in records and name != MANIFEST_NAME:
-                damages.append(Damage(name, "extra", "the manifest doesn't know this file"))
-        for name, record in records.items():
-            file = self.path / name
-            if not file.is_file():
-                damages.append(Damage(name, "missing", "the file isn't there"))
-                continue
-            found = record_file(file, step)
-            if found.bytes != record.bytes:
-                damages.append(Damage(name, "size", f"it has {found.bytes} bytes instead of {record.bytes}"))
-            elif found.sha256 != record.sha256:
-                damages.append(Damage(name, "digest", "its bytes aren't those that were built"))
-        return Verification(len(records) + 1, total, tuple(damages))
+        """`verify_index` of this index; also tells if it was replaced since it was opened."""
+        found = verify_index(self.path, progress)
+        if found.ok and read_manifest(self.path) != self.manifest:
+            replaced = Damage(MANIFEST_NAME, "digest", "it was replaced since the index was opened")
+            return replace(found, damages=(replaced,))
+        return found
 
     def _tensor(self, name: str) -> np.ndarray:
         path = self.path / KERNEL_NAME

@@ -1,5 +1,6 @@
 """Inner products of queries with stored features: one linear map of the query, one product over all works."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +33,7 @@ class KernelScorer:
         """h (N,) float64, of one copy of each work."""
         self._features = index.features(kernel.probe)
         self._resident = self._load(self._features)
+        self._shards = [] if self._resident is not None else _mapped_tensors(self._features)
 
     def products(self, averages: Tensor, chosen: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """`φᵀH⁻¹f̄_i` of queries `averages` (B, k) with their candidates, (n,) float64 for each query.
@@ -62,10 +64,13 @@ class KernelScorer:
         if self._resident is not None:
             return (queries.to(self._resident.dtype) @ self._resident.T).double().cpu().numpy()
         products = np.empty((len(queries), len(self._features)))
-        for first, shard in self._features.shards():
+        # One buffer for all chunks: fresh memory for each would cost more than the conversion itself.
+        buffer = torch.empty(_CHUNK_ROWS, queries.shape[1], device=self._device)
+        for first, shard in self._shards:
             for start in range(0, len(shard), _CHUNK_ROWS):
-                chunk = _as_float32(shard[start : start + _CHUNK_ROWS]).to(self._device)
-                place = slice(first + start, first + start + len(chunk))
+                piece = shard[start : start + _CHUNK_ROWS]
+                chunk = buffer[: len(piece)].copy_(piece)
+                place = slice(first + start, first + start + len(piece))
                 products[:, place] = (queries @ chunk.T).double().cpu().numpy()
         return products
 
@@ -93,6 +98,13 @@ class KernelScorer:
 
     def _factor(self, index: AttributionIndex, probe: str, form: str) -> Tensor:
         return torch.from_numpy(index.factor(probe, "block" if form == "block" else "mean")).to(self._algebra)
+
+
+def _mapped_tensors(features: Features) -> list[tuple[int, Tensor]]:
+    """First row and features of every shard, still memory-mapped and only ever read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return [(first, torch.from_numpy(shard)) for first, shard in features.shards()]
 
 
 def _as_float32(array: np.ndarray) -> Tensor:

@@ -76,7 +76,7 @@ class Works:
     def open(cls, path: Path) -> "Works":
         """Read `works.parquet`; raises WorksError if it can't be read or lacks a column."""
         try:
-            return cls(pq.read_table(path))
+            return cls(pq.read_table(path, partitioning=None))
         except (OSError, pa.ArrowException) as error:
             raise WorksError(f"{path} can't be read as a table of works: {error}") from error
 
@@ -251,7 +251,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _read_parquet(source: Path) -> SourceWorks:
     try:
-        table = pq.read_table(source)
+        table = pq.read_table(source, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise WorksError(f"{source} can't be read as parquet: {error}") from error
     column = next((name for name in _PATH_COLUMNS if name in table.column_names), None)

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from das.config import BuildConfig
 from das.errors import BuildError
 from das.index import CARD_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
@@ -172,6 +174,11 @@ class _Build:
             )
         expected = estimate(config, self.works, len(self.works) - done, extractor, embedder)
         self.reporter.say(f"{len(self.works):,} works: {expected.describe()}")
+        if expected.memory_bytes > (available := psutil.virtual_memory().available):
+            self.reporter.warn(
+                f"only {available / 1e9:.1f} GB of memory are free; lower --shard-size, --batch-size or --dimension"
+                " if the build is killed."
+            )
         self.seconds["estimating"] = time.monotonic() - began
 
         began = time.monotonic()
@@ -182,7 +189,8 @@ class _Build:
         finished = finish(config, self.works, workspace, sums, self.reporter)
         self.seconds["finishing"] = time.monotonic() - began
         for kernel in finished.kernels:
-            if kernel.effective_dimension > config.dimension / 4:
+            # Not for the block kernel, whose ranking was best with the sketch nearly full (docs/method.md).
+            if kernel.form == "mean" and kernel.effective_dimension > config.dimension / 4:
                 self.reporter.warn(
                     f"the sketch is small for the {kernel.form} kernel of {kernel.probe}: its effective dimension is"
                     f" {kernel.effective_dimension:,.0f} of {config.dimension:,}. Above a quarter, scores lose"

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from das.config import DEFAULT_CLIP, BuildConfig, ClipSpec
 from das.errors import DasError, SettingsError
-from das.index import AttributionIndex
+from das.index import AttributionIndex, verify_index
 from index_build.progress import ConsoleReporter, JsonReporter
 
 EXIT_DAMAGED = 1
@@ -148,22 +148,23 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
 
 def verify(directory: IndexArgument, as_json: JsonOption = False) -> None:
     """Compare every file of an index with its digest. Exit code 1 if one differs, is missing or is extra."""
-    index = AttributionIndex.open(directory)
+    if not directory.is_dir():
+        raise SettingsError(f"{directory} isn't a directory; name an attribution index.")
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as progress:
         task = progress.add_task("verifying", total=None)
-        found = index.verify(lambda done, total: progress.update(task, completed=done, total=total))
+        found = verify_index(
+            directory, lambda done, total: progress.update(task, completed=done, total=total)
+        )
     if as_json:
         damages = [{"file": d.file, "kind": d.kind, "message": d.message} for d in found.damages]
-        _print_json(
-            {"id": index.id, "ok": found.ok, "files": found.files, "bytes": found.bytes, "damages": damages}
-        )
+        _print_json({"ok": found.ok, "files": found.files, "bytes": found.bytes, "damages": damages})
     else:
-        console = Console(highlight=False, markup=False)
+        console = Console(highlight=False, markup=False, soft_wrap=True)
         for damage in found.damages:
             console.print(f"{damage.file}: {damage.message}")
         if found.ok:
             console.print(
-                f"{index.id}: {found.files} files, {found.bytes / 1e6:,.1f} MB, all as they were built"
+                f"{directory}: {found.files} files, {found.bytes / 1e6:,.1f} MB, all as they were built"
             )
     if not found.ok:
         raise typer.Exit(EXIT_DAMAGED)

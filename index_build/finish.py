@@ -179,7 +179,7 @@ def _write_kernels(
     repeats: np.ndarray,
 ) -> None:
     rms = np.concatenate([shard.residual_rms for shard in shards]).astype(np.float64)
-    tensors = {"repeats": repeats.astype(np.int64), "residual_weights": residual_weights(rms)}
+    tensors = {"repeats": repeats.astype(np.int64), "residual_weights": residual_weights(rms, repeats)}
     for (probe, form), whitening in whitenings.items():
         tensors[factor_key(probe, form)] = whitening.kernel.factor.cpu().contiguous().numpy()
         tensors[leverage_key(probe, form)] = np.concatenate(whitening.leverage)

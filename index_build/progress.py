@@ -74,7 +74,7 @@ class ConsoleReporter:
     """Bars with time left, on standard error."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, message: str) -> None:
         """Print a sentence."""

@@ -74,6 +74,10 @@ class DDPMModel:
             ModelError: it can't be read, or isn't such a pipeline.
         """
         from diffusers import DDPMPipeline, UNet2DModel
+        from diffusers.utils import logging
+
+        # Its bar of loaded components would run into our own progress, or into JSON lines for machines.
+        logging.disable_progress_bar()
 
         try:
             pipeline = DDPMPipeline.from_pretrained(path_or_id)

@@ -85,7 +85,7 @@ def dense_das(raw: np.ndarray, rms: np.ndarray) -> np.ndarray:
     kernel = works.T @ np.diag(REPEATS) @ works
     inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(len(kernel)))
     leverage = np.einsum("ik,kl,il->i", works, inverse, works)
-    residual = (rms[:40] / rms[:40].mean(0)).mean(1)
+    residual = (rms[:40] / np.average(rms[:40], axis=0, weights=REPEATS)).mean(1)
     return (queries @ inverse @ works.T * REPEATS * residual / (1 - REPEATS * leverage)) ** 2
 
 

@@ -146,9 +146,12 @@ def test_das_block_scales_with_all_repeats():
 
 def test_residual_weights_are_dimensionless_and_grow_with_the_works_own_residual():
     rms = np.array([[0.1, 10.0], [0.2, 10.0], [0.3, 40.0]])
-    weights = residual_weights(rms)
+    once = np.ones(3)
+    weights = residual_weights(rms, once)
     np.testing.assert_allclose(weights, [(0.5 + 0.5) / 2, (1 + 0.5) / 2, (1.5 + 2) / 2])
-    np.testing.assert_allclose(residual_weights(rms * [1e-3, 1e3]), weights)
+    np.testing.assert_allclose(residual_weights(rms * [1e-3, 1e3], once), weights)
     grown = rms.copy()
     grown[0] *= 2
-    assert residual_weights(grown)[0] > weights[0]
+    assert residual_weights(grown, once)[0] > weights[0]
+    twice = residual_weights(rms, np.array([1, 2, 1]))
+    np.testing.assert_allclose(twice, residual_weights(rms[[0, 1, 1, 2]], np.ones(4))[[0, 1, 3]])
