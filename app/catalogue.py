@@ -1,0 +1,162 @@
+"""The attribution indexes this process answers about, opened once at the start."""
+
+import io
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from app.problems import Problem, invalid
+from das.errors import DasError
+from das.index import AttributionIndex
+from das.works import COLUMNS
+from jobs.settings import Settings
+
+# Pictures up to this many pixels a side are shown with hard pixels: blurring them up shows less than there is.
+SMALL_SIDE = 128
+# Sizes of thumbnails read lately; a hundred bytes each.
+PICTURE_CACHE = 20_000
+
+TYPES = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "WEBP": "image/webp",
+    "AVIF": "image/avif",
+    "GIF": "image/gif",
+}
+
+
+class Picture(NamedTuple):
+    """Size and media type of a stored picture."""
+
+    width: int
+    height: int
+    media_type: str
+
+    @property
+    def small(self) -> bool:
+        return max(self.width, self.height) <= SMALL_SIDE
+
+
+def measure(data: bytes) -> Picture:
+    """Size and type of one of our own re-encoded pictures, from its header."""
+    with Image.open(io.BytesIO(data)) as image:
+        return Picture(image.width, image.height, TYPES[str(image.format)])
+
+
+@dataclass
+class ServedIndex:
+    """An open index and what the API says of it."""
+
+    directory: Path
+    index: AttributionIndex
+
+    def __post_init__(self) -> None:
+        self._pictures: OrderedDict[int, Picture] = OrderedDict()
+
+    @property
+    def id(self) -> str:
+        return self.index.id
+
+    @property
+    def name(self) -> str:
+        return str(self.index.manifest.name)
+
+    def __len__(self) -> int:
+        return len(self.index.works)
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.index.methods)
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of features that one product over all works reads."""
+        features = self.index.manifest.features
+        width = 2 if features.dtype == "float16" else 4
+        return len(self) * features.dimension * width * len(features.probes)
+
+    @cached_property
+    def creators(self) -> int | None:
+        """How many different creators the works name; None where they name none."""
+        return len({name for name in self.index.works.creators if name}) or None
+
+    @cached_property
+    def _row_cache(self) -> dict[int, dict[str, Any]]:
+        return {}
+
+    def work(self, row: int) -> dict[str, Any]:
+        """All columns of one work. Rows that were shown once stay in memory: there are few such."""
+        if row not in self._row_cache:
+            self._row_cache[row] = self.index.works.row(row)
+        return self._row_cache[row]
+
+    def picture(self, row: int) -> Picture:
+        """Size and type of a work's thumbnail."""
+        known = self._pictures.get(row)
+        if known is None:
+            known = self._pictures[row] = measure(self.index.thumbnail(row))
+            if len(self._pictures) > PICTURE_CACHE:
+                self._pictures.popitem(last=False)
+        return known
+
+    def further_columns(self, row: int) -> dict[str, Any]:
+        """What the works' metadata says beyond the columns every index has."""
+        return {name: value for name, value in self.work(row).items() if name not in COLUMNS}
+
+
+class Catalogue:
+    """The indexes by id. Built with `Catalogue.open`; empty, with the reason, where none can be served."""
+
+    def __init__(self, indexes: list[ServedIndex], missing: str | None) -> None:
+        self._by_id = {served.id: served for served in indexes}
+        self.missing = missing
+
+    @classmethod
+    def open(cls, settings: Settings) -> "Catalogue":
+        """Open every index under `settings.index_dir`; a fault leaves the catalogue empty and says why."""
+        try:
+            directories = settings.index_directories()
+            return cls([ServedIndex(path, AttributionIndex.open(path)) for path in directories], None)
+        except DasError as error:
+            return cls([], str(error))
+
+    def __iter__(self) -> Iterator[ServedIndex]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def find(self, index_id: str) -> ServedIndex | None:
+        return self._by_id.get(index_id)
+
+    def choose(self, index_id: str | None) -> ServedIndex:
+        """The index a question is put to: the one named, by id or by name, else the first.
+
+        Raises `Problem`: not-ready without any index, invalid-request for an unknown one.
+        """
+        if not self._by_id:
+            raise Problem(
+                "not-ready", f"No attribution index is loaded: {self.missing}", {"Retry-After": "30"}
+            )
+        if index_id is None:
+            return next(iter(self))
+        for served in self:
+            if index_id in (served.id, served.name):
+                return served
+        raise invalid("index", f"there is no such index here; there is {', '.join(self._by_id)}.")
+
+    def find_work(self, work_id: str, index_id: str | None = None) -> tuple[ServedIndex, int] | None:
+        """The index and row of a work by its id: in one index, or in the first that has it."""
+        for served in self:
+            if index_id not in (None, served.id):
+                continue
+            try:
+                return served, served.index.works.row_of(work_id)
+            except KeyError:
+                continue
+        return None

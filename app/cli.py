@@ -1,0 +1,98 @@
+"""`das serve`, `das config`, `das db upgrade`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.settings import Settings, get_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the service's commands to `das`."""
+    app.command("serve")(serve_command)
+    app.command("config")(config_command)
+    database = typer.Typer(help="The service's database.", no_args_is_help=True)
+    database.command("upgrade")(upgrade_command)
+    app.add_typer(database, name="db")
+
+
+def serve_command(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (DAS_HOST).")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on, 0 for a free one (DAS_PORT).", min=0, max=65535)
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Index to serve, or a directory of several (DAS_INDEX_DIR).")
+    ] = None,
+) -> None:
+    """Serve the page and the API: broker, worker and web server in one. Ctrl-C ends all of it."""
+    # The web framework takes a second to import; `das --help` shall not wait for it.
+    from app.serve import serve
+    from jobs.logs import configure_logging
+
+    settings = with_options(get_settings(), host=host, port=port, index_dir=index)
+    configure_logging(settings)
+    console = Console(stderr=True, highlight=False)
+    serve(settings, lambda address: console.print(f"Open [bold]{address}[/]  (Ctrl-C ends it)"))
+
+
+def config_command(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for machines.")] = False,
+) -> None:
+    """List every setting: its value, its default and what it is for."""
+    rows = described_settings(get_settings())
+    if as_json:
+        typer.echo(json.dumps({row["variable"]: row for row in rows}, indent=2))
+        return
+    console = Console(highlight=False)
+    table = Table("Setting", "Value", "What it is for", box=None, padding=(0, 2, 1, 0), header_style="bold")
+    for row in rows:
+        value = "–" if row["value"] is None else str(row["value"])
+        default = "–" if row["default"] is None else str(row["default"])
+        changed = row["value"] != row["default"]
+        shown = f"[bold]{value}[/]\n[dim]default {default}[/]" if changed else value
+        table.add_row(row["variable"], shown, row["description"])
+    console.print(table)
+
+
+def upgrade_command() -> None:
+    """Bring the database to this version's schema. `das serve` and `das worker` do so by themselves."""
+    from jobs.database import upgrade
+
+    settings = get_settings()
+    upgrade(settings)
+    typer.echo("The database is up to date.")
+
+
+def with_options(settings: Settings, **options: Any) -> Settings:
+    """The settings with the command line's options over the environment's; checked in the same way."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return Settings(**{**dict(settings), **given}) if given else settings
+
+
+def described_settings(settings: Settings) -> list[dict[str, Any]]:
+    """Every setting as its variable, value, default and description; a secret's value isn't shown."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        default = field.default
+        if name in ("data_dir", "index_dir"):
+            # Kept absolute in the settings; the default is what it is relative to where it was started.
+            default = Path.cwd() / default
+        rows.append(
+            {
+                "variable": f"DAS_{name.upper()}",
+                "value": _plain(value),
+                "default": _plain(default),
+                "description": field.description,
+            }
+        )
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

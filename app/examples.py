@@ -1,0 +1,82 @@
+"""Examples for the API's description. One of them is checked against its schema by a test."""
+
+from typing import Any
+
+ATTRIBUTION: dict[str, Any] = {
+    "id": "att_0193a6c1f3d07e52b3a1c5d4e6f70819",
+    "state": "succeeded",
+    "created_at": "2026-01-31T12:00:00.000000Z",
+    "started_at": "2026-01-31T12:00:00.030000Z",
+    "finished_at": "2026-01-31T12:00:01.210000Z",
+    "client_tag": "batch-7",
+    "index": "photographs@3f9c2a",
+    "method": "das-block",
+    "candidates": {"mode": "all", "count": 1200, "asked": "auto"},
+    "top_k": 20,
+    "prompt": None,
+    "input": {
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "width": 512,
+        "height": 512,
+        "format": "JPEG",
+        "normalisation": ["orientation", "icc"],
+    },
+    "progress": {"stage": "scored", "done": 10, "total": 10, "eta_s": 0.0, "attempt": 1, "waiting": None},
+    "summary": "Three works by Ada Example account for 31 % of the measured influence among 1,200 works.",
+    "in_model": None,
+    "quality": None,
+    "works": [
+        {
+            "rank": 1,
+            "work_id": "w_2c26b46b68ffc68f",
+            "title": "Harbour at noon",
+            "creator": "Ada Example",
+            "rights_holder": "Ada Example",
+            "licence": "CC-BY-4.0",
+            "source_url": "https://example.org/harbour",
+            "thumbnail": "/v1/works/w_2c26b46b68ffc68f/thumbnail",
+            "score": 0.0123,
+            "share": 0.12,
+            "percentile": 99.9,
+            "similarity": 0.71,
+        }
+    ],
+    "groups": {
+        "creator": [
+            {
+                "name": "Ada Example",
+                "share": 0.31,
+                "low": None,
+                "high": None,
+                "works": 3,
+                "share_of_index": 0.004,
+                "factor": 77.5,
+            }
+        ]
+    },
+    "lookalikes": [
+        {
+            "work_id": "w_2c26b46b68ffc68f",
+            "title": "Harbour at noon",
+            "creator": "Ada Example",
+            "thumbnail": "/v1/works/w_2c26b46b68ffc68f/thumbnail",
+            "similarity": 0.93,
+        }
+    ],
+    "timings_ms": {"queue_wait": 12.0, "gradients": 840.0},
+    "error": None,
+    "notes": [],
+    "links": {
+        "self": "/v1/attributions/att_0193a6c1f3d07e52b3a1c5d4e6f70819",
+        "page": "/a/att_0193a6c1f3d07e52b3a1c5d4e6f70819",
+        "image": "/v1/attributions/att_0193a6c1f3d07e52b3a1c5d4e6f70819/image",
+        "index": "/v1/indexes/photographs@3f9c2a",
+    },
+}
+
+REQUEST_JSON: dict[str, Any] = {
+    "image_base64": "iVBORw0KGgo…",
+    "top_k": 20,
+    "candidates": "auto",
+    "client_tag": "batch-7",
+}

@@ -1,0 +1,154 @@
+"""The way of one upload: bytes, normalised pixels, look-alikes and job row, doorbell."""
+
+import asyncio
+import errno
+import logging
+from dataclasses import replace
+
+from starlette.concurrency import run_in_threadpool
+
+from app.candidates import wanted_count
+from app.catalogue import ServedIndex
+from app.problems import Problem, invalid, refused_image
+from app.schemas import AttributionRequest
+from app.screening import Nearest, ScreeningError
+from app.service import Service
+from das.errors import ImageRefused
+from das.images import NormalisedImage, encode_png
+from jobs.errors import QueueFull, StorageError
+from jobs.models import Job, JsonObject, NewJob
+
+logger = logging.getLogger(__name__)
+
+# CLIP similarities kept with a question: the first are its look-alikes, the others are shown beside works that
+# turn out to have had influence. Beyond these a similarity is null in the answer.
+SIMILARITIES_KEPT = 200
+# How long an answer is held back for its look-alikes. They take milliseconds, except while CLIP is loading.
+SCREENING_PATIENCE_S = 2.0
+QUEUE_FULL_RETRY_S = 60
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+async def ask(service: Service, data: bytes, asked: AttributionRequest) -> Job:
+    """Accept an upload and set it going; the job comes back with its look-alikes where they could be had in time.
+
+    Raises `Problem` where the request, the picture, the queue or the storage doesn't allow it; nothing is kept then.
+    """
+    served = service.catalogue.choose(asked.index)
+    _check_options(service, served, asked)
+    image = await _normalise(service, data)
+    png = await run_in_threadpool(encode_png, image.pixels)
+    count = wanted_count(asked.candidates, len(served), served.feature_bytes)
+    new = NewJob(
+        index_id=served.id,
+        method=asked.method or served.methods[0],
+        candidates=asked.candidates,
+        top_k=asked.top_k,
+        client_tag=asked.client_tag,
+        prompt=asked.prompt,
+        input={
+            "sha256": image.sha256,
+            "width": image.width,
+            "height": image.height,
+            "format": image.format,
+            "normalisation": list(image.steps),
+        },
+    )
+    if count is None:
+        return await _ask_all(service, new, image, png)
+    return await _ask_screened(service, new, image, png, count)
+
+
+async def refuse_when_full(service: Service) -> None:
+    """Answer 503 before a body is read that could only be thrown away."""
+    depth = await run_in_threadpool(service.store.queue_depth)
+    if depth >= service.settings.queue_limit:
+        raise _queue_full(QueueFull(service.settings.queue_limit))
+
+
+async def _ask_all(service: Service, new: NewJob, image: NormalisedImage, png: bytes) -> Job:
+    """Every work is scored, so the worker can begin at once; CLIP looks for look-alikes meanwhile."""
+    screening = asyncio.create_task(_nearest(service, new.index_id, image, SIMILARITIES_KEPT))
+    try:
+        job = await _create(service, new, png)
+    except BaseException:
+        screening.cancel()
+        raise
+    await run_in_threadpool(service.doorbell.ring, job.id)
+    following = asyncio.create_task(_add_lookalikes(service, job.id, screening))
+    service.keep(following)
+    await asyncio.wait({following}, timeout=SCREENING_PATIENCE_S)
+    return await run_in_threadpool(service.store.get, job.id) or job
+
+
+async def _ask_screened(service: Service, new: NewJob, image: NormalisedImage, png: bytes, count: int) -> Job:
+    """CLIP chooses the candidates, so it comes first; should it fail, all works are scored instead."""
+    found = await _nearest(service, new.index_id, image, max(count, SIMILARITIES_KEPT))
+    if found is not None:
+        new = replace(new, lookalikes=_lookalikes(found), candidate_rows=found.rows[:count])
+    job = await _create(service, new, png)
+    await run_in_threadpool(service.doorbell.ring, job.id)
+    return job
+
+
+async def _nearest(service: Service, index_id: str, image: NormalisedImage, count: int) -> Nearest | None:
+    try:
+        return await service.screener.nearest(index_id, image.pixels, count)
+    except ScreeningError as error:
+        logger.warning("no look-alikes: %s", error)
+        return None
+
+
+async def _add_lookalikes(service: Service, job_id: str, screening: "asyncio.Task[Nearest | None]") -> None:
+    found = await screening
+    if found is None:
+        return
+    try:
+        await run_in_threadpool(service.store.set_screened, job_id, _lookalikes(found))
+    except StorageError as error:
+        logger.warning("the look-alikes of %s couldn't be kept: %s", job_id, error)
+
+
+def _lookalikes(found: Nearest) -> list[JsonObject]:
+    pairs = zip(found.rows[:SIMILARITIES_KEPT], found.similarities, strict=False)
+    return [{"row": row, "similarity": round(similarity, 6)} for row, similarity in pairs]
+
+
+async def _normalise(service: Service, data: bytes) -> NormalisedImage:
+    async with service.decoding:
+        try:
+            return await run_in_threadpool(service.normaliser.normalise, data)
+        except ImageRefused as error:
+            raise refused_image(error) from error
+
+
+async def _create(service: Service, new: NewJob, png: bytes) -> Job:
+    try:
+        return await run_in_threadpool(service.store.create, new, png)
+    except QueueFull as error:
+        raise _queue_full(error) from error
+
+
+def _check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:
+    limit = service.settings.top_k_max
+    if asked.top_k > limit:
+        raise invalid("top_k", f"has to be between 1 and {limit}.")
+    if asked.method is not None and asked.method not in served.methods:
+        raise invalid("method", f"{served.id} was built for {', '.join(served.methods)} only.")
+
+
+def _queue_full(error: QueueFull) -> Problem:
+    return Problem("queue-full", f"{error}.", {"Retry-After": str(QUEUE_FULL_RETRY_S)})
+
+
+def storage_problem(error: StorageError | OSError) -> Problem:
+    """The problem for a disk, blob store or database that fails; whether the disk is full decides which."""
+    cause: BaseException | None = error
+    while cause is not None:
+        full = isinstance(cause, OSError) and cause.errno in OUT_OF_SPACE
+        if full or "database or disk is full" in str(cause):
+            return Problem("storage-full", "The server has no room left for the picture. Nothing was kept.")
+        cause = cause.__cause__
+    return Problem(
+        "storage-unavailable", "The storage can't be reached at the moment.", {"Retry-After": "10"}
+    )

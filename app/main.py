@@ -1,0 +1,133 @@
+"""The web application: `create_app(settings)`. Importing this imports neither torch nor anything as heavy."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from app.intake import storage_problem
+from app.middleware import RequestFrame, is_cross_site_write
+from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
+from app.routes import attributions, health, indexes, page
+from app.routes.health import DISTRIBUTION
+from app.schemas import AttributionRequest
+from app.service import running_service
+from jobs.errors import StorageError
+from jobs.settings import Settings, get_settings
+
+TITLE = "DAS Attribution"
+DESCRIPTION = """Which training images does a generated image owe most to?
+
+Send a picture that a diffusion model has made; the answer ranks the works it was trained on by their influence,
+measured with the Diffusion Attribution Score. Two numbers are never mixed: *had influence* (`works`) and *looks
+similar* (`lookalikes`, `similarity`). What was not measured is `null`.
+
+Errors are problem documents (RFC 9457); see `/problems` for each kind."""
+ROUTERS = (attributions.router, indexes.router, health.router, page.router)
+REF_TEMPLATE = "#/components/schemas/{model}"
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application for these settings (default: the environment's). The database has to be up to date."""
+    settings = settings or get_settings()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running_service(settings) as service:
+            app.state.service = service
+            yield
+
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=version(DISTRIBUTION),
+        lifespan=lifespan,
+        # The interactive pages of FastAPI load their scripts from elsewhere; this service asks no third party.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[Middleware(RequestFrame, on_error=_unexpected)],
+        dependencies=[Depends(_refuse_cross_site)],
+        exception_handlers={
+            Problem: _on_problem,
+            RequestValidationError: _on_validation,
+            HTTPException: _on_http,
+            StorageError: _on_storage,
+            OSError: _on_storage,
+        },
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _refuse_cross_site(request: Request) -> None:
+    if is_cross_site_write(request):
+        raise Problem(
+            "cross-site", "Another site's page sent this request; ask from this service's own page."
+        )
+
+
+def _respond(problem: Problem, request: Request) -> Response:
+    return page.as_page(problem, request) if page.wants_html(request) else as_json(problem, request)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _respond(error, request)
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _respond(from_validation(error), request)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    problem = from_http_exception(error, request)
+    if problem.code == "method-not-allowed":
+        problem.headers["Allow"] = _allowed_methods(request)
+    return _respond(problem, request)
+
+
+def _allowed_methods(request: Request) -> str:
+    """Every method that the address takes; the exception knows those of the first route only."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in matching for method in route.methods or ()}))
+
+
+async def _on_storage(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StorageError | OSError)
+    return _respond(storage_problem(error), request)
+
+
+def _unexpected(request: Request) -> Response:
+    """The answer to an exception that nobody expected: nothing of it is told, its trace is in the log."""
+    return as_json(Problem("internal-error", "The service failed to answer; its log says why."), request)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The API's description, with the schemas that routes refer to by name only."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        _, extra = models_json_schema(
+            [(ProblemDocument, "validation"), (AttributionRequest, "validation")], ref_template=REF_TEMPLATE
+        )
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        for name, definition in extra["$defs"].items():
+            schemas["Problem" if name == "ProblemDocument" else name] = definition
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,224 @@
+"""Errors as RFC 9457 problem documents, and as pages for a browser.
+
+Every error the service gives is an entry of `CATALOGUE`: its slug is the document's `code` and the anchor of its
+`type` (`/problems#queue-full`), its title is stable, its `detail` is written for the person who caused it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.middleware import request_id_of
+from das.errors import ImageRefused
+
+# The refusals of `das.images` that are about what kind of file it is.
+UNSUPPORTED = ("unsupported-format", "not-an-image", "svg")
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of error: its HTTP status, its stable title, and what to do about it."""
+
+    status: int
+    title: str
+    advice: str
+
+
+CATALOGUE: dict[str, Kind] = {
+    "malformed-body": Kind(400, "The body can't be read", "Send multipart/form-data or JSON in UTF-8."),
+    "cross-site": Kind(403, "Asked from another site", "Open the page of this service and ask from there."),
+    "not-found": Kind(404, "Not found", "Check the address; ids are case-sensitive."),
+    "method-not-allowed": Kind(405, "Method not allowed", "The Allow header lists what this address takes."),
+    "conflict": Kind(409, "Not possible in this state", "Read the attribution again and look at its state."),
+    "erased": Kind(
+        410, "Erased", "The picture and its result were deleted on request and can't be had back."
+    ),
+    "too-large": Kind(413, "The upload is too large", "Send a smaller file."),
+    "unsupported-media-type": Kind(
+        415, "Unsupported media type", "Send multipart/form-data or application/json."
+    ),
+    "unsupported-image": Kind(
+        415, "Not an accepted image format", "Send JPEG, PNG, WebP, AVIF, GIF or TIFF."
+    ),
+    "invalid-request": Kind(422, "The request isn't valid", "`errors` points at each field and says why."),
+    "image-refused": Kind(
+        422, "The image can't be used", "`reason` is a stable slug; `detail` says what to do."
+    ),
+    "internal-error": Kind(500, "Something broke here", "Try again; report the request_id if it stays."),
+    "not-ready": Kind(503, "Not ready", "The service is starting or a part of it is missing; see /readyz."),
+    "queue-full": Kind(503, "The queue is full", "Wait for as long as Retry-After says and ask again."),
+    "storage-unavailable": Kind(503, "The storage can't be reached", "Nothing was kept. Try again later."),
+    "storage-full": Kind(507, "The disk is full", "Nothing was kept. Space has to be made on the server."),
+}
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one part of a request; exactly one of pointer, parameter, header says where."""
+
+    detail: str
+    pointer: str | None = Field(
+        default=None, description="JSON pointer (RFC 6901) into the body, or to a form field."
+    )
+    parameter: str | None = Field(default=None, description="Name of the query or path parameter.")
+    header: str | None = Field(default=None, description="Name of the header.")
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(
+        title="Problem",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "/problems#invalid-request",
+                    "code": "invalid-request",
+                    "title": "The request isn't valid",
+                    "status": 422,
+                    "detail": "top_k: must be between 1 and 100.",
+                    "instance": "/v1/attributions",
+                    "request_id": "req_0193a6c1f3d07e52",
+                    "errors": [{"detail": "must be between 1 and 100.", "pointer": "/top_k"}],
+                }
+            ]
+        },
+    )
+
+    type: str
+    code: str = Field(description="Stable slug of the kind of error; the anchor of `type`.")
+    title: str
+    status: int
+    detail: str
+    instance: str = Field(description="The path that was asked for.")
+    request_id: str
+    reason: str | None = Field(
+        default=None, description="For refused images: a stable slug such as `truncated`."
+    )
+    errors: list[FieldProblem] | None = None
+
+
+@dataclass(eq=False)
+class Problem(Exception):
+    """Raise to answer with a problem document of the given kind (a key of `CATALOGUE`)."""
+
+    code: str
+    detail: str
+    headers: dict[str, str] = field(default_factory=dict)
+    errors: list[FieldProblem] | None = None
+    reason: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return CATALOGUE[self.code]
+
+    def document(self, request: Request) -> ProblemDocument:
+        return ProblemDocument(
+            type=f"/problems#{self.code}",
+            code=self.code,
+            title=self.kind.title,
+            status=self.kind.status,
+            detail=self.detail,
+            instance=request.url.path,
+            request_id=request_id_of(request),
+            reason=self.reason,
+            errors=self.errors,
+        )
+
+
+def invalid(field_name: str, why: str) -> Problem:
+    """A 422 about one field of the body."""
+    pointer = "/" + field_name.replace("~", "~0").replace("/", "~1") if field_name else ""
+    return Problem(
+        "invalid-request",
+        f"{field_name}: {why}" if field_name else why,
+        errors=[FieldProblem(detail=why, pointer=pointer)],
+    )
+
+
+def refused_image(error: ImageRefused) -> Problem:
+    """The problem for an upload that `das.images` refused; its sentence is passed on as it is."""
+    if error.code == "decoder-busy":
+        return Problem("not-ready", str(error), {"Retry-After": "5"}, reason=error.code)
+    code = "unsupported-image" if error.code in UNSUPPORTED else "image-refused"
+    return Problem("too-large" if error.code == "too-large" else code, str(error), reason=error.code)
+
+
+def from_validation(error: RequestValidationError) -> Problem:
+    """FastAPI's validation errors, each with its place."""
+    problems = [_field_problem(item) for item in error.errors()]
+    first = problems[0]
+    where = first.parameter or first.header or first.pointer
+    more = f" ({len(problems) - 1} more in errors)" if len(problems) > 1 else ""
+    return Problem("invalid-request", f"{where}: {first.detail}{more}", errors=problems)
+
+
+def _field_problem(item: Mapping[str, Any]) -> FieldProblem:
+    source, *path = [str(part) for part in item["loc"]]
+    detail = str(item["msg"])
+    if source in ("query", "path"):
+        return FieldProblem(detail=detail, parameter=".".join(path))
+    if source == "header":
+        return FieldProblem(detail=detail, header=".".join(path))
+    return FieldProblem(detail=detail, pointer="".join(f"/{part}" for part in path))
+
+
+def from_http_exception(error: HTTPException, request: Request) -> Problem:
+    """The errors that Starlette raises itself: no such route, no such method."""
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return Problem("not-found", f"There is nothing at {request.url.path}.", headers)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return Problem(
+            "method-not-allowed", f"{request.method} isn't possible at {request.url.path}.", headers
+        )
+    if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Problem("malformed-body", str(error.detail), headers)
+    return Problem("internal-error", "The service failed to answer.", headers)
+
+
+def as_json(problem: Problem, request: Request) -> Response:
+    """The problem document as a response."""
+    document = problem.document(request)
+    return JSONResponse(
+        document.model_dump(exclude_none=True),
+        status_code=document.status,
+        headers={"Cache-Control": "no-store", **problem.headers},
+        media_type=MEDIA_TYPE,
+    )
+
+
+def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` of a route that may answer with these kinds of error."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code in (*codes, "internal-error"):
+        kind = CATALOGUE[code]
+        entry = responses.setdefault(
+            kind.status,
+            {
+                "description": kind.title,
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            },
+        )
+        if kind.title not in entry["description"]:
+            entry["description"] += f"; or: {kind.title}"
+        entry["content"][MEDIA_TYPE].setdefault("examples", {})[code] = {
+            "summary": kind.title,
+            "value": {
+                "type": f"/problems#{code}",
+                "code": code,
+                "title": kind.title,
+                "status": kind.status,
+                "detail": kind.advice,
+                "instance": "/v1/attributions",
+                "request_id": "req_0193a6c1f3d07e52",
+            },
+        }
+    return responses

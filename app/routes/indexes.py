@@ -1,0 +1,122 @@
+"""`/v1/indexes` and `/v1/works`: what can be asked about, and the works in it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.answers import quality, thumbnail_link
+from app.catalogue import ServedIndex
+from app.problems import Problem, documented
+from app.schemas import IndexCard, IndexList, IndexSummary, Work
+from app.service import Service, service_of
+
+router = APIRouter(prefix="/v1", tags=["indexes"])
+
+FOR_EVER = "public, max-age=31536000, immutable"
+
+WorkId = Annotated[str, Path(description="A work's id.", examples=["w_2c26b46b68ffc68f"], max_length=64)]
+InIndex = Annotated[
+    str | None,
+    Query(max_length=200, description="Look in this index only; default: in all of them, in order."),
+]
+
+
+@router.get("/indexes", operation_id="listIndexes", response_model=IndexList, responses=documented())
+def list_indexes(request: Request) -> IndexList:
+    """The indexes that can be asked. The first one is the default."""
+    service = service_of(request)
+    return IndexList(items=[summary(service, served) for served in service.catalogue])
+
+
+@router.get(
+    "/indexes/{index_id}",
+    operation_id="getIndex",
+    response_model=IndexCard,
+    responses=documented("not-found", "invalid-request"),
+)
+def get_index(
+    request: Request,
+    index_id: Annotated[str, Path(max_length=200, examples=["photographs@3f9c2a"])],
+) -> IndexCard:
+    """One index with its card: what it was built from and how good it was measured to be."""
+    service = service_of(request)
+    served = service.catalogue.find(index_id)
+    if served is None:
+        raise Problem("not-found", "There is no such index here.")
+    facts = summary(service, served).model_dump()
+    return IndexCard(**facts, card=served.index.card, quality=quality(served))
+
+
+@router.get(
+    "/works/{work_id}",
+    operation_id="getWork",
+    response_model=Work,
+    responses=documented("not-found", "invalid-request"),
+)
+def get_work(request: Request, work_id: WorkId, index: InIndex = None) -> Work:
+    """One training work and whose it is."""
+    served, row = _find(service_of(request), work_id, index)
+    work = served.work(row)
+    return Work(
+        work_id=work["id"],
+        index=served.id,
+        title=work["title"],
+        creator=work["creator"],
+        rights_holder=work["rights_holder"],
+        licence=work["licence"],
+        source_url=work["source_url"],
+        thumbnail=thumbnail_link(work["id"]),
+        metadata=served.further_columns(row),
+    )
+
+
+@router.get(
+    "/works/{work_id}/thumbnail",
+    operation_id="getWorkThumbnail",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/webp": {}}, "description": "At most 256 pixels a side."},
+        304: {"description": "Not changed; it never does."},
+        **documented("not-found", "invalid-request"),
+    },
+)
+async def get_work_thumbnail(request: Request, work_id: WorkId, index: InIndex = None) -> Response:
+    """A small picture of a work. It may be cached for ever: the id is made of the work's own digest."""
+    served, row = _find(service_of(request), work_id, index)
+    headers = {"Cache-Control": FOR_EVER, "ETag": f'"{work_id}"'}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    data = await run_in_threadpool(served.index.thumbnail, row)
+    return Response(data, media_type=served.picture(row).media_type, headers=headers)
+
+
+def summary(service: Service, served: ServedIndex) -> IndexSummary:
+    """The facts about one index that the list and the page show."""
+    manifest = served.index.manifest
+    model: dict[str, Any] = {
+        "source": manifest.model.source.rstrip("/").rpartition("/")[2],
+        "digest": manifest.model.digest,
+        "sample_shape": list(manifest.model.sample_shape),
+        "attributed_parameters": manifest.model.attributed_parameters,
+    }
+    return IndexSummary(
+        id=served.id,
+        name=served.name,
+        works=len(served),
+        creators=served.creators,
+        model=model,
+        methods=served.methods,
+        dimension=manifest.features.dimension,
+        timesteps=len(manifest.timesteps),
+        created_at=manifest.build.created_at,
+        status=service.screener.status(served.id),
+    )
+
+
+def _find(service: Service, work_id: str, index_id: str | None) -> tuple[ServedIndex, int]:
+    found = service.catalogue.find_work(work_id, index_id)
+    if found is None:
+        raise Problem("not-found", "There is no such work in the indexes here.")
+    return found

@@ -1,0 +1,216 @@
+"""The page. Every route works without JavaScript: forms are posted and answered with 303 to the next page."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.templating import Jinja2Templates
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+from starlette.responses import FileResponse, RedirectResponse, Response
+
+from app import wording
+from app.assets import STATIC, static_link
+from app.catalogue import Picture, ServedIndex
+from app.intake import ask, refuse_when_full
+from app.problems import CATALOGUE, Problem
+from app.routes.attributions import cancel, current, described, erase, parse_fields
+from app.routes.health import DISTRIBUTION
+from app.routes.indexes import summary
+from app.schemas import Attribution, AttributionRequest
+from app.service import Service, service_of
+from app.uploads import read_upload
+from app.waiting import MAX_WAIT_S, etag, find, finished, matches
+from jobs.models import JobState
+
+router = APIRouter(include_in_schema=False)
+
+HTML_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept"}
+SEE_OTHER = 303
+
+templates = Jinja2Templates(Path(__file__).parent.parent / "templates")
+templates.env.filters.update(wording.FILTERS)
+templates.env.trim_blocks = templates.env.lstrip_blocks = True
+templates.env.globals["static"] = static_link
+templates.env.globals["version"] = version(DISTRIBUTION)
+
+
+@router.get("/")
+async def home(request: Request) -> Response:
+    return await run_in_threadpool(_home, request, None)
+
+
+@router.post("/ask")
+async def ask_by_form(request: Request) -> Response:
+    """The form of the page. A refusal is shown on the page that the picture was chosen on."""
+    service = service_of(request)
+    try:
+        await refuse_when_full(service)
+        data, fields = await read_upload(request, service.settings.max_upload_bytes)
+        job = await ask(service, data, parse_fields(fields))
+    except Problem as problem:
+        return await run_in_threadpool(_home, request, problem)
+    return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
+
+
+@router.post("/samples")
+async def ask_by_sample(request: Request) -> Response:
+    """Ask about one of the sample generations."""
+    service = service_of(request)
+    form: FormData
+    async with request.form(max_files=0, max_fields=5, max_part_size=1024) as form:
+        sample = service.samples.find(str(form.get("sample")))
+    if sample is None:
+        raise Problem("not-found", "There is no such sample.")
+    await refuse_when_full(service)
+    data = await run_in_threadpool(sample.path.read_bytes)
+    job = await ask(service, data, AttributionRequest.model_validate({}))
+    return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
+
+
+@router.get("/samples/{name}")
+async def sample_picture(request: Request, name: str) -> Response:
+    sample = service_of(request).samples.find(name)
+    if sample is None:
+        raise Problem("not-found", "There is no such sample.")
+    return FileResponse(
+        sample.path, media_type="image/png", headers={"Cache-Control": "public, max-age=3600"}
+    )
+
+
+@router.get("/a/{attribution_id}")
+async def answer_page(
+    request: Request,
+    attribution_id: str,
+    wait: Annotated[float | None, Query(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """One question. The page's script asks again with `wait` and the ETag, and exchanges what has changed."""
+    service = service_of(request)
+    job = await current(service, attribution_id, wait, if_none_match)
+    headers = {**HTML_HEADERS, "ETag": etag(job)}
+    if matches(if_none_match, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    context = await run_in_threadpool(_answer_context, service, await described(service, job))
+    context |= {"etag": headers["ETag"], "waiting": not finished(job)}
+    return _render(request, "answer.html", context, headers=headers)
+
+
+@router.post("/a/{attribution_id}/cancel")
+async def cancel_by_form(request: Request, attribution_id: str) -> Response:
+    service = service_of(request)
+    try:
+        await cancel(service, attribution_id)
+    except Problem as problem:
+        # It was finished between the page and the click: what it found is the better answer.
+        if problem.code != "conflict":
+            raise
+    return RedirectResponse(f"/a/{attribution_id}", SEE_OTHER)
+
+
+@router.post("/a/{attribution_id}/erase")
+async def erase_by_form(request: Request, attribution_id: str) -> Response:
+    await erase(service_of(request), attribution_id)
+    return RedirectResponse("/deleted", SEE_OTHER)
+
+
+@router.post("/a/{attribution_id}/again")
+async def ask_again(request: Request, attribution_id: str) -> Response:
+    """Ask a failed or cancelled question anew: the same picture and options, a new address."""
+    service = service_of(request)
+    job = await find(service, attribution_id)
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        raise Problem("conflict", "Only a question that failed or was cancelled can be asked again.")
+    await refuse_when_full(service)
+    asked = {name: getattr(job, name) for name in ("top_k", "candidates", "method", "client_tag", "prompt")}
+    data = await run_in_threadpool(service.store.image, job.id)
+    again = await ask(service, data, AttributionRequest.model_validate({**asked, "index": job.index_id}))
+    return RedirectResponse(f"/a/{again.id}", SEE_OTHER)
+
+
+@router.get("/deleted")
+async def deleted(request: Request) -> Response:
+    context = {"title": "Deleted.", "detail": "The picture and its answer are gone from this machine."}
+    return _render(request, "message.html", context)
+
+
+@router.get("/problems")
+async def problems(request: Request) -> Response:
+    """What each kind of error means; the `type` of every problem document points here."""
+    return _render(request, "problems.html", {"problems": CATALOGUE})
+
+
+@router.get("/static/{path:path}")
+async def static_file(request: Request, path: str) -> Response:
+    known = STATIC.get(path)
+    if known is None:
+        raise Problem("not-found", f"There is nothing at {request.url.path}.")
+    return FileResponse(
+        known.path, media_type=known.media_type, headers={"Cache-Control": known.caching(request)}
+    )
+
+
+def wants_html(request: Request) -> bool:
+    """Whether an error should be a page: a browser's own request, outside the API."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")
+
+
+def as_page(problem: Problem, request: Request) -> Response:
+    """An error as a page."""
+    document = problem.document(request)
+    context = {"title": document.title + ".", "detail": document.detail, "request_id": document.request_id}
+    return _render(request, "message.html", context, document.status, problem.headers)
+
+
+def _home(request: Request, problem: Problem | None) -> Response:
+    service = service_of(request)
+    context = {
+        "indexes": [summary(service, served) for served in service.catalogue],
+        "no_index": service.catalogue.missing,
+        "samples": list(service.samples),
+        "max_upload": f"{service.settings.max_upload_bytes / 1e6:g} MB",
+        "problem": None if problem is None else problem.detail,
+    }
+    headers = {} if problem is None else problem.headers
+    return _render(request, "home.html", context, 200 if problem is None else problem.kind.status, headers)
+
+
+def _answer_context(service: Service, a: Attribution) -> dict[str, Any]:
+    served = service.catalogue.find(a.index)
+    return {
+        "a": a,
+        "headline": wording.headline(a),
+        "sentences": wording.sentences(a),
+        "announcement": wording.announcement(a),
+        "stages": wording.stages(a),
+        "shares_of": wording.shares_of(a),
+        "details": wording.details(a),
+        "pictures": {} if served is None else _pictures(served, a),
+        # The longest bar fills its place; what each is worth is the number beside it.
+        "top_share": max((work.share for work in a.works or []), default=0.0) or 1.0,
+        "top_group": max((group.share for group in (a.groups or {}).get("creator", [])), default=0.0) or 1.0,
+    }
+
+
+def _pictures(served: ServedIndex, a: Attribution) -> dict[str, Picture]:
+    shown = [*(work.work_id for work in a.works or []), *(work.work_id for work in a.lookalikes or [])]
+    return {work_id: served.picture(served.index.works.row_of(work_id)) for work_id in shown}
+
+
+def _render(
+    request: Request,
+    name: str,
+    context: dict[str, Any],
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    service = service_of(request)
+    shared = {
+        "max_upload_bytes": service.settings.max_upload_bytes,
+        "stays_here": not urlsplit(service.settings.resolved_blob_url).netloc,
+    }
+    return templates.TemplateResponse(
+        request, name, {**shared, **context}, status, {**HTML_HEADERS, **(headers or {})}
+    )

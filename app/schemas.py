@@ -1,0 +1,258 @@
+"""What the API takes and gives, as pydantic models. What was not measured is null, never a made-up number."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "erased"]
+Stage = Literal["received", "screened", "gradients", "scored"]
+Method = Literal["das-block", "das"]
+
+MAX_TAG_LENGTH = 200
+MAX_PROMPT_LENGTH = 4000
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def _printable(text: str) -> str:
+    """Refuse control characters and lone surrogates: databases and logs choke on them."""
+    if CONTROL_CHARACTERS.search(text):
+        raise ValueError("has control characters or lone surrogates in it.")
+    return text
+
+
+def _candidates(value: Any) -> Any:
+    """`auto`, `all` or a positive number; a number is kept as its decimal text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value in ("auto", "all"):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,8}", value):
+        return value
+    raise ValueError("has to be a number of works from 1 up, or all, or auto.")
+
+
+Printable = Annotated[str, AfterValidator(_printable)]
+Candidates = Annotated[str, BeforeValidator(_candidates)]
+
+
+class AttributionRequest(BaseModel):
+    """The fields beside the image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    index: Printable | None = Field(
+        default=None,
+        max_length=200,
+        description="Id of the index to ask (see /v1/indexes); default: the first one.",
+    )
+    top_k: int = Field(default=20, ge=1, description="How many works to answer with.")
+    candidates: Candidates = Field(
+        default="auto",
+        description="Which works are scored: `all`, or a number (that many nearest to the picture by CLIP), or "
+        "`auto`: all of them where one product over them costs little, else 1000. The answer says which it was.",
+        examples=["auto", "all", "1000"],
+    )
+    method: Method | None = Field(
+        default=None,
+        description="`das-block`, or `das` in the paper's form (equation 18); default: the index's first.",
+    )
+    client_tag: Printable | None = Field(
+        default=None,
+        max_length=MAX_TAG_LENGTH,
+        description="Your own label; attributions can be listed by it.",
+    )
+    prompt: Printable | None = Field(
+        default=None,
+        max_length=MAX_PROMPT_LENGTH,
+        description="The prompt, for indexes of text-conditional models.",
+    )
+
+
+class Input(BaseModel):
+    """The picture as it was received and normalised."""
+
+    sha256: str = Field(description="Digest of the uploaded bytes.")
+    width: int
+    height: int
+    format: str = Field(description="Format found in the content, e.g. PNG.")
+    normalisation: list[str] = Field(description="What had to be done to get plain sRGB pixels.")
+
+
+class Progress(BaseModel):
+    stage: Stage
+    done: int = Field(description="Steps of the current stage done.")
+    total: int = Field(description="Steps of the current stage; 0 before it has begun.")
+    eta_s: float | None = Field(
+        default=None, description="Estimated seconds left of this stage; null when unknown."
+    )
+    attempt: int = Field(description="How often the work was begun; above 1 it is being retried.")
+    waiting: int | None = Field(
+        default=None, description="Questions in the queue, this one among them; null unless it is queued."
+    )
+
+
+class CandidateSet(BaseModel):
+    """Which works were scored. Shares are shares of the influence measured among these."""
+
+    mode: Literal["all", "screened"]
+    count: int = Field(description="How many works were scored.")
+    asked: str = Field(description="What the request said: auto, all or a number.")
+
+
+class Share(BaseModel):
+    """One work in an answer."""
+
+    rank: int
+    work_id: str
+    title: str | None
+    creator: str | None
+    rights_holder: str | None
+    licence: str | None
+    source_url: str | None
+    thumbnail: str
+    score: float = Field(description="The attribution score; comparable within one answer only.")
+    share: float = Field(description="Part of the measured influence among the candidates, 0 to 1.")
+    percentile: float | None = Field(description="Where this score lies among the candidates' scores.")
+    similarity: float | None = Field(description="CLIP similarity: looks similar, which isn't influence.")
+
+
+class Group(BaseModel):
+    """Works of one creator taken together."""
+
+    name: str
+    share: float
+    low: float | None = Field(default=None, description="Null: no interval was measured.")
+    high: float | None = Field(default=None, description="Null: no interval was measured.")
+    works: int = Field(description="How many of the candidates are of this group.")
+    share_of_index: float | None = Field(
+        description="This group's part of the candidates, by number of works."
+    )
+    factor: float | None = Field(description="share / share_of_index.")
+
+
+class Lookalike(BaseModel):
+    """A work that looks similar (CLIP). It says nothing about influence."""
+
+    work_id: str
+    title: str | None
+    creator: str | None
+    thumbnail: str
+    similarity: float
+
+
+class InModel(BaseModel):
+    verdict: Literal["likely", "unlikely", "unsure"]
+    percentile: float
+
+
+class Quality(BaseModel):
+    """How good this index's ranking was measured to be (linear datamodeling score, percent)."""
+
+    lds: float
+    low: float | None
+    high: float | None
+    note: str | None
+
+
+class Failure(BaseModel):
+    code: str
+    message: str
+
+
+class Links(BaseModel):
+    self: str
+    page: str
+    image: str
+    index: str
+
+
+class Attribution(BaseModel):
+    """A question and, once it is there, its answer."""
+
+    id: str
+    state: State
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    client_tag: str | None
+    index: str
+    method: str
+    candidates: CandidateSet | None = Field(description="Null until it is known.")
+    top_k: int
+    prompt: str | None
+    input: Input
+    progress: Progress
+    summary: str | None
+    in_model: InModel | None = Field(description="Null: not measured for this index.")
+    quality: Quality | None = Field(description="Null: not measured for this index.")
+    works: list[Share] | None = Field(description="Ranked works; null until scored.")
+    groups: dict[str, list[Group]] | None = Field(description="By creator; null until scored.")
+    lookalikes: list[Lookalike] | None = Field(description="Null if the screening failed; see notes.")
+    timings_ms: dict[str, float] | None = Field(description="How long each part took.")
+    error: Failure | None
+    notes: list[str] = Field(description="Sentences on what is missing from this answer and why.")
+    links: Links
+
+
+class AttributionList(BaseModel):
+    items: list[Attribution]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
+
+
+class IndexSummary(BaseModel):
+    id: str
+    name: str
+    works: int
+    creators: int | None
+    model: dict[str, Any] = Field(description="Identity of the model, from the manifest.")
+    methods: list[str]
+    dimension: int | None
+    timesteps: int | None
+    created_at: str | None
+    status: Literal["loading", "ready", "failed"] = Field(description="Of its screening, in this process.")
+
+
+class IndexList(BaseModel):
+    items: list[IndexSummary]
+
+
+class IndexCard(IndexSummary):
+    card: str | None = Field(description="The index card, in Markdown.")
+    quality: Quality | None
+
+
+class Work(BaseModel):
+    """One training work, with every column that the index keeps about it."""
+
+    work_id: str
+    index: str
+    title: str | None
+    creator: str | None
+    rights_holder: str | None
+    licence: str | None
+    source_url: str | None
+    thumbnail: str
+    metadata: dict[str, Any] = Field(description="Further columns of the works' table.")
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+
+
+class Check(BaseModel):
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    ready: bool
+    checks: dict[str, Check] = Field(description="database, broker, index, worker")
+
+
+class Version(BaseModel):
+    name: str
+    version: str
+    python: str
+    libraries: dict[str, str]

@@ -1,0 +1,151 @@
+// What the page does beyond its forms: ask by choosing, dropping or pasting, and follow a question until it is
+// answered. Without this file every form still works and the waiting page refreshes itself.
+
+const root = document.documentElement;
+root.classList.add("js");
+
+const MAX_BYTES = Number(document.body.dataset.maxBytes);
+const LONG_POLL_SECONDS = 20;
+const RETRY_MS = [500, 1000, 2000, 4000];
+
+function say(sentence) {
+  const alert = document.getElementById("alert");
+  alert.textContent = sentence;
+  alert.hidden = !sentence;
+}
+
+// ---- Asking ----
+
+let sending = false;
+
+async function ask(file) {
+  if (sending) return;
+  say("");
+  if (file.size > MAX_BYTES) {
+    say(`That file has ${(file.size / 1e6).toFixed(1)} MB; an image may have at most ${MAX_BYTES / 1e6} MB.`);
+    return;
+  }
+  const status = document.getElementById("sending");
+  const body = new FormData();
+  body.append("image", file, file.name || "pasted");
+  const index = document.querySelector("#ask select[name=index]");
+  if (index) body.append("index", index.value);
+  sending = true;
+  if (status) status.hidden = false;
+  try {
+    const response = await fetch("/v1/attributions", { method: "POST", body, headers: { Accept: "application/json" } });
+    const answer = await response.json();
+    if (response.ok) {
+      location.assign(answer.links.page);
+      return;
+    }
+    say(answer.detail);
+  } catch {
+    say("The picture couldn't be sent: the service doesn't answer. Try again in a moment.");
+  }
+  sending = false;
+  if (status) status.hidden = true;
+  document.getElementById("ask")?.reset();
+}
+
+const picker = document.getElementById("image");
+picker?.addEventListener("change", () => {
+  if (picker.files.length) ask(picker.files[0]);
+});
+
+document.addEventListener("paste", (event) => {
+  const files = event.clipboardData?.files ?? [];
+  if (files.length) {
+    event.preventDefault();
+    ask(files[0]);
+  }
+});
+
+const veil = document.getElementById("dropveil");
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+const dragging = (on) => {
+  veil.hidden = !on;
+  root.classList.toggle("dragging", on);
+};
+
+document.addEventListener("dragenter", (event) => carriesFiles(event) && dragging(true));
+document.addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());
+document.addEventListener("dragleave", (event) => event.relatedTarget === null && dragging(false));
+document.addEventListener("drop", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  dragging(false);
+  const files = event.dataTransfer.files;
+  if (files.length > 1) say("One picture at a time: only the first one is asked about.");
+  if (files.length) ask(files[0]);
+});
+
+// Coming back by the browser's back button shows the form as it was before sending.
+window.addEventListener("pageshow", () => {
+  sending = false;
+  const status = document.getElementById("sending");
+  if (status) status.hidden = true;
+});
+
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !confirm(question)) event.preventDefault();
+});
+
+// ---- Following ----
+
+// The server renders; what changed is exchanged part by part, so that what is being read or focused stays.
+function adopt(next) {
+  const current = document.getElementById("answer");
+  const parts = (article) => [...article.querySelectorAll("[data-part]")];
+  const names = (article) => parts(article).map((part) => part.dataset.part).join();
+  document.title = next.title;
+  const said = next.getElementById("announce").textContent;
+  const announce = document.getElementById("announce");
+  if (announce.textContent !== said) announce.textContent = said;
+  const fresh = next.getElementById("answer");
+  current.dataset.waiting = fresh.dataset.waiting;
+  if (names(current) === names(fresh)) {
+    const replacements = parts(fresh);
+    parts(current).forEach((part, i) => {
+      if (part.outerHTML !== replacements[i].outerHTML) part.replaceWith(replacements[i]);
+    });
+    return;
+  }
+  const kept = new Map(parts(current).map((part) => [part.outerHTML, part]));
+  for (const part of parts(fresh)) {
+    const same = kept.get(part.outerHTML);
+    if (same) part.replaceWith(same);
+  }
+  current.replaceChildren(...fresh.childNodes);
+}
+
+async function follow(article) {
+  let tag = article.dataset.tag;
+  let failures = 0;
+  while (article.dataset.waiting === "yes") {
+    try {
+      const response = await fetch(`/a/${article.dataset.id}?wait=${LONG_POLL_SECONDS}`, {
+        headers: { Accept: "text/html", "If-None-Match": tag },
+        cache: "no-store",
+      });
+      failures = 0;
+      if (response.status === 304) continue;
+      if (response.status === 404 || response.status === 410) {
+        location.reload();
+        return;
+      }
+      if (!response.ok) throw new Error(String(response.status));
+      tag = response.headers.get("ETag");
+      adopt(new DOMParser().parseFromString(await response.text(), "text/html"));
+      say("");
+    } catch {
+      if (failures >= 2) say("The service doesn't answer at the moment. The question is kept; trying again.");
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]));
+      failures += 1;
+    }
+  }
+}
+
+const article = document.getElementById("answer");
+if (article) follow(article);

@@ -1,0 +1,235 @@
+"""The page's words and numbers: what each state is called, what each stage says, how a share is written."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from app.schemas import Attribution
+from das.answer import percent as percent_in_words
+
+LICENCES = {
+    "CC0-1.0": "CC0 1.0",
+    "CC-BY-4.0": "CC BY 4.0",
+    "CC-BY-SA-4.0": "CC BY-SA 4.0",
+    "LicenseRef-public-domain": "Public domain",
+}
+STEPS = {
+    "orientation": "turned upright",
+    "icc": "colour profile converted to sRGB",
+    "icc-damaged": "damaged colour profile ignored",
+    "cmyk": "CMYK converted to sRGB",
+    "lab": "Lab converted to sRGB",
+    "grey": "grey widened to colour",
+    "palette": "palette resolved",
+    "16-bit": "16 bits a channel reduced to 8",
+    "32-bit": "32 bits a channel reduced to 8",
+    "float": "floating-point values reduced to 8 bits",
+    "alpha": "transparency laid over white",
+    "first-frame": "first frame of the animation taken",
+}
+NOT_IN_MODEL = (
+    "Whether this picture looks like this model's output has not been measured for this index: for a picture that"
+    " another source made, the ranking below would look just as sure."
+)
+
+
+@dataclass(frozen=True)
+class StageLine:
+    """One line of the progress list. `state`: done, now or later."""
+
+    name: str
+    state: str
+    note: str
+    done: int = 0
+    total: int = 0
+
+
+def headline(a: Attribution) -> str:
+    """The one sentence on top."""
+    if a.state == "succeeded":
+        return unbroken(a.summary or "The works are ranked below.")
+    if a.state == "failed":
+        return "This question couldn't be answered."
+    if a.state == "cancelled":
+        return "This question was cancelled."
+    if a.progress.attempt > 1 or (a.state == "queued" and a.progress.attempt > 0):
+        return "Measuring, for another time…"
+    return "Waiting for its turn…" if a.state == "queued" and (a.progress.waiting or 0) > 1 else "Measuring…"
+
+
+def sentences(a: Attribution) -> list[str]:
+    """What has to be said below the headline."""
+    said = []
+    if a.state == "failed" and a.error is not None:
+        said.append(a.error.message)
+    if a.state == "cancelled":
+        said.append("Nothing was measured. The picture is kept until it is deleted.")
+    if a.state == "queued" and a.progress.attempt > 0:
+        said.append(
+            "The worker on it was lost, so it is being tried again"
+            f" (attempt {a.progress.attempt + 1}). Nothing has to be done."
+        )
+    elif a.state == "running" and a.progress.attempt > 1:
+        said.append(
+            f"An earlier worker was lost; this is attempt {a.progress.attempt}. Nothing has to be done."
+        )
+    if a.state == "succeeded":
+        if a.in_model is None:
+            said.append(NOT_IN_MODEL)
+        if a.quality is not None:
+            said.append(
+                "On pictures held out for it, this index's ranking reached a linear datamodelling score"
+                f" of {a.quality.lds:.1f} %."
+            )
+    if a.state in ("succeeded", "failed", "cancelled"):
+        said.extend(a.notes)
+    return said
+
+
+def announcement(a: Attribution) -> str:
+    """What a screen reader is told when it changes; without counting every step aloud."""
+    if a.state in ("queued", "running"):
+        now = next((line for line in stages(a) if line.state == "now"), None)
+        return f"{headline(a)} {now.name if now else ''}".strip()
+    return headline(a)
+
+
+def stages(a: Attribution) -> list[StageLine]:
+    """The four stages, in their order, with where the question is."""
+    running = a.state == "running"
+    progress = a.progress
+    screened = a.lookalikes is not None
+    gradients_over = progress.stage == "scored" or (progress.total > 0 and progress.done >= progress.total)
+    received = StageLine("Received", "done", f"{a.input.format}, {a.input.width} × {a.input.height} pixels")
+    compared = StageLine(
+        "Screened",
+        "done" if screened else "now",
+        "look-alikes found" if screened else "looking for look-alikes",
+    )
+    if not running:
+        waiting = progress.waiting or 1
+        note = "waiting for a worker" if waiting == 1 else f"waiting for a worker; {waiting} questions wait"
+        return [received, compared, StageLine("Gradients", "now", note), StageLine("Scored", "later", "")]
+    counted = f"{progress.done} of {progress.total} timesteps" if progress.total else "beginning"
+    if progress.eta_s and not gradients_over:
+        counted += f", about {max(1, round(progress.eta_s))} s left"
+    gradients = StageLine(
+        "Gradients", "done" if gradients_over else "now", counted, progress.done, progress.total
+    )
+    return [received, compared, gradients, StageLine("Scored", "now" if gradients_over else "later", "")]
+
+
+def shares_of(a: Attribution) -> str:
+    """What the shares are shares of."""
+    if a.candidates is None:
+        return ""
+    if a.candidates.mode == "all":
+        among = f"all {thousands(a.candidates.count)} works of the index"
+    else:
+        among = f"the {thousands(a.candidates.count)} works that look most like the picture (chosen by CLIP)"
+    return (
+        f"Shares are parts of the influence measured among {among}. They say nothing about works outside, and they"
+        " aren't a legal finding."
+    )
+
+
+def details(a: Attribution) -> list[tuple[str, str]]:
+    """The facts at the foot of an answer."""
+    asked = (
+        ""
+        if a.candidates is None or a.candidates.asked == a.candidates.mode
+        else f" (asked for: {a.candidates.asked})"
+    )
+    steps = ", ".join(STEPS.get(step, step) for step in a.input.normalisation) or "nothing had to be changed"
+    facts = [
+        ("Question", a.id),
+        ("Index", a.index),
+        ("Method", a.method),
+        (
+            "Candidates",
+            f"{a.candidates.mode}, {thousands(a.candidates.count)} works{asked}"
+            if a.candidates
+            else "not known yet",
+        ),
+        ("Asked", a.created_at.strftime("%-d %B %Y, %H:%M:%S UTC")),
+        ("Picture", f"{a.input.format}, {a.input.width} × {a.input.height} pixels"),
+        ("Normalisation", steps),
+        ("SHA-256 of the file", a.input.sha256),
+        (
+            "Quality of the ranking",
+            "not measured for this index" if a.quality is None else f"LDS {a.quality.lds:.1f} %",
+        ),
+    ]
+    if a.client_tag:
+        facts.append(("Tag", a.client_tag))
+    if a.prompt:
+        facts.append(("Prompt", a.prompt))
+    if a.timings_ms:
+        spent = ", ".join(
+            f"{_timing(name)} {value:,.0f} ms" for name, value in a.timings_ms.items() if value >= 0.5
+        )
+        facts.append(("Time", spent))
+    if a.progress.attempt > 1:
+        facts.append(("Attempts", str(a.progress.attempt)))
+    return facts
+
+
+def _timing(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def percent(share: float | None) -> str:
+    """A share as the summaries write it; a dash for what isn't known."""
+    return "–" if share is None else unbroken(percent_in_words(share))
+
+
+def unbroken(text: str) -> str:
+    """A text whose numbers stay on one line with their percent signs."""
+    return text.replace(" %", "\u00a0%")
+
+
+def score(value: float) -> str:
+    """A score with three significant digits; it has no unit."""
+    return f"{value:.3g}"
+
+
+def top(value: float) -> str:
+    """A percentile from the other end: 99.2 is the top 0.8 %."""
+    return f"top {percent((100 - value) / 100) if value < 99.95 else unbroken('0.1 %')}"
+
+
+def factor(value: float | None) -> str:
+    """How many times a creator's share exceeds their part of the works."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}×" if value >= 10 else f"{value:.1f}×"
+
+
+def thousands(value: int) -> str:
+    return f"{value:,}"
+
+
+def licence(text: str) -> str:
+    """A licence as people write it."""
+    return LICENCES.get(text, text)
+
+
+def is_web(url: str | None) -> bool:
+    """Whether an address from an index's metadata may become a link; anything but http(s) could run a script."""
+    if not url:
+        return False
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
+
+
+FILTERS = {
+    "percent": percent,
+    "score": score,
+    "top": top,
+    "factor": factor,
+    "thousands": thousands,
+    "licence": licence,
+    "is_web": is_web,
+}

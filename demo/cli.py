@@ -1,0 +1,182 @@
+"""`das demo` and what belongs to it: the whole system on real photographs, its check and its making."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+import demo.bench
+
+if TYPE_CHECKING:
+    from demo.home import DemoIndex
+    from jobs.settings import Settings
+
+EXIT_FAULTY = 1
+DEFAULT_STEPS = 8000
+DEFAULT_CLIP_STEPS = 500
+DEFAULT_SEED = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add `das demo` and `das bench`."""
+    group = typer.Typer(help="The whole system on real photographs.", invoke_without_command=True)
+    group.callback()(demo_command)
+    group.command("train")(train_command)
+    group.command("samples")(samples_command)
+    group.command("works")(works_command)
+    group.command("screenshot")(screenshot_command)
+    app.add_typer(group, name="demo")
+    demo.bench.register(app)
+
+
+def demo_command(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Ask about every sample, check the answers, print one JSON line.")
+    ] = False,
+    queries: Annotated[
+        int, typer.Option(help="With --check: repeat the samples up to so many queries.", min=0)
+    ] = 0,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (DAS_HOST).")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on, 0 for a free one (DAS_PORT).", min=0, max=65535)
+    ] = None,
+) -> None:
+    """Build the index of the demo's photographs, or find it built, and serve it. Ctrl-C ends all of it."""
+    if context.invoked_subcommand is not None:
+        return
+    from app.cli import with_options
+    from demo.home import SAMPLES, demo_index, home_of
+    from index_build.progress import ConsoleReporter
+    from jobs.settings import get_settings
+
+    settings = get_settings()
+    index = demo_index(settings, ConsoleReporter())
+    if check:
+        _check(settings, index, queries)
+        return
+    from app.serve import serve
+    from jobs.logs import configure_logging
+
+    options = {"data_dir": home_of(settings) / "service", "index_dir": index.path, "samples_dir": SAMPLES}
+    settings = with_options(settings, host=host, port=port, **options)
+    configure_logging(settings)
+    console = Console(stderr=True, highlight=False)
+    serve(settings, lambda address: console.print(f"Open [bold]{address}[/]  (Ctrl-C ends it)"))
+
+
+def _check(settings: "Settings", index: "DemoIndex", queries: int) -> None:
+    """Print the figures of the check; exit code 1 if anything is wrong."""
+    from demo.check import check
+
+    with _bar() as progress:
+        task = progress.add_task("asking", total=None)
+        figures = check(
+            settings, index, queries, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    typer.echo(json.dumps(figures, ensure_ascii=False))
+    if not figures["ok"]:
+        raise typer.Exit(EXIT_FAULTY)
+
+
+def train_command(
+    out: Annotated[Path, typer.Option(help="Where checkpoint, pipeline/ and clip/ go.")] = Path(
+        "var/demo-training"
+    ),
+    steps: Annotated[int, typer.Option(help="Steps of the diffusion model.", min=1)] = DEFAULT_STEPS,
+    clip_steps: Annotated[
+        int, typer.Option(help="Steps of CLIP; 0 leaves it out.", min=0)
+    ] = DEFAULT_CLIP_STEPS,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.", min=0)] = DEFAULT_SEED,
+) -> None:
+    """Train the demo's models from the photographs, as the ones in the package were; goes on where it was."""
+    from demo.clip import train_clip
+    from demo.train import TrainConfig, Trainer, train
+
+    with _bar() as progress:
+        diffusion = progress.add_task("diffusion", total=steps)
+
+        def told(trainer: Trainer) -> None:
+            progress.update(
+                diffusion, completed=trainer.step, description=f"diffusion, loss {trainer.loss:.4f}"
+            )
+
+        train(TrainConfig(steps=steps, seed=seed), out, told)
+        if clip_steps:
+            task = progress.add_task("CLIP", total=clip_steps)
+            train_clip(
+                out / "clip",
+                clip_steps,
+                seed,
+                lambda step, loss: progress.update(
+                    task, completed=step, description=f"CLIP, loss {loss:.4f}"
+                ),
+            )
+    typer.echo(str(out))
+
+
+def samples_command(
+    out: Annotated[Path, typer.Option(help="Where the pictures and samples.json go.")],
+    pipeline: Annotated[Path | None, typer.Option(help="Pipeline to draw from; default: the demo's.")] = None,
+    count: Annotated[int | None, typer.Option(help="How many to draw before some are kept.", min=1)] = None,
+) -> None:
+    """Draw sample generations and keep some by the demo's rule, as the ones in the package were."""
+    from demo.home import PIPELINE
+    from demo.samples import DRAWN, write_samples
+
+    drawn = count or DRAWN
+    with _bar() as progress:
+        task = progress.add_task("drawing", total=drawn)
+        kept = write_samples(
+            pipeline or PIPELINE, out, drawn, lambda done, _: progress.update(task, completed=done)
+        )
+    copies = sum(sample.reproduction for sample in kept)
+    typer.echo(
+        f"{len(kept)} of {drawn} samples kept in {out}, {copies} of them reproductions of planted works"
+    )
+
+
+def works_command(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+) -> None:
+    """Write the demo's training works: crops of the photographs and metadata.csv, for `das build --works`."""
+    from demo.crops import write_works
+
+    typer.echo(f"{write_works(out)} works in {out}")
+
+
+def screenshot_command(
+    out: Annotated[Path, typer.Option(help="The folder for the PNG files.")] = Path("docs/images"),
+) -> None:
+    """Take the README's pictures of the page, light and dark, with Chromium."""
+    from demo.home import demo_index
+    from demo.screenshot import take_screenshots
+    from index_build.progress import ConsoleReporter
+    from jobs.settings import get_settings
+
+    settings = get_settings()
+    for file in take_screenshots(settings, demo_index(settings, ConsoleReporter()), out):
+        typer.echo(str(file))
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True))

@@ -1,0 +1,63 @@
+"""`das demo screenshot`: pictures of the real page for the README, taken with Chromium."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from das.errors import DasError
+from demo.home import SAMPLES, DemoIndex
+from demo.running import RunningDemo
+from demo.samples import read_samples
+from jobs.settings import Settings
+
+WIDTH, HEIGHT = 1280, 1120  # CSS pixels
+SCALE = 1.5  # device pixels per CSS pixel: sharp, and still a small file
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
+
+
+class NoBrowserError(DasError):
+    """There is no Chromium to take the pictures with."""
+
+
+def chromium() -> str:
+    """The browser's executable: DAS_TEST_CHROMIUM, or the system's."""
+    found = (
+        os.environ.get("DAS_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    )
+    if not found:
+        raise NoBrowserError(
+            "screenshots need Chromium: install Debian's `chromium`, or name one in DAS_TEST_CHROMIUM"
+        )
+    return found
+
+
+def take_screenshots(settings: Settings, index: DemoIndex, out: Path) -> list[Path]:
+    """Write home and answer, each light and dark, as PNG files to `out`; returns their paths."""
+    from playwright.sync_api import sync_playwright
+
+    executable = chromium()
+    out.mkdir(parents=True, exist_ok=True)
+    taken: list[Path] = []
+    sample = next(sample for sample in read_samples(SAMPLES) if sample.reproduction)
+    with RunningDemo(settings, index.path) as demo, sync_playwright() as playwright:
+        asked = demo.upload(sample.file, (SAMPLES / sample.file).read_bytes())
+        demo.wait_for(asked["id"])
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for scheme in SCHEMES:
+            context = browser.new_context(
+                viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SCALE, color_scheme=scheme
+            )
+            page = context.new_page()
+            for name, path in (("home", "/"), ("answer", asked["links"]["page"])):
+                page.goto(demo.address + path, wait_until="load")
+                page.evaluate("document.fonts.ready")
+                file = out / f"{name}-{scheme}.png"
+                page.screenshot(path=file)
+                taken.append(file)
+            context.close()
+        browser.close()
+    return taken

@@ -1,0 +1,126 @@
+"""The real application on a real index, database and broker. The worker's part is played through the store."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.service import Service
+from das.images import encode_png
+from das.index import AttributionIndex
+from jobs.broker import Broker
+from jobs.database import upgrade
+from jobs.models import ClaimedJob, JsonObject
+from jobs.settings import Settings
+from jobs.store import JobStore
+
+LOADING_S = 60
+
+
+@pytest.fixture(scope="session")
+def picture() -> bytes:
+    """A PNG of 16 × 16 pixels that no other is like."""
+    return encode_png(np.random.default_rng(5).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, tiny_index: Path, picture: bytes) -> Settings:
+    folder = tmp_path_factory.mktemp("service")
+    samples = folder / "samples"
+    samples.mkdir()
+    (samples / "one.png").write_bytes(picture)
+    (samples / "two.png").write_bytes(picture)
+    (samples / "samples.json").write_text('[{"file": "two.png", "title": "A second one"}]')
+    return Settings(
+        _env_file=None,
+        data_dir=folder / "data",
+        index_dir=tiny_index,
+        samples_dir=samples,
+        max_upload_bytes=300_000,
+        queue_limit=20,
+        lease_seconds=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings) -> Iterator[TestClient]:
+    """The application, with CLIP loaded and a broker that answers."""
+    upgrade(settings)
+    broker = Broker(settings)
+    broker.start()
+    try:
+        # A 500 is looked at as a client sees it, not as the exception behind it.
+        with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+            service: Service = client.app.state.service  # type: ignore[attr-defined]
+            service.screener.wait_until_loaded(LOADING_S)
+            yield client
+    finally:
+        broker.stop()
+
+
+@pytest.fixture
+def store(client: TestClient) -> Iterator[JobStore]:
+    """The application's own store; every question is erased after a test, so that the queue is empty."""
+    store: JobStore = client.app.state.service.store  # type: ignore[attr-defined]
+    yield store
+    for job in store.list(limit=100).jobs:
+        store.erase(job.id)
+
+
+@pytest.fixture
+def ask(client: TestClient, store: JobStore, picture: bytes) -> Callable[..., dict[str, Any]]:
+    """Ask about the picture; returns the answer's body."""
+
+    def ask(**fields: Any) -> dict[str, Any]:
+        response = client.post("/v1/attributions", files={"image": ("p.png", picture)}, data=fields)
+        assert response.status_code == 202, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    return ask
+
+
+@pytest.fixture
+def work_off(store: JobStore, tiny_index: Path) -> Callable[[], ClaimedJob]:
+    """Play a worker for one batch of one job: claim it, score it with known numbers, finish it."""
+    index = AttributionIndex.open(tiny_index)
+
+    def work_off() -> ClaimedJob:
+        (job,) = store.claim_batch("a-worker", 1)
+        store.progress([job.token], "gradients", 3, 3)
+        assert store.finish(
+            job.token, scored(index, job), {"queue_wait_ms": 1.5, "engine_ms": 2.5, "batch": 1}
+        )
+        return job
+
+    return work_off
+
+
+def scored(index: AttributionIndex, job: ClaimedJob) -> JsonObject:
+    """A result in the engine's form: the r-th of n candidates gets the share (n - r) / (1 + … + n)."""
+    rows = list(range(len(index))) if job.candidate_rows is None else job.candidate_rows
+    shares = [2 * (len(rows) - place) / (len(rows) * (len(rows) + 1)) for place in range(len(rows))]
+    works = [
+        {"row": row, "score": 10 * share, "share": share, "percentile": 99.0 - place}
+        for place, (row, share) in enumerate(zip(rows, shares, strict=True))
+    ]
+    groups = []
+    for name in sorted({name for name in index.works.creators if name}):
+        own = [share for row, share in zip(rows, shares, strict=True) if index.works.creators[row] == name]
+        part = len(own) / len(rows)
+        factor = sum(own) / part if own else 0.0
+        groups.append(
+            {"name": name, "share": sum(own), "works": len(own), "share_of_index": part, "factor": factor}
+        )
+    return {
+        "method": job.method,
+        "candidates": {"mode": "all" if job.candidate_rows is None else "screened", "count": len(rows)},
+        "works": works[: job.top_k],
+        "groups": {"creator": sorted(groups, key=lambda group: -group["share"])},
+        "summary": f"The first work accounts for {100 * shares[0]:.0f} % of the measured influence.",
+        "timings_ms": {"gradients": 2.0, "scoring": 0.25},
+    }

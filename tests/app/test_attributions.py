@@ -1,0 +1,235 @@
+"""Asking, following, listing, cancelling and erasing, over HTTP."""
+
+import base64
+import hashlib
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from das.images import decode_png
+
+
+def test_an_upload_is_accepted_with_its_lookalikes(client, store, picture):
+    response = client.post(
+        "/v1/attributions", files={"image": ("p.png", picture)}, data={"client_tag": "batch 7"}
+    )
+    assert response.status_code == 202
+    body = response.json()
+    assert response.headers["location"] == f"/v1/attributions/{body['id']}" == body["links"]["self"]
+    assert response.headers["retry-after"] == "1"
+    assert body["state"] == "queued"
+    assert body["client_tag"] == "batch 7"
+    assert body["index"].startswith("tiny@")
+    assert body["method"] == "das-block"
+    assert body["input"] == {
+        "sha256": hashlib.sha256(picture).hexdigest(),
+        "width": 16,
+        "height": 16,
+        "format": "PNG",
+        "normalisation": [],
+    }
+    assert len(body["lookalikes"]) == 12
+    similarities = [work["similarity"] for work in body["lookalikes"]]
+    assert similarities == sorted(similarities, reverse=True)
+    assert body["progress"] == {
+        "stage": "screened", "done": 0, "total": 0, "eta_s": None, "attempt": 0, "waiting": 1
+    }  # fmt: skip
+    for unmeasured in (
+        "works",
+        "groups",
+        "summary",
+        "in_model",
+        "quality",
+        "candidates",
+        "error",
+        "finished_at",
+    ):
+        assert body[unmeasured] is None
+    assert client.get(response.headers["location"]).json() == body
+
+
+def test_a_work_of_the_index_looks_most_like_itself(client, store, tiny_works, tiny_index):
+    file = tiny_works / "work-011.png"
+    body = client.post("/v1/attributions", files={"image": ("x.png", file.read_bytes())}).json()
+    first = body["lookalikes"][0]
+    assert first["title"] == "Study no. 11"
+    assert first["work_id"] == "w_" + hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    assert first["similarity"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_json_asks_the_same_as_a_form(client, store, picture):
+    asked = {"image_base64": base64.b64encode(picture).decode(), "top_k": 3, "candidates": 7, "method": "das"}
+    by_json = client.post("/v1/attributions", json=asked).json()
+    form = {"top_k": "3", "candidates": "7", "method": "das"}
+    by_form = client.post("/v1/attributions", files={"image": ("p.png", picture)}, data=form).json()
+    for same in ("top_k", "method", "input", "lookalikes", "index"):
+        assert by_json[same] == by_form[same]
+    assert (by_json["top_k"], by_json["method"]) == (3, "das")
+
+
+def test_an_answer_names_works_and_creators(client, ask, work_off):
+    asked = ask(top_k="5")
+    work_off()
+    response = client.get(asked["links"]["self"])
+    body = response.json()
+    assert response.status_code == 200
+    assert "retry-after" not in response.headers
+    assert body["state"] == "succeeded"
+    assert body["candidates"] == {"mode": "all", "count": 40, "asked": "auto"}
+    assert [work["rank"] for work in body["works"]] == [1, 2, 3, 4, 5]
+    first = body["works"][0]
+    assert first["title"] == "Study no. 0"
+    assert first["creator"] == first["rights_holder"] == "Ada Lovelace"
+    assert first["licence"] == "CC0-1.0"
+    assert first["source_url"] == "https://example.org/0"
+    assert first["thumbnail"] == f"/v1/works/{first['work_id']}/thumbnail"
+    assert first["share"] == pytest.approx(40 / 820)
+    assert -1 <= first["similarity"] <= 1
+    creators = body["groups"]["creator"]
+    assert sum(group["share"] for group in creators) == pytest.approx(1)
+    assert {group["name"] for group in creators} == {"Ada Lovelace", "Anna Atkins", "Hokusai"}
+    assert all(group["low"] is None and group["high"] is None for group in creators)
+    assert body["timings_ms"]["queue_wait"] == 1.5
+    assert body["timings_ms"]["gradients"] == 2.0
+    assert body["lookalikes"] == asked["lookalikes"]
+    assert body["progress"]["stage"] == "scored"
+
+
+def test_a_number_of_candidates_is_screened_by_clip(client, ask, work_off):
+    asked = ask(candidates="6")
+    claimed = work_off()
+    body = client.get(asked["links"]["self"]).json()
+    assert len(claimed.candidate_rows) == 6
+    assert body["candidates"] == {"mode": "screened", "count": 6, "asked": "6"}
+    nearest = [work["work_id"] for work in asked["lookalikes"][:6]]
+    assert [work["work_id"] for work in body["works"]] == nearest
+
+
+@pytest.mark.parametrize("candidates", ["all", "auto", "40", "99999"])
+def test_all_works_are_scored_where_screening_would_leave_none_out(ask, work_off, candidates):
+    ask(candidates=candidates)
+    assert work_off().candidate_rows is None
+
+
+def test_prefer_wait_answers_with_the_result(client, store, picture, work_off):
+    def work_when_asked():
+        while not store.queue_depth():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        work_off()
+
+    worker = threading.Thread(target=work_when_asked)
+    worker.start()
+    response = client.post(
+        "/v1/attributions", files={"image": ("p.png", picture)}, headers={"Prefer": "respond-async, wait=20"}
+    )
+    worker.join()
+    assert response.status_code == 200
+    assert response.headers["preference-applied"] == "wait=20"
+    assert response.json()["state"] == "succeeded"
+
+
+def test_prefer_wait_gives_up_in_time(client, store, picture):
+    began = time.monotonic()
+    response = client.post(
+        "/v1/attributions", files={"image": ("p.png", picture)}, headers={"Prefer": "wait=1"}
+    )
+    assert response.status_code == 202
+    assert 0.9 < time.monotonic() - began < 3
+
+
+def test_wait_holds_until_it_is_finished(client, ask, work_off):
+    asked = ask()
+    timer = threading.Timer(0.3, work_off)
+    timer.start()
+    began = time.monotonic()
+    body = client.get(asked["links"]["self"], params={"wait": 20}).json()
+    assert body["state"] == "succeeded"
+    # Woken by the announcement: without it the next look would come after a second.
+    assert time.monotonic() - began < 0.9
+
+
+def test_an_etag_spares_the_answer_until_something_changes(client, ask, store):
+    asked = ask()
+    url = asked["links"]["self"]
+    tag = client.get(url).headers["etag"]
+    same = client.get(url, headers={"If-None-Match": tag})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    assert client.get(url, headers={"If-None-Match": 'W/"0", "x"'}).status_code == 200
+    timer = threading.Timer(0.2, store.cancel, [asked["id"]])
+    timer.start()
+    changed = client.get(url, params={"wait": 10}, headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+    assert changed.json()["state"] == "cancelled"
+
+
+def test_the_list_filters_and_pages(client, ask):
+    ids = [ask(client_tag="even" if number % 2 == 0 else "odd")["id"] for number in range(5)]
+    first = client.get("/v1/attributions", params={"limit": 3}).json()
+    assert [item["id"] for item in first["items"]] == ids[:1:-1]
+    second = client.get("/v1/attributions", params={"limit": 3, "cursor": first["next_cursor"]}).json()
+    assert [item["id"] for item in second["items"]] == ids[1::-1]
+    assert second["next_cursor"] is None
+    even = client.get("/v1/attributions", params={"client_tag": "even", "state": "queued"}).json()
+    assert [item["id"] for item in even["items"]] == ids[4::-2]
+    created = client.get(f"/v1/attributions/{ids[2]}").json()["created_at"]
+    later = client.get("/v1/attributions", params={"created_after": created}).json()
+    assert [item["id"] for item in later["items"]] == [ids[4], ids[3]]
+    assert client.get("/v1/attributions", params={"state": "failed"}).json()["items"] == []
+
+
+def test_cancelling_stops_an_open_question_only(client, ask, work_off):
+    asked = ask()
+    cancel = asked["links"]["self"] + "/cancel"
+    assert client.post(cancel).json()["state"] == "cancelled"
+    assert client.post(cancel).status_code == 200
+    assert client.get(asked["links"]["image"]).status_code == 200
+    done = ask()
+    work_off()
+    refused = client.post(done["links"]["self"] + "/cancel")
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+
+
+def test_erasing_leaves_a_tombstone_and_no_byte_of_the_picture(client, ask, settings):
+    asked = ask()
+    url, image = asked["links"]["self"], asked["links"]["image"]
+    stored = client.get(image).content
+    assert client.delete(url).status_code == 204
+    for address in (url, image, url + "/cancel"):
+        method = "POST" if address.endswith("cancel") else "GET"
+        gone = client.request(method, address)
+        assert (gone.status_code, gone.json()["code"]) == (410, "erased")
+    assert client.delete(url).status_code == 204
+    for path in settings.data_dir.rglob("*"):
+        if path.is_file():
+            assert stored not in path.read_bytes()
+
+
+def test_the_image_is_the_normalised_picture_without_metadata(client, store):
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    exif[0x010F] = "A camera that should not be known"
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    body = client.post("/v1/attributions", files={"image": ("p.png", buffer.getvalue())}).json()
+    assert (body["input"]["width"], body["input"]["height"]) == (20, 30)
+    assert body["input"]["normalisation"] == ["orientation"]
+    image = client.get(body["links"]["image"])
+    assert image.headers["content-type"] == "image/png"
+    assert b"camera" not in image.content
+    assert np.array_equal(decode_png(image.content), np.rot90(pixels, -1))
+
+
+def test_a_full_queue_says_when_to_come_back(client, ask, store, settings, picture):
+    for _ in range(settings.queue_limit):
+        ask()
+    response = client.post("/v1/attributions", files={"image": ("p.png", picture)})
+    assert (response.status_code, response.json()["code"]) == (503, "queue-full")
+    assert int(response.headers["retry-after"]) > 0
+    assert store.queue_depth() == settings.queue_limit

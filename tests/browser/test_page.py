@@ -1,0 +1,246 @@
+"""The page as a visitor uses it: by choosing, dropping, pasting, clicking, and by keyboard alone."""
+
+import base64
+import os
+import re
+import signal
+
+import httpx2 as httpx
+import pytest
+from playwright.sync_api import expect
+
+ANSWERED = re.compile(r"/a/att_[0-9a-f]{32}$")
+TRANSFER = """([data, name, type]) => {
+    const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, { type }));
+    return transfer;
+}"""
+
+
+def expect_answer(page) -> None:
+    page.wait_for_url(ANSWERED)
+    expect(page.locator(".ranking li")).to_have_count(20)
+    expect(page.locator("h1")).to_contain_text("influence")
+
+
+def transfer_of(page, path, name="picture.png", kind="image/png"):
+    data = base64.b64encode(path.read_bytes()).decode()
+    return page.evaluate_handle(TRANSFER, [data, name, kind])
+
+
+@pytest.fixture
+def paused_worker(site):
+    """The worker's computing process, stopped for the length of a test, so that a question waits."""
+    pid = None
+    for line in site.log.read_text().splitlines():
+        found = re.search(r"worker started with pid (\d+)", line)
+        pid = int(found[1]) if found else pid
+    children = [pid, *_descendants(pid)]
+    for process in children:
+        os.kill(process, signal.SIGSTOP)
+    yield
+    for process in reversed(children):
+        os.kill(process, signal.SIGCONT)
+
+
+def _descendants(pid):
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def test_choosing_a_picture_leads_to_its_answer(page, tiny_works):
+    page.locator("#image").set_input_files(tiny_works / "work-011.png")
+    expect_answer(page)
+    first = page.locator(".ranking li").first
+    expect(first.locator(".creator")).to_have_text(re.compile("Ada Lovelace|Anna Atkins|Hokusai"))
+    expect(first.locator(".share")).to_have_text(re.compile(r"\d\s%$"))
+    expect(first.get_by_role("link")).to_have_attribute("href", re.compile(r"https://example\.org/\d+"))
+    expect(page.locator(".creators tbody tr")).to_have_count(3)
+    expect(page.locator(".lookalikes .title").first).to_have_text("Study no. 11")
+    expect(page.locator(".verdict")).to_contain_text("has not been measured for this index")
+    widths = page.eval_on_selector_all(".ranking img", "images => images.map(image => image.naturalWidth)")
+    assert all(width == 16 for width in widths[:3])
+    assert (
+        page.locator(".ranking img").first.evaluate("i => getComputedStyle(i).imageRendering") == "pixelated"
+    )
+
+
+def test_dropping_a_picture_anywhere(page, tiny_works):
+    transfer = transfer_of(page, tiny_works / "work-003.png")
+    page.dispatch_event("footer", "dragenter", {"dataTransfer": transfer})
+    expect(page.locator("#dropveil")).to_be_visible()
+    page.dispatch_event("footer", "drop", {"dataTransfer": transfer})
+    expect_answer(page)
+
+
+def test_pasting_a_picture_also_on_an_answers_page(page, tiny_works):
+    def paste():
+        transfer = transfer_of(page, tiny_works / "work-020.png")
+        page.evaluate(
+            "t => document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: t, bubbles: true}))",
+            transfer,
+        )
+
+    paste()
+    expect_answer(page)
+    first = page.url
+    paste()
+    page.wait_for_url(lambda url: url != first)
+    expect_answer(page)
+
+
+def test_a_sample_is_asked_about_with_one_click(page):
+    expect(page.locator(".sample-grid button")).to_have_count(3)
+    page.locator(".sample-grid button").nth(1).click()
+    expect_answer(page)
+
+
+def test_a_hostile_file_gets_its_sentence(page, faults, tmp_path):
+    hostile = tmp_path / "holiday.png"
+    hostile.write_text("<!doctype html><script>alert(1)</script>")
+    page.locator("#image").set_input_files(hostile)
+    expect(page.locator("#alert")).to_be_visible()
+    expect(page.locator("#alert")).not_to_be_empty()
+    assert page.url.rstrip("/").count("/") == 2
+    # The browser itself reports every refused request on the console.
+    assert all("415" in fault for fault in faults)
+    faults.clear()
+
+
+def test_a_file_that_is_too_large_is_refused_before_it_is_sent(page, tmp_path):
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\0" * 26_000_000)
+    page.locator("#image").set_input_files(large)
+    expect(page.locator("#alert")).to_contain_text("at most 25 MB")
+
+
+def test_stages_survive_a_reload_and_the_answer_comes_by_itself(page, site, tiny_works, request):
+    request.getfixturevalue("paused_worker")
+    page.locator("#image").set_input_files(tiny_works / "work-005.png")
+    page.wait_for_url(ANSWERED)
+    expect(page.locator(".stages li")).to_have_count(4)
+    expect(page.locator(".stages .now")).to_contain_text("waiting for a worker")
+    expect(page.locator(".lookalikes .title").first).to_have_text("Study no. 5")
+    expect(page.locator("#announce")).to_have_attribute("aria-live", "polite")
+    page.reload()
+    expect(page.locator(".stages .done")).to_have_count(2)
+    expect(page.locator(".stages .now")).to_contain_text("waiting for a worker")
+
+
+def test_an_answer_that_was_waited_for_replaces_the_stages(page, tiny_works):
+    page.locator("#image").set_input_files(tiny_works / "work-006.png")
+    expect_answer(page)
+    expect(page.locator(".stages")).to_have_count(0)
+    expect(page.locator("#announce")).to_contain_text("influence")
+    assert page.title().endswith("DAS Attribution")
+
+
+def test_cancelling_and_asking_again(page, site, tiny_works, paused_worker):
+    page.locator("#image").set_input_files(tiny_works / "work-008.png")
+    page.wait_for_url(ANSWERED)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("h1")).to_have_text("This question was cancelled.")
+    first = page.url
+    page.get_by_role("button", name="Ask again").click()
+    page.wait_for_url(lambda url: url != first)
+    expect(page.locator(".stages")).to_be_visible()
+
+
+def test_deleting_asks_first_and_is_final(page, faults, tiny_works, site):
+    page.locator("#image").set_input_files(tiny_works / "work-009.png")
+    expect_answer(page)
+    address = page.url
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Delete").click()
+    assert page.url == address
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator("h1")).to_have_text("Deleted.")
+    assert httpx.get(address.replace("/a/", "/v1/attributions/"), timeout=30).status_code == 410
+    page.goto(address)
+    expect(page.locator("h1")).to_have_text("Erased.")
+    assert all("410" in fault for fault in faults)
+    faults.clear()
+
+
+def test_everything_works_without_javascript(plain_page, tiny_works, tmp_path, faults):
+    page = plain_page
+    page.locator("#image").set_input_files(tiny_works / "work-012.png")
+    page.get_by_role("button", name="Ask").click()
+    page.wait_for_url(ANSWERED)
+    # The page refreshes itself until the answer is there.
+    expect(page.locator(".ranking li")).to_have_count(20)
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator("h1")).to_have_text("Deleted.")
+    page.get_by_role("link", name="Ask about a picture").click()
+    page.locator(".sample-grid button").first.click()
+    page.wait_for_url(ANSWERED)
+    page.goto(page.url.partition("/a/")[0])
+    hostile = tmp_path / "x.png"
+    hostile.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    page.locator("#image").set_input_files(hostile)
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("alert").first).to_contain_text("SVG")
+    faults[:] = [fault for fault in faults if "415" not in fault]
+
+
+def test_the_keyboard_reaches_everything(page):
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("() => document.activeElement.id || document.activeElement.className"))
+    assert "image" in reached
+    page.locator(".sample-grid button").first.focus()
+    page.keyboard.press("Enter")
+    expect_answer(page)
+    summary = page.locator("summary")
+    summary.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("SHA-256 of the file")).to_be_visible()
+
+
+def test_a_phone_never_scrolls_sideways(phone, tiny_works):
+    wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert phone.evaluate(wide) == 0
+    phone.locator("#image").set_input_files(tiny_works / "work-013.png")
+    expect_answer(phone)
+    phone.locator("summary").click()
+    assert phone.evaluate(wide) == 0
+    assert phone.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(21, 20, 18)"
+    small = phone.eval_on_selector_all(
+        "main button, main summary",
+        "all => all.filter(e => e.getBoundingClientRect().height < 24).map(e => e.outerHTML)",
+    )
+    assert small == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_enough_contrast(browser, site, scheme):
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(site.url)
+    colours = page.evaluate(
+        """() => Object.fromEntries(['paper', 'card', 'ink', 'quiet', 'edge', 'accent', 'on-accent'].map(
+            name => [name, getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()]))"""
+    )
+    context.close()
+    for text, ground in [("ink", "paper"), ("quiet", "paper"), ("quiet", "card"), ("accent", "paper")]:
+        assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+    assert contrast(colours["on-accent"], colours["accent"]) >= 4.5
+    assert contrast(colours["edge"], colours["paper"]) >= 3
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast of two colours `#rrggbb` as WCAG 2.2 defines it."""
+
+    def luminance(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
