@@ -7,7 +7,7 @@ import csv
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,17 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where DAS_TEST_STRICT is set, as in CI, a test that was skipped has failed: something it needs is missing."""
+    report = yield
+    if os.environ.get("DAS_TEST_STRICT") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but DAS_TEST_STRICT is set: {report.longrepr}"
+    return report
+
 
 WORKS = 40
 SIDE = 16
