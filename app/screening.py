@@ -102,6 +102,8 @@ class Screener:
     def close(self) -> None:
         """Take no further question; what is being loaded or asked is left to end with the process."""
         self._thread.close()
+        # The process may live on without this application, as in tests.
+        gc.unfreeze()
 
     def status(self, index_id: str) -> Status:
         if index_id in self._ready:

@@ -1,6 +1,7 @@
 """`das demo --check`: ask the running demo about every sample generation and look closely at the answers."""
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +25,11 @@ FAULTS_SHOWN = 10
 SUM_TOLERANCE = 1e-3
 
 
+def start(settings: Settings, index: DemoIndex) -> RunningDemo:
+    """The demo's service as a child process, which inherits this process's environment."""
+    return RunningDemo(settings, index.path, os.environ)
+
+
 def check(
     settings: Settings, index: DemoIndex, queries: int, report: Callable[[int, int], None] = lambda *_: None
 ) -> dict[str, Any]:
@@ -41,7 +47,7 @@ def check(
     seconds: list[float] = []
     overheads: list[float] = []
     hits = dict.fromkeys(("planted_total", "planted_das_hits", "planted_clip_hits", "planted_pixel_hits"), 0)
-    with RunningDemo(settings, index.path) as demo:
+    with start(settings, index) as demo:
         first_answer_s = 0.0
         settled = (0.0, 0.0)
         for number in range(total):

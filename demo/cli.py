@@ -156,7 +156,7 @@ def works_command(
 
 
 def screenshot_command(
-    out: Annotated[Path, typer.Option(help="The folder for the PNG files.")] = Path("docs/images"),
+    out: Annotated[Path, typer.Option(help="The folder for the PNG files.")] = Path("docs"),
 ) -> None:
     """Take the README's pictures of the page, light and dark, with Chromium."""
     from demo.home import demo_index

@@ -2,13 +2,13 @@
 
 import http.client
 import json
-import os
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -32,9 +32,12 @@ class DemoFailed(DasError):
 
 
 class RunningDemo:
-    """`das serve` of the demo's index with a data directory that is thrown away; a context manager."""
+    """`das serve` of the demo's index with a data directory that is thrown away; a context manager.
 
-    def __init__(self, settings: Settings, index: Path) -> None:
+    `environment` is what the service's process inherits; settings in it don't count, `settings` does.
+    """
+
+    def __init__(self, settings: Settings, index: Path, environment: Mapping[str, str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="das-demo-")
         self._data = Path(self._folder.name) / "data"
         self._log: IO[bytes] = (Path(self._folder.name) / "log").open("wb")
@@ -51,7 +54,7 @@ class RunningDemo:
                 "public_url": None,
             }
         )
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DAS_")}
+        inherited = {name: value for name, value in environment.items() if not name.startswith("DAS_")}
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-c", "from das.cli import main; main()", "serve"],

@@ -1,13 +1,12 @@
 """`das demo screenshot`: pictures of the real page for the README, taken with Chromium."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Literal
 
 from das.errors import DasError
+from demo.check import start
 from demo.home import SAMPLES, DemoIndex
-from demo.running import RunningDemo
 from demo.samples import read_samples
 from jobs.settings import Settings
 
@@ -22,14 +21,10 @@ class NoBrowserError(DasError):
 
 
 def chromium() -> str:
-    """The browser's executable: DAS_TEST_CHROMIUM, or the system's."""
-    found = (
-        os.environ.get("DAS_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    )
+    """The system's browser. Raises `NoBrowserError` if there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
     if not found:
-        raise NoBrowserError(
-            "screenshots need Chromium: install Debian's `chromium`, or name one in DAS_TEST_CHROMIUM"
-        )
+        raise NoBrowserError("screenshots need Chromium on the PATH: install Debian's `chromium`")
     return found
 
 
@@ -41,7 +36,7 @@ def take_screenshots(settings: Settings, index: DemoIndex, out: Path) -> list[Pa
     out.mkdir(parents=True, exist_ok=True)
     taken: list[Path] = []
     sample = next(sample for sample in read_samples(SAMPLES) if sample.reproduction)
-    with RunningDemo(settings, index.path) as demo, sync_playwright() as playwright:
+    with start(settings, index) as demo, sync_playwright() as playwright:
         asked = demo.upload(sample.file, (SAMPLES / sample.file).read_bytes())
         demo.wait_for(asked["id"])
         browser = playwright.chromium.launch(

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 CHANNELS = (16, 16, 48, 96)
 TRAIN_TIMESTEPS = 1000
 SNR_CLIP = 5.0
-NOISY_WEIGHTS_FROM = 2510  # the step from which the noisy timesteps count more
+# The step from which the noisy timesteps count more: where the run that made the committed weights was when its
+# first samples showed the need.
+NOISY_WEIGHTS_FROM = 2510
 # The part of the timesteps' mixture that is not uniform: its share, and its mean and spread in timesteps.
 FOCUS_SHARE, FOCUS_MEAN, FOCUS_SD = 0.6, 300.0, 180.0
 # Threads, each with its share of a batch: steadier on a busy machine than two threads in every operation.
