@@ -27,6 +27,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are named by their length; their content would make unreadable names, with the dates of archives."""
+    return f"{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 WORKS = 40
 SIDE = 16
 CREATORS = ("Ada Lovelace", "Anna Atkins", "Hokusai")
