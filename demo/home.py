@@ -17,9 +17,12 @@ PIPELINE = ASSETS / "pipeline"
 CLIP = ASSETS / "clip"
 SAMPLES = ASSETS / "samples"
 
+# Six works in a pass; larger passes spread the fixed costs of many small layers.
+BATCH_PAIRS = 60
+
 INDEX_NAME = "photographs"
 TIMESTEPS = 10
-DIMENSION = 4096
+DIMENSION = 2048
 # The modules whose text decides what the works are.
 WORKS_SOURCES = ("photographs.py", "crops.py")
 
@@ -46,6 +49,7 @@ def build_config(works: Path) -> BuildConfig:
             "works": works,
             "timesteps": TIMESTEPS,
             "dimension": DIMENSION,
+            "batch_size": BATCH_PAIRS,
             "clip": ClipSpec(directory=CLIP),
         }
     )
