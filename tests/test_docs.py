@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,9 @@ def test_links_of_the_readme_lead_somewhere():
 def test_nothing_names_the_machine_it_was_written_on():
     for path in [ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci" / "run", *(ROOT / "docs").rglob("*.md")]:
         assert not re.search(r"/(?:home|root|tmp|opt)/|--(?:extra-)?index-url", path.read_text()), path
+
+
+def test_the_results_page_is_made_from_its_figures():
+    folder = ROOT / "docs" / "results"
+    namespace = runpy.run_path(str(folder / "page.py"), run_name="page")
+    assert (folder / "README.md").read_text() == namespace["page"]()
