@@ -90,7 +90,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_index: Path, samples: Pa
         site.stop()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = os.environ.get("DAS_TEST_CHROMIUM") or shutil.which("chromium")
     if program is None:
