@@ -149,7 +149,7 @@ class Attributor:
         """`f̄` (B, k) of the images for each probe that `method` reads (Eq. 17)."""
         probes = tuple(dict.fromkeys(kernel.probe for kernel in self.index.manifest.kernels_of(method)))
         report = None if progress is None else lambda done, total: progress("gradients", done, total)
-        features = self._extractor(probes).features(self.model.encode(images), report)
+        features = self._extractor(probes).features(self.model.encode(images), progress=report)
         return {probe: averaged(raw) for probe, raw in features.by_probe.items()}
 
     def _scores(

@@ -76,7 +76,9 @@ class BuildConfig(BaseModel):
     model: str = Field(description="Directory or hub id of the diffusion model.")
     works: Path = Field(description="Folder of images, or a parquet of paths.")
     attributed: str = Field(
-        "all", description='"all", or a regular expression that parameter names must match.'
+        "auto",
+        description='"auto" (the LoRA where there is one, else all), "all", "up-blocks", "lora", or a regular'
+        " expression of parameter names.",
     )
     timesteps: int | tuple[int, ...] = Field(
         10, description="How many, evenly spaced; or the timesteps themselves."

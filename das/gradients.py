@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from das.errors import ModelError, SettingsError
 from das.layers import Rule, rule_for
-from das.models import DiffusionModel
+from das.models import Conditioning, DiffusionModel
 from das.prng import standard_normal
 from das.probes import Point, probe
 from das.sketch import CountSketch
@@ -45,7 +45,7 @@ class FeatureConfig:
         timesteps: the values of t, in the model's training schedule.
         noise_draws: noises for each t; a feature is the mean over them.
         seed: of the sketch, the noise and the random probe.
-        attributed: "all", or a regular expression searched in the parameters' names.
+        attributed: see `attributed_parameters`.
     """
 
     dimension: int
@@ -53,7 +53,7 @@ class FeatureConfig:
     timesteps: tuple[int, ...]
     noise_draws: int = 1
     seed: int = 0
-    attributed: str = "all"
+    attributed: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,26 @@ class Features:
     residual_rms: Tensor
 
 
+SELECTIONS = {"up-blocks": r"(^|\.)up_blocks\.", "lora": r"\blora_[A-Za-z_]+(\.|$)"}
+"""Names for parts of a network that the paper attributes to (App. E), as regular expressions of parameter names."""
+
+
 def attributed_parameters(network: nn.Module, attributed: str) -> dict[str, nn.Parameter]:
-    """The parameters by name that `attributed` selects: "all", or those a regular expression is found in.
+    """The parameters by name that `attributed` selects.
+
+    "auto" is the LoRA matrices where the network has some, else all parameters; "all" is all, of the frozen base
+    under a LoRA too; `SELECTIONS` names further parts; anything else is a regular expression searched in the names.
 
     Raises:
         SettingsError: the expression is malformed or selects nothing.
     """
     named = dict(network.named_parameters())
+    if attributed == "auto":
+        attributed = "lora" if any(re.search(SELECTIONS["lora"], name) for name in named) else "all"
     if attributed == "all":
         return named
     try:
-        pattern = re.compile(attributed)
+        pattern = re.compile(SELECTIONS.get(attributed, attributed))
     except re.error as error:
         raise SettingsError(f"attributed={attributed!r} is not a regular expression: {error}.") from error
     chosen = {name: parameter for name, parameter in named.items() if pattern.search(name)}
@@ -289,9 +298,10 @@ class FeatureExtractor:
             SettingsError: an option of `config` can't be used with this model.
             ModelError: the network can't be differentiated example by example.
         """
-        outside = [t for t in config.timesteps if not 0 <= t < model.num_train_timesteps]
+        last = model.schedule.num_train_timesteps - 1
+        outside = [t for t in config.timesteps if not 0 <= t <= last]
         if outside or not config.timesteps:
-            raise SettingsError(f"Timesteps must lie in 0 to {model.num_train_timesteps - 1}; got {outside}.")
+            raise SettingsError(f"Timesteps must lie in 0 to {last}; got {outside}.")
         self.model = model
         self.config = config
         self.batch_size = batch_size
@@ -322,31 +332,43 @@ class FeatureExtractor:
     def _trial(self) -> Tensor:
         """The outputs (2, C, h, w) for two different inputs, to check the hooks with."""
         noise = torch.from_numpy(standard_normal(0, "trial", (2, *self.model.sample_shape)))
-        last = self.model.num_train_timesteps - 1
+        last = self.model.schedule.num_train_timesteps - 1
         t = torch.tensor([last // 3, last // 2], device=self.model.device)
-        return self.model.predict(noise.to(self.model.device, self.model.dtype), t)
+        conditioning = self.model.condition([None, "a picture"])
+        return self.model.predict(noise.to(self.model.device, self.model.dtype), t, conditioning)
 
     @property
     def pairs_per_image(self) -> int:
         """Forward passes an image takes: T times the noise draws."""
         return len(self.config.timesteps) * self.config.noise_draws
 
-    def features(self, x0: Tensor, progress: Callable[[int, int], None] | None = None) -> Features:
-        """The features of images `x0` (B, C, h, w) at every timestep.
+    def features(
+        self,
+        x0: Tensor,
+        conditioning: Conditioning | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Features:
+        """The features of images at every timestep.
 
         Args:
+            x0: (B, C, h, w); or (B, T, C, h, w), another clean picture for each timestep.
+            conditioning: of the images, as the model's `condition` gives it; None: as without prompts.
             progress: called with (pairs done, pairs in all) after each pass.
         """
         images, steps, draws = len(x0), len(self.config.timesteps), self.config.noise_draws
         pairs = images * steps * draws
         x0 = x0.to(self.model.device, self.model.dtype)
+        if conditioning is None:
+            conditioning = self.model.condition([None] * images)
         timesteps = torch.tensor(self.config.timesteps, device=self.model.device)
         sums = {name: x0.new_zeros(images * steps, self.config.dimension) for name in self.config.probes}
         rms = torch.zeros(images * steps, dtype=self.model.dtype, device=self.model.device)
         for start in range(0, pairs, self.batch_size):
             index = torch.arange(start, min(start + self.batch_size, pairs), device=self.model.device)
             image, step, draw = index // (steps * draws), index // draws % steps, index % draws
-            sketches, residual = self._pass(x0[image], timesteps[step], self.noise[step, draw])
+            clean = x0[image] if x0.dim() == self.noise.dim() - 1 else x0[image, step]
+            given = {name: values[image] for name, values in conditioning.items()}
+            sketches, residual = self._pass(clean, timesteps[step], self.noise[step, draw], given)
             row = index // draws
             for name, sketch in zip(self.config.probes, sketches, strict=True):
                 sums[name].index_add_(0, row, sketch)
@@ -358,7 +380,9 @@ class FeatureExtractor:
             residual_rms=(rms / draws).view(images, steps),
         )
 
-    def _pass(self, x0: Tensor, t: Tensor, noise: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _pass(
+        self, x0: Tensor, t: Tensor, noise: Tensor, conditioning: Conditioning
+    ) -> tuple[list[Tensor], Tensor]:
         """Sketches, one (B, k) for each probe, and residual RMS (B,) of B pairs."""
         accumulator = self.sketch.accumulator(0)
 
@@ -367,8 +391,9 @@ class FeatureExtractor:
 
         sketches: list[Tensor] = []
         with self._gradients.recording(add) as backward:
-            output = self.model.predict(self.model.add_noise(x0, noise, t), t)
-            point = Point(output.detach(), self.model.target(x0, noise, t), self.config.seed)
+            schedule = self.model.schedule
+            output = self.model.predict(schedule.add_noise(x0, noise, t), t, conditioning)
+            point = Point(output.detach(), schedule.target(x0, noise, t), self.config.seed)
             for place, direction in enumerate(self._directions):
                 accumulator = self.sketch.accumulator(len(x0))
                 backward(output, direction(point), last=place + 1 == len(self._directions))

@@ -48,7 +48,7 @@ def features(
     from das.models import load_model
 
     loaded = load_model(model or str(files("demo") / "assets" / "pipeline"), device=device)
-    spaced = tuple(i * loaded.num_train_timesteps // timesteps for i in range(timesteps))
+    spaced = tuple(i * loaded.schedule.num_train_timesteps // timesteps for i in range(timesteps))
     config = FeatureConfig(dimension, tuple(probes or ["loss"]), spaced)
     extractor = FeatureExtractor(loaded, config, batch_size=batch_size)
     x0 = torch.rand(images, *loaded.sample_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -114,7 +114,9 @@ def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor")
         )
         image, step = index // len(steps), index % len(steps)
         x, t, eps = x0[image], steps[step], noise[step]
-        residual = model.predict(model.add_noise(x, eps, t), t) - model.target(x, eps, t)
+        residual = model.predict(model.schedule.add_noise(x, eps, t), t, {}) - model.schedule.target(
+            x, eps, t
+        )
         residual.square().mean().backward()
     model.network.zero_grad(set_to_none=True)
 

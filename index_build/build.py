@@ -149,7 +149,7 @@ class _Build:
         config = self.config
         began = time.monotonic()
         model = self._load_model()
-        timesteps = config.resolve_timesteps(model.num_train_timesteps)
+        timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
         check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
         features = FeatureConfig(
@@ -235,7 +235,7 @@ class _Build:
             fingerprint=fingerprint(config.model),
             identity=model.identity,
             sample_shape=model.sample_shape,
-            num_train_timesteps=model.num_train_timesteps,
+            num_train_timesteps=model.schedule.num_train_timesteps,
             attributed_parameters=sum(parameter.numel() for parameter in extractor.parameters.values()),
         )
         works_record = WorksRecord(

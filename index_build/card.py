@@ -36,7 +36,7 @@ def write_card(
         f"- **Model**: {model.identity.get('class', 'unknown')}, {_shape(model.sample_shape)},"
         f" {model.num_train_timesteps:,} diffusion steps, weights {model.digest[:12]}",
         f"- **Attributed parameters**: {model.attributed_parameters:,}"
-        + ("" if attributed == "all" else f", those whose name matches `{attributed}`"),
+        + ("" if attributed in ("all", "auto") else f", those whose name matches `{attributed}`"),
         f"- **Timesteps**: {', '.join(map(str, timesteps))}",
         f"- **Features**: {', '.join(features.probes)}; {features.dimension:,} dimensions, {features.dtype}",
         f"- **Screening**: {_clip_name(screening)}, {screening.dimension} dimensions, exhaustive search",

@@ -54,8 +54,11 @@ def build_index(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of noise and sketch.")] = 0,
     attributed: Annotated[
-        str, typer.Option(help="'all', or a regular expression on parameter names.")
-    ] = "all",
+        str,
+        typer.Option(
+            help="auto (the LoRA where there is one, else all), all, up-blocks, lora, or a regular expression."
+        ),
+    ] = "auto",
     damping: Annotated[float | None, typer.Option(help="λ in units of tr(K)/N; by rule if left out.")] = None,
     feature_dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     clip: Annotated[

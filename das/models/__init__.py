@@ -1,17 +1,22 @@
 """Adapters: one per model family, behind one small protocol.
 
-The engine sees a model as a network, an image space, a noise schedule and a prediction target. What the family is,
+The engine sees a model as a network, an image space, a noise schedule and what conditions it. What the family is,
 how its directory is laid out and how an upload becomes `x_0` stays in the adapter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DiffusionModel", "load_model"]
+from das.schedules import Schedule
+
+__all__ = ["Conditioning", "DiffusionModel", "load_model"]
+
+Conditioning = Mapping[str, Tensor]
+"""Tensors with the pictures in front (B, ...), by name; empty for an unconditional model."""
 
 
 class DiffusionModel(Protocol):
@@ -20,7 +25,9 @@ class DiffusionModel(Protocol):
     family: str
     network: nn.Module
     sample_shape: tuple[int, int, int]
-    num_train_timesteps: int
+    schedule: Schedule
+    conditional: bool
+    """Whether prompts reach the network."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -41,16 +48,12 @@ class DiffusionModel(Protocol):
         """sRGB pictures, each (H, W, 3) uint8, to `x_0`: (B, C, h, w) in the model's own space."""
         ...
 
-    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The noised input `x_t` (B, C, h, w) at timesteps `t` (B,) int64."""
+    def condition(self, prompts: Sequence[str | None]) -> Conditioning:
+        """What the network is given besides `x_t` and t for pictures with these prompts; None is no prompt."""
         ...
 
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network was trained to predict at `x_t`: (B, C, h, w)."""
-        ...
-
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The network's prediction `ε_θ(x_t, t)`: (B, C, h, w)."""
+    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's prediction at `x_t`: (B, C, h, w)."""
         ...
 
 

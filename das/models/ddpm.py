@@ -12,18 +12,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from das.errors import ModelError
-
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+from das.models import Conditioning
+from das.schedules import Schedule, VariancePreserving
 
 
 class DDPMModel:
     """A `DDPMPipeline` as the engine sees it; see `das.models.DiffusionModel`.
 
-    `x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε` with the scheduler's `ᾱ`; the target is `ε`, `v = √ᾱ_t ε - √(1-ᾱ_t) x_0` or `x_0`
-    after the scheduler's `prediction_type`.
+    The schedule is variance-preserving with the scheduler's `ᾱ` and `prediction_type`.
     """
 
     family = "ddpm"
+    conditional = False
 
     def __init__(self, network: nn.Module, scheduler: Any, *, device: str = "cpu") -> None:
         """Wrap a `UNet2DModel` and its scheduler.
@@ -37,17 +37,7 @@ class DDPMModel:
                 "This UNet2DModel is conditioned on classes (num_class_embeds or class_embed_type is set). "
                 "Only unconditional models are supported."
             )
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise ModelError(
-                f"The scheduler {type(scheduler).__name__} has no noise schedule 'alphas_cumprod'. "
-                "Use the scheduler that the model was trained with, for example DDPMScheduler."
-            )
-        self.prediction_type: str = scheduler.config.get("prediction_type", "epsilon")
-        if self.prediction_type not in PREDICTION_TYPES:
-            raise ModelError(
-                f"The scheduler's prediction_type is {self.prediction_type!r}; "
-                f"supported are {', '.join(PREDICTION_TYPES)}."
-            )
+        self.schedule: Schedule = VariancePreserving.of(scheduler)
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         channels = config.in_channels
@@ -61,10 +51,8 @@ class DDPMModel:
                 f"The network maps {channels} channels to {config.out_channels}; expected {channels}."
             )
         self.sample_shape: tuple[int, int, int] = (channels, height, width)
-        self.num_train_timesteps: int = scheduler.config.num_train_timesteps
         self.network = network.to(device).eval()
         self._scheduler_config = dict(scheduler.config)
-        self._alphas_cumprod = scheduler.alphas_cumprod.to(device=device, dtype=torch.float64)
 
     @classmethod
     def load(cls, path_or_id: str, *, device: str = "cpu") -> "DDPMModel":
@@ -116,8 +104,8 @@ class DDPMModel:
             "class": type(self.network).__name__,
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "sample_shape": list(self.sample_shape),
-            "prediction_type": self.prediction_type,
-            "num_train_timesteps": self.num_train_timesteps,
+            "prediction_type": self.schedule.prediction_type,
+            "num_train_timesteps": self.schedule.num_train_timesteps,
             "digest": digest.hexdigest(),
         }
 
@@ -139,26 +127,11 @@ class DDPMModel:
         values = torch.from_numpy(np.array(image, dtype=np.uint8).reshape(height, width, channels))
         return values.permute(2, 0, 1).double() / 127.5 - 1.0
 
-    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """`x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε`, (B, C, h, w)."""
-        signal, sigma = self._levels(t)
-        return signal * x0 + sigma * noise
+    def condition(self, prompts: Sequence[str | None]) -> Conditioning:
+        """Nothing: the model is unconditional, and what was said of a picture doesn't reach it."""
+        return {}
 
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """`ε`, `v` or `x_0` after the prediction type, (B, C, h, w)."""
-        if self.prediction_type == "epsilon":
-            return noise
-        if self.prediction_type == "sample":
-            return x0
-        signal, sigma = self._levels(t)
-        return signal * noise - sigma * x0
-
-    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`√ᾱ_t` and `√(1-ᾱ_t)`, each (B, 1, 1, 1)."""
-        alpha = self._alphas_cumprod[t].reshape(-1, 1, 1, 1)
-        return alpha.sqrt().to(self.dtype), (1.0 - alpha).sqrt().to(self.dtype)
-
-    def predict(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """`ε_θ(x_t, t)`, (B, C, h, w)."""
         output: Tensor = self.network(x_t, t, return_dict=False)[0]
         return output[:, : self.sample_shape[0]]

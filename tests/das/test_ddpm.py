@@ -85,7 +85,7 @@ def test_a_learned_variance_is_left_out_of_the_prediction():
     model = DDPMModel(unet(out_channels=6), DDPMScheduler())
     x = torch.zeros(2, 3, 8, 8)
     t = torch.tensor([3, 5])
-    torch.testing.assert_close(model.predict(x, t), model.network(x, t).sample[:, :3])
+    torch.testing.assert_close(model.predict(x, t, {}), model.network(x, t).sample[:, :3])
 
 
 @pytest.mark.parametrize(

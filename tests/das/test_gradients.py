@@ -223,7 +223,7 @@ def dense_features(model: DDPMModel, options: FeatureConfig, x0: Tensor) -> dict
     """Eq. 11 by hand: for each image, timestep and draw a forward pass of its own, autograd, sketch."""
     from das.prng import standard_normal
 
-    parameters = attributed_parameters(model.network, options.attributed)
+    parameters, schedule = attributed_parameters(model.network, options.attributed), model.schedule
     sketch = CountSketch(
         options.dimension, options.seed, {n: tuple(p.shape) for n, p in parameters.items()}, dtype=model.dtype
     )
@@ -237,8 +237,8 @@ def dense_features(model: DDPMModel, options: FeatureConfig, x0: Tensor) -> dict
                 noise = standard_normal(options.seed, f"noise\n{t}\n{draw}", model.sample_shape)
                 noise = torch.from_numpy(noise).to(model.dtype)[None]
                 time = torch.tensor([t])
-                output = model.predict(model.add_noise(image[None], noise, time), time)
-                point = Point(output.detach(), model.target(image[None], noise, time), options.seed)
+                output = model.predict(schedule.add_noise(image[None], noise, time), time, {})
+                point = Point(output.detach(), schedule.target(image[None], noise, time), options.seed)
                 for name in options.probes:
                     scalar = (output * probe(name)(point)).sum()
                     plain = torch.autograd.grad(scalar, list(parameters.values()), retain_graph=True)
@@ -288,7 +288,9 @@ def test_features_do_not_depend_on_batch_size_order_or_company():
 
 def test_progress_counts_every_pair():
     seen: list[tuple[int, int]] = []
-    FeatureExtractor(tiny_model(), config(), batch_size=4).features(images(2), lambda *c: seen.append(c))
+    FeatureExtractor(tiny_model(), config(), batch_size=4).features(
+        images(2), progress=lambda *c: seen.append(c)
+    )
     assert seen == [(4, 6), (6, 6)]
 
 
@@ -317,3 +319,26 @@ def test_a_regular_expression_attributes_a_part():
 def test_options_that_cannot_be_used_are_refused(change, message):
     with pytest.raises(SettingsError, match=message):
         FeatureExtractor(tiny_model(), config(**change))
+
+
+def test_another_clean_picture_for_each_timestep():
+    model, options = tiny_model(), config(probes=("loss",))
+    x0 = images(2)
+    extractor = FeatureExtractor(model, options)
+    steps = len(options.timesteps)
+    shared = extractor.features(x0).by_probe["loss"]
+    torch.testing.assert_close(
+        extractor.features(x0[:, None].expand(-1, steps, -1, -1, -1)).by_probe["loss"], shared
+    )
+    mixed = torch.stack([x0[0]] + [x0[1]] * (steps - 1))[None]
+    got = extractor.features(mixed).by_probe["loss"][0]
+    torch.testing.assert_close(got[0], shared[0, 0])
+    torch.testing.assert_close(got[1:], shared[1, 1:])
+
+
+def test_named_parts_of_a_network():
+    network = tiny_model().network
+    assert set(attributed_parameters(network, "auto")) == set(attributed_parameters(network, "all"))
+    assert all(name.startswith("up_blocks") for name in attributed_parameters(network, "up-blocks"))
+    with pytest.raises(SettingsError, match="matches no parameter"):
+        attributed_parameters(network, "lora")
