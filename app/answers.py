@@ -25,6 +25,7 @@ LOOKALIKES = 12
 GONE = "The index {index} is no longer served here, so the works can't be named."
 NO_LOOKALIKES = "The look-alikes of this picture aren't known: {reason}."
 PROMPT_UNUSED = "The prompt is kept but had no part in this: the index's model takes no text."
+SEED_UNUSED = "The seed is kept but had no part in this: only journey-trak uses it."
 
 
 def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screening: str | None) -> Attribution:
@@ -51,6 +52,7 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
             "candidates": _candidates(job, result),
             "top_k": job.top_k,
             "prompt": job.prompt,
+            "seed": job.seed,
             "input": Input.model_validate(job.input),
             "progress": _progress(job, waiting),
             "summary": result.get("summary") if scored else None,
@@ -187,6 +189,8 @@ def _notes(job: Job, served: ServedIndex | None, screening: str | None) -> list[
             "the screening is still loading or failed" if job.finished else "not found yet"
         )
         notes.append(NO_LOOKALIKES.format(reason=reason))
-    if job.prompt is not None:
+    if job.prompt is not None and served is not None and not served.conditional:
         notes.append(PROMPT_UNUSED)
+    if job.seed is not None and job.method != "journey-trak":
+        notes.append(SEED_UNUSED)
     return notes

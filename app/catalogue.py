@@ -70,6 +70,11 @@ class ServedIndex:
         return len(self.index.works)
 
     @property
+    def conditional(self) -> bool:
+        """Whether prompts reach the index's model."""
+        return self.index.manifest.model.conditional
+
+    @property
     def methods(self) -> list[str]:
         return list(self.index.methods)
 
@@ -78,7 +83,7 @@ class ServedIndex:
         """Bytes of features that one product over all works reads."""
         features = self.index.manifest.features
         width = 2 if features.dtype == "float16" else 4
-        return len(self) * features.dimension * width * len(features.probes)
+        return len(self) * features.dimension * width * len(features.sets)
 
     @cached_property
     def creators(self) -> int | None:

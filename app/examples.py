@@ -14,6 +14,7 @@ ATTRIBUTION: dict[str, Any] = {
     "candidates": {"mode": "all", "count": 1200, "asked": "auto"},
     "top_k": 20,
     "prompt": None,
+    "seed": None,
     "input": {
         "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "width": 512,

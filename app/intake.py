@@ -46,6 +46,7 @@ async def ask(service: Service, data: bytes, asked: AttributionRequest) -> Job:
         top_k=asked.top_k,
         client_tag=asked.client_tag,
         prompt=asked.prompt,
+        seed=asked.seed,
         input={
             "sha256": image.sha256,
             "width": image.width,
@@ -134,7 +135,11 @@ def _check_options(service: Service, served: ServedIndex, asked: AttributionRequ
     if asked.top_k > limit:
         raise invalid("top_k", f"has to be between 1 and {limit}.")
     if asked.method is not None and asked.method not in served.methods:
-        raise invalid("method", f"{served.id} was built for {', '.join(served.methods)} only.")
+        raise invalid(
+            "method",
+            f"{served.id} was built for {', '.join(served.methods)} only;"
+            f" das build --method {asked.method} makes an index that answers it.",
+        )
 
 
 def _queue_full(error: QueueFull) -> Problem:

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from das.config import Method
+
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "erased"]
 Stage = Literal["received", "screened", "gradients", "scored"]
-Method = Literal["das-block", "das"]
 
 MAX_TAG_LENGTH = 200
 MAX_PROMPT_LENGTH = 4000
@@ -56,7 +57,7 @@ class AttributionRequest(BaseModel):
     )
     method: Method | None = Field(
         default=None,
-        description="`das-block`, or `das` in the paper's form (equation 18); default: the index's first.",
+        description="An estimator that the index was built for (see `methods` in /v1/indexes); default: its first.",
     )
     client_tag: Printable | None = Field(
         default=None,
@@ -66,7 +67,13 @@ class AttributionRequest(BaseModel):
     prompt: Printable | None = Field(
         default=None,
         max_length=MAX_PROMPT_LENGTH,
-        description="The prompt, for indexes of text-conditional models.",
+        description="What the picture was generated from, for indexes of text-conditional models.",
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**63,
+        description="What it was generated with, for `journey-trak`; without it the picture is inverted.",
     )
 
 
@@ -182,6 +189,7 @@ class Attribution(BaseModel):
     candidates: CandidateSet | None = Field(description="Null until it is known.")
     top_k: int
     prompt: str | None
+    seed: int | None
     input: Input
     progress: Progress
     summary: str | None

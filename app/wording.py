@@ -163,6 +163,8 @@ def details(a: Attribution) -> list[tuple[str, str]]:
         facts.append(("Tag", a.client_tag))
     if a.prompt:
         facts.append(("Prompt", a.prompt))
+    if a.seed is not None:
+        facts.append(("Seed", str(a.seed)))
     if a.timings_ms:
         spent = ", ".join(
             f"{_timing(name)} {value:,.0f} ms" for name, value in a.timings_ms.items() if value >= 0.5

@@ -16,15 +16,25 @@ import torch
 from PIL import Image
 
 from das.answer import SUMMARISED, Attribution, CandidateSet, RankedWork, share_by_creator, summarise
+from das.config import OF_CHECKPOINTS, SIMILARITIES, FeatureSet
 from das.errors import ModelError, SettingsError
-from das.estimators import das_block_scores, das_scores
+from das.estimators import (
+    cosine_scores,
+    das_block_scores,
+    das_scores,
+    dot_scores,
+    relative_influence_scores,
+    renormalised_influence_scores,
+)
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.images import normalise
 from das.index import AttributionIndex
-from das.kernel import averaged
-from das.manifest import KernelRecord
-from das.models import DiffusionModel, load_model
+from das.kernel import prepared
+from das.manifest import KernelRecord, ModelRecord
+from das.models import Conditioning, DiffusionModel, load_model
 from das.scoring import KernelScorer
+from das.similarity import Similarity
+from das.trajectories import invert, regenerate
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
 Progress = Callable[[str, int, int], None]
@@ -57,18 +67,24 @@ class Attributor:
         self.index = index
         self.device = device
         if model is None or isinstance(model, str | Path):
-            self.model = load_model(str(model or index.model_source), device=device)
+            record = index.manifest.model
+            self.model = load_model(str(model or index.model_source), lora=index.lora_source, device=device)
+            self._check(self.model, record, str(model or index.model_source))
         else:
             self.model = model
-        found, recorded = self.model.identity["digest"], index.manifest.model.digest
-        if found != recorded:
-            raise ModelError(
-                f"{model or index.model_source} isn't the model that {index.id} was built with: the digest of its"
-                f" weights is {found[:12]}, the index has {recorded[:12]}. Name the right one, or build an index"
-                " for this one."
-            )
-        self._extractors: dict[tuple[str, ...], FeatureExtractor] = {}
+            self._check(self.model, index.manifest.model, "the model given")
+        self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
+        self._statistics: dict[tuple[str, ...], np.ndarray] = {}
+
+    def _check(self, model: DiffusionModel, record: ModelRecord, source: str) -> None:
+        found = model.identity["digest"]
+        if found != record.digest:
+            raise ModelError(
+                f"{source} isn't the model that {self.index.id} was built with: the digest of its weights is"
+                f" {found[:12]}, the index has {record.digest[:12]}. Name the right one, or build an index for this"
+                " one."
+            )
 
     def attribute(
         self,
@@ -77,6 +93,8 @@ class Attributor:
         candidates: Candidates = None,
         method: str | None = None,
         progress: Progress | None = None,
+        prompt: str | None = None,
+        seed: int | None = None,
     ) -> Attribution:
         """Attribute one image: pixels (H, W, 3) uint8 sRGB, a PIL image, an encoded file or its path.
 
@@ -85,6 +103,8 @@ class Attributor:
             candidates: rows of the works to score; None or "all" for every work.
             method: an estimator the index holds; None for its first.
             progress: told `("gradients", done, total)` and `("scored", 1, 1)`.
+            prompt: what the picture was generated from, for models that are conditioned on text.
+            seed: what it was generated with, for journey-trak; without it the picture is inverted.
 
         Raises:
             SettingsError: the index doesn't answer `method`, or the candidates are no rows of it.
@@ -94,7 +114,13 @@ class Attributor:
         if isinstance(candidates, str) and candidates != "all":
             raise SettingsError(f"candidates is {candidates!r}; give 'all' or rows of the index.")
         return self.attribute_batch(
-            [_pixels(image)], candidates=[rows], method=method, top_k=top_k, progress=progress
+            [_pixels(image)],
+            candidates=[rows],
+            method=method,
+            top_k=top_k,
+            progress=progress,
+            prompts=[prompt],
+            seeds=[seed],
         )[0]
 
     def attribute_batch(
@@ -105,11 +131,13 @@ class Attributor:
         method: str | None = None,
         top_k: int | Sequence[int] = 20,
         progress: Progress | None = None,
+        prompts: Sequence[str | None] | None = None,
+        seeds: Sequence[int | None] | None = None,
     ) -> list[Attribution]:
         """Attribute several images, each (H, W, 3) uint8 sRGB, in shared backward passes.
 
-        `candidates` has rows for each image, None in it for every work; `top_k` is one number or one for each.
-        Otherwise like `attribute`.
+        `candidates` has rows for each image, None in it for every work; `top_k` is one number or one for each;
+        `prompts` and `seeds` have one for each. Otherwise like `attribute`.
         """
         method = self._checked_method(method)
         wanted = [top_k] * len(images) if isinstance(top_k, int) else list(top_k)
@@ -122,10 +150,10 @@ class Attributor:
             return []
 
         began = time.perf_counter()
-        averages = self.averaged_features(images, method, progress)
+        averages = self.averaged_features(images, method, progress, prompts, seeds)
         gradients_ms = (time.perf_counter() - began) * _MILLISECONDS
         began = time.perf_counter()
-        scores = self._scores(averages, method, chosen)
+        scores = self._scores(images, averages, method, chosen)
         scoring_ms = (time.perf_counter() - began) * _MILLISECONDS
         if progress is not None:
             progress("scored", 1, 1)
@@ -141,45 +169,130 @@ class Attributor:
         """The scores themselves of every work for every image: (B, N) float64."""
         method = self._checked_method(method)
         averages = self.averaged_features(images, method, progress)
-        return np.stack(self._scores(averages, method, [None] * len(images)))
+        return np.stack(self._scores(images, averages, method, [None] * len(images)))
 
     def averaged_features(
-        self, images: Sequence[np.ndarray], method: str, progress: Progress | None = None
+        self,
+        images: Sequence[np.ndarray],
+        method: str,
+        progress: Progress | None = None,
+        prompts: Sequence[str | None] | None = None,
+        seeds: Sequence[int | None] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """`f̄` (B, k) of the images for each probe that `method` reads (Eq. 17)."""
-        probes = tuple(dict.fromkeys(kernel.probe for kernel in self.index.manifest.kernels_of(method)))
-        report = None if progress is None else lambda done, total: progress("gradients", done, total)
-        features = self._extractor(probes).features(self.model.encode(images), progress=report)
-        return {probe: averaged(raw) for probe, raw in features.by_probe.items()}
+        """`f̄` (B, k) of the images for each feature set that `method` reads (Eq. 17)."""
+        names = dict.fromkeys(kernel.features for kernel in self.index.manifest.kernels_of(method))
+        sets = [FeatureSet.parse(name) for name in names]
+        if not sets:
+            return {}
+        x0 = self.model.encode(images)
+        conditioning = self.model.condition(prompts or [None] * len(images))
+        if method == "journey-trak":
+            x0 = self._trajectories(x0, conditioning, seeds or [None] * len(images))
+        checkpoints = sorted({one.checkpoint for one in sets})
+        averages = {}
+        for place, checkpoint in enumerate(checkpoints):
+            ours = [one for one in sets if one.checkpoint == checkpoint]
+            extractor = self._extractor(checkpoint, tuple(dict.fromkeys(one.probe for one in ours)))
+            report = None
+            if progress is not None:
+                report = _part_of(progress, place, len(checkpoints))
+            raw = extractor.features(x0, conditioning, report).by_probe
+            for one in ours:
+                averages[one.name] = prepared(raw[one.probe], normalise=one.normalised).mean(1)
+        return averages
+
+    def _trajectories(
+        self, x0: torch.Tensor, conditioning: Conditioning, seeds: Sequence[int | None]
+    ) -> torch.Tensor:
+        """The clean predictions on each generation's way, (B, T, C, h, w)."""
+        timesteps = self.index.manifest.timesteps
+        found = x0.new_empty(len(x0), len(timesteps), *x0.shape[1:])
+        for seeded in (False, True):
+            places = [place for place, seed in enumerate(seeds) if (seed is not None) is seeded]
+            if not places:
+                continue
+            given = {name: values[places] for name, values in conditioning.items()}
+            if seeded:
+                chosen = [seed for seed in seeds if seed is not None]
+                found[places] = regenerate(self.model, chosen, given, timesteps)
+            else:
+                found[places] = invert(self.model, x0[places], given, timesteps)
+        return found
 
     def _scores(
-        self, averages: dict[str, torch.Tensor], method: str, chosen: Sequence[np.ndarray | None]
+        self,
+        images: Sequence[np.ndarray],
+        averages: dict[str, torch.Tensor],
+        method: str,
+        chosen: Sequence[np.ndarray | None],
     ) -> list[np.ndarray]:
         """Scores of each query's candidates, (n,) float64."""
+        if method in SIMILARITIES:
+            return self._similarity.scores(method, images, chosen)
         totals: list[np.ndarray] = [np.zeros(1)] * len(chosen)
         kernels = self.index.manifest.kernels_of(method)
         for kernel in kernels:
-            products = self._scorer(kernel).products(averages[kernel.probe], chosen)
-            # Several probes' scores are added, each in units of its own mean, so that none drowns the others.
-            unit = kernel.mean_square if len(kernels) > 1 else 1.0
+            found = averages[kernel.features]
+            norms = torch.linalg.vector_norm(found.double(), dim=1).cpu().numpy()
+            products = self._scorer(kernel).products(found, chosen)
+            unit = self._unit(kernel, len(kernels))
             for query, (values, rows) in enumerate(zip(products, chosen, strict=True)):
-                totals[query] = totals[query] + self._estimate(kernel, values, rows) / unit
+                scores = self._estimate(kernel, values[None], norms[query : query + 1], rows)[0]
+                totals[query] = totals[query] + scores / unit
         return totals
 
-    def _estimate(self, kernel: KernelRecord, products: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    def _unit(self, kernel: KernelRecord, kernels: int) -> float:
+        """What a kernel's scores are divided by before they are added to those of the method's others."""
+        if kernels == 1:
+            return 1.0
+        if kernel.method in OF_CHECKPOINTS:
+            return float(kernels)
+        # Several probes' scores are added, each in units of its own mean, so that none drowns the others.
+        assert kernel.mean_square is not None
+        return kernel.mean_square
+
+    def _estimate(
+        self, kernel: KernelRecord, products: np.ndarray, query_norms: np.ndarray, rows: np.ndarray | None
+    ) -> np.ndarray:
+        """Scores (1, n) of one query from its products (1, n) with the works in `rows`."""
+        index, name, form = self.index, kernel.features, kernel.form
         select = slice(None) if rows is None else rows
-        repeats = self.index.repeats[select]
-        if kernel.method == "das-block":
-            return das_block_scores(products[None], repeats)[0]
-        leverage = self._scorer(kernel).leverage[select]
-        return das_scores(products[None], leverage, self.index.residual_weights[select], repeats)[0]
+        repeats = index.repeats[select]
+        match kernel.method:
+            case "das-block":
+                return das_block_scores(products, repeats)
+            case "das":
+                leverage = self._statistic(index.leverage, name, form)[select]
+                return das_scores(products, leverage, index.residual_weights[select], repeats)
+            case "gas" | "gradient-cosine":
+                return cosine_scores(products, query_norms, self._statistic(index.norms, name)[select])
+            case "relative-influence":
+                norms = self._statistic(index.solved_norms, name, form)[select]
+                return relative_influence_scores(products, norms)
+            case "renormalised-influence":
+                return renormalised_influence_scores(products, self._statistic(index.norms, name)[select])
+            case _:
+                return dot_scores(products, repeats)
+
+    def _statistic(self, read: Callable[..., np.ndarray], *key: str) -> np.ndarray:
+        """A number of every work, (N,), read from the index once."""
+        whole = (read.__name__, *key)
+        if whole not in self._statistics:
+            self._statistics[whole] = read(*key)
+        return self._statistics[whole]
+
+    @cached_property
+    def _similarity(self) -> Similarity:
+        return Similarity(self.index, self.model, self.device)
 
     def _ranked(
         self, method: str, scores: np.ndarray, rows: np.ndarray | None, top_k: int, timings: dict[str, float]
     ) -> Attribution:
         everywhere = np.arange(len(self.index)) if rows is None else rows
-        total = float(scores.sum())
-        shares = scores / total if total > 0 else np.zeros_like(scores)
+        # Signed scores: a work that works against the query has no share in it.
+        positive = np.maximum(scores, 0.0)
+        total = float(positive.sum())
+        shares = positive / total if total > 0 else np.zeros_like(scores)
         order = _best(scores, everywhere, max(top_k, SUMMARISED))
         leading = tuple(
             RankedWork(
@@ -205,23 +318,27 @@ class Attributor:
         values = [codes.setdefault(name or None, len(codes)) for name in self.index.works.creators]
         return np.array(values, np.int64), list(codes)
 
-    def _extractor(self, probes: tuple[str, ...]) -> FeatureExtractor:
-        if probes not in self._extractors:
+    def _extractor(self, checkpoint: int, probes: tuple[str, ...]) -> FeatureExtractor:
+        if (checkpoint, probes) not in self._extractors:
             manifest = self.index.manifest
-            config = FeatureConfig(
-                dimension=manifest.config.dimension,
-                probes=probes,
-                timesteps=manifest.timesteps,
-                noise_draws=manifest.config.noise_draws,
-                seed=manifest.config.seed,
-                attributed=manifest.config.attributed,
+            config = FeatureConfig.of(manifest.config, probes, manifest.timesteps)
+            model = self._checkpoint(checkpoint)
+            self._extractors[checkpoint, probes] = FeatureExtractor(
+                model, config, batch_size=manifest.config.batch_size
             )
-            batch_size = manifest.config.batch_size
-            self._extractors[probes] = FeatureExtractor(self.model, config, batch_size=batch_size)
-        return self._extractors[probes]
+        return self._extractors[checkpoint, probes]
+
+    def _checkpoint(self, number: int) -> DiffusionModel:
+        """The model itself, or one of the further checkpoints; an extractor keeps it."""
+        if number == 0:
+            return self.model
+        source = self.index.checkpoint_source(number)
+        model = load_model(source, lora=self.index.lora_source, device=self.device)
+        self._check(model, self.index.manifest.checkpoints[number - 1], source)
+        return model
 
     def _scorer(self, kernel: KernelRecord) -> KernelScorer:
-        key = (kernel.probe, kernel.form)
+        key = (kernel.features, kernel.form)
         if key not in self._scorers:
             self._scorers[key] = KernelScorer(self.index, kernel, self.device)
         return self._scorers[key]
@@ -232,6 +349,7 @@ class Attributor:
         if method not in self.index.methods:
             raise SettingsError(
                 f"{self.index.id} wasn't built for {method!r}; it answers {', '.join(self.index.methods)}."
+                f" Build an index with --method {method} to ask for it."
             )
         return method
 
@@ -244,6 +362,11 @@ class Attributor:
         if len(np.unique(rows)) != len(rows):
             raise SettingsError("a candidate is given twice.")
         return rows
+
+
+def _part_of(progress: Progress, place: int, parts: int) -> Callable[[int, int], None]:
+    """Progress of one of several equal parts of the gradients."""
+    return lambda done, total: progress("gradients", place * total + done, parts * total)
 
 
 def _best(scores: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:

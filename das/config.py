@@ -5,24 +5,74 @@ It is stored in the index's manifest, compared when a build resumes, and read by
 
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from das.errors import SettingsError
 
-Method = Literal["das-block", "das"]
-KernelForm = Literal["block", "mean"]
+Method = Literal[
+    "das-block",
+    "das",
+    "trak",
+    "d-trak",
+    "journey-trak",
+    "relative-influence",
+    "renormalised-influence",
+    "tracincp",
+    "gas",
+    "gradient-dot",
+    "gradient-cosine",
+    "clip-dot",
+    "clip-cosine",
+    "pixel-dot",
+    "pixel-cosine",
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""Every estimator there is (METHOD sections 3 and 4); an index answers those it was built for."""
+
+SIMILARITIES = frozenset({"clip-dot", "clip-cosine", "pixel-dot", "pixel-cosine"})
+"""Methods that compare pictures and need no gradient."""
+
+OF_CHECKPOINTS = frozenset({"tracincp", "gas"})
+"""Methods that are a mean over checkpoints of the training."""
+
+KernelForm = Literal["block", "mean", "none"]
+"""How a kernel is summed (das.kernel); "none" is the identity: plain inner products."""
 
 PAPER_PROBE = "mean"
 """The paper's DAS scalarises the output to its mean (METHOD section 1: `v = 1/d`)."""
 
 
+class FeatureSet(NamedTuple):
+    """One feature for every work: which probe, whether each timestep's is normalised (Eq. 17), which checkpoint.
+
+    Checkpoint 0 is the model itself, c the c-th of the further ones that the index was built with.
+    """
+
+    probe: str
+    normalised: bool = True
+    checkpoint: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name in an index, such as `loss`, `loss.plain` or `loss.plain.checkpoint-1`."""
+        plain = "" if self.normalised else ".plain"
+        return f"{self.probe}{plain}" + (f".checkpoint-{self.checkpoint}" if self.checkpoint else "")
+
+    @classmethod
+    def parse(cls, name: str) -> "FeatureSet":
+        """The set of this name."""
+        name, _, checkpoint = name.partition(".checkpoint-")
+        probe, _, plain = name.partition(".")
+        return cls(probe, not plain, int(checkpoint or 0))
+
+
 class KernelChoice(NamedTuple):
-    """One kernel that an index holds: `method` reads it, over the features of `probe`, in this `form`."""
+    """One kernel that an index holds: `method` reads it, over the feature set of this name, in this `form`."""
 
     method: Method
-    probe: str
+    features: str
     form: KernelForm
 
 
@@ -65,6 +115,14 @@ class ClipSpec(BaseModel):
 DEFAULT_CLIP = ClipSpec(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"timesteps": 10, "dimension": 1024, "probes": ("loss", "random")},
+    # Three forward passes and 2 KB for a work; no worse than the paper's form with ten and 16 KB (docs/method.md).
+    "economical": {"timesteps": (0, 100, 200), "dimension": 512, "probes": ("loss", "random")},
+}
+"""Choices of a build that were measured together; those of "economical" are timesteps of a schedule of 1,000."""
+
+
 class BuildConfig(BaseModel):
     """What an index is built with. Two builds with equal configs, model and works give equal numbers."""
 
@@ -85,15 +143,32 @@ class BuildConfig(BaseModel):
     )
     noise_draws: int = Field(1, ge=1, description="Noises per timestep.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the noise, the sketch and the random probe.")
-    dimension: int = Field(4096, ge=1, description="k, the sketch dimension.")
+    dimension: int = Field(1024, ge=1, description="k, the sketch dimension.")
     methods: tuple[Method, ...] = Field(
         ("das-block",), min_length=1, description="Estimators that can be asked."
     )
     probes: tuple[str, ...] = Field(
-        ("loss",), min_length=1, description="Probes of das-block; their scores are added."
+        ("loss", "random"), min_length=1, description="Probes of das-block; their scores are added."
+    )
+    normalise: bool = Field(
+        True, description="Normalise each timestep's gradient in das and das-block (Eq. 17)."
+    )
+    prompt_dropout: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Part of the timesteps computed without prompts, as in training for classifier-free guidance.",
+    )
+    lora: str | None = Field(
+        None, description="A LoRA on the model: file, directory or hub id (load_lora_weights or peft)."
+    )
+    checkpoints: tuple[str, ...] = Field(
+        (), description="Earlier checkpoints of the model, for tracincp and gas; the model itself counts too."
     )
     damping: float | None = Field(
-        None, gt=0, description="λ in units of tr(K)/N; none: the rule in das.kernel."
+        None,
+        gt=0,
+        description="λ in units of tr(K)/N; none: for the effective dimension that das.kernel aims at.",
     )
     feature_dtype: Literal["float16", "float32"] = Field(
         "float16", description="How whitened features are stored."
@@ -128,6 +203,20 @@ class BuildConfig(BaseModel):
             raise ValueError(f"{value} names one twice")
         return value
 
+    @model_validator(mode="after")
+    def _checkpoints_are_read(self) -> Self:
+        if self.checkpoints and not OF_CHECKPOINTS & set(self.methods):
+            raise ValueError("checkpoints are read by the methods tracincp and gas only; ask for one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_computed(self) -> Self:
+        if not self.kernels:
+            raise ValueError(
+                f"{', '.join(self.methods)} alone need no attribution index; add a method that measures influence"
+            )
+        return self
+
     def resolve_timesteps(self, num_train_timesteps: int) -> tuple[int, ...]:
         """The timesteps themselves: evenly spaced from 0 (0, 100, …, 900 for 10 of 1000), or the list.
 
@@ -149,25 +238,42 @@ class BuildConfig(BaseModel):
         return chosen
 
     @property
-    def all_probes(self) -> tuple[str, ...]:
-        """Every probe whose features the index stores, das-block's first."""
-        return tuple(dict.fromkeys(choice.probe for choice in self.kernels))
+    def feature_sets(self) -> tuple[FeatureSet, ...]:
+        """Every feature set that the index stores, in the order the methods read them."""
+        return tuple(FeatureSet.parse(name) for name in dict.fromkeys(k.features for k in self.kernels))
+
+    def probes_of(self, checkpoint: int) -> tuple[str, ...]:
+        """The probes that are computed with a checkpoint."""
+        sets = [features for features in self.feature_sets if features.checkpoint == checkpoint]
+        return tuple(dict.fromkeys(features.probe for features in sets))
 
     @property
     def kernels(self) -> tuple[KernelChoice, ...]:
         """Every kernel the methods read, in the order of `methods`."""
-        found: list[KernelChoice] = []
-        for method in self.methods:
-            if method == "das-block":
-                found += [KernelChoice(method, probe, "block") for probe in self.probes]
-            else:
-                found.append(KernelChoice(method, PAPER_PROBE, "mean"))
-        return tuple(found)
+        return tuple(choice for method in self.methods for choice in self._kernels_of(method))
+
+    def _kernels_of(self, method: Method) -> list[KernelChoice]:
+        if method in SIMILARITIES:
+            return []
+        if method == "das-block":
+            sets = [FeatureSet(probe, self.normalise) for probe in self.probes]
+            return [KernelChoice(method, features.name, "block") for features in sets]
+        if method == "das":
+            return [KernelChoice(method, FeatureSet(PAPER_PROBE, self.normalise).name, "mean")]
+        if method == "d-trak":
+            return [KernelChoice(method, FeatureSet("square", False).name, "mean")]
+        if method in OF_CHECKPOINTS:
+            sets = [FeatureSet("loss", False, checkpoint) for checkpoint in range(len(self.checkpoints) + 1)]
+            return [KernelChoice(method, features.name, "none") for features in sets]
+        form: KernelForm = "none" if method in ("gradient-dot", "gradient-cosine") else "mean"
+        return [KernelChoice(method, FeatureSet("loss", False).name, form)]
 
     def compared(self) -> dict[str, Any]:
         """The options that must be equal for a build to resume, by name.
 
-        Left out are `batch_size`, which doesn't change the numbers, and where the model, the works and
-        CLIP lie: the builder compares what they hold instead.
+        Left out are `batch_size`, which doesn't change the numbers, and where the model with its LoRA and
+        checkpoints, the works and CLIP lie: the builder compares what they hold instead.
         """
-        return self.model_dump(mode="json", exclude={"batch_size", "model", "works", "clip"})
+        return self.model_dump(
+            mode="json", exclude={"batch_size", "model", "works", "clip", "lora", "checkpoints"}
+        )

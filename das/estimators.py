@@ -1,7 +1,9 @@
-"""Estimators: from inner products with the whitened features to one score per work.
+"""Estimators: from inner products with the works' features to one score per work (METHOD, sections 2 to 4).
 
-All take `products`: (B, N), `φᵀH⁻¹φ_i` of B queries with N works; and give scores (B, N), larger for more influence.
-Here `w_i` is how often the model was trained on work i.
+All take `products`: (B, N), `φᵀH⁻¹φ_i` of B queries with N works, or `φᵀφ_i` where a method has no kernel; and give
+scores (B, N), larger for more influence. Here `w_i` is how often the model was trained on work i: leaving it out
+takes all its repeats along, so a score that is linear in the work's feature grows `w_i`-fold, and one that
+normalises the feature doesn't.
 """
 
 import numpy as np
@@ -41,3 +43,49 @@ def residual_weights(residual_rms: np.ndarray, repeats: np.ndarray) -> np.ndarra
     a work as often as it was trained on, `repeats` (N,).
     """
     return (residual_rms / np.average(residual_rms, axis=0, weights=repeats)).mean(axis=1)
+
+
+def dot_scores(products: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+    """`w_i φᵀφ_i` (gradient, TracInCP), or `w_i φᵀH⁻¹φ_i` (TRAK, D-TRAK, Journey TRAK).
+
+    Args:
+        products: (B, N).
+        repeats: `w_i`, (N,).
+    """
+    return products * repeats
+
+
+def cosine_scores(products: np.ndarray, query_norms: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """`φᵀφ_i / (‖φ‖ ‖φ_i‖)`, of gradients (GAS), embeddings or pixels; 0 where one of them is zero.
+
+    Args:
+        products: (B, N).
+        query_norms: `‖φ‖`, (B,).
+        norms: `‖φ_i‖`, (N,).
+    """
+    return _over(products, query_norms[:, None] * norms)
+
+
+def relative_influence_scores(products: np.ndarray, solved_norms: np.ndarray) -> np.ndarray:
+    """Relative influence, `φᵀH⁻¹φ_i / ‖H⁻¹φ_i‖`: a work's effect on the query for its effect on everything.
+
+    Args:
+        products: (B, N).
+        solved_norms: `‖H⁻¹φ_i‖`, (N,).
+    """
+    return _over(products, solved_norms)
+
+
+def renormalised_influence_scores(products: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Renormalised influence, `φᵀH⁻¹φ_i / ‖φ_i‖`.
+
+    Args:
+        products: (B, N).
+        norms: `‖φ_i‖`, (N,).
+    """
+    return _over(products, norms)
+
+
+def _over(products: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    whole = np.broadcast_to(norms, products.shape)
+    return np.divide(products, whole, out=np.zeros_like(products), where=whole > 0)

@@ -16,10 +16,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from das.config import BuildConfig
 from das.errors import ModelError, SettingsError
 from das.layers import Rule, rule_for
 from das.models import Conditioning, DiffusionModel
-from das.prng import standard_normal
+from das.prng import random_words, standard_normal
 from das.probes import Point, probe
 from das.sketch import CountSketch
 
@@ -46,6 +47,8 @@ class FeatureConfig:
         noise_draws: noises for each t; a feature is the mean over them.
         seed: of the sketch, the noise and the random probe.
         attributed: see `attributed_parameters`.
+        prompt_dropout: part of the (timestep, draw) pairs that are computed without prompts, the same pairs for
+            every image: what training for classifier-free guidance does at random.
     """
 
     dimension: int
@@ -54,6 +57,20 @@ class FeatureConfig:
     noise_draws: int = 1
     seed: int = 0
     attributed: str = "auto"
+    prompt_dropout: float = 0.0
+
+    @classmethod
+    def of(cls, config: BuildConfig, probes: tuple[str, ...], timesteps: tuple[int, ...]) -> "FeatureConfig":
+        """The part of a build's choices that its features depend on."""
+        return cls(
+            dimension=config.dimension,
+            probes=probes,
+            timesteps=timesteps,
+            noise_draws=config.noise_draws,
+            seed=config.seed,
+            attributed=config.attributed,
+            prompt_dropout=config.prompt_dropout,
+        )
 
 
 @dataclass(frozen=True)
@@ -321,6 +338,9 @@ class FeatureExtractor:
                 for t in config.timesteps
             ]
         ).to(model.device, model.dtype)
+        self._dropped = torch.tensor(
+            [[self._drops_prompts(t, d) for d in range(config.noise_draws)] for t in config.timesteps]
+        ).to(model.device)
         self._gradients = PerExampleGradients(model.network, self.parameters)
         self._gradients.settle(self._trial)
 
@@ -328,6 +348,10 @@ class FeatureExtractor:
         return torch.from_numpy(
             standard_normal(self.config.seed, f"noise\n{t}\n{draw}", self.model.sample_shape)
         )
+
+    def _drops_prompts(self, t: int, draw: int) -> bool:
+        word = int(random_words(self.config.seed, f"prompt dropout\n{t}\n{draw}", 1)[0])
+        return word < self.config.prompt_dropout * 2**64
 
     def _trial(self) -> Tensor:
         """The outputs (2, C, h, w) for two different inputs, to check the hooks with."""
@@ -358,8 +382,8 @@ class FeatureExtractor:
         images, steps, draws = len(x0), len(self.config.timesteps), self.config.noise_draws
         pairs = images * steps * draws
         x0 = x0.to(self.model.device, self.model.dtype)
-        if conditioning is None:
-            conditioning = self.model.condition([None] * images)
+        unconditioned = self.model.condition([None] * images)
+        conditioning = unconditioned if conditioning is None else conditioning
         timesteps = torch.tensor(self.config.timesteps, device=self.model.device)
         sums = {name: x0.new_zeros(images * steps, self.config.dimension) for name in self.config.probes}
         rms = torch.zeros(images * steps, dtype=self.model.dtype, device=self.model.device)
@@ -367,7 +391,13 @@ class FeatureExtractor:
             index = torch.arange(start, min(start + self.batch_size, pairs), device=self.model.device)
             image, step, draw = index // (steps * draws), index // draws % steps, index % draws
             clean = x0[image] if x0.dim() == self.noise.dim() - 1 else x0[image, step]
-            given = {name: values[image] for name, values in conditioning.items()}
+            dropped = self._dropped[step, draw]
+            given = {
+                name: torch.where(
+                    dropped.view(-1, *[1] * (values.dim() - 1)), unconditioned[name][image], values[image]
+                )
+                for name, values in conditioning.items()
+            }
             sketches, residual = self._pass(clean, timesteps[step], self.noise[step, draw], given)
             row = index // draws
             for name, sketch in zip(self.config.probes, sketches, strict=True):

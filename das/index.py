@@ -2,15 +2,16 @@
 
     manifest.json         what it was made from, and the digest of every file (das.manifest)
     works.parquet         the works, row by row (das.works)
-    features/PROBE/*.npy  whitened features L⁻¹ f̄_i, a shard a file, memory-mapped
-    kernel.safetensors    per kernel its factor and leverage; residual weights; repeats
+    features/SET/*.npy    whitened features L⁻¹ f̄_i of a feature set, a shard a file, memory-mapped
+    kernel.safetensors    per kernel its factor and leverage; norms; residual weights; repeats
+    pictures.npy          x_0 (N, d) float16, only for the methods that compare pixels
     embeddings.npy        CLIP embeddings (N, e) float32; screening.faiss searches the same (das.screening)
     thumbnails/*.bin      thumbnails end to end, a shard a file; places.npy (N, 3): shard, offset, size
     card.md               the manifest in words; build-report.json: works left out and why
 
-The features of a probe are whitened by the factor L of its *block* kernel H = LLᵀ, so that the block form's
-`φᵀH⁻¹f̄_i` is `⟨L⁻¹φ, w_i⟩`. Any other kernel H' is answered from the same features by a linear map of the
-query, `φᵀH'⁻¹f̄_i = ⟨LᵀH'⁻¹φ, w_i⟩`: features are kept once per work and probe. Half precision needs no
+A feature set (das.config.FeatureSet) is whitened by the factor L of its *block* kernel H = LLᵀ, so that the block
+form's `φᵀH⁻¹f̄_i` is `⟨L⁻¹φ, w_i⟩`. Any other kernel H' is answered from the same features by a linear map of the
+query, `φᵀH'⁻¹f̄_i = ⟨LᵀH'⁻¹φ, w_i⟩`, plain inner products with H' = I: each set is kept once. Half precision needs no
 scaling: ‖w_i‖² = h_i ≤ 1, and rounding costs about 3e-4 of an element's size until elements fall under 6e-5,
 which takes millions of works.
 """
@@ -35,11 +36,13 @@ EMBEDDINGS_NAME = "embeddings.npy"
 CARD_NAME = "card.md"
 REPORT_NAME = "build-report.json"
 PLACES_NAME = "thumbnails/places.npy"
+PICTURES_NAME = "pictures.npy"
+EMBEDDING_NORMS = "embedding_norms"
 
 
-def feature_name(probe: str, shard: int) -> str:
-    """The file of one shard of a probe's features, relative to the index."""
-    return f"features/{probe}/shard-{shard:05d}.npy"
+def feature_name(features: str, shard: int) -> str:
+    """The file of one shard of a feature set, relative to the index."""
+    return f"features/{features}/shard-{shard:05d}.npy"
 
 
 def thumbnail_name(shard: int) -> str:
@@ -47,18 +50,28 @@ def thumbnail_name(shard: int) -> str:
     return f"thumbnails/shard-{shard:05d}.bin"
 
 
-def factor_key(probe: str, form: KernelForm) -> str:
+def factor_key(features: str, form: KernelForm) -> str:
     """Name in kernel.safetensors of L (k, k) float64, lower triangular, with LLᵀ = K + λI."""
-    return f"{probe}.{form}.factor"
+    return f"{features}.{form}.factor"
 
 
-def leverage_key(probe: str, form: KernelForm) -> str:
+def leverage_key(features: str, form: KernelForm) -> str:
     """Name in kernel.safetensors of h (N,) float64, `f̄_iᵀH⁻¹f̄_i` of one copy of each work."""
-    return f"{probe}.{form}.leverage"
+    return f"{features}.{form}.leverage"
+
+
+def norm_key(features: str) -> str:
+    """Name in kernel.safetensors of `‖f̄_i‖` (N,) float64."""
+    return f"{features}.norm"
+
+
+def solved_norm_key(features: str, form: KernelForm) -> str:
+    """Name in kernel.safetensors of `‖H⁻¹f̄_i‖` (N,) float64."""
+    return f"{features}.{form}.solved_norm"
 
 
 class Features:
-    """Whitened features of one probe, (N, k), memory-mapped shard by shard."""
+    """Whitened features of one set, (N, k), memory-mapped shard by shard."""
 
     def __init__(self, shards: list[np.ndarray]) -> None:
         self._shards = shards
@@ -194,30 +207,38 @@ class AttributionIndex:
         """The estimators that can be asked; the first is the default."""
         return self.manifest.config.methods
 
-    def features(self, probe: str) -> Features:
-        """The whitened features of `probe`, (N, k), memory-mapped; `np.asarray` makes one array of them."""
-        return self._features[probe]
+    def features(self, name: str) -> Features:
+        """The whitened features of a set, (N, k), memory-mapped; `np.asarray` makes one array of them."""
+        return self._features[name]
 
     @cached_property
     def _features(self) -> dict[str, Features]:
         record = self.manifest.features
         return {
-            probe: Features(
+            name: Features(
                 [
-                    _open_array(self.path / feature_name(probe, shard))
+                    _open_array(self.path / feature_name(name, shard))
                     for shard in range(len(record.shard_rows))
                 ]
             )
-            for probe in record.probes
+            for name in record.sets
         }
 
-    def factor(self, probe: str, form: KernelForm) -> np.ndarray:
+    def factor(self, features: str, form: KernelForm) -> np.ndarray:
         """L (k, k) float64, lower triangular, of one of the index's kernels; read anew at each call."""
-        return self._tensor(factor_key(probe, form))
+        return self._tensor(factor_key(features, form))
 
-    def leverage(self, probe: str, form: KernelForm) -> np.ndarray:
+    def leverage(self, features: str, form: KernelForm) -> np.ndarray:
         """h (N,) float64: `f̄_iᵀH⁻¹f̄_i` of one copy of each work."""
-        return self._tensor(leverage_key(probe, form))
+        return self._tensor(leverage_key(features, form))
+
+    def norms(self, features: str) -> np.ndarray:
+        """`‖f̄_i‖`, (N,) float64."""
+        return self._tensor(norm_key(features))
+
+    def solved_norms(self, features: str, form: KernelForm) -> np.ndarray:
+        """`‖H⁻¹f̄_i‖`, (N,) float64."""
+        return self._tensor(solved_norm_key(features, form))
 
     @cached_property
     def residual_weights(self) -> np.ndarray:
@@ -233,6 +254,20 @@ class AttributionIndex:
     def embeddings(self) -> np.ndarray:
         """CLIP embeddings (N, e) float32 of unit norm, memory-mapped."""
         return _open_array(self.path / EMBEDDINGS_NAME)
+
+    @cached_property
+    def embedding_norms(self) -> np.ndarray:
+        """The embeddings' norms before they were normalised, (N,) float64."""
+        return self._tensor(EMBEDDING_NORMS)
+
+    @cached_property
+    def pictures(self) -> np.ndarray:
+        """`x_0` of every work in the model's own space, (N, d) float16, memory-mapped.
+
+        Raises:
+            IndexFormatError: the index was built for no method that compares pixels.
+        """
+        return _open_array(self.path / PICTURES_NAME)
 
     def thumbnail(self, row: int) -> bytes:
         """The thumbnail of a work, an encoded picture of at most 256 pixels a side."""
@@ -256,6 +291,16 @@ class AttributionIndex:
     def model_source(self) -> str:
         """Where the model is: the place it was built from or, if that is gone, beside the index."""
         record = self.manifest.model
+        return _present(self.path, record.source, record.relative)
+
+    @property
+    def lora_source(self) -> str | None:
+        """Where the model's LoRA is, or its hub id; None where there is none."""
+        return self.manifest.model.lora
+
+    def checkpoint_source(self, number: int) -> str:
+        """Where the further checkpoint `number`, from 1, is; looked for like the model."""
+        record = self.manifest.checkpoints[number - 1]
         return _present(self.path, record.source, record.relative)
 
     @property
@@ -291,17 +336,25 @@ class AttributionIndex:
                 f"{self.path}: the manifest counts {count} works, works.parquet {len(self.works)}"
                 f" and the feature shards {sum(record.shard_rows)}."
             )
-        for probe in record.probes:
-            for (_, shard), rows in zip(self.features(probe).shards(), record.shard_rows, strict=True):
-                _expect(self.path, f"features of {probe}", shard, (rows, record.dimension), record.dtype)
+        for name in record.sets:
+            for (_, shard), rows in zip(self.features(name).shards(), record.shard_rows, strict=True):
+                _expect(self.path, f"features {name}", shard, (rows, record.dimension), record.dtype)
+        if any(method.startswith("pixel-") for method in self.methods):
+            size = int(np.prod(manifest.model.sample_shape))
+            _expect(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
         _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, manifest.screening.dimension), "float32")
         _expect(self.path, PLACES_NAME, self._places, (count, 3), "int64")
-        expected = {"residual_weights": ("F64", [count]), "repeats": ("I64", [count])}
-        for probe in record.probes:
-            expected[factor_key(probe, "block")] = ("F64", [record.dimension] * 2)
+        each = ("F64", [count])
+        expected = {"residual_weights": each, "repeats": ("I64", [count]), EMBEDDING_NORMS: each}
+        for name in record.sets:
+            expected[factor_key(name, "block")] = ("F64", [record.dimension] * 2)
+            expected[norm_key(name)] = each
         for kernel in manifest.kernels:
-            expected[factor_key(kernel.probe, kernel.form)] = ("F64", [record.dimension] * 2)
-            expected[leverage_key(kernel.probe, kernel.form)] = ("F64", [count])
+            if kernel.form != "none":
+                expected[factor_key(kernel.features, kernel.form)] = ("F64", [record.dimension] * 2)
+                expected[leverage_key(kernel.features, kernel.form)] = each
+            if kernel.method == "relative-influence":
+                expected[solved_norm_key(kernel.features, kernel.form)] = each
         path = self.path / KERNEL_NAME
         try:
             with safe_open(path, framework="numpy") as tensors:

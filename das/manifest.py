@@ -16,7 +16,7 @@ from das.config import BuildConfig, KernelForm, Method
 from das.errors import IndexFormatError
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ID_DIGITS = 6
 _HASH_CHUNK = 1 << 20
 
@@ -43,6 +43,10 @@ class ModelRecord(_Part):
     num_train_timesteps: int
     attributed_parameters: int
     """p, how many numbers are attributed."""
+    conditional: bool = False
+    """Whether prompts reach the network."""
+    lora: str | None = None
+    """Where its LoRA lay, or the LoRA's hub id; `digest` includes it."""
 
 
 class WorksRecord(_Part):
@@ -60,29 +64,34 @@ class WorksRecord(_Part):
 
 
 class KernelRecord(_Part):
-    """One kernel: which method reads it over which probe's features, and its damping."""
+    """What a method reads: features, the form of kernel between them, and its damping.
+
+    Plain inner products have the form "none" and no numbers.
+    """
 
     method: Method
-    probe: str
+    features: str
+    """Name of a feature set, see das.config.FeatureSet."""
     form: KernelForm
-    damping: float
+    damping: float | None = None
     """λ itself."""
-    relative_damping: float
+    relative_damping: float | None = None
     """λ in units of tr(K)/N."""
-    trace: float
-    effective_dimension: float
+    trace: float | None = None
+    effective_dimension: float | None = None
     """d_λ = tr K(K+λI)⁻¹."""
-    mean_square: float
+    mean_square: float | None = None
     """Mean of `(f̄_jᵀH⁻¹f̄_i)²` over all pairs of works: what squared scores of this kernel are measured in
     where several probes' scores are added."""
 
 
 class FeaturesRecord(_Part):
-    """Whitened features: one file per probe and shard."""
+    """Whitened features: one file per feature set and shard."""
 
     dtype: Literal["float16", "float32"]
     dimension: int
-    probes: tuple[str, ...]
+    sets: tuple[str, ...]
+    """Names, see das.config.FeatureSet."""
     shard_rows: tuple[int, ...]
     """Works in each shard, in order."""
 
@@ -133,6 +142,8 @@ class Manifest(_Part):
     config: BuildConfig
     timesteps: tuple[int, ...]
     model: ModelRecord
+    checkpoints: tuple[ModelRecord, ...] = ()
+    """Earlier checkpoints, for the methods that are a mean over them."""
     works: WorksRecord
     kernels: tuple[KernelRecord, ...]
     features: FeaturesRecord
@@ -154,7 +165,7 @@ class Manifest(_Part):
 
 def content_digest(
     config: BuildConfig,
-    model_digest: str,
+    model_digests: list[str],
     works_digest: str,
     clip_digest: str,
     kernels: tuple[KernelRecord, ...],
@@ -164,7 +175,7 @@ def content_digest(
     body = {
         "schema_version": SCHEMA_VERSION,
         "config": config.compared(),
-        "model": model_digest,
+        "models": model_digests,
         "works": works_digest,
         "clip": clip_digest,
         "kernels": [kernel.model_dump(mode="json") for kernel in kernels],

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from das.config import KernelForm
 from das.index import AttributionIndex, Features
 from das.manifest import KernelRecord
 
@@ -20,18 +21,18 @@ _GPU_PART = 0.5
 class KernelScorer:
     """`φᵀH⁻¹f̄_i` for one kernel H of an index, from the features whitened by the block kernel's factor L.
 
-    For the block kernel itself that is `⟨L⁻¹φ, w_i⟩`; for another kernel H' it is `⟨LᵀH'⁻¹φ, w_i⟩`.
+    For the block kernel itself that is `⟨L⁻¹φ, w_i⟩`; for another kernel H' it is `⟨LᵀH'⁻¹φ, w_i⟩`, and for plain
+    inner products `⟨Lᵀφ, w_i⟩`.
     """
 
     def __init__(self, index: AttributionIndex, kernel: KernelRecord, device: str = "cpu") -> None:
         self._device = device
         # Factors are float64; they stay on the CPU unless the device is a GPU that computes in it.
         self._algebra = device if device.startswith("cuda") else "cpu"
-        self._whitening = self._factor(index, kernel.probe, "block")
-        self._other = None if kernel.form == "block" else self._factor(index, kernel.probe, kernel.form)
-        self.leverage = index.leverage(kernel.probe, kernel.form)
-        """h (N,) float64, of one copy of each work."""
-        self._features = index.features(kernel.probe)
+        self._form = kernel.form
+        self._whitening = self._factor(index, kernel.features, "block")
+        self._other = self._factor(index, kernel.features, "mean") if kernel.form == "mean" else None
+        self._features = index.features(kernel.features)
         self._resident = self._load(self._features)
         self._shards = [] if self._resident is not None else _mapped_tensors(self._features)
 
@@ -53,7 +54,9 @@ class KernelScorer:
     def _mapped(self, averages: Tensor) -> Tensor:
         """The queries in the stored features' space, (B, k) float32 on the device."""
         columns = averages.to(self._algebra, torch.float64).T
-        if self._other is None:
+        if self._form == "none":
+            mapped = self._whitening.T @ columns
+        elif self._other is None:
             mapped = torch.linalg.solve_triangular(self._whitening, columns, upper=False)
         else:
             mapped = self._whitening.T @ torch.cholesky_solve(columns, self._other)
@@ -96,8 +99,8 @@ class KernelScorer:
                 return torch.cat(pieces)
         return None
 
-    def _factor(self, index: AttributionIndex, probe: str, form: str) -> Tensor:
-        return torch.from_numpy(index.factor(probe, "block" if form == "block" else "mean")).to(self._algebra)
+    def _factor(self, index: AttributionIndex, features: str, form: KernelForm) -> Tensor:
+        return torch.from_numpy(index.factor(features, form)).to(self._algebra)
 
 
 def _mapped_tensors(features: Features) -> list[tuple[int, Tensor]]:

@@ -87,14 +87,19 @@ class Embedder:
 
     def embed(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """Embed pictures, each (H, W, 3) uint8 sRGB; returns (B, e) float32 with rows of unit norm."""
+        return self.embed_with_norms(pixels)[0]
+
+    def embed_with_norms(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """As `embed`, and the embeddings' norms before they were normalised, (B,) float32."""
         import torch
         from PIL import Image
 
         batch = torch.stack([self._preprocess(Image.fromarray(picture)) for picture in pixels])
         with torch.inference_mode():
             vectors = self._encode(batch.to(self._device)).float()
+            norms = torch.linalg.vector_norm(vectors, dim=-1)
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        return vectors.cpu().numpy()
+        return vectors.cpu().numpy(), norms.cpu().numpy()
 
 
 class Screen:

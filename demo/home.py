@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from das.config import BuildConfig, ClipSpec
+from das.config import PRESETS, BuildConfig, ClipSpec
 from index_build.progress import Reporter
 from jobs.settings import MANIFEST, Settings
 
@@ -17,12 +17,10 @@ PIPELINE = ASSETS / "pipeline"
 CLIP = ASSETS / "clip"
 SAMPLES = ASSETS / "samples"
 
-# Six works in a pass; larger passes spread the fixed costs of many small layers.
+# Twenty works in a pass; larger passes spread the fixed costs of many small layers.
 BATCH_PAIRS = 60
 
 INDEX_NAME = "photographs"
-TIMESTEPS = 10
-DIMENSION = 2048
 # The modules whose text decides what the works are.
 WORKS_SOURCES = ("photographs.py", "crops.py")
 
@@ -47,8 +45,7 @@ def build_config(works: Path) -> BuildConfig:
             "name": INDEX_NAME,
             "model": str(PIPELINE),
             "works": works,
-            "timesteps": TIMESTEPS,
-            "dimension": DIMENSION,
+            **PRESETS["economical"],
             "batch_size": BATCH_PAIRS,
             "clip": ClipSpec(directory=CLIP),
         }

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import psutil
 
 from das.config import BuildConfig
-from das.errors import BuildError
+from das.errors import BuildError, ModelError
 from das.index import CARD_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
 from das.manifest import (
     MANIFEST_NAME,
@@ -37,9 +37,9 @@ from index_build.inputs import (
     WorksOnDisk,
     clip_fingerprint,
     differences,
-    fingerprint,
     identity,
     manifest_identity,
+    model_fingerprint,
     read_digested_works,
 )
 from index_build.progress import QuietReporter, Reporter
@@ -118,11 +118,12 @@ class _Build:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
         manifest = read_manifest(place)
         model, clip = manifest.model, manifest.screening
-        same_model = model.fingerprint == fingerprint(self.config.model)
+        same_model = model.fingerprint == model_fingerprint(self.config.model, self.config.lora)
         same_clip = clip.fingerprint == clip_fingerprint(self.config.clip)
         ours = identity(
             self.config,
-            model.digest if same_model else self._load_model().identity["digest"],
+            model.digest if same_model else self._load_model(self.config.model).identity["digest"],
+            [self._load_model(checkpoint).identity["digest"] for checkpoint in self.config.checkpoints],
             self.works.digest,
             clip.digest if same_clip else self._load_embedder().digest,
         )
@@ -148,31 +149,32 @@ class _Build:
 
         config = self.config
         began = time.monotonic()
-        model = self._load_model()
+        model = self._load_model(config.model)
+        checkpoints = [self._load_checkpoint(checkpoint, model) for checkpoint in config.checkpoints]
         timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
         check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
-        features = FeatureConfig(
-            dimension=config.dimension,
-            probes=config.all_probes,
-            timesteps=timesteps,
-            noise_draws=config.noise_draws,
-            seed=config.seed,
-            attributed=config.attributed,
-        )
-        extractor = FeatureExtractor(model, features, batch_size=config.batch_size)
-        ours = identity(config, model.identity["digest"], self.works.digest, embedder.digest)
+        extractors = [
+            FeatureExtractor(
+                one,
+                FeatureConfig.of(config, config.probes_of(number), timesteps),
+                batch_size=config.batch_size,
+            )
+            for number, one in enumerate([model, *checkpoints])
+        ]
+        digests = [checkpoint.identity["digest"] for checkpoint in checkpoints]
+        ours = identity(config, model.identity["digest"], digests, self.works.digest, embedder.digest)
         workspace = Workspace.open(self.out, ours)
         self.seconds["loading"] = time.monotonic() - began
 
         began = time.monotonic()
-        gatherer = Gatherer(config, self.works, extractor, embedder)
+        gatherer = Gatherer(config, self.works, extractors, embedder)
         done = min(workspace.shards_done * config.shard_size, len(self.works))
         if done:
             self.reporter.say(
                 f"going on with an interrupted build: {done:,} of {len(self.works):,} works are done"
             )
-        expected = estimate(config, self.works, len(self.works) - done, extractor, embedder)
+        expected = estimate(config, self.works, len(self.works) - done, extractors, embedder)
         self.reporter.say(f"{len(self.works):,} works: {expected.describe()}")
         if expected.memory_bytes > (available := psutil.virtual_memory().available):
             self.reporter.warn(
@@ -190,26 +192,39 @@ class _Build:
         self.seconds["finishing"] = time.monotonic() - began
         for kernel in finished.kernels:
             # Not for the block kernel, whose ranking was best with the sketch nearly full (docs/method.md).
-            if kernel.form == "mean" and kernel.effective_dimension > config.dimension / 4:
+            if kernel.form == "mean" and (kernel.effective_dimension or 0) > config.dimension / 4:
                 self.reporter.warn(
-                    f"the sketch is small for the {kernel.form} kernel of {kernel.probe}: its effective dimension is"
-                    f" {kernel.effective_dimension:,.0f} of {config.dimension:,}. Above a quarter, scores lose"
-                    " precision; raise --dimension or --damping."
+                    f"the sketch is small for the {kernel.form} kernel of {kernel.features}: its effective"
+                    f" dimension is {kernel.effective_dimension:,.0f} of {config.dimension:,}. Above a quarter,"
+                    " scores lose precision; raise --dimension or --damping."
                 )
 
         report = self._report(finished.refused)
         durable.put_bytes(workspace.path / REPORT_NAME, canonical_json(report))
-        manifest = self._manifest(workspace, model, extractor, embedder, timesteps, finished)
+        manifest = self._manifest(workspace, extractors, embedder, timesteps, finished)
         durable.sync_tree(workspace.path)
         durable.write_bytes(workspace.path / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
         self._tell(report)
         return BuildResult(self.out, manifest.id, "built", manifest.works.count, report)
 
-    def _load_model(self) -> Any:
+    def _load_model(self, source: str) -> Any:
         from das.models import load_model
 
-        return load_model(self.config.model, device=self.device)
+        return load_model(source, lora=self.config.lora, device=self.device)
+
+    def _load_checkpoint(self, source: str, model: Any) -> Any:
+        """A further checkpoint, which must have the shapes of the model's own parameters."""
+        checkpoint = self._load_model(source)
+        ours, theirs = (
+            {name: parameter.shape for name, parameter in one.network.named_parameters()}
+            for one in (model, checkpoint)
+        )
+        if ours != theirs:
+            raise ModelError(
+                f"{source} isn't a checkpoint of {self.config.model}: their networks have different parameters."
+            )
+        return checkpoint
 
     def _load_embedder(self) -> Any:
         from das.screening import Embedder
@@ -219,24 +234,16 @@ class _Build:
     def _manifest(
         self,
         workspace: Workspace,
-        model: Any,
-        extractor: Any,
+        extractors: list[Any],
         embedder: Any,
         timesteps: tuple[int, ...],
         finished: Any,
     ) -> Manifest:
         config = self.config
-        local = Path(config.model).is_dir()
         clip = config.clip.directory
-        model_record = ModelRecord(
-            source=str(Path(config.model).resolve()) if local else config.model,
-            relative=_relative(Path(config.model), self.out) if local else None,
-            digest=model.identity["digest"],
-            fingerprint=fingerprint(config.model),
-            identity=model.identity,
-            sample_shape=model.sample_shape,
-            num_train_timesteps=model.schedule.num_train_timesteps,
-            attributed_parameters=sum(parameter.numel() for parameter in extractor.parameters.values()),
+        model_record, *checkpoint_records = (
+            self._model_record(source, extractor)
+            for source, extractor in zip([config.model, *config.checkpoints], extractors, strict=True)
         )
         works_record = WorksRecord(
             source=str(config.works.resolve()),
@@ -248,7 +255,7 @@ class _Build:
         features = FeaturesRecord(
             dtype=config.feature_dtype,
             dimension=config.dimension,
-            probes=config.all_probes,
+            sets=tuple(features.name for features in config.feature_sets),
             shard_rows=finished.shard_rows,
         )
         screening = ScreeningRecord(
@@ -291,17 +298,39 @@ class _Build:
         return Manifest(
             name=config.name,
             content_digest=content_digest(
-                config, model_record.digest, works_record.digest, screening.digest, finished.kernels, files
+                config,
+                [record.digest for record in (model_record, *checkpoint_records)],
+                works_record.digest,
+                screening.digest,
+                finished.kernels,
+                files,
             ),
             config=config,
             timesteps=timesteps,
             model=model_record,
+            checkpoints=tuple(checkpoint_records),
             works=works_record,
             kernels=finished.kernels,
             features=features,
             screening=screening,
             build=build_record,
             files=files,
+        )
+
+    def _model_record(self, source: str, extractor: Any) -> ModelRecord:
+        local, lora = Path(source).is_dir(), self.config.lora
+        model = extractor.model
+        return ModelRecord(
+            source=str(Path(source).resolve()) if local else source,
+            relative=_relative(Path(source), self.out) if local else None,
+            digest=model.identity["digest"],
+            fingerprint=model_fingerprint(source, lora),
+            identity=model.identity,
+            sample_shape=model.sample_shape,
+            num_train_timesteps=model.schedule.num_train_timesteps,
+            attributed_parameters=sum(parameter.numel() for parameter in extractor.parameters.values()),
+            conditional=model.conditional,
+            lora=str(Path(lora).resolve()) if lora and Path(lora).exists() else lora,
         )
 
     def _report(self, refused: list[dict[str, Any]]) -> dict[str, Any]:

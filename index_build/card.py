@@ -38,17 +38,17 @@ def write_card(
         f"- **Attributed parameters**: {model.attributed_parameters:,}"
         + ("" if attributed in ("all", "auto") else f", those whose name matches `{attributed}`"),
         f"- **Timesteps**: {', '.join(map(str, timesteps))}",
-        f"- **Features**: {', '.join(features.probes)}; {features.dimension:,} dimensions, {features.dtype}",
+        f"- **Features**: {', '.join(features.sets)}; {features.dimension:,} dimensions, {features.dtype}",
         f"- **Screening**: {_clip_name(screening)}, {screening.dimension} dimensions, exhaustive search",
         f"- **Built**: {build.created_at} on {build.device}",
         "",
         "## Kernels",
         "",
-        "| method | probe | form | λ / (tr K / N) | effective dimension |",
+        "| method | features | form | λ / (tr K / N) | effective dimension |",
         "|---|---|---|---|---|",
         *(
-            f"| {kernel.method} | {kernel.probe} | {kernel.form} | {kernel.relative_damping:.3g} "
-            f"| {kernel.effective_dimension:,.1f} of {features.dimension:,} |"
+            f"| {kernel.method} | {kernel.features} | {kernel.form} | {_number(kernel.relative_damping, '.3g')} "
+            f"| {_number(kernel.effective_dimension, ',.1f')} of {features.dimension:,} |"
             for kernel in kernels
         ),
         "",
@@ -76,6 +76,10 @@ def _counted(values: list[str | None], what: str) -> list[str]:
         rest = sum(count for _, count in counts[_SHOWN_CREATORS:])
         lines.append(f"- {len(counts) - _SHOWN_CREATORS:,} others: {rest:,}")
     return lines
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _repeated(record: WorksRecord) -> bool:

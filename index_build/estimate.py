@@ -3,11 +3,13 @@
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+from torch import Tensor
 
 from das.config import BuildConfig
 from das.errors import BuildError
@@ -47,7 +49,7 @@ class Estimate:
 def disk_needed(config: BuildConfig, works: int, timesteps: int, embedding: int) -> int:
     """Bytes on disk at the peak of a build: the products of the first pass beside the finished index."""
     stored = 2 if config.feature_dtype == "float16" else 4
-    per_work = config.dimension * len(config.all_probes) * (4 + stored) + timesteps * 4
+    per_work = config.dimension * len(config.feature_sets) * (4 + stored) + timesteps * 4
     per_work += 2 * (embedding * 4 + _THUMBNAIL_BYTES) + embedding * 4
     # The checkpoint and the one that replaces it, and the factors.
     kernels = 3 * len(kernel_forms(config)) * config.dimension**2 * 8
@@ -76,25 +78,37 @@ def memory_needed(config: BuildConfig, images: int, timesteps: int) -> int:
     kernels = square * (
         len(kernel_forms(config)) + 3
     )  # the sums; a factor, its inverse and a copy in between
-    shard = config.shard_size * config.dimension * (4 * len(config.all_probes) + 16)
-    batch = 3 * images * timesteps * config.dimension * 4 * len(config.all_probes)
+    shard = config.shard_size * config.dimension * (4 * len(config.feature_sets) + 16)
+    batch = 3 * images * timesteps * config.dimension * 4 * len(config.feature_sets)
     return psutil.Process().memory_info().rss + kernels + shard + batch
 
 
 def estimate(
-    config: BuildConfig, works: WorksOnDisk, left: int, extractor: FeatureExtractor, embedder: Embedder
+    config: BuildConfig,
+    works: WorksOnDisk,
+    left: int,
+    extractors: Sequence[FeatureExtractor],
+    embedder: Embedder,
 ) -> Estimate:
     """Time a few works and size the rest; `left` is how many works are still to do."""
-    steps = len(extractor.config.timesteps)
-    images = images_at_once(config, extractor)
+    steps = len(extractors[0].config.timesteps)
+    images = images_at_once(config, extractors[0])
     return Estimate(
-        seconds=left * _seconds_per_work(works, extractor, embedder) if left else 0.0,
+        seconds=left * _seconds_per_work(works, extractors, embedder) if left else 0.0,
         disk_bytes=disk_needed(config, len(works), steps, embedder.dimension),
         memory_bytes=memory_needed(config, images, steps),
     )
 
 
-def _seconds_per_work(works: WorksOnDisk, extractor: FeatureExtractor, embedder: Embedder) -> float:
+def _compute(extractors: Sequence[FeatureExtractor], x0: Tensor) -> None:
+    """Compute features and wait for them; a GPU works on while Python goes ahead."""
+    for extractor in extractors:
+        extractor.features(x0).residual_rms.cpu()
+
+
+def _seconds_per_work(
+    works: WorksOnDisk, extractors: Sequence[FeatureExtractor], embedder: Embedder
+) -> float:
     """Time of one work, from up to eight; the first call of all isn't counted, because it allocates."""
     reader = PictureReader(works)
     try:
@@ -102,11 +116,11 @@ def _seconds_per_work(works: WorksOnDisk, extractor: FeatureExtractor, embedder:
         batch = next(reader.batches(range(count), count))[0]
         if not batch:
             return 0.0
-        model = extractor.model
-        extractor.features(model.encode([batch[0].pixels]))
+        model = extractors[0].model
+        _compute(extractors, model.encode([batch[0].pixels]))
         began = time.perf_counter()
         pixels = [picture.pixels for picture in next(reader.batches(range(count), count))[0]]
-        extractor.features(model.encode(pixels)).residual_rms.cpu()
+        _compute(extractors, model.encode(pixels))
         embedder.embed(pixels)
         return (time.perf_counter() - began) / len(pixels)
     finally:

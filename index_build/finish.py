@@ -14,20 +14,24 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from das.config import BuildConfig, KernelForm
+from das.config import BuildConfig, FeatureSet
 from das.errors import BuildError
 from das.estimators import residual_weights
 from das.index import (
+    EMBEDDING_NORMS,
     EMBEDDINGS_NAME,
     KERNEL_NAME,
+    PICTURES_NAME,
     PLACES_NAME,
     WORKS_NAME,
     factor_key,
     feature_name,
     leverage_key,
+    norm_key,
+    solved_norm_key,
     thumbnail_name,
 )
-from das.kernel import Kernel, damped_kernel
+from das.kernel import Kernel, SummedForm, damped_kernel, effective_dimension_target
 from das.manifest import KernelRecord
 from das.screening import INDEX_NAME, write_screen
 from das.works import COLUMNS, assign_ids
@@ -57,18 +61,28 @@ class Finished:
     screening_kind: str = ""
 
 
+_Key = tuple[FeatureSet, SummedForm]
+
+
 @dataclass
 class _Whitening:
     """One kernel at work: its factor, and what is summed up while the features go by."""
 
     kernel: Kernel
     trace: float
+    solves: bool = False
+    """Whether a method asks for `‖H⁻¹f̄_i‖`."""
     leverage: list[np.ndarray] = field(default_factory=list)
+    norms: list[np.ndarray] = field(default_factory=list)
+    solved_norms: list[np.ndarray] = field(default_factory=list)
     gram: Tensor | None = None
 
     def whiten(self, averages: Tensor) -> Tensor:
-        """`L⁻¹ f̄` (n, k) float64; its leverages and its part of the Gram matrix are kept."""
+        """`L⁻¹ f̄` (n, k) float64; its leverages, norms and part of the Gram matrix are kept."""
         whitened = self.kernel.whiten(averages)
+        self.norms.append(averages.double().norm(dim=1).numpy())
+        if self.solves:
+            self.solved_norms.append(self.kernel.solve(averages).norm(dim=1).numpy())
         self.leverage.append(whitened.square().sum(1).cpu().numpy())
         gram = whitened.T @ whitened
         self.gram = gram if self.gram is None else self.gram + gram
@@ -104,11 +118,16 @@ def finish(
 
     _write_works(workspace.path, works, rows)
     with reporter.stage("factorising", len(kernel_forms(config))) as stage:
-        whitenings: dict[tuple[str, KernelForm], _Whitening] = {}
-        for probe, form in kernel_forms(config):
-            matrix = torch.from_numpy(sum_of(sums, probe, form))
-            kernel = damped_kernel(matrix, float(repeats.sum()), config.damping)
-            whitenings[probe, form] = _Whitening(kernel, float(matrix.trace()))
+        whitenings: dict[_Key, _Whitening] = {}
+        solved = {k.features for k in config.kernels if k.method == "relative-influence"}
+        for features, form in kernel_forms(config):
+            matrix = torch.from_numpy(sum_of(sums, features, form))
+            target = effective_dimension_target(
+                form, len(rows), shards[0].residual_rms.shape[1], config.dimension
+            )
+            kernel = damped_kernel(matrix, float(repeats.sum()), damping=config.damping, target=target)
+            solves = form == "mean" and features.name in solved
+            whitenings[features, form] = _Whitening(kernel, float(matrix.trace()), solves)
             stage.advance()
     with reporter.stage("whitening", len(rows)) as stage:
         for number, shard in enumerate(shards):
@@ -116,6 +135,8 @@ def finish(
             durable.put_bytes(workspace.path / thumbnail_name(number), shard.thumbnails)
             stage.advance(len(shard))
     durable.put_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
+    if any(method.startswith("pixel-") for method in config.methods):
+        durable.put_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
     _write_kernels(workspace.path, config, whitenings, shards, repeats)
     with reporter.stage("screening index", 1) as stage:
         durable.put(workspace.path / EMBEDDINGS_NAME, lambda path: _write_embeddings(path, shards))
@@ -141,14 +162,14 @@ def _write_features(
     directory: Path,
     number: int,
     shard: StoredShard,
-    whitenings: dict[tuple[str, KernelForm], _Whitening],
+    whitenings: dict[_Key, _Whitening],
     config: BuildConfig,
 ) -> None:
-    for (probe, form), whitening in whitenings.items():
-        whitened = whitening.whiten(torch.from_numpy(shard.averages(probe)))
+    for (features, form), whitening in whitenings.items():
+        whitened = whitening.whiten(torch.from_numpy(shard.averages(features.name)))
         if form == "block":
             stored = whitened.cpu().numpy().astype(config.feature_dtype)
-            durable.put_array(directory / feature_name(probe, number), stored)
+            durable.put_array(directory / feature_name(features.name, number), stored)
 
 
 def _write_embeddings(path: Path, shards: list[StoredShard]) -> None:
@@ -174,31 +195,42 @@ def _thumbnail_places(shards: list[StoredShard]) -> np.ndarray:
 def _write_kernels(
     directory: Path,
     config: BuildConfig,
-    whitenings: dict[tuple[str, KernelForm], _Whitening],
+    whitenings: dict[_Key, _Whitening],
     shards: list[StoredShard],
     repeats: np.ndarray,
 ) -> None:
     rms = np.concatenate([shard.residual_rms for shard in shards]).astype(np.float64)
-    tensors = {"repeats": repeats.astype(np.int64), "residual_weights": residual_weights(rms, repeats)}
-    for (probe, form), whitening in whitenings.items():
-        tensors[factor_key(probe, form)] = whitening.kernel.factor.cpu().contiguous().numpy()
-        tensors[leverage_key(probe, form)] = np.concatenate(whitening.leverage)
+    norms = np.concatenate([shard.embedding_norms for shard in shards]).astype(np.float64)
+    tensors = {
+        "repeats": repeats.astype(np.int64),
+        "residual_weights": residual_weights(rms, repeats),
+        EMBEDDING_NORMS: norms,
+    }
+    for (features, form), whitening in whitenings.items():
+        tensors[factor_key(features.name, form)] = whitening.kernel.factor.cpu().contiguous().numpy()
+        tensors[leverage_key(features.name, form)] = np.concatenate(whitening.leverage)
+        tensors[norm_key(features.name)] = np.concatenate(whitening.norms)
+        if whitening.solves:
+            tensors[solved_norm_key(features.name, form)] = np.concatenate(whitening.solved_norms)
     durable.put_tensors(directory / KERNEL_NAME, tensors)
 
 
 def _records(
     config: BuildConfig,
-    whitenings: dict[tuple[str, KernelForm], _Whitening],
+    whitenings: dict[_Key, _Whitening],
     trained: int,
     count: int,
 ) -> tuple[KernelRecord, ...]:
     records = []
-    for method, probe, form in config.kernels:
-        whitening = whitenings[probe, form]
+    for method, features, form in config.kernels:
+        if form == "none":
+            records.append(KernelRecord(method=method, features=features, form=form))
+            continue
+        whitening = whitenings[FeatureSet.parse(features), form]
         records.append(
             KernelRecord(
                 method=method,
-                probe=probe,
+                features=features,
                 form=form,
                 damping=whitening.kernel.damping,
                 relative_damping=whitening.kernel.damping * trained / whitening.trace,

@@ -1,17 +1,18 @@
 """The first pass: every work's gradients, once. Averaged features per shard, kernel sums over all of them."""
 
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from das.config import BuildConfig, KernelForm
+from das.config import BuildConfig, FeatureSet
 from das.errors import BuildError
 from das.gradients import FeatureExtractor
-from das.kernel import KernelAccumulator, averaged
+from das.kernel import KernelAccumulator, SummedForm, prepared
 from das.screening import Embedder
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import Picture, PictureReader
@@ -21,25 +22,42 @@ from index_build.workspace import ShardProducts, Workspace
 _BATCH_FEATURE_BYTES = 256 * 2**20
 
 
-def kernel_forms(config: BuildConfig) -> list[tuple[str, KernelForm]]:
-    """The kernels to sum: every probe's block form, which whitens, and any other that a method reads."""
-    forms: list[tuple[str, KernelForm]] = [(probe, "block") for probe in config.all_probes]
-    forms += [(kernel.probe, kernel.form) for kernel in config.kernels if kernel.form != "block"]
-    return forms
+def kernel_forms(config: BuildConfig) -> list[tuple[FeatureSet, SummedForm]]:
+    """The kernels to sum: every set's block form, which whitens, and the averages' where a method reads it."""
+    forms: list[tuple[FeatureSet, SummedForm]] = [(features, "block") for features in config.feature_sets]
+    averages = dict.fromkeys(kernel.features for kernel in config.kernels if kernel.form == "mean")
+    return forms + [(FeatureSet.parse(name), "mean") for name in averages]
+
+
+@dataclass(frozen=True, eq=False)
+class _BatchProducts:
+    """As ShardProducts, of one batch."""
+
+    averages: dict[str, np.ndarray]
+    residual_rms: np.ndarray
+    embeddings: np.ndarray
+    embedding_norms: np.ndarray
+    pictures: np.ndarray
 
 
 class Gatherer:
     """Computes shards of products and the kernel sums with them."""
 
     def __init__(
-        self, config: BuildConfig, works: WorksOnDisk, extractor: FeatureExtractor, embedder: Embedder
+        self,
+        config: BuildConfig,
+        works: WorksOnDisk,
+        extractors: Sequence[FeatureExtractor],
+        embedder: Embedder,
     ) -> None:
+        """`extractors` are those of the model and of each further checkpoint, in order."""
         self._config = config
         self._works = works
-        self._extractor = extractor
+        self._extractors = extractors
         self._embedder = embedder
         self._repeats = np.asarray(works.source.table["repeats"])
-        self._images = images_at_once(config, extractor)
+        self._prompts = works.source.table["prompt"].to_pylist()
+        self._images = images_at_once(config, extractors[0])
         self.shards = math.ceil(len(works) / config.shard_size)
 
     def run(self, workspace: Workspace, reporter: Reporter, *, strict: bool) -> dict[str, np.ndarray]:
@@ -49,8 +67,8 @@ class Gatherer:
             BuildError: a gradient isn't finite; or, if `strict`, a work can't be read.
         """
         sums = {
-            _sum_name(probe, form): KernelAccumulator(form, self._config.dimension)
-            for probe, form in kernel_forms(self._config)
+            _sum_name(features, form): KernelAccumulator(form, self._config.dimension)
+            for features, form in kernel_forms(self._config)
         }
         for name, matrix in workspace.kernel_sums().items():
             sums[name].matrix = torch.from_numpy(matrix)
@@ -77,7 +95,7 @@ class Gatherer:
     ) -> ShardProducts:
         size = self._config.shard_size
         rows = range(shard * size, min((shard + 1) * size, len(self._works)))
-        pieces: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+        pieces: list[_BatchProducts] = []
         taken: list[int] = []
         thumbnails: list[bytes] = []
         refused: list[dict[str, Any]] = []
@@ -96,32 +114,61 @@ class Gatherer:
         return ShardProducts(
             rows=np.array(taken, np.int64),
             averages={
-                probe: _stacked([averages[probe] for averages, _, _ in pieces], self._config.dimension)
-                for probe in self._config.all_probes
+                features.name: _stacked(
+                    [piece.averages[features.name] for piece in pieces], self._config.dimension
+                )
+                for features in self._config.feature_sets
             },
-            residual_rms=_stacked([rms for _, rms, _ in pieces], len(self._extractor.config.timesteps)),
-            embeddings=_stacked([embeddings for _, _, embeddings in pieces], self._embedder.dimension),
+            residual_rms=_stacked(
+                [piece.residual_rms for piece in pieces], len(self._extractors[0].config.timesteps)
+            ),
+            embeddings=_stacked([piece.embeddings for piece in pieces], self._embedder.dimension),
+            embedding_norms=_stacked([piece.embedding_norms[:, None] for piece in pieces], 1)[:, 0],
+            pictures=_stacked(
+                [piece.pictures for piece in pieces], math.prod(self._extractors[0].model.sample_shape)
+            )
+            if self._keeps_pictures
+            else None,
             thumbnails=thumbnails,
             refused=refused,
         )
 
-    def _batch(
-        self, pictures: list[Picture], sums: dict[str, KernelAccumulator]
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Averaged features, residual RMS and embeddings of a batch; its part is added to the kernel sums."""
-        model = self._extractor.model
+    @property
+    def _keeps_pictures(self) -> bool:
+        return any(method.startswith("pixel-") for method in self._config.methods)
+
+    def _batch(self, pictures: list[Picture], sums: dict[str, KernelAccumulator]) -> "_BatchProducts":
+        """What a batch gives; its part is added to the kernel sums."""
+        model = self._extractors[0].model
         pixels = [picture.pixels for picture in pictures]
-        features = self._extractor.features(model.encode(pixels))
         rows = [picture.row for picture in pictures]
+        # Latents and prompts are encoded once for all timesteps, probes and checkpoints.
+        x0 = model.encode(pixels)
+        conditioning = model.condition([self._prompts[row] for row in rows])
         weights = torch.from_numpy(self._repeats[rows]).to(model.device)
-        self._check_finite(rows, [*features.by_probe.values(), features.residual_rms[..., None]])
-        averages = {}
-        for probe, raw in features.by_probe.items():
-            averages[probe] = averaged(raw).float().cpu().numpy()
-            for name in (_sum_name(probe, "block"), _sum_name(probe, "mean")):
-                if name in sums:
-                    sums[name].add(raw, weights)
-        return averages, features.residual_rms.float().cpu().numpy(), self._embedder.embed(pixels)
+        averages: dict[str, np.ndarray] = {}
+        residual_rms = x0.new_zeros(0)
+        for checkpoint, extractor in enumerate(self._extractors):
+            found = extractor.features(x0, conditioning)
+            self._check_finite(rows, [*found.by_probe.values(), found.residual_rms[..., None]])
+            if checkpoint == 0:
+                residual_rms = found.residual_rms
+            for features in self._config.feature_sets:
+                if features.checkpoint != checkpoint:
+                    continue
+                values = prepared(found.by_probe[features.probe], normalise=features.normalised)
+                averages[features.name] = values.mean(1).float().cpu().numpy()
+                for name in (_sum_name(features, "block"), _sum_name(features, "mean")):
+                    if name in sums:
+                        sums[name].add(values, weights)
+        embeddings, norms = self._embedder.embed_with_norms(pixels)
+        return _BatchProducts(
+            averages,
+            residual_rms.float().cpu().numpy(),
+            embeddings,
+            norms,
+            x0.flatten(1).float().cpu().numpy(),
+        )
 
     def _check_finite(self, rows: list[int], tensors: list[Tensor]) -> None:
         for tensor in tensors:
@@ -138,17 +185,17 @@ def images_at_once(config: BuildConfig, extractor: FeatureExtractor) -> int:
     """Works per call of the engine: as many as fill whole passes of `batch_size` pairs, within 256 MB."""
     pairs = extractor.pairs_per_image
     full_passes = config.batch_size // math.gcd(config.batch_size, pairs)
-    each = len(extractor.config.timesteps) * config.dimension * 4 * len(config.all_probes)
+    each = len(extractor.config.timesteps) * config.dimension * 4 * len(config.feature_sets)
     return max(1, min(full_passes, _BATCH_FEATURE_BYTES // each))
 
 
-def sum_of(sums: dict[str, np.ndarray], probe: str, form: KernelForm) -> np.ndarray:
-    """The kernel sum K (k, k) float64 of a probe in a form."""
-    return sums[_sum_name(probe, form)]
+def sum_of(sums: dict[str, np.ndarray], features: FeatureSet, form: SummedForm) -> np.ndarray:
+    """The kernel sum K (k, k) float64 of a feature set in a form."""
+    return sums[_sum_name(features, form)]
 
 
-def _sum_name(probe: str, form: KernelForm) -> str:
-    return f"{probe}.{form}"
+def _sum_name(features: FeatureSet, form: SummedForm) -> str:
+    return f"{features.name}.{form}"
 
 
 def _matrices(sums: dict[str, KernelAccumulator]) -> dict[str, np.ndarray]:

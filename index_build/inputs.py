@@ -29,10 +29,13 @@ _OPTION_OF = {
     "dimension": "--dimension",
     "methods": "--method",
     "probes": "--probe",
+    "normalise": "--normalise",
+    "prompt_dropout": "--prompt-dropout",
     "damping": "--damping",
     "feature_dtype": "--feature-dtype",
     "shard_size": "--shard-size",
-    "model": "the weights of --model",
+    "model": "the weights of --model (with --lora)",
+    "checkpoints": "the weights of --checkpoint",
     "works": "the works of --works",
     "clip": "the CLIP model (--clip, --clip-dir)",
 }
@@ -75,9 +78,17 @@ def _digest_or_nothing(path: Path) -> str:
         return ""
 
 
-def identity(config: BuildConfig, model: str, works: str, clip: str) -> dict[str, Any]:
-    """Everything that decides an index's numbers, by option; model, works and CLIP by their digests."""
-    return {**config.compared(), "model": model, "works": works, "clip": clip}
+def identity(
+    config: BuildConfig, model: str, checkpoints: Sequence[str], works: str, clip: str
+) -> dict[str, Any]:
+    """Everything that decides an index's numbers, by option; model, checkpoints, works and CLIP by digest."""
+    return {
+        **config.compared(),
+        "model": model,
+        "checkpoints": [digest[:12] for digest in checkpoints],
+        "works": works,
+        "clip": clip,
+    }
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -97,7 +108,10 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 def manifest_identity(manifest: Manifest) -> dict[str, Any]:
     """The identity of a finished index."""
-    return identity(manifest.config, manifest.model.digest, manifest.works.digest, manifest.screening.digest)
+    checkpoints = [record.digest for record in manifest.checkpoints]
+    return identity(
+        manifest.config, manifest.model.digest, checkpoints, manifest.works.digest, manifest.screening.digest
+    )
 
 
 def fingerprint(source: str) -> str:
@@ -115,6 +129,14 @@ def fingerprint(source: str) -> str:
             path = Path(folder) / name
             whole.update(f"{path.relative_to(directory).as_posix()} {file_digest(path)}\n".encode())
     return whole.hexdigest()
+
+
+def model_fingerprint(source: str, lora: str | None) -> str:
+    """`fingerprint` of a model with the LoRA that is put on it."""
+    if lora is None:
+        return fingerprint(source)
+    file = Path(lora)
+    return f"{fingerprint(source)} {file_digest(file) if file.is_file() else fingerprint(lora)}"
 
 
 def clip_fingerprint(spec: ClipSpec) -> str:

@@ -29,9 +29,11 @@ class ShardProducts:
 
     Attributes:
         rows: source rows that are in, (n,) int64.
-        averages: for each probe `f̄` (n, k) float32, the mean of the normalised features over timesteps.
+        averages: for each feature set `f̄` (n, k) float32, the mean of the features over timesteps.
         residual_rms: (n, T) float32.
-        embeddings: (n, e) float32.
+        embeddings: (n, e) float32, of unit norm.
+        embedding_norms: their norms before, (n,) float32.
+        pictures: `x_0` (n, d) float32, or None where no method compares pixels.
         thumbnails: encoded thumbnails.
         refused: works that aren't in, as plain dictionaries.
     """
@@ -40,6 +42,8 @@ class ShardProducts:
     averages: dict[str, np.ndarray]
     residual_rms: np.ndarray
     embeddings: np.ndarray
+    embedding_norms: np.ndarray
+    pictures: np.ndarray | None
     thumbnails: list[bytes]
     refused: list[dict[str, Any]]
 
@@ -57,9 +61,9 @@ class StoredShard:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def averages(self, probe: str) -> np.ndarray:
-        """`f̄` (n, k) float32."""
-        return self._read(f"averages.{probe}")
+    def averages(self, features: str) -> np.ndarray:
+        """`f̄` (n, k) float32 of a feature set."""
+        return self._read(f"averages.{features}")
 
     @property
     def residual_rms(self) -> np.ndarray:
@@ -70,6 +74,16 @@ class StoredShard:
     def embeddings(self) -> np.ndarray:
         """(n, e) float32."""
         return self._read("embeddings")
+
+    @property
+    def embedding_norms(self) -> np.ndarray:
+        """(n,) float32."""
+        return self._read("embedding_norms")
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """`x_0` (n, d) float16."""
+        return self._read("pictures")
 
     @property
     def thumbnails(self) -> bytes:
@@ -134,11 +148,14 @@ class Workspace:
             "rows": products.rows,
             "residual_rms": products.residual_rms,
             "embeddings": products.embeddings,
+            "embedding_norms": products.embedding_norms,
             "thumbnail_sizes": np.array([len(thumbnail) for thumbnail in products.thumbnails], np.int64),
             "thumbnails": np.frombuffer(b"".join(products.thumbnails), np.uint8),
             "refused": np.frombuffer(canonical_json(products.refused), np.uint8),
         }
-        pieces |= {f"averages.{probe}": averages for probe, averages in products.averages.items()}
+        if products.pictures is not None:
+            pieces["pictures"] = products.pictures.astype(np.float16)
+        pieces |= {f"averages.{features}": averages for features, averages in products.averages.items()}
         durable.write_file(self._shard(shard), lambda stream: np.savez(stream, **pieces))
         named: dict[str, Any] = {"shards_done": np.int64(shard + 1), **sums}
         durable.write_file(self._checkpoint, lambda stream: np.savez(stream, **named))

@@ -48,6 +48,7 @@ CLAIMED_COLUMNS = (
     "candidate_rows",
     "top_k",
     "prompt",
+    "seed",
     "created_at",
 )
 
@@ -96,6 +97,7 @@ class LeaseProtocol:
                 candidate_rows=row.candidate_rows,
                 top_k=row.top_k,
                 prompt=row.prompt,
+                seed=row.seed,
                 created_at=row.created_at,
                 queue_wait_ms=(now - row.created_at).total_seconds() * 1000,
             )

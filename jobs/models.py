@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Index, String, Text, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, Index, String, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -97,6 +97,7 @@ class Job(Base):
     candidates: Mapped[str] = mapped_column(String(16))
     top_k: Mapped[int]
     prompt: Mapped[str | None] = mapped_column(Text)
+    seed: Mapped[int | None] = mapped_column(BigInteger)
     input: Mapped[JsonObject]
 
     # What the app's screening found: known without any worker.
@@ -171,6 +172,7 @@ class NewJob:
     input: JsonObject
     client_tag: str | None = None
     prompt: str | None = None
+    seed: int | None = None
     lookalikes: list[JsonObject] | None = None
     candidate_rows: list[int] | None = None
 
@@ -205,6 +207,7 @@ class ClaimedJob:
     candidate_rows: list[int] | None
     top_k: int
     prompt: str | None
+    seed: int | None
     created_at: datetime
     queue_wait_ms: float
 

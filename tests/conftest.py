@@ -77,6 +77,7 @@ def tiny_index(shared_folder: Path, tiny_model: Path, tiny_works: Path, tiny_cli
         timesteps=3,
         dimension=128,
         methods=("das-block", "das"),
+        probes=("loss",),
         shard_size=16,
         clip=ClipSpec(directory=tiny_clip),
     )

@@ -57,6 +57,8 @@ class AttributionEngine:
             ],
             method=jobs[0].method,
             top_k=[job.top_k for job in jobs],
+            prompts=[job.prompt for job in jobs],
+            seeds=[job.seed for job in jobs],
             progress=progress,
         )
         return [answer.as_result() for answer in answers]

@@ -124,7 +124,9 @@ async def ask_again(request: Request, attribution_id: str) -> Response:
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Problem("conflict", "Only a question that failed or was cancelled can be asked again.")
     await refuse_when_full(service)
-    asked = {name: getattr(job, name) for name in ("top_k", "candidates", "method", "client_tag", "prompt")}
+    asked = {
+        name: getattr(job, name) for name in ("top_k", "candidates", "method", "client_tag", "prompt", "seed")
+    }
     data = await run_in_threadpool(service.store.image, job.id)
     again = await ask(service, data, AttributionRequest.model_validate({**asked, "index": job.index_id}))
     return RedirectResponse(f"/a/{again.id}", SEE_OTHER)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from das.errors import ModelError
 from das.schedules import Schedule
 
 __all__ = ["Conditioning", "DiffusionModel", "load_model"]
@@ -57,7 +58,7 @@ class DiffusionModel(Protocol):
         ...
 
 
-def load_model(path_or_id: str, *, device: str = "cpu") -> DiffusionModel:
+def load_model(path_or_id: str, *, lora: str | None = None, device: str = "cpu") -> DiffusionModel:
     """Load a diffusion model from a pipeline directory or a hub id.
 
     Raises:
@@ -65,4 +66,6 @@ def load_model(path_or_id: str, *, device: str = "cpu") -> DiffusionModel:
     """
     from das.models.ddpm import DDPMModel
 
+    if lora is not None:
+        raise ModelError(f"{path_or_id} is a DDPM pipeline, which takes no LoRA.")
     return DDPMModel.load(path_or_id, device=device)

@@ -6,7 +6,7 @@ import torch
 
 from das.errors import SettingsError
 from das.estimators import das_block_scores, das_scores, residual_weights
-from das.kernel import KernelAccumulator, averaged, damped_kernel, normalised, relative_damping
+from das.kernel import KernelAccumulator, averaged, damped_kernel, effective_dimension_target, normalised
 
 
 def features(works: int = 12, steps: int = 3, dimension: int = 5, seed: int = 0) -> torch.Tensor:
@@ -28,10 +28,10 @@ def dense_kernel(phi: np.ndarray, weights: np.ndarray, form: str) -> np.ndarray:
 def test_the_sum_is_the_definition_whatever_the_batches(form):
     phi, weights = features(), torch.tensor([1.0, 40.0, 2.0] * 4)
     once, pieces = KernelAccumulator(form, 5), KernelAccumulator(form, 5)
-    once.add(phi, weights)
+    once.add(normalised(phi), weights)
     for start in (0, 5, 6):
         end = {0: 5, 5: 6, 6: 12}[start]
-        pieces.add(phi[start:end], weights[start:end])
+        pieces.add(normalised(phi[start:end]), weights[start:end])
     np.testing.assert_allclose(
         once.matrix.numpy(), dense_kernel(phi.numpy(), weights.numpy(), form), rtol=1e-12
     )
@@ -43,8 +43,8 @@ def test_the_sum_is_the_definition_whatever_the_batches(form):
 def test_a_repeated_work_counts_like_so_many_rows(form):
     phi = features(3)
     weighted, rows = KernelAccumulator(form, 5), KernelAccumulator(form, 5)
-    weighted.add(phi, torch.tensor([3.0, 1.0, 2.0]))
-    rows.add(phi[[0, 0, 0, 1, 2, 2]], torch.ones(6))
+    weighted.add(normalised(phi), torch.tensor([3.0, 1.0, 2.0]))
+    rows.add(normalised(phi[[0, 0, 0, 1, 2, 2]]), torch.ones(6))
     torch.testing.assert_close(weighted.matrix, rows.matrix, rtol=1e-12, atol=1e-12)
     assert weighted.total_weight == rows.total_weight
 
@@ -52,8 +52,8 @@ def test_a_repeated_work_counts_like_so_many_rows(form):
 def test_damping_is_relative_to_trace_over_weight_and_the_rest_follows():
     phi, weights = features(), torch.full((12,), 2.0)
     kernel = KernelAccumulator("block", 5)
-    kernel.add(phi, weights)
-    damped = damped_kernel(kernel.matrix, kernel.total_weight, 0.5)
+    kernel.add(normalised(phi), weights)
+    damped = damped_kernel(kernel.matrix, kernel.total_weight, damping=0.5)
     # Unit features: the trace is T for every row, so λ = 0.5 · 3.
     assert damped.damping == pytest.approx(1.5, rel=1e-12)
     dense = dense_kernel(phi.numpy(), weights.numpy(), "block")
@@ -68,12 +68,27 @@ def test_damping_is_relative_to_trace_over_weight_and_the_rest_follows():
     )
 
 
-def test_the_damping_rule_grows_with_the_dimension():
-    assert relative_damping(4096) == pytest.approx(1e-2)
-    assert relative_damping(1024) == pytest.approx(2.5e-3)
+def test_the_rule_resolves_a_part_of_a_direction_per_work_within_the_sketch():
+    # Plenty of room: c N. Little room: 0.9 k.
+    assert effective_dimension_target("mean", 1000, 10, 10**6) == pytest.approx(180, rel=1e-3)
+    assert effective_dimension_target("block", 1000, 10, 10**6) == pytest.approx(270 * 10**0.45, rel=1e-3)
+    assert effective_dimension_target("block", 10**7, 10, 1024) == pytest.approx(0.9 * 1024, rel=1e-3)
+
+
+@pytest.mark.parametrize("target", [0.5, 2.0, 4.5])
+def test_damping_reaches_the_effective_dimension_asked_for(target):
     kernel = KernelAccumulator("block", 5)
-    kernel.add(features(), torch.ones(12))
-    assert damped_kernel(kernel.matrix, 12.0).damping == pytest.approx(3 * relative_damping(5), rel=1e-12)
+    kernel.add(normalised(features()), torch.ones(12))
+    damped = damped_kernel(kernel.matrix, 12.0, target=target)
+    assert damped.effective_dimension == pytest.approx(target, rel=1e-9)
+
+
+def test_a_kernel_of_too_few_directions_for_the_target_is_still_factorised():
+    kernel = KernelAccumulator("mean", 5)
+    kernel.add(normalised(features(2)), torch.ones(2))
+    damped = damped_kernel(kernel.matrix, 2.0, target=4.0)
+    assert damped.effective_dimension == pytest.approx(2, rel=1e-6)
+    assert torch.isfinite(damped.factor).all()
 
 
 def test_normalisation_is_per_timestep_and_leaves_a_zero_gradient_zero():
@@ -89,7 +104,7 @@ def test_normalisation_is_per_timestep_and_leaves_a_zero_gradient_zero():
 
 def test_a_kernel_without_gradients_is_refused():
     with pytest.raises(SettingsError, match="All gradients are zero"):
-        damped_kernel(torch.zeros(3, 3, dtype=torch.float64), 4.0)
+        damped_kernel(torch.zeros(3, 3, dtype=torch.float64), 4.0, damping=0.1)
 
 
 def test_a_damping_too_small_to_factorise_is_refused_with_a_remedy():
@@ -97,7 +112,7 @@ def test_a_damping_too_small_to_factorise_is_refused_with_a_remedy():
     kernel = KernelAccumulator("block", 40)
     kernel.add(row, torch.ones(1))
     with pytest.raises(SettingsError, match="use a larger one"):
-        damped_kernel(kernel.matrix, 1.0, 1e-300)
+        damped_kernel(kernel.matrix, 1.0, damping=1e-300)
 
 
 def ridge(J: np.ndarray, y: np.ndarray, weights: np.ndarray, damping: float) -> np.ndarray:

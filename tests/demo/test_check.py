@@ -75,7 +75,7 @@ def test_the_index_belongs_to_this_model_and_these_works(
 ) -> None:
     before = _inputs_digest(tmp_path)
     assert before == _inputs_digest(tmp_path / "elsewhere")
-    monkeypatch.setattr("demo.home.DIMENSION", 64)
+    monkeypatch.setitem(demo.home.PRESETS["economical"], "dimension", 64)
     assert _inputs_digest(tmp_path) != before
     assert build_config(tmp_path).dimension == 64
 

@@ -117,7 +117,7 @@ def test_verify_names_the_damaged_file_and_exits_with_one(
     [
         (["--timesteps", "few"], "--timesteps is 'few'"),
         (["--timesteps", "0"], "--timesteps is 0: .*at least one timestep"),
-        (["--method", "trak"], "--method"),
+        (["--method", "guess"], "--method"),
         (["--damping", "-1"], "--damping is -1"),
         (["--attributed", "("], "neither 'all' nor a regular expression"),
         (["--clip", "ViT-B-32"], "MODEL:PRETRAINED"),

@@ -1,0 +1,73 @@
+"""The way of a generation from noise to picture, for Journey TRAK (METHOD, section 3).
+
+At every sampling step the model's clean prediction `x̂_0` is what the gradient is taken at. The way is walked
+deterministically (DDIM, η = 0, without guidance): from the noise of the generation's own seed, or backwards from the
+finished picture. One step is `x_s = a_s x̂_0 + b_s ε̂` in every family, flow matching included.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from das.models import Conditioning, DiffusionModel
+
+STEPS = 50
+"""Evenly spaced steps of a trajectory, besides the timesteps that are asked for."""
+
+
+def invert(model: DiffusionModel, x0: Tensor, conditioning: Conditioning, timesteps: Sequence[int]) -> Tensor:
+    """The clean predictions at `timesteps` on the way from pictures back to their noise (DDIM inversion).
+
+    Args:
+        x0: (B, C, h, w) in the model's own space.
+        timesteps: T of them, in any order.
+
+    Returns:
+        `x̂_0⁽ᵗ⁾`, (B, T, C, h, w).
+    """
+    grid = _grid(model, timesteps)
+    # The picture itself lies just before the first timestep.
+    return _walk(model, x0.to(model.device, model.dtype), conditioning, grid, timesteps)
+
+
+def regenerate(
+    model: DiffusionModel, seeds: Sequence[int], conditioning: Conditioning, timesteps: Sequence[int]
+) -> Tensor:
+    """The clean predictions at `timesteps` on the way from the noise of `seeds` to the pictures.
+
+    The noise of a seed is `torch.randn` with a CPU generator of that seed, as diffusers' pipelines draw it for a
+    batch of one.
+
+    Returns:
+        `x̂_0⁽ᵗ⁾`, (B, T, C, h, w).
+    """
+    noise = [
+        torch.randn(1, *model.sample_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+    ]
+    grid = _grid(model, timesteps)[::-1]
+    start = torch.cat(noise).to(model.device, model.dtype)
+    return _walk(model, start, conditioning, grid, timesteps)
+
+
+def _grid(model: DiffusionModel, timesteps: Sequence[int]) -> list[int]:
+    """The steps of a trajectory, least noise first."""
+    whole = model.schedule.num_train_timesteps
+    return sorted({*timesteps, *(step * whole // STEPS for step in range(STEPS)), whole - 1})
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _walk(
+    model: DiffusionModel, x: Tensor, conditioning: Conditioning, grid: list[int], timesteps: Sequence[int]
+) -> Tensor:
+    predictions: dict[int, Tensor] = {}
+    for place, step in enumerate(grid):
+        t = torch.full((len(x),), step, device=model.device)
+        clean, noise = model.schedule.recover(x, t, model.predict(x, t, conditioning))
+        if step in timesteps:
+            predictions[step] = clean
+        if place + 1 < len(grid):
+            following = torch.full((len(x),), grid[place + 1], device=model.device)
+            a, b = (level.to(x.dtype) for level in model.schedule.levels(following))
+            x = a * clean + b * noise
+    return torch.stack([predictions[step] for step in timesteps], 1)
