@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import demo.home
 from app.examples import ATTRIBUTION
 from app.schemas import Attribution
 from demo.check import _planted_faults, faults_of
@@ -81,7 +82,6 @@ def test_the_index_belongs_to_this_model_and_these_works(
 
 
 def test_the_assets_are_inside_the_package() -> None:
-    import demo
 
     for path in (PIPELINE, CLIP, SAMPLES):
         assert path.is_dir()

@@ -32,6 +32,7 @@ def question(index_id: str, top_k: int, rows: list[int] | None = None) -> Claime
         candidate_rows=rows,
         top_k=top_k,
         prompt=None,
+        seed=None,
         created_at=datetime.now(UTC),
         queue_wait_ms=0.0,
     )
