@@ -32,7 +32,7 @@ LOCK = "serve.lock"
 # How long open requests (long polls, above all) may take to end after Ctrl-C.
 GRACE_SECONDS = 2
 # A worker ends after the batch in hand; what it doesn't finish in this time is given back and done after the restart.
-WORKER_STOP_SECONDS = 3.0
+WORKER_STOP_SECONDS = 8.0
 BACKLOG = 128
 
 
@@ -60,7 +60,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
         worker = SupervisedProcess(
             "worker",
             lambda: [sys.executable, "-m", "worker"],
-            environment=lambda: {**os.environ, **as_environment(settings)},
+            environment=lambda: {**os.environ, **settings.to_environment()},
             stop_seconds=WORKER_STOP_SECONDS,
         )
         worker.start()
@@ -175,11 +175,3 @@ def _address(settings: Settings, listener: socket.socket) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
 
-
-def as_environment(settings: Settings) -> dict[str, str]:
-    """The settings as the environment variables that make the same ones in a child process."""
-    return {
-        f"DAS_{name.upper()}": value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        for name, value in settings
-        if value is not None
-    }

@@ -75,6 +75,8 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     service.screener.start()
     await service.feed.start()
     sweeper.start()
+    # The first question shall not wait for the connection that its bell takes.
+    service.keep(asyncio.create_task(run_in_threadpool(service.doorbell.connect)))
     try:
         yield service
     finally:

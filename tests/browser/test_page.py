@@ -244,3 +244,52 @@ def contrast(first: str, second: str) -> float:
 
     light, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.fixture(scope="module")
+def slow_site(tmp_path_factory, tiny_model, tiny_clip, samples):
+    """A site whose questions take seconds, so that there is a middle to interrupt them in."""
+    from das.config import BuildConfig, ClipSpec
+    from index_build.build import build
+    from tests.browser.conftest import Site
+    from tests.conftest import make_works
+
+    folder = tmp_path_factory.mktemp("slow")
+    make_works(folder / "works", 3)
+    config = BuildConfig(
+        name="slow",
+        model=str(tiny_model),
+        works=folder / "works",
+        timesteps=500,
+        dimension=32,
+        probes=("loss",),
+        clip=ClipSpec(directory=tiny_clip),
+    )
+    build(config, folder / "index")
+    site = Site(folder, folder / "index", samples)
+    yield site
+    site.stop()
+
+
+def test_a_worker_killed_in_the_middle_is_told_and_the_answer_comes(browser, slow_site, tiny_works):
+    context = browser.new_context()
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(slow_site.url)
+    page.locator("#image").set_input_files(tiny_works / "work-001.png")
+    page.wait_for_url(ANSWERED)
+    question = f"{slow_site.url}/v1/attributions/{page.url.rsplit('/', 1)[1]}"
+    for _ in range(500):
+        told = httpx.get(question, timeout=30).json()
+        if told["state"] == "running" and told["progress"]["done"] > 0:
+            break
+        page.wait_for_timeout(20)
+    assert told["state"] == "running"
+    worker = int(re.findall(r"worker started with pid (\d+)", slow_site.log.read_text())[-1])
+    os.kill(_descendants(worker)[0], signal.SIGKILL)
+    expect(page.locator("main")).to_contain_text(re.compile("worker was lost|tried again|attempt"))
+    # The new worker loads its model first.
+    expect(page.locator(".ranking li")).to_have_count(3, timeout=120_000)
+    told = httpx.get(question, timeout=30).json()
+    assert (told["state"], told["progress"]["attempt"]) == ("succeeded", 2)
+    context.close()
