@@ -5,6 +5,7 @@ function of `a_b` and `∂s_b/∂y_b` alone. So one ordinary backward pass over 
 gradient (METHOD, section 7). A layer kind without a rule here is left to the exact, slower path of `das.gradients`.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 
 import torch
@@ -124,6 +125,12 @@ def _rms_norm(module: nn.Module, a: Tensor, g: Tensor, wanted: frozenset[str]) -
     return _trailing_norm(F.rms_norm(a, shape, eps=module.eps), g, shape, wanted)
 
 
+def _diffusers_rms_norm(module: nn.Module, a: Tensor, g: Tensor, wanted: frozenset[str]) -> Gradients:
+    """diffusers' own RMSNorm, as in Stable Diffusion 3.5: it takes the mean square in single precision."""
+    scale = torch.rsqrt(a.to(torch.float32).square().mean(-1, keepdim=True) + float(module.eps))
+    yield from _trailing_norm(a * scale, g, tuple(module.dim), wanted)
+
+
 def _embedding(module: nn.Module, a: Tensor, g: Tensor, wanted: frozenset[str]) -> Gradients:
     """`a`: (B, ...) indices, `g`: (B, ..., D)."""
     assert isinstance(module, nn.Embedding)
@@ -151,12 +158,18 @@ _RULES: dict[type[nn.Module], Rule] = {
 }
 
 
+def _diffusers_rules() -> dict[type[nn.Module], Rule]:
+    """The rules of diffusers' own layers; none where diffusers isn't loaded, and so no layer can be its."""
+    normalization = sys.modules.get("diffusers.models.normalization")
+    return {} if normalization is None else {normalization.RMSNorm: _diffusers_rms_norm}
+
+
 def rule_for(module: nn.Module) -> Rule | None:
     """The rule for `module`, or None where none is known to be exact.
 
     A subclass with a `forward` of its own is not its parent: it may use the parameters in another way.
     """
-    for kind, rule in _RULES.items():
+    for kind, rule in (_RULES | _diffusers_rules()).items():
         if isinstance(module, kind) and type(module).forward is kind.forward:
             return rule if _is_plain(module) else None
     return None

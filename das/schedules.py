@@ -96,3 +96,59 @@ class VariancePreserving:
     def _like(self, values: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self.levels(t)
         return a.to(values.dtype), b.to(values.dtype)
+
+
+class FlowMatching:
+    """`x_t = (1-σ_t) x_0 + σ_t ε` with the velocity `v = ε - x_0` as target (Lipman et al. 2023; Esser et al. 2024).
+
+    Timestep t stands for the noise level `σ = s u / (1 + (s - 1) u)` at `u = (t + 1) / T`, where s is the scheduler's
+    `shift`: the T levels that diffusers' training scripts draw from. With `use_dynamic_shifting` (FLUX.1-dev) the
+    shift is applied in sampling only, and `σ = u`.
+    """
+
+    prediction_type = "flow"
+
+    def __init__(self, sigmas: Tensor) -> None:
+        """Use `σ` (T,), larger for more noise."""
+        self.num_train_timesteps = len(sigmas)
+        self._sigmas = sigmas.to(torch.float64)
+
+    @classmethod
+    def of(cls, scheduler: Any) -> "FlowMatching":
+        """The schedule of a diffusers scheduler for flow matching.
+
+        Raises:
+            ModelError: it isn't one.
+        """
+        if not type(scheduler).__name__.startswith("FlowMatch"):
+            raise ModelError(
+                f"The scheduler {type(scheduler).__name__} isn't one of flow matching. "
+                "Use the scheduler that the model was trained with, FlowMatchEulerDiscreteScheduler."
+            )
+        config = scheduler.config
+        steps = config.num_train_timesteps
+        even = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+        shift = 1.0 if config.get("use_dynamic_shifting") else config.shift
+        return cls(shift * even / (1 + (shift - 1) * even))
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """What stands for timesteps (B,) at the network's input: `σ_t T`, (B,) float64."""
+        return self._sigmas.to(t.device)[t] * self.num_train_timesteps
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = self._sigmas.to(t.device)[t].reshape(-1, 1, 1, 1)
+        return 1.0 - sigma, sigma
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        sigma = self._sigma(x0, t)
+        return (1.0 - sigma) * x0 + sigma * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return noise - x0
+
+    def recover(self, x_t: Tensor, t: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = self._sigma(x_t, t)
+        return x_t - sigma * output, x_t + (1.0 - sigma) * output
+
+    def _sigma(self, values: Tensor, t: Tensor) -> Tensor:
+        return self.levels(t)[1].to(values.dtype)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from das.errors import ModelError
 from das.schedules import Schedule
 
 __all__ = ["Conditioning", "DiffusionModel", "load_model"]
@@ -59,13 +58,21 @@ class DiffusionModel(Protocol):
 
 
 def load_model(path_or_id: str, *, lora: str | None = None, device: str = "cpu") -> DiffusionModel:
-    """Load a diffusion model from a pipeline directory or a hub id.
+    """Load a diffusion model in single precision from a pipeline directory or a hub id.
+
+    Args:
+        path_or_id: of a pipeline as diffusers' `save_pretrained` writes it; its `model_index.json` names the family.
+        lora: a LoRA on the network: see `das.models.lora.add_lora`.
+        device: where the model computes.
 
     Raises:
-        ModelError: it is missing, damaged, or of a family that isn't supported.
+        ModelError: it is missing, damaged, or of a family that isn't supported; or the LoRA isn't for it.
     """
-    from das.models.ddpm import DDPMModel
+    from das.models.loading import adapter_for, load_pipeline
+    from das.models.lora import add_lora
 
+    adapter = adapter_for(path_or_id)
+    pipeline = load_pipeline(path_or_id, adapter)
     if lora is not None:
-        raise ModelError(f"{path_or_id} is a DDPM pipeline, which takes no LoRA.")
-    return DDPMModel.load(path_or_id, device=device)
+        add_lora(pipeline, adapter.network_name, lora)
+    return adapter.of(pipeline, device=device)

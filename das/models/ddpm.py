@@ -1,18 +1,17 @@
 """Unconditional pixel-space diffusion: diffusers' `DDPMPipeline` (`UNet2DModel` with its scheduler)."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from das.errors import ModelError
 from das.models import Conditioning
+from das.models.identity import digest, lora_scalings, settings
+from das.models.pictures import fit
 from das.schedules import Schedule, VariancePreserving
 
 
@@ -24,6 +23,9 @@ class DDPMModel:
 
     family = "ddpm"
     conditional = False
+    network_name = "unet"
+    parts: ClassVar[dict[str, str]] = {"unet": "UNet2DModel"}
+    optional: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, network: nn.Module, scheduler: Any, *, device: str = "cpu") -> None:
         """Wrap a `UNet2DModel` and its scheduler.
@@ -55,30 +57,9 @@ class DDPMModel:
         self._scheduler_config = dict(scheduler.config)
 
     @classmethod
-    def load(cls, path_or_id: str, *, device: str = "cpu") -> "DDPMModel":
-        """Load a `DDPMPipeline` directory, or a hub id, in single precision.
-
-        Raises:
-            ModelError: it can't be read, or isn't such a pipeline.
-        """
-        from diffusers import DDPMPipeline, UNet2DModel
-        from diffusers.utils import logging
-
-        # Its bar of loaded components would run into our own progress, or into JSON lines for machines.
-        logging.disable_progress_bar()
-
-        try:
-            pipeline = DDPMPipeline.from_pretrained(path_or_id)
-        except Exception as error:
-            raise ModelError(
-                f"No diffusion model could be loaded from {path_or_id!r}: {error} "
-                "Give a DDPMPipeline directory (as save_pretrained writes it) or a hub id."
-            ) from error
-        if not isinstance(pipeline.unet, UNet2DModel):
-            raise ModelError(
-                f"{path_or_id!r} holds a {type(pipeline.unet).__name__}; a UNet2DModel was expected."
-            )
-        return cls(pipeline.unet.float(), pipeline.scheduler, device=device)
+    def of(cls, pipeline: Any, *, device: str = "cpu") -> "DDPMModel":
+        """The adapter of a loaded `DDPMPipeline` or `DDIMPipeline`; raises like the constructor."""
+        return cls(pipeline.unet, pipeline.scheduler, device=device)
 
     @property
     def device(self) -> torch.device:
@@ -93,39 +74,23 @@ class DDPMModel:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Class, configuration and a digest over configuration and weights, the same for any file format."""
-        config = {k: v for k, v in dict(self.network.config).items() if not k.startswith("_")}
-        schedule = {k: v for k, v in self._scheduler_config.items() if not k.startswith("_")}
-        digest = hashlib.sha256(json.dumps([config, schedule], sort_keys=True, default=str).encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        description: list[Any] = [settings(self.network.config), settings(self._scheduler_config)]
+        if scalings := lora_scalings(self.network):
+            description.append(scalings)
         return {
             "family": self.family,
+            "conditional": self.conditional,
             "class": type(self.network).__name__,
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "sample_shape": list(self.sample_shape),
             "prediction_type": self.schedule.prediction_type,
             "num_train_timesteps": self.schedule.num_train_timesteps,
-            "digest": digest.hexdigest(),
+            "digest": digest(description, {"": self.network}),
         }
 
     def encode(self, pixels: Sequence[np.ndarray]) -> Tensor:
         """Pictures (H, W, 3) uint8 to `x_0` (B, C, h, w) in [-1, 1]: shorter side resized, centre cropped."""
-        return torch.stack([self._encode(p) for p in pixels]).to(self.device, self.dtype)
-
-    def _encode(self, pixels: np.ndarray) -> Tensor:
-        channels, height, width = self.sample_shape
-        image = Image.fromarray(pixels)
-        if channels == 1:
-            image = image.convert("L")
-        if image.size != (width, height):
-            scale = max(width / image.width, height / image.height)
-            size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-            image = image.resize(size, Image.Resampling.LANCZOS)
-            left, top = (image.width - width) // 2, (image.height - height) // 2
-            image = image.crop((left, top, left + width, top + height))
-        values = torch.from_numpy(np.array(image, dtype=np.uint8).reshape(height, width, channels))
-        return values.permute(2, 0, 1).double() / 127.5 - 1.0
+        return torch.stack([fit(p, self.sample_shape) for p in pixels]).to(self.device, self.dtype)
 
     def condition(self, prompts: Sequence[str | None]) -> Conditioning:
         """Nothing: the model is unconditional, and what was said of a picture doesn't reach it."""
