@@ -51,7 +51,11 @@ def prediction(model) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
-def test_what_a_lora_learnt_most_often_is_what_its_picture_is_attributed_to(family, tmp_path):
+def test_a_lora_goes_from_training_through_its_files_to_scores(family, tmp_path):
+    """The planted works come first for their own pictures: works, prompts and LoRA are wired up rightly.
+
+    It says nothing of influence, since a picture is its own best match under an untrained LoRA too.
+    """
     families.FAMILIES[family](tmp_path / "base")
     source = str(tmp_path / "base")
     pipeline = load_pipeline(source, adapter_for(source))

@@ -21,18 +21,26 @@ def engine(tiny_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Attrib
     )
 
 
-def question(index_id: str, top_k: int, rows: list[int] | None = None) -> ClaimedJob:
+def question(
+    index_id: str,
+    top_k: int,
+    rows: list[int] | None = None,
+    *,
+    method: str = "das-block",
+    prompt: str | None = None,
+    seed: int | None = None,
+) -> ClaimedJob:
     return ClaimedJob(
         id="att_1",
         token="token",
         attempt=1,
         index_id=index_id,
-        method="das-block",
+        method=method,
         candidates="auto",
         candidate_rows=rows,
         top_k=top_k,
-        prompt=None,
-        seed=None,
+        prompt=prompt,
+        seed=seed,
         created_at=datetime.now(UTC),
         queue_wait_ms=0.0,
     )
