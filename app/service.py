@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -39,9 +39,9 @@ class Service:
     doorbell: Doorbell
     feed: ChangeFeed
     decoding: asyncio.Semaphore
-    background: set[asyncio.Task[None]]
+    background: set[asyncio.Task[Any]]
 
-    def keep(self, task: "asyncio.Task[None]") -> None:
+    def keep(self, task: "asyncio.Task[Any]") -> None:
         """Let a task outlive its request; the event loop itself holds tasks only weakly."""
         self.background.add(task)
         task.add_done_callback(self.background.discard)

@@ -1,0 +1,1 @@
+"""How good an estimator is, measured by training again: ground truth, LDS, counterfactuals, screening."""

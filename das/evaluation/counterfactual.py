@@ -1,0 +1,100 @@
+"""Counterfactual: what becomes of a generation when the works ranked highest for it were never there.
+
+For a set of generated queries the works with the largest sums of scores are removed, the full model is trained again
+with the same start and noises, and the same seeds are generated. The further the pictures move, the more those works
+mattered; removing as many random works says how far they move anyway (METHOD, section 6).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from das.config import ClipSpec
+from das.errors import SettingsError
+from das.evaluation.methods import Candidate
+from das.evaluation.retraining import Retrainer
+from das.evaluation.study import HUNDRED, Skipped, Study, clip_embeddings
+from das.evaluation.training import seed_of
+
+Say = Callable[[str], None]
+RANDOM = "random"
+
+
+def query_sets(count: int, size: int, sets: int) -> list[np.ndarray]:
+    """`sets` runs of `size` generated queries, by their place among the generated ones.
+
+    Raises:
+        SettingsError: there are not so many.
+    """
+    if size < 1 or sets < 1 or size * sets > count:
+        raise SettingsError(f"{sets} sets of {size} can't be taken from {count} generated queries.")
+    return [np.arange(start, start + size) for start in range(0, size * sets, size)]
+
+
+def ranked_highest(scores: np.ndarray, k: int) -> np.ndarray:
+    """Rows of the k works with the largest sums of scores (n, N) over a set's queries, (k,)."""
+    return np.argsort(-scores.sum(0), kind="stable")[:k]
+
+
+def counterfactual(
+    study: Study,
+    chosen: list[Candidate],
+    *,
+    remove: int,
+    set_size: int,
+    sets: int,
+    retrainer: Retrainer,
+    clip: ClipSpec | None = None,
+    say: Say = lambda text: None,
+) -> list[dict[str, Any]]:
+    """A row for random removal and one for each candidate: mean L2 distance and CLIP similarity, old to new.
+
+    Raises:
+        SettingsError: `remove` or the sets don't fit the ground truth.
+    """
+    works = len(study.truth.works)
+    if not 0 < remove < works:
+        raise SettingsError(
+            f"{remove} of {works} works can't be removed; give a number from 1 to {works - 1}."
+        )
+    places = retrainer.generated()
+    groups = query_sets(len(places), set_size, sets)
+    before = study.truth.queries[places]
+    rows = []
+    for candidate in [None, *chosen]:
+        label = RANDOM if candidate is None else candidate.label
+        row: dict[str, Any] = {"label": label, "method": RANDOM if candidate is None else candidate.method}
+        row |= {"removed": remove, "queries": set_size * sets, "sets": sets}
+        try:
+            scores = None if candidate is None else study.scores(candidate)
+        except Skipped as reason:
+            rows.append({**row, "skipped": str(reason)})
+            continue
+        distances, likenesses = [], []
+        for number, group in enumerate(groups):
+            if scores is None:
+                generator = np.random.default_rng(seed_of(study.options.seed, RANDOM, number))
+                removed = generator.permutation(works)[:remove]
+            else:
+                removed = ranked_highest(scores[places[group]], remove)
+            after = retrainer.regenerate(retrainer.without(removed)).numpy()[group]
+            distances.append(distance(before[group], after))
+            if clip is not None:
+                likenesses.append(clip_likeness(clip, before[group], after, study.options.device))
+            say(f"{label}, set {number + 1} of {sets}: L2 {distances[-1].mean():.3f}")
+        row["l2"] = float(np.mean(distances))
+        row["clip_similarity"] = HUNDRED * float(np.mean(likenesses)) if likenesses else None
+        rows.append(row)
+    return rows
+
+
+def distance(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """L2 distance of pictures (n, C, H, W) in [-1, 1], (n,)."""
+    return np.asarray(np.linalg.norm((before - after).reshape(len(before), -1).astype(np.float64), axis=1))
+
+
+def clip_likeness(spec: ClipSpec, before: np.ndarray, after: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """Cosine of the CLIP embeddings of pictures before and after, (n,)."""
+    a, b = clip_embeddings(spec, [before, after], device)
+    return np.asarray((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)))

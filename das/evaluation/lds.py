@@ -1,0 +1,136 @@
+"""The linear datamodeling score: do an estimator's scores predict what a model trained on a subset loses?
+
+The prediction for subset S is `-Σ_{i∈S} τ_i`; the score of a query is the Spearman correlation of predictions and
+losses over subsets (METHOD, section 6). Here correlations are numbers in [-1, 1]; tables give them times 100.
+
+Options such as λ are chosen on one half of the subsets and reported on the other. A rank correlation on half of a
+few dozen subsets is noisy, so this is repeated over `SPLITS` random halvings and averaged.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SPLITS = 20
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+_CHUNK = 4_000_000  # numbers ranked at once, to bound memory
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1 along the last axis, equal values sharing the mean of their ranks; float64, same shape."""
+    order = np.argsort(values, axis=-1, kind="stable")
+    in_order = np.take_along_axis(values, order, -1)
+    places = np.broadcast_to(np.arange(values.shape[-1]), values.shape)
+    new = np.ones(values.shape, bool)
+    new[..., 1:] = in_order[..., 1:] != in_order[..., :-1]
+    ends = np.ones(values.shape, bool)
+    ends[..., :-1] = new[..., 1:]
+    first = np.maximum.accumulate(np.where(new, places, 0), axis=-1)
+    last = np.where(ends, places, values.shape[-1])[..., ::-1]
+    last = np.minimum.accumulate(last, axis=-1)[..., ::-1]
+    found = np.empty(values.shape)
+    np.put_along_axis(found, order, (first + last) / 2 + 1, -1)
+    return found
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman correlation along the last axis of arrays that broadcast; 0 where one of the two is constant."""
+    x, y = ranks(a), ranks(b)
+    x = x - x.mean(-1, keepdims=True)
+    y = y - y.mean(-1, keepdims=True)
+    scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    return np.asarray((x * y).sum(-1) / np.where(scale > 0, scale, 1.0))
+
+
+def predictions(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """`-Σ_{i∈S_m} τ_i`, (..., Q, M), of scores (..., Q, N) and members (M, N)."""
+    return -(scores @ members.T.astype(np.float64))
+
+
+def lds(scores: np.ndarray, losses: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """The score of each query, (..., Q), of scores (..., Q, N), losses (M, Q) and members (M, N)."""
+    return spearman(predictions(scores, members), losses.T)
+
+
+def interval(
+    predicted: np.ndarray, losses: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap over subsets of the mean score, 95 %: predictions (Q, M), losses (M, Q)."""
+    queries, subsets = predicted.shape
+    drawn = np.random.default_rng(seed).integers(subsets, size=(resamples, subsets))
+    step = max(1, _CHUNK // (queries * subsets))
+    means = [
+        spearman(
+            predicted[:, rows].transpose(1, 0, 2),
+            losses.T[:, rows].transpose(1, 0, 2),
+        ).mean(1)
+        for rows in (drawn[start : start + step] for start in range(0, resamples, step))
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def ceiling(losses: np.ndarray) -> float | None:
+    """Mean correlation of one seed's losses with another's over the subsets with both, from losses (M, S, Q).
+
+    What a second real retraining would score; a perfect prediction of the mean over many seeds scores about the
+    square root. None where fewer than three subsets have two seeds.
+    """
+    found = []
+    run = ~np.isnan(losses).any(2)
+    for a in range(losses.shape[1]):
+        for b in range(a):
+            both = run[:, a] & run[:, b]
+            if both.sum() >= 3:
+                found.append(spearman(losses[both, a].T, losses[both, b].T).mean())
+    return float(np.mean(found)) if found else None
+
+
+def halvings(subsets: int, *, splits: int = SPLITS, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Random halvings of the subsets: rows to choose on, rows to report on; by seeded permutations."""
+    generator = np.random.default_rng(seed)
+    orders = [generator.permutation(subsets) for _ in range(splits)]
+    return [(order[: subsets // 2], order[subsets // 2 :]) for order in orders]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What an estimator with a grid of options scores; correlations in [-1, 1], means over queries.
+
+    Attributes:
+        lds: with the default option, on the reporting halves, mean over halvings.
+        low, high: bootstrap interval over all subsets, with the default option.
+        chosen: each halving's option chosen on its other half.
+        oracle: the one option that is best on the reporting halves: not to be had without retraining.
+        oracle_option: its place in the grid.
+        curve: every option on the reporting halves, (L,).
+    """
+
+    lds: float
+    low: float
+    high: float
+    chosen: float
+    oracle: float
+    oracle_option: int
+    curve: np.ndarray
+
+
+def assess(
+    predicted: np.ndarray, default: np.ndarray, losses: np.ndarray, *, splits: int = SPLITS, seed: int = 0
+) -> Quality:
+    """Quality of predictions (L, Q, M) for L options, and of the default option's, (Q, M); losses (M, Q)."""
+    chosen, defaults = [], []
+    curve = np.zeros(len(predicted))
+    for choose, report in halvings(len(losses), splits=splits, seed=seed):
+        there = spearman(predicted[..., report], losses[report].T).mean(1)
+        here = spearman(predicted[..., choose], losses[choose].T).mean(1)
+        defaults.append(spearman(default[:, report], losses[report].T).mean())
+        chosen.append(there[int(here.argmax())])
+        curve += there / splits
+    low, high = interval(default, losses, seed=seed)
+    best = int(curve.argmax())
+    return Quality(
+        float(np.mean(defaults)), low, high, float(np.mean(chosen)), float(curve[best]), best, curve
+    )

@@ -1,0 +1,169 @@
+"""A ground truth on disk: what subset models lose on queries, with the works, the queries and the full model.
+
+A directory holds `pipeline/` (a DDPMPipeline trained on all works), `works.npz` (`images` (N, C, H, W) float32 in
+[-1, 1], `labels`), `queries.npz` (`images`, `labels`, and where there are both, `kind`: "validation" or
+"generated") and `subsets.npz` (`members` (M, N) bool, `losses` (M, S, Q) float32, NaN where not run).
+"""
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from das.errors import SettingsError
+
+KINDS = ("validation", "generated")
+WORKS, QUERIES, SUBSETS, PIPELINE = "works.npz", "queries.npz", "subsets.npz", "pipeline"
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A validated ground truth.
+
+    Attributes:
+        directory: where it was read from; `pipeline/` lies there.
+        works: (N, C, H, W) float32 in [-1, 1], the model's own space.
+        queries: (Q, C, H, W) float32.
+        kinds: (Q,) of "validation" or "generated"; all "validation" where the file doesn't say.
+        members: (M, N) bool, which works each subset model was trained on.
+        losses: (M, S, Q) float32, subset × seed × query; NaN where that model was not run.
+    """
+
+    directory: Path
+    works: np.ndarray
+    queries: np.ndarray
+    kinds: np.ndarray
+    members: np.ndarray
+    losses: np.ndarray
+
+    @property
+    def pipeline(self) -> Path:
+        """The model that is attributed."""
+        return self.directory / PIPELINE
+
+    def mean_losses(self) -> np.ndarray:
+        """Mean over the seeds that were run, (M, Q)."""
+        return np.asarray(np.nanmean(self.losses, axis=1))
+
+    def queries_of(self, kind: str) -> np.ndarray:
+        """Places of the queries of a kind, (n,)."""
+        return np.flatnonzero(self.kinds == kind)
+
+
+def load_truth(directory: Path) -> GroundTruth:
+    """Read and check a ground truth; subsets that were not trained yet are left out.
+
+    Raises:
+        SettingsError: a file is missing or damaged, shapes contradict each other, or values make no sense.
+    """
+    if not directory.is_dir():
+        raise SettingsError(
+            f"{directory} isn't a directory; name a ground truth, or make one: das evaluate truth."
+        )
+    works = _images(directory / WORKS)
+    queries = _images(directory / QUERIES)
+    if works.shape[1:] != queries.shape[1:]:
+        raise SettingsError(
+            f"{directory}: works have the shape {works.shape[1:]}, queries {queries.shape[1:]}; they must agree."
+        )
+    kinds = read_arrays(directory / QUERIES).get("kind", np.full(len(queries), KINDS[0]))
+    if kinds.shape != (len(queries),) or not set(kinds.tolist()) <= set(KINDS):
+        raise SettingsError(
+            f"{directory / QUERIES}: kind must name one of {', '.join(KINDS)} for each of the {len(queries)} queries."
+        )
+    members, losses = _subsets(directory / SUBSETS, len(works), len(queries))
+    if not (directory / PIPELINE / "model_index.json").is_file():
+        raise SettingsError(f"{directory / PIPELINE} isn't a pipeline: it has no model_index.json.")
+    return GroundTruth(directory, works, queries, kinds, members, losses)
+
+
+def _subsets(path: Path, works: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
+    arrays = read_arrays(path, ("members", "losses"))
+    members, losses = arrays["members"], arrays["losses"]
+    if members.dtype != np.bool_ or members.ndim != 2 or members.shape[1] != works:
+        raise SettingsError(
+            f"{path}: members is {members.dtype} {members.shape}; expected booleans (subsets, {works} works)."
+        )
+    if losses.ndim != 3 or losses.shape[0] != len(members) or losses.shape[2] != queries:
+        raise SettingsError(
+            f"{path}: losses has the shape {losses.shape};"
+            f" expected ({len(members)} subsets, seeds, {queries} queries)."
+        )
+    run = ~np.isnan(losses)
+    if not np.array_equal(run.all(2), run.any(2)) or np.isinf(losses).any():
+        raise SettingsError(
+            f"{path}: a model's losses must be numbers for all queries, or NaN for all where it was not run."
+        )
+    trained = run.any((1, 2))
+    if trained.sum() < 3:
+        raise SettingsError(
+            f"{path}: {int(trained.sum())} subsets have losses; a rank correlation needs 3 at least."
+        )
+    return members[trained], losses[trained]
+
+
+def save_truth(
+    directory: Path,
+    *,
+    works: Mapping[str, np.ndarray] | None = None,
+    queries: Mapping[str, np.ndarray] | None = None,
+    subsets: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write the parts that are given, each whole or not at all."""
+    for name, arrays in ((WORKS, works), (QUERIES, queries), (SUBSETS, subsets)):
+        if arrays is not None:
+            write_arrays(directory / name, arrays)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """An npz that is there whole or not at all, also when the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
+    write_bytes(path, buffer.getvalue())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """A file that is there whole or not at all; several processes may write the same one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def read_arrays(path: Path, required: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """All arrays of an npz.
+
+    Raises:
+        SettingsError: it is missing, damaged, or lacks one of `required`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise SettingsError(f"{path} is missing.") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SettingsError(f"{path} can't be read as an npz of plain arrays: {error}") from error
+    missing = [name for name in required if name not in arrays]
+    if missing:
+        raise SettingsError(
+            f"{path} has no array {', '.join(missing)}; it has {', '.join(arrays) or 'none'}."
+        )
+    return arrays
+
+
+def _images(path: Path) -> np.ndarray:
+    images = read_arrays(path, ("images",))["images"]
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise SettingsError(
+            f"{path}: images has the shape {images.shape}; expected (count, 1 or 3, height, width)."
+        )
+    if images.dtype != np.float32 or not np.isfinite(images).all() or np.abs(images).max() > 1.0:
+        raise SettingsError(f"{path}: images must be float32 within [-1, 1]; they are {images.dtype}.")
+    return images

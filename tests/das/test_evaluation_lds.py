@@ -1,0 +1,97 @@
+"""The linear datamodeling score against SciPy and plain loops."""
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata, spearmanr
+
+from das.evaluation.lds import assess, ceiling, halvings, interval, lds, predictions, ranks, spearman
+
+
+@pytest.fixture
+def generator():
+    return np.random.default_rng(7)
+
+
+def test_ranks_share_the_mean_where_values_are_equal(generator):
+    values = generator.integers(0, 5, size=(4, 3, 17)).astype(float)
+    assert np.array_equal(ranks(values), rankdata(values, axis=-1))
+    assert np.array_equal(ranks(np.zeros(3)), [2, 2, 2])
+
+
+@pytest.mark.parametrize("levels", [3, 10**9])
+def test_spearman_is_scipys(generator, levels):
+    a, b = generator.integers(0, levels, size=(2, 6, 30))
+    expected = [spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]
+    assert np.allclose(spearman(a, b), expected)
+
+
+def test_a_constant_correlates_with_nothing():
+    assert spearman(np.ones(5), np.arange(5)) == 0.0
+
+
+def test_lds_is_a_loop_over_queries_and_subsets(generator):
+    scores = generator.normal(size=(3, 12))
+    members = generator.random((9, 12)) < 0.5
+    losses = generator.normal(size=(9, 3))
+    expected = []
+    for query in range(3):
+        predicted = [-sum(scores[query, i] for i in range(12) if subset[i]) for subset in members]
+        expected.append(spearmanr(predicted, losses[:, query]).statistic)
+    assert np.allclose(lds(scores, losses, members), expected)
+
+
+def test_scores_that_cause_the_losses_get_the_highest_lds(generator):
+    scores = generator.normal(size=(5, 40))
+    members = generator.random((30, 40)) < 0.5
+    losses = predictions(scores, members).T
+    assert np.allclose(lds(scores, losses, members), 1.0)
+    assert np.allclose(lds(-scores, losses, members), -1.0)
+
+
+def test_the_interval_surrounds_the_score_and_narrows_with_more_subsets(generator):
+    widths = []
+    for subsets in (20, 200):
+        truth = generator.normal(size=(10, subsets))
+        predicted = truth + generator.normal(size=truth.shape)
+        low, high = interval(predicted, truth.T, resamples=300, seed=1)
+        assert low < spearman(predicted, truth).mean() < high
+        assert (low, high) == interval(predicted, truth.T, resamples=300, seed=1)
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+
+
+def test_the_ceiling_uses_subsets_that_have_both_seeds(generator):
+    losses = generator.normal(size=(8, 2, 4))
+    losses[5:, 1] = np.nan
+    expected = np.mean([spearmanr(losses[:5, 0, q], losses[:5, 1, q]).statistic for q in range(4)])
+    assert ceiling(losses) == pytest.approx(expected)
+    losses[2:, 1] = np.nan
+    assert ceiling(losses) is None
+
+
+def test_halvings_are_seeded_and_share_no_subset():
+    for choose, report in halvings(9, splits=5, seed=3):
+        assert sorted([*choose, *report]) == list(range(9))
+    assert all(
+        np.array_equal(a, b)
+        for one, two in zip(halvings(9, seed=3), halvings(9, seed=3), strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_options_are_chosen_on_the_other_half(generator):
+    truth = generator.normal(size=(20, 40))
+    noise = generator.normal(size=(3, 20, 40))
+    predicted = truth + noise * np.array([4.0, 0.5, 2.0])[:, None, None]
+    found = assess(predicted, predicted[2], truth.T)
+    assert found.oracle_option == 1
+    assert found.chosen == pytest.approx(found.oracle)
+    assert found.lds == pytest.approx(found.curve[2])
+    assert found.low < found.lds < found.high < found.oracle
+
+
+def test_choosing_among_noise_gains_nothing(generator):
+    truth, noise = generator.normal(size=(2, 1, 12))
+    predicted = generator.normal(size=(50, 1, 12))
+    found = assess(predicted, noise, truth.T, splits=50)
+    assert found.chosen < found.oracle
