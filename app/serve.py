@@ -174,4 +174,3 @@ def _address(settings: Settings, listener: socket.socket) -> str:
     # What listens on every interface is reached from this machine by its loopback address.
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
-

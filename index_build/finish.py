@@ -120,10 +120,15 @@ def finish(
     with reporter.stage("factorising", len(kernel_forms(config))) as stage:
         whitenings: dict[_Key, _Whitening] = {}
         solved = {k.features for k in config.kernels if k.method == "relative-influence"}
+        squared = {k.features for k in config.kernels if k.method in ("das", "das-block")}
         for features, form in kernel_forms(config):
             matrix = torch.from_numpy(sum_of(sums, features, form))
             target = effective_dimension_target(
-                form, len(rows), shards[0].residual_rms.shape[1], config.dimension
+                form,
+                len(rows),
+                shards[0].residual_rms.shape[1],
+                config.dimension,
+                signed=features.name not in squared,
             )
             kernel = damped_kernel(matrix, float(repeats.sum()), damping=config.damping, target=target)
             solves = form == "mean" and features.name in solved

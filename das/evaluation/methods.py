@@ -50,6 +50,11 @@ class Candidate:
         return " ".join(parts + ([self.preset] if self.preset else []))
 
     @property
+    def signed(self) -> bool:
+        """Whether scores are linear in the inner products, not squared."""
+        return self.method not in ("das", "das-block")
+
+    @property
     def damped(self) -> bool:
         """Whether there is a kernel, and so a λ to choose."""
         return self.method not in SIMILARITIES and self.form != "none"

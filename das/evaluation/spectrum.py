@@ -63,9 +63,11 @@ class Spectrum:
         """`tr(K)/N`: what a relative λ is multiplied with."""
         return float(self.values.sum()) / len(self.works)
 
-    def default_damping(self) -> float:
+    def default_damping(self, *, signed: bool = False) -> float:
         """The relative λ of the rule in das.kernel, which takes no retraining."""
-        target = effective_dimension_target(self.form, len(self.works), self.timesteps, self.dimension)
+        target = effective_dimension_target(
+            self.form, len(self.works), self.timesteps, self.dimension, signed=signed
+        )
         return damping_for(self.values, target) / self.unit
 
     def products(self, damping: float, *, half: bool = False) -> np.ndarray:

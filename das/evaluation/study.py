@@ -196,7 +196,9 @@ class Study:
             candidate,
             spectra,
             table,
-            lambda spectrum: spectrum.default_damping() if damping is None else damping,
+            lambda spectrum: (
+                spectrum.default_damping(signed=candidate.signed) if damping is None else damping
+            ),
             half=self.half,
         )
 
@@ -243,7 +245,7 @@ class Study:
         except Skipped as reason:
             return {**row, "skipped": str(reason)}
         if candidate.damped:
-            used = [spectrum.default_damping() for spectrum in self.spectra(candidate)]
+            used = [spectrum.default_damping(signed=candidate.signed) for spectrum in self.spectra(candidate)]
             row["damping"] = float(np.exp(np.mean(np.log(used))))
         everything = np.arange(len(self.truth.queries))
         row |= self._measured("", everything, curve, default, candidate)

@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -300,9 +301,7 @@ def _finished(out: Path, tasks: list[Task], plan: Plan, workers: int, device: st
             yield _run(out, task, plan, device)
         return
     # A forked child would inherit torch's thread pools in an unknown state.
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_one_thread, max_tasks_per_child=None
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_become_worker)
     with pool:
         pending: set[Future[str]] = {pool.submit(_run, out, task, plan, device) for task in tasks}
         try:
@@ -315,8 +314,17 @@ def _finished(out: Path, tasks: list[Task], plan: Plan, workers: int, device: st
             raise
 
 
-def _one_thread() -> None:
+def _become_worker() -> None:
+    """One thread, and an end with the parent: a pool's processes outlive a parent that was killed."""
     torch.set_num_threads(1)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 def _run(out: Path, task: Task, plan: Plan, device: str) -> str:

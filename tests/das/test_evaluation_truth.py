@@ -2,8 +2,12 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -87,6 +91,49 @@ def test_several_at_once_give_the_same(source, made, tmp_path):
     shutil.rmtree(copy / "runs")
     make_truth(source, copy, PLAN, workers=2)
     assert np.allclose(load_truth(copy).losses, load_truth(made).losses, rtol=1e-5, equal_nan=True)
+
+
+def test_a_killed_run_takes_its_workers_along_and_leaves_whole_files(tmp_path):
+    pictures = np.random.default_rng(1).integers(0, 256, size=(24, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "pictures.npz", images=pictures)
+    out = tmp_path / "truth"
+    words = ["--works-npz", tmp_path / "pictures.npz", "--out", out, "--validation", 2, "--generated", 0]
+    words += [
+        "--subsets",
+        40,
+        "--repeated",
+        0,
+        "--steps",
+        40,
+        "--batch",
+        8,
+        "--width",
+        "8,16",
+        "--workers",
+        2,
+    ]
+    main = "from das.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", main, "evaluate", "truth", *map(str, words)], stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: len(list(out.glob("runs/*.npz"))) >= 2)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert workers
+    assert not alive
+    done = sorted(out.glob("runs/*.npz"))
+    assert len(done) < 40
+    for path in done:
+        assert np.isfinite(read_arrays(path, ("losses",))["losses"]).all()
+
+
+def wait_until(happened, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_another_plan_is_refused(source, made):
