@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from app.problems import Problem, invalid
+from das.config import FEATURE_BYTES
 from das.errors import DasError
 from das.index import AttributionIndex
 from das.works import COLUMNS
@@ -82,8 +83,7 @@ class ServedIndex:
     def feature_bytes(self) -> int:
         """Bytes of features that one product over all works reads."""
         features = self.index.manifest.features
-        width = 2 if features.dtype == "float16" else 4
-        return len(self) * features.dimension * width * len(features.sets)
+        return len(self) * features.dimension * FEATURE_BYTES[features.dtype] * len(features.sets)
 
     @cached_property
     def creators(self) -> int | None:

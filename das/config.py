@@ -40,6 +40,12 @@ OF_CHECKPOINTS = frozenset({"tracincp", "gas"})
 KernelForm = Literal["block", "mean", "none"]
 """How a kernel is summed (das.kernel); "none" is the identity: plain inner products."""
 
+FeatureType = Literal["int8", "float16", "float32"]
+"""How whitened features are stored; int8 with one scale for each work."""
+
+FEATURE_BYTES: dict[FeatureType, int] = {"int8": 1, "float16": 2, "float32": 4}
+"""Bytes of one number; a scale's 4 bytes for a work come on top of int8."""
+
 PAPER_PROBE = "mean"
 """The paper's DAS scalarises the output to its mean (METHOD section 1: `v = 1/d`)."""
 
@@ -117,8 +123,13 @@ DEFAULT_CLIP = ClipSpec(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"timesteps": 10, "dimension": 1024, "probes": ("loss", "random")},
-    # Three forward passes and 2 KB for a work; no worse than the paper's form with ten and 16 KB (docs/method.md).
-    "economical": {"timesteps": (0, 100, 200), "dimension": 512, "probes": ("loss", "random")},
+    # Three forward passes and 1 KB for a work; no worse than the paper's form with ten and 16 KB (docs/method.md).
+    "economical": {
+        "timesteps": (0, 100, 200),
+        "dimension": 512,
+        "probes": ("loss", "random"),
+        "feature_dtype": "int8",
+    },
 }
 """Choices of a build that were measured together; those of "economical" are timesteps of a schedule of 1,000."""
 
@@ -170,9 +181,7 @@ class BuildConfig(BaseModel):
         gt=0,
         description="λ in units of tr(K)/N; none: for the effective dimension that das.kernel aims at.",
     )
-    feature_dtype: Literal["float16", "float32"] = Field(
-        "float16", description="How whitened features are stored."
-    )
+    feature_dtype: FeatureType = Field("float16", description="How whitened features are stored.")
     shard_size: int = Field(1024, ge=1, description="Works per shard: what a killed build loses at most.")
     batch_size: int = Field(32, ge=1, description="(Image, timestep) pairs per backward pass.")
     clip: ClipSpec = Field(DEFAULT_CLIP, description="The open_clip model that screens.")

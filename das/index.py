@@ -13,7 +13,7 @@ A feature set (das.config.FeatureSet) is whitened by the factor L of its *block*
 form's `φᵀH⁻¹f̄_i` is `⟨L⁻¹φ, w_i⟩`. Any other kernel H' is answered from the same features by a linear map of the
 query, `φᵀH'⁻¹f̄_i = ⟨LᵀH'⁻¹φ, w_i⟩`, plain inner products with H' = I: each set is kept once. Half precision needs no
 scaling: ‖w_i‖² = h_i ≤ 1, and rounding costs about 3e-4 of an element's size until elements fall under 6e-5,
-which takes millions of works.
+which takes millions of works. In eight bits a work has one scale, the size of its largest element over 127.
 """
 
 from collections.abc import Callable, Iterator
@@ -70,11 +70,22 @@ def solved_norm_key(features: str, form: KernelForm) -> str:
     return f"{features}.{form}.solved_norm"
 
 
-class Features:
-    """Whitened features of one set, (N, k), memory-mapped shard by shard."""
+def scale_key(features: str) -> str:
+    """Name in kernel.safetensors of the scales (N,) float32 that a set's int8 features are multiplied with."""
+    return f"{features}.scale"
 
-    def __init__(self, shards: list[np.ndarray]) -> None:
+
+class Features:
+    """Whitened features of one set, (N, k), memory-mapped shard by shard.
+
+    Attributes:
+        dtype: as they are stored; int8 is turned into float32 where features are handed out, but for `shards`.
+        scales: (N,) float32 that stored int8 features are multiplied with; None for other types.
+    """
+
+    def __init__(self, shards: list[np.ndarray], scales: np.ndarray | None = None) -> None:
         self._shards = shards
+        self.scales = scales
         self.starts = np.cumsum([0, *(len(shard) for shard in shards)])
         self.shape = (int(self.starts[-1]), shards[0].shape[1])
         self.dtype = shards[0].dtype
@@ -83,7 +94,7 @@ class Features:
         return self.shape[0]
 
     def shards(self) -> Iterator[tuple[int, np.ndarray]]:
-        """First row and features (n, k) of every shard, still memory-mapped."""
+        """First row and features (n, k) of every shard as they are stored, still memory-mapped."""
         return zip((int(start) for start in self.starts), self._shards, strict=False)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
@@ -94,10 +105,12 @@ class Features:
         for shard in np.unique(places):
             chosen = places == shard
             taken[chosen] = self._shards[shard][rows[chosen] - self.starts[shard]]
-        return taken
+        return taken if self.scales is None else taken * self.scales[rows, None]
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         whole = np.concatenate(self._shards) if len(self._shards) > 1 else np.asarray(self._shards[0])
+        if self.scales is not None:
+            whole = whole * self.scales[:, None]
         return whole if dtype is None else whole.astype(dtype)
 
 
@@ -219,7 +232,8 @@ class AttributionIndex:
                 [
                     _open_array(self.path / feature_name(name, shard))
                     for shard in range(len(record.shard_rows))
-                ]
+                ],
+                self._tensor(scale_key(name)) if record.dtype == "int8" else None,
             )
             for name in record.sets
         }
@@ -349,6 +363,8 @@ class AttributionIndex:
         for name in record.sets:
             expected[factor_key(name, "block")] = ("F64", [record.dimension] * 2)
             expected[norm_key(name)] = each
+            if record.dtype == "int8":
+                expected[scale_key(name)] = ("F32", [count])
         for kernel in manifest.kernels:
             if kernel.form != "none":
                 expected[factor_key(kernel.features, kernel.form)] = ("F64", [record.dimension] * 2)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from das.config import BuildConfig, KernelForm, Method
+from das.config import BuildConfig, FeatureType, KernelForm, Method
 from das.errors import IndexFormatError
 
 MANIFEST_NAME = "manifest.json"
@@ -88,7 +88,7 @@ class KernelRecord(_Part):
 class FeaturesRecord(_Part):
     """Whitened features: one file per feature set and shard."""
 
-    dtype: Literal["float16", "float32"]
+    dtype: FeatureType
     dimension: int
     sets: tuple[str, ...]
     """Names, see das.config.FeatureSet."""

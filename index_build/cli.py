@@ -46,7 +46,7 @@ def build_index(
     preset: Annotated[
         str,
         typer.Option(
-            help="default, or economical: a third of the passes and half the size, a little less exact."
+            help="default, or economical: a third of the passes and a quarter of the size, a little less exact."
         ),
     ] = "default",
     timesteps: Annotated[
@@ -85,7 +85,10 @@ def build_index(
         typer.Option(help="An earlier checkpoint of the model, for tracincp and gas; may be repeated."),
     ] = None,
     damping: Annotated[float | None, typer.Option(help="λ in units of tr(K)/N; by rule if left out.")] = None,
-    feature_dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    feature_dtype: Annotated[
+        str | None,
+        typer.Option(help="int8, float16 or float32. Default: the preset's, float16; economical int8."),
+    ] = None,
     clip: Annotated[
         str, typer.Option(help="open_clip model that screens, MODEL:PRETRAINED.")
     ] = DEFAULT_CLIP.describe(),
@@ -105,7 +108,7 @@ def build_index(
     from index_build.build import build
 
     config = _config(
-        **_preset(preset, timesteps, dimension, probe),
+        **_preset(preset, timesteps, dimension, probe, feature_dtype),
         name=name or _slug(out.resolve().name),
         model=model,
         works=works,
@@ -118,7 +121,6 @@ def build_index(
         lora=lora,
         checkpoints=tuple(checkpoint or ()),
         damping=damping,
-        feature_dtype=feature_dtype,
         shard_size=shard_size,
         batch_size=batch_size,
         clip=ClipSpec(directory=clip_dir) if clip_dir else ClipSpec.parse(clip),
@@ -273,7 +275,11 @@ def _config(**options: Any) -> BuildConfig:
 
 
 def _preset(
-    name: str, timesteps: str | None, dimension: int | None, probes: list[str] | None
+    name: str,
+    timesteps: str | None,
+    dimension: int | None,
+    probes: list[str] | None,
+    feature_dtype: str | None,
 ) -> dict[str, Any]:
     """The preset's choices, except those that were made."""
     if name not in PRESETS:
@@ -282,6 +288,7 @@ def _preset(
         "timesteps": None if timesteps is None else _timesteps(timesteps),
         "dimension": dimension,
         "probes": tuple(probes) if probes else None,
+        "feature_dtype": feature_dtype,
     }
     return PRESETS[name] | {option: value for option, value in chosen.items() if value is not None}
 

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from torch import Tensor
 
-from das.config import BuildConfig
+from das.config import FEATURE_BYTES, BuildConfig
 from das.errors import BuildError
 from das.gradients import FeatureExtractor
 from das.screening import Embedder
@@ -48,7 +48,7 @@ class Estimate:
 
 def disk_needed(config: BuildConfig, works: int, timesteps: int, embedding: int) -> int:
     """Bytes on disk at the peak of a build: the products of the first pass beside the finished index."""
-    stored = 2 if config.feature_dtype == "float16" else 4
+    stored = FEATURE_BYTES[config.feature_dtype]
     per_work = config.dimension * len(config.feature_sets) * (4 + stored) + timesteps * 4
     per_work += 2 * (embedding * 4 + _THUMBNAIL_BYTES) + embedding * 4
     # The checkpoint and the one that replaces it, and the factors.

@@ -28,6 +28,7 @@ from das.index import (
     feature_name,
     leverage_key,
     norm_key,
+    scale_key,
     solved_norm_key,
     thumbnail_name,
 )
@@ -76,6 +77,8 @@ class _Whitening:
     norms: list[np.ndarray] = field(default_factory=list)
     solved_norms: list[np.ndarray] = field(default_factory=list)
     gram: Tensor | None = None
+    scales: list[np.ndarray] = field(default_factory=list)
+    """Of features that are stored in eight bits."""
 
     def whiten(self, averages: Tensor) -> Tensor:
         """`L⁻¹ f̄` (n, k) float64; its leverages, norms and part of the Gram matrix are kept."""
@@ -173,8 +176,22 @@ def _write_features(
     for (features, form), whitening in whitenings.items():
         whitened = whitening.whiten(torch.from_numpy(shard.averages(features.name)))
         if form == "block":
-            stored = whitened.cpu().numpy().astype(config.feature_dtype)
+            if config.feature_dtype == "int8":
+                stored, scales = in_eight_bits(whitened.cpu().numpy())
+                whitening.scales.append(scales)
+            else:
+                stored = whitened.cpu().numpy().astype(config.feature_dtype)
             durable.put_array(directory / feature_name(features.name, number), stored)
+
+
+def in_eight_bits(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, k) as int8 and their scales (n,) float32: the largest element of each row becomes 127.
+
+    An element is then wrong by half a scale at most.
+    """
+    largest = np.abs(features).max(1)
+    scales = (largest / np.iinfo(np.int8).max).astype(np.float32)
+    return np.rint(features / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8), scales
 
 
 def _write_embeddings(path: Path, shards: list[StoredShard]) -> None:
@@ -215,6 +232,8 @@ def _write_kernels(
         tensors[factor_key(features.name, form)] = whitening.kernel.factor.cpu().contiguous().numpy()
         tensors[leverage_key(features.name, form)] = np.concatenate(whitening.leverage)
         tensors[norm_key(features.name)] = np.concatenate(whitening.norms)
+        if whitening.scales:
+            tensors[scale_key(features.name)] = np.concatenate(whitening.scales)
         if whitening.solves:
             tensors[solved_norm_key(features.name, form)] = np.concatenate(whitening.solved_norms)
     durable.put_tensors(directory / KERNEL_NAME, tensors)

@@ -11,12 +11,13 @@ import das.scoring
 from das.answer import CandidateSet, RankedWork, number_word, percent, share_by_creator, summarise
 from das.attribution import Attributor
 from das.config import BuildConfig, ClipSpec
-from das.errors import ModelError, SettingsError
+from das.errors import IndexFormatError, ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.index import AttributionIndex
 from das.models import load_model
 from das.works import COLUMNS, Works
 from index_build.build import build
+from index_build.finish import in_eight_bits
 from tests.conftest import make_model, make_picture
 
 QUERIES = [make_picture(number) for number in (3, 7, 100, 101)]
@@ -115,6 +116,44 @@ def test_half_precision_keeps_the_scores(attributor: Attributor, tiny_index: Pat
     products = (np.asarray(index.features("loss"), np.float64) @ query).T
     expected = (products * index.repeats) ** 2
     np.testing.assert_allclose(attributor.scores(QUERIES), expected, rtol=1e-4, atol=1e-6 * expected.max())
+
+
+def test_eight_bits_are_wrong_by_half_a_scale_at_most(
+    precise: Attributor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """int8 against single precision: every product within the bound that rounding allows, however it is taken."""
+    exact = precise.index
+    build(exact.manifest.config.model_copy(update={"feature_dtype": "int8"}), tmp_path / "index")
+    index = AttributionIndex.open(tmp_path / "index")
+    for name in exact.manifest.features.sets:
+        stored, scales = index.features(name), index.features(name).scales
+        assert stored.dtype == np.int8
+        assert scales is not None
+        difference = np.abs(np.asarray(stored, np.float64) - np.asarray(exact.features(name), np.float64))
+        assert (difference <= 0.5001 * scales[:, None]).all()
+        np.testing.assert_array_equal(stored.take(np.array([33, 2])), np.asarray(stored)[[33, 2]])
+    attributor = Attributor(index, threads=1)
+    scores = attributor.scores(QUERIES)
+    order = np.corrcoef(np.argsort(np.argsort(scores)), np.argsort(np.argsort(precise.scores(QUERIES))))
+    assert np.diag(order[: len(QUERIES), len(QUERIES) :]).min() > 0.99
+    # Too large for memory, and only some of the works: the same numbers.
+    monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 0)
+    mapped = Attributor(index, threads=1)
+    np.testing.assert_allclose(mapped.scores(QUERIES), scores, rtol=1e-4, atol=1e-6 * scores.max())
+    rows = np.array([30, 7, 2])
+    some = mapped.attribute_batch(QUERIES[:1], candidates=[rows], top_k=[3])[0]
+    assert {work.row: work.score for work in some.works} == pytest.approx(
+        {row: scores[0, row] for row in rows}, rel=1e-3
+    )
+    (tmp_path / "index" / "kernel.safetensors").write_bytes((exact.path / "kernel.safetensors").read_bytes())
+    with pytest.raises(IndexFormatError):
+        AttributionIndex.open(tmp_path / "index")
+
+
+def test_a_work_without_gradient_stays_zero_in_eight_bits() -> None:
+    stored, scales = in_eight_bits(np.array([[0.0, 0.0], [0.5, -1.0]]))
+    assert stored.tolist() == [[0, 0], [64, -127]]
+    np.testing.assert_allclose(scales, [0, 1 / 127], rtol=1e-6)
 
 
 def test_a_training_work_owes_most_to_itself(attributor: Attributor) -> None:
