@@ -342,3 +342,15 @@ def test_named_parts_of_a_network():
     assert all(name.startswith("up_blocks") for name in attributed_parameters(network, "up-blocks"))
     with pytest.raises(SettingsError, match="matches no parameter"):
         attributed_parameters(network, "lora")
+
+
+def test_a_bias_whose_gradient_a_norm_takes_away_is_no_mistake() -> None:
+    """Its true gradient is zero; what comes out is the rounding error of terms a thousand times as large as others."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8), nn.Conv2d(8, 3, 3))
+    with torch.no_grad():
+        network[2].weight.mul_(1e4)
+    x = torch.randn(2, 3, 16, 16)
+    gradients = PerExampleGradients(network, dict(network.named_parameters()))
+    gradients.settle(lambda: network(x))
+    assert not gradients.fallback

@@ -121,7 +121,7 @@ def test_verify_names_the_damaged_file_and_exits_with_one(
         (["--damping", "-1"], "--damping is -1"),
         (["--attributed", "("], "neither 'all' nor a regular expression"),
         (["--clip", "ViT-B-32"], "MODEL:PRETRAINED"),
-        (["--feature-dtype", "int8"], "--feature-dtype is 'int8'"),
+        (["--feature-dtype", "int4"], "--feature-dtype is 'int4'"),
     ],
 )
 def test_options_that_cant_be_used_are_named(app: typer.Typer, options: list[str], message: str) -> None:
