@@ -24,6 +24,10 @@ LOOKALIKES = 12
 
 GONE = "The index {index} is no longer served here, so the works can't be named."
 NO_LOOKALIKES = "The look-alikes of this picture aren't known: {reason}."
+MEASURED = (
+    "Every work was a candidate, and all subsets were used: no option of the index was chosen by them."
+    " Screening was not measured."
+)
 PROMPT_UNUSED = "The prompt is kept but had no part in this: the index's model takes no text."
 SEED_UNUSED = "The seed is kept but had no part in this: only journey-trak uses it."
 
@@ -57,7 +61,7 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
             "progress": _progress(job, waiting),
             "summary": result.get("summary") if scored else None,
             "in_model": result.get("in_model"),
-            "quality": None if served is None else quality(served),
+            "quality": None if served is None else quality(served, job.method),
             "works": _works(served, result, similarities) if served is not None and scored else None,
             "groups": _groups(result) if scored else None,
             "lookalikes": None if served is None else _lookalikes(served, job),
@@ -74,13 +78,16 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
     )
 
 
-def quality(served: ServedIndex) -> Quality | None:
-    """How good this index's ranking was measured to be, from its manifest; None: not measured."""
-    measured: dict[str, Any] = served.index.manifest.quality or {}
-    if measured.get("lds") is None:
+def quality(served: ServedIndex, method: str | None = None) -> Quality | None:
+    """How good this index's ranking was measured to be, from its manifest; None: not measured.
+
+    With a `method`, only if that one was measured: a figure says nothing of another method's ranking.
+    """
+    measured = served.index.manifest.quality
+    if measured is None or method not in (None, measured.method):
         return None
-    return Quality(
-        lds=measured["lds"], low=measured.get("low"), high=measured.get("high"), note=measured.get("note")
+    return Quality.model_validate(
+        {**measured.model_dump(include=set(Quality.model_fields)), "note": MEASURED}
     )
 
 

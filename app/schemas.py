@@ -155,11 +155,18 @@ class InModel(BaseModel):
 
 
 class Quality(BaseModel):
-    """How good this index's ranking was measured to be (linear datamodeling score, percent)."""
+    """How good this index's ranking was measured to be, against models that were trained again; in percent."""
 
-    lds: float
-    low: float | None
-    high: float | None
+    method: str = Field(description="The method that was measured: the index's first.")
+    lds: float = Field(description="Linear datamodelling score, mean over the queries.")
+    low: float = Field(description="Lower end of its 95 % interval, by resampling the subsets.")
+    high: float
+    ceiling: float | None = Field(description="What a second real retraining scores; null: not measured.")
+    perfect: float | None = Field(description="About what a perfect prediction scores; null: not measured.")
+    subsets: int
+    queries: int
+    truth: str = Field(description="The ground truth it was held against.")
+    measured_at: datetime
     note: str | None
 
 
@@ -194,7 +201,7 @@ class Attribution(BaseModel):
     progress: Progress
     summary: str | None
     in_model: InModel | None = Field(description="Null: not measured for this index.")
-    quality: Quality | None = Field(description="Null: not measured for this index.")
+    quality: Quality | None = Field(description="Null: not measured for this index and method.")
     works: list[Share] | None = Field(description="Ranked works; null until scored.")
     groups: dict[str, list[Group]] | None = Field(description="By creator; null until scored.")
     lookalikes: list[Lookalike] | None = Field(description="Null if the screening failed; see notes.")
@@ -228,7 +235,7 @@ class IndexList(BaseModel):
 
 class IndexCard(IndexSummary):
     card: str | None = Field(description="The index card, in Markdown.")
-    quality: Quality | None
+    quality: Quality | None = Field(description="Null: not measured for this index.")
 
 
 class Work(BaseModel):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from app.schemas import Attribution
+from app.schemas import Attribution, Quality
 from das.answer import percent as percent_in_words
 
 LICENCES = {
@@ -76,10 +76,7 @@ def sentences(a: Attribution) -> list[str]:
         if a.in_model is None:
             said.append(NOT_IN_MODEL)
         if a.quality is not None:
-            said.append(
-                "On pictures held out for it, this index's ranking reached a linear datamodelling score"
-                f" of {a.quality.lds:.1f} %."
-            )
+            said.append(_quality_sentence(a.quality))
     if a.state in ("succeeded", "failed", "cancelled"):
         said.extend(a.notes)
     return said
@@ -156,7 +153,7 @@ def details(a: Attribution) -> list[tuple[str, str]]:
         ("SHA-256 of the file", a.input.sha256),
         (
             "Quality of the ranking",
-            "not measured for this index" if a.quality is None else f"LDS {a.quality.lds:.1f} %",
+            "not measured for this method of the index" if a.quality is None else _quality_fact(a.quality),
         ),
     ]
     if a.client_tag:
@@ -173,6 +170,25 @@ def details(a: Attribution) -> list[tuple[str, str]]:
     if a.progress.attempt > 1:
         facts.append(("Attempts", str(a.progress.attempt)))
     return facts
+
+
+def _quality_sentence(quality: Quality) -> str:
+    """How far the ranking can be relied on, and how far any could."""
+    said = (
+        f"Asked about {thousands(quality.queries)} pictures and held against models trained again on"
+        f" {thousands(quality.subsets)} subsets of the works, this index's ranking reached a linear datamodelling"
+        f" score of {quality.lds:.1f} % (95 % interval: {quality.low:.1f} to {quality.high:.1f} %)"
+    )
+    if quality.ceiling is None:
+        return f"{said}."
+    return f"{said}; a second real retraining reaches {quality.ceiling:.1f} %."
+
+
+def _quality_fact(quality: Quality) -> str:
+    fact = f"LDS {quality.lds:.1f} % ({quality.low:.1f} to {quality.high:.1f} %)"
+    if quality.ceiling is not None:
+        fact += f", ceiling {quality.ceiling:.1f} %"
+    return f"{fact}, measured on {quality.measured_at.strftime('%-d %B %Y')}"
 
 
 def _timing(name: str) -> str:

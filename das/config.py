@@ -125,7 +125,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {"timesteps": 10, "dimension": 1024, "probes": ("loss", "random")},
     # Three forward passes and 1 KB for a work; no worse than the paper's form with ten and 16 KB (docs/method.md).
     "economical": {
-        "timesteps": (0, 100, 200),
+        "timesteps": (100, 300, 500),
         "dimension": 512,
         "probes": ("loss", "random"),
         "feature_dtype": "int8",

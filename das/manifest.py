@@ -124,6 +124,41 @@ class BuildRecord(_Part):
     unreadable: int
 
 
+class QualityRecord(_Part):
+    """How good the index's ranking was measured to be; correlations times 100."""
+
+    method: Method
+    """The index's default method: the others' rankings were not measured."""
+    lds: float
+    """Linear datamodelling score, mean over the queries."""
+    low: float
+    high: float
+    """95 % by resampling subsets."""
+    ceiling: float | None
+    """What one retraining's losses score against another's; None where no subset was trained on twice."""
+    perfect: float | None
+    """About what a perfect prediction would score: 100 √(ceiling / 100)."""
+    subsets: int
+    queries: int
+    generated: int
+    """How many of the queries the model generated; the others were held out."""
+    truth: str
+    """The ground truth in words."""
+    truth_digest: str
+    """sha256 over its files of works, queries and subsets."""
+    measured_at: str
+    command: str
+    versions: dict[str, str]
+
+    def describe(self) -> str:
+        """In one line."""
+        ceiling = "unknown" if self.ceiling is None else f"{self.ceiling:.1f} %"
+        return (
+            f"LDS {self.lds:.1f} % ({self.low:.1f} to {self.high:.1f} %), ceiling {ceiling}; {self.method},"
+            f" {self.subsets:,} subsets, {self.queries:,} queries, {self.measured_at}"
+        )
+
+
 class FileRecord(_Part):
     """Size and digest of one file."""
 
@@ -148,8 +183,8 @@ class Manifest(_Part):
     kernels: tuple[KernelRecord, ...]
     features: FeaturesRecord
     screening: ScreeningRecord
-    quality: dict[str, Any] | None = None
-    """What was measured of the index (LDS, screening recall, calibration); None: not measured."""
+    quality: QualityRecord | None = None
+    """What was measured of the index after it was built, no part of its identity; None: not measured."""
     build: BuildRecord
     files: dict[str, FileRecord]
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import psutil
 
+from das.card import write_card
 from das.config import BuildConfig
 from das.errors import BuildError, ModelError
 from das.index import CARD_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
@@ -32,7 +33,6 @@ from das.manifest import (
 )
 from das.works import Works
 from index_build import durable
-from index_build.card import write_card
 from index_build.inputs import (
     WorksOnDisk,
     clip_fingerprint,

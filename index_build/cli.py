@@ -165,7 +165,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "screening": f"{index.clip.describe()}, {manifest.screening.dimension} dimensions",
         "size": f"{_size(index) / 1e6:,.1f} MB",
         "built": f"{manifest.build.created_at} on {manifest.build.device}",
-        "quality": "not measured" if manifest.quality is None else json.dumps(manifest.quality),
+        "quality": "not measured" if manifest.quality is None else manifest.quality.describe(),
     }
     for label, value in rows.items():
         table.add_row(label, value)

@@ -1,4 +1,4 @@
-"""The commands that measure: `das evaluate truth|lds|counterfactual|output-function|screening`."""
+"""The commands that measure: `das evaluate truth|lds|counterfactual|output-function|screening|index`."""
 
 import json
 import sys
@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from das.errors import SettingsError
-from das.evaluation.report import print_rows, write_report
+from das.evaluation.report import command_line, print_rows, truth_record, write_report
 
 if TYPE_CHECKING:
     from das.evaluation.methods import Candidate
     from das.evaluation.study import Study
+    from das.evaluation.truth import GroundTruth
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines, on standard output.")]
 TruthOption = Annotated[
@@ -50,6 +51,7 @@ def register(app: typer.Typer) -> None:
     evaluate.command("counterfactual")(counterfactual)
     evaluate.command("output-function")(output_function)
     evaluate.command("screening")(screening)
+    evaluate.command("index")(index)
     app.add_typer(evaluate, name="evaluate")
 
 
@@ -146,7 +148,7 @@ def lds(
     checkpoint: CheckpointOption = None,
     clip_dir: ClipOption = None,
     feature_dtype: Annotated[
-        str, typer.Option(help="float16 or float32, as an index stores them.")
+        str, typer.Option(help="int8, float16 or float32, as an index stores them.")
     ] = "float16",
     splits: Annotated[int, typer.Option(help="Halvings of the subsets that figures are averaged over.")] = 20,
     curves: Annotated[
@@ -176,10 +178,10 @@ def lds(
             splits=splits,
             batch_size=batch_size,
         )
-        rows = [study.row(candidate) for candidate in _chosen(study, method)]
+        rows = study.rows(_chosen(study, method))
         if curves:
             rows += curve_rows(study)
-    _tell(rows, out, seed, as_json)
+    _tell(rows, study.truth, out, seed, as_json)
 
 
 def counterfactual(
@@ -227,7 +229,7 @@ def counterfactual(
             clip=None if clip_dir is None else ClipSpec(directory=clip_dir),
             say=progress.console.print,
         )
-    _tell(rows, out, seed, as_json)
+    _tell(rows, study.truth, out, seed, as_json)
 
 
 def output_function(
@@ -248,15 +250,16 @@ def output_function(
 
     _use_one_thread()
     with _progress(as_json) as progress:
+        loaded = load_truth(truth)
         rows = measure(
-            Retrainer.of(load_truth(truth)),
+            Retrainer.of(loaded),
             models=models,
             remove=remove,
             losses=LossConfig(loss_timesteps, loss_draws, seed),
             seed=seed,
             say=progress.console.print,
         )
-    _tell(rows, out, seed, as_json)
+    _tell(rows, loaded, out, seed, as_json)
 
 
 def screening(
@@ -292,7 +295,42 @@ def screening(
             device=device,
         )
         rows = measure(study, _chosen(study, method), counts)
-    _tell(rows, out, seed, as_json)
+    _tell(rows, study.truth, out, seed, as_json)
+
+
+def index(
+    directory: Annotated[Path, typer.Argument(metavar="INDEX", help="The index directory.")],
+    truth: TruthOption,
+    works: Annotated[
+        Path | None, typer.Option(help="Where the index's works are now, if they were moved.")
+    ] = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure an index's own ranking (LDS) against a ground truth of its model, and write it into its card."""
+    from das.evaluation.index_quality import measure, record_quality
+    from das.evaluation.truth import load_truth
+    from das.index import AttributionIndex
+
+    _use_one_thread()
+    with _progress(as_json) as progress:
+        task = progress.add_task("works", total=None)
+        opened = AttributionIndex.open(directory)
+        quality = measure(
+            opened,
+            load_truth(truth),
+            works=works,
+            device=device,
+            command=command_line(),
+            progress=lambda stage, done, total: progress.update(
+                task, description=stage, completed=done, total=total
+            ),
+        )
+        record_quality(opened, quality)
+    if as_json:
+        sys.stdout.write(json.dumps({"index": opened.id, **quality.model_dump(mode="json")}) + "\n")
+    else:
+        Console(highlight=False, markup=False, soft_wrap=True).print(f"{opened.id}: {quality.describe()}")
 
 
 def _study(
@@ -352,9 +390,11 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _tell(rows: list[dict[str, Any]], out: Path | None, seed: int, as_json: bool) -> None:
+def _tell(
+    rows: list[dict[str, Any]], truth: "GroundTruth", out: Path | None, seed: int, as_json: bool
+) -> None:
     if out is not None:
-        write_report(out, rows, seed)
+        write_report(out, rows, seed, truth_record(truth))
     print_rows(rows, as_json)
 
 

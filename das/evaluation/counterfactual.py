@@ -50,6 +50,8 @@ def counterfactual(
 ) -> list[dict[str, Any]]:
     """A row for random removal and one for each candidate: mean L2 distance and CLIP similarity, old to new.
 
+    `l2_of_sets` has the mean of each set: one training again each, so they say how much of a difference is chance.
+
     Raises:
         SettingsError: `remove` or the sets don't fit the ground truth.
     """
@@ -84,6 +86,7 @@ def counterfactual(
                 likenesses.append(clip_likeness(clip, before[group], after, study.options.device))
             say(f"{label}, set {number + 1} of {sets}: L2 {distances[-1].mean():.3f}")
         row["l2"] = float(np.mean(distances))
+        row["l2_of_sets"] = [float(of_set.mean()) for of_set in distances]
         row["clip_similarity"] = HUNDRED * float(np.mean(likenesses)) if likenesses else None
         rows.append(row)
     return rows

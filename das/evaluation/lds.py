@@ -53,23 +53,48 @@ def lds(scores: np.ndarray, losses: np.ndarray, members: np.ndarray) -> np.ndarr
     return spearman(predictions(scores, members), losses.T)
 
 
+def resampled(
+    predicted: np.ndarray, losses: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray:
+    """The score of each query over `resamples` draws of subsets, (R, Q): predictions (Q, M), losses (M, Q).
+
+    The draws depend on the seed and M alone, so those of two estimators are pairs.
+    """
+    queries, subsets = predicted.shape
+    drawn = np.random.default_rng(seed).integers(subsets, size=(resamples, subsets))
+    step = max(1, _CHUNK // (queries * subsets))
+    return np.concatenate(
+        [
+            spearman(
+                predicted[:, rows].transpose(1, 0, 2),
+                losses.T[:, rows].transpose(1, 0, 2),
+            )
+            for rows in (drawn[start : start + step] for start in range(0, resamples, step))
+        ]
+    )
+
+
+def percentiles(draws: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of the mean over queries, of resampled scores (R, Q)."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws.mean(1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def interval(
     predicted: np.ndarray, losses: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile bootstrap over subsets of the mean score, 95 %: predictions (Q, M), losses (M, Q)."""
-    queries, subsets = predicted.shape
-    drawn = np.random.default_rng(seed).integers(subsets, size=(resamples, subsets))
-    step = max(1, _CHUNK // (queries * subsets))
-    means = [
-        spearman(
-            predicted[:, rows].transpose(1, 0, 2),
-            losses.T[:, rows].transpose(1, 0, 2),
-        ).mean(1)
-        for rows in (drawn[start : start + step] for start in range(0, resamples, step))
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(low), float(high)
+    return percentiles(resampled(predicted, losses, resamples=resamples, seed=seed))
+
+
+def difference_interval(draws: np.ndarray, against: np.ndarray) -> tuple[float, float]:
+    """Paired bootstrap of two estimators' difference in mean score, 95 %: resampled scores (R, Q) of each.
+
+    Both must come from the same draws. Which subsets were drawn moves both alike, so this is narrower than what
+    their two intervals suggest.
+    """
+    return percentiles(draws - against)
 
 
 def ceiling(losses: np.ndarray) -> float | None:
@@ -101,7 +126,6 @@ class Quality:
 
     Attributes:
         lds: with the default option, on the reporting halves, mean over halvings.
-        low, high: bootstrap interval over all subsets, with the default option.
         chosen: each halving's option chosen on its other half.
         oracle: the one option that is best on the reporting halves: not to be had without retraining.
         oracle_option: its place in the grid.
@@ -109,8 +133,6 @@ class Quality:
     """
 
     lds: float
-    low: float
-    high: float
     chosen: float
     oracle: float
     oracle_option: int
@@ -129,8 +151,5 @@ def assess(
         defaults.append(spearman(default[:, report], losses[report].T).mean())
         chosen.append(there[int(here.argmax())])
         curve += there / splits
-    low, high = interval(default, losses, seed=seed)
     best = int(curve.argmax())
-    return Quality(
-        float(np.mean(defaults)), low, high, float(np.mean(chosen)), float(curve[best]), best, curve
-    )
+    return Quality(float(np.mean(defaults)), float(np.mean(chosen)), float(curve[best]), best, curve)

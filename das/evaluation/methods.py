@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das.config import PAPER_PROBE, SIMILARITIES, KernelForm, Method
+from das.config import PAPER_PROBE, PRESETS, SIMILARITIES, FeatureType, KernelForm, Method
 from das.estimators import (
     cosine_scores,
     das_block_scores,
@@ -18,7 +18,9 @@ from das.estimators import (
 from das.evaluation.features import FeatureTable
 from das.evaluation.spectrum import Spectrum
 
-ECONOMICAL_TIMESTEPS, ECONOMICAL_DIMENSION = (0, 100, 200), 512
+ECONOMICAL = PRESETS["economical"]
+ECONOMICAL_TIMESTEPS: tuple[int, ...] = ECONOMICAL["timesteps"]
+ECONOMICAL_DIMENSION: int = ECONOMICAL["dimension"]
 FOUR = ("loss", "mean", "square", "random")
 
 
@@ -30,7 +32,7 @@ class Candidate:
         probes: their scores are added, each in units of its own mean.
         normalised: whether each timestep's gradient is normalised (Eq. 17).
         form: of the kernel.
-        preset: "economical" takes three timesteps and k = 512; none takes the study's own.
+        preset: "economical" takes its timesteps, dimension and bits from das.config; none takes the study's own.
     """
 
     method: Method
@@ -60,6 +62,10 @@ class Candidate:
         return self.method not in SIMILARITIES and self.form != "none"
 
 
+REFERENCE = Candidate("das", (PAPER_PROBE,), normalised=True)
+"""The paper's DAS (Eq. 17 and 18), which the other rows are held against."""
+
+
 def candidates(economical: bool) -> tuple[Candidate, ...]:
     """All rows of the comparison, weakest family first; the economical ones where they can be had."""
     das: tuple[str, ...] = (PAPER_PROBE,)
@@ -74,7 +80,7 @@ def candidates(economical: bool) -> tuple[Candidate, ...]:
         Candidate("journey-trak", loss),
         Candidate("d-trak", ("square",)),
         Candidate("das", das),
-        Candidate("das", das, normalised=True),
+        REFERENCE,
         *(
             Candidate("das-block", probes, normalised=True, form="block")
             for probes in ((PAPER_PROBE,), ("random",), loss, ("loss", "random"), FOUR)
@@ -118,19 +124,19 @@ def damped_scores(
     works: FeatureTable,
     damping: Callable[[Spectrum], float],
     *,
-    half: bool = False,
+    stored_as: FeatureType = "float32",
 ) -> np.ndarray:
     """Scores (Q, N) of a candidate with a kernel for each of its probes, at the relative λ that `damping` gives.
 
     Args:
         works: the works' own table, for the residuals of DAS.
-        half: round the stored features as an index in half precision does.
+        stored_as: round the stored features as an index does.
     """
     total = np.zeros((len(spectra[0].queries), len(spectra[0].works)))
     ones = np.ones(len(spectra[0].works))
     for spectrum in spectra:
         chosen = damping(spectrum)
-        products = spectrum.products(chosen, half=half)
+        products = spectrum.products(chosen, stored_as)
         match candidate.method:
             case "das-block":
                 scores = das_block_scores(products, ones)

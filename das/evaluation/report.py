@@ -6,28 +6,78 @@ import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from das.evaluation.truth import GroundTruth
+
 PACKAGES = ("das-attribution", "torch", "diffusers", "numpy")
 # What a table has room for; the rest is for machines.
 SHOWN = frozenset(
-    {"label", "lds", "low", "high", "chosen_lds", "oracle_lds", "ceiling", "damping", "backward_passes"}
+    {"label", "lds", "low", "high", "difference", "difference_low", "difference_high", "regret", "ceiling"}
+    | {"damping", "backward_passes"}
     | {"bytes_per_work", "skipped", "removed", "queries", "l2", "clip_similarity", "function", "pearson"}
     | {"spearman", "pairs", "embedding", "candidates", "recall", "lds_lost"}
 )
 
 
-def write_report(path: Path, rows: list[dict[str, Any]], seed: int) -> None:
-    """Write the rows with the command that made them, its seed and the versions of what computed them."""
-    # Where a directory lay is nobody's business but this machine's.
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+def command_line() -> str:
+    """The command that is running. Where a directory lies is nobody's business but this machine's."""
+    return shlex.join(["das", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the figures."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def truth_record(truth: "GroundTruth") -> dict[str, Any]:
+    """What a reader has to know of the ground truth behind some figures.
+
+    `share` is the mean part of the works in a subset, `repeated` counts the subsets with several models (which the
+    ceiling comes from), `training` has steps and batch where das evaluate truth has noted them.
+    """
+    import numpy as np
+
+    from das.evaluation.lds import ceiling
+    from das.evaluation.subsets import PLAN
+    from das.evaluation.truth import KINDS
+    from das.models import load_model
+
+    run = ~np.isnan(truth.losses).any(2)
+    top = ceiling(truth.losses)
+    plan, training = truth.directory / PLAN, None
+    if plan.is_file():
+        recipe = json.loads(plan.read_text())["recipe"]
+        training = {name: recipe[name] for name in ("steps", "full_steps", "batch_size")}
+    parameters = load_model(str(truth.pipeline)).network.parameters()
+    return {
+        "works": len(truth.works),
+        "shape": list(truth.works.shape[1:]),
+        "queries": {kind: len(truth.queries_of(kind)) for kind in KINDS},
+        "subsets": len(truth.members),
+        "share": float(truth.members.mean()),
+        "seeds": int(run.any(0).sum()),
+        "repeated": int((run.sum(1) > 1).sum()),
+        "models": int(run.sum()),
+        "parameters": sum(weights.numel() for weights in parameters),
+        "training": training,
+        "ceiling": None if top is None else 100 * top,
+    }
+
+
+def write_report(
+    path: Path, rows: list[dict[str, Any]], seed: int, truth: dict[str, Any] | None = None
+) -> None:
+    """Write the rows with the command that made them, its seed, the versions of what computed them and the truth."""
     report = {
-        "command": shlex.join(["das", *words]),
+        "command": command_line(),
         "seed": seed,
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": versions(),
+        "truth": truth,
         "rows": rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,13 +59,14 @@ def screening(study: Study, chosen: list[Candidate], counts: tuple[int, ...]) ->
             rows.append({**row, "skipped": str(reason)})
             continue
         whole = HUNDRED * float(lds(scores, losses, members).mean())
-        for count in counts:
-            kept = screened(similarity, min(count, scores.shape[1]))
+        # Two counts beyond the works are the same one.
+        for count in dict.fromkeys(min(count, scores.shape[1]) for count in counts):
+            kept = screened(similarity, count)
             part = HUNDRED * float(lds(np.where(kept, scores, 0.0), losses, members).mean())
             rows.append(
                 {
                     **row,
-                    "candidates": int(kept[0].sum()),
+                    "candidates": count,
                     "recall": recall(scores, kept),
                     "lds": whole,
                     "screened_lds": part,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from das.config import FeatureType
 from das.kernel import SummedForm, damping_for, effective_dimension_target
 
 GRID = tuple(10.0 ** (half / 2) for half in range(-12, 3))
@@ -70,16 +71,14 @@ class Spectrum:
         )
         return damping_for(self.values, target) / self.unit
 
-    def products(self, damping: float, *, half: bool = False) -> np.ndarray:
+    def products(self, damping: float, stored_as: FeatureType = "float32") -> np.ndarray:
         """`f̄ᵀH⁻¹f̄_i`, (Q, N) float64, for a relative λ.
 
         Args:
-            half: round the whitened works as an index in half precision does.
+            stored_as: round the whitened works as an index does, here in the eigenbasis; float32 rounds nothing.
         """
         scale = (self.values + damping * self.unit).rsqrt()
-        stored = self.works * scale
-        if half:
-            stored = rounded(stored)
+        stored = rounded(self.works * scale, stored_as)
         return ((self.queries * scale) @ stored.T).numpy()
 
     def leverage(self, damping: float) -> np.ndarray:
@@ -101,8 +100,14 @@ class Spectrum:
         return float(small.square().sum()) / len(self.works) ** 2
 
 
-def rounded(values: Tensor) -> Tensor:
-    """Through half precision and back, in units of their size so that nothing underflows."""
+def rounded(values: Tensor, stored_as: FeatureType) -> Tensor:
+    """Features (n, k) through the type that an index stores and back; half precision in units of their size."""
+    if stored_as == "float32":
+        return values
+    if stored_as == "int8":
+        scales = values.abs().amax(1, keepdim=True) / 127
+        scales = torch.where(scales > 0, scales, torch.ones_like(scales))
+        return (values / scales).round() * scales
     size = values.square().mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     return (values / size).half().double() * size
 

@@ -5,19 +5,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from das.config import OF_CHECKPOINTS, SIMILARITIES, ClipSpec
+from das.config import FEATURE_BYTES, OF_CHECKPOINTS, SIMILARITIES, ClipSpec, FeatureType
 from das.errors import SettingsError
 from das.evaluation.features import FeatureTable, Progress, extract
-from das.evaluation.lds import SPLITS, Quality, assess, ceiling, predictions
+from das.evaluation.lds import (
+    SPLITS,
+    Quality,
+    assess,
+    ceiling,
+    difference_interval,
+    percentiles,
+    predictions,
+    resampled,
+)
 from das.evaluation.methods import (
+    ECONOMICAL,
     ECONOMICAL_DIMENSION,
     ECONOMICAL_TIMESTEPS,
     FOUR,
+    REFERENCE,
     Candidate,
     candidates,
     damped_scores,
@@ -31,7 +42,7 @@ from das.kernel import SummedForm, prepared
 from das.models import load_model
 
 HUNDRED = 100.0  # correlations are told times 100, as in the paper
-BYTES = {"float16": 2, "float32": 4}
+_SCALE_BYTES = 4  # of the scale that each work has in eight bits
 
 
 class Skipped(Exception):
@@ -46,7 +57,7 @@ class Options:
         timesteps, dimension, draws, seed: of the features.
         checkpoints: earlier snapshots of the model, for TracInCP and GAS; the model itself counts too.
         clip: the CLIP model of clip-dot and clip-cosine; None skips them.
-        feature_dtype: how an index would store the features; half precision is simulated.
+        feature_dtype: how an index would store the features; rounding is simulated.
         cache: where features are kept between runs.
     """
 
@@ -56,15 +67,30 @@ class Options:
     seed: int = 0
     checkpoints: tuple[Path, ...] = ()
     clip: ClipSpec | None = None
-    feature_dtype: str = "float16"
+    feature_dtype: FeatureType = "float16"
     cache: Path | None = None
     batch_size: int = 64
     device: str = "cpu"
     splits: int = SPLITS
 
     def __post_init__(self) -> None:
-        if self.feature_dtype not in BYTES:
-            raise SettingsError(f"The feature type is {self.feature_dtype!r}; there are {', '.join(BYTES)}.")
+        if self.feature_dtype not in FEATURE_BYTES:
+            raise SettingsError(
+                f"The feature type is {self.feature_dtype!r}; there are {', '.join(FEATURE_BYTES)}."
+            )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of one candidate.
+
+    Attributes:
+        figures: of its row.
+        draws: each query's score over the bootstrap's draws of subsets, (R, Q).
+    """
+
+    figures: dict[str, Any]
+    draws: np.ndarray
 
 
 @dataclass
@@ -77,11 +103,13 @@ class Study:
     narrowed_to: tuple[tuple[int, ...], int] | None = None
     _tables: dict[Any, tuple[FeatureTable, FeatureTable]] = field(default_factory=dict)
     _spectra: dict[Any, Spectrum] = field(default_factory=dict)
+    _references: dict[Any, "Measured"] = field(default_factory=dict)
 
-    @property
-    def half(self) -> bool:
-        """Whether stored features are rounded to half precision."""
-        return self.options.feature_dtype == "float16"
+    def stored_as(self, candidate: Candidate) -> FeatureType:
+        """How an index stores the features of a candidate."""
+        if candidate.preset == "economical":
+            return cast(FeatureType, ECONOMICAL["feature_dtype"])
+        return self.options.feature_dtype
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every row of the comparison that this study's timesteps and dimension have room for."""
@@ -199,7 +227,7 @@ class Study:
             lambda spectrum: (
                 spectrum.default_damping(signed=candidate.signed) if damping is None else damping
             ),
-            half=self.half,
+            stored_as=self.stored_as(candidate),
         )
 
     @property
@@ -233,51 +261,99 @@ class Study:
             for checkpoint in checkpoints
         ]
 
-    def row(self, candidate: Candidate) -> dict[str, Any]:
-        """What the comparison says of one candidate; correlations times 100, λ in units of tr(K)/N."""
+    def rows(self, chosen: Sequence[Candidate]) -> list[dict[str, Any]]:
+        """A row for each candidate, held against the paper's DAS where that is among them."""
+        against = REFERENCE if REFERENCE in chosen else None
+        return [self.row(candidate, against) for candidate in chosen]
+
+    def row(self, candidate: Candidate, against: Candidate | None = None) -> dict[str, Any]:
+        """What the comparison says of one candidate; correlations times 100, λ in units of tr(K)/N.
+
+        Args:
+            against: whose figures the row's differences are to; measured once for each choice.
+        """
         row = {"label": candidate.label, **self._facts(candidate)}
         try:
-            default = predictions(self.scores(candidate), self.truth.members)
-            grid = GRID if candidate.damped else (None,)
-            curve = np.stack(
-                [predictions(self.scores(candidate, damping), self.truth.members) for damping in grid]
-            )
+            found = self._reference(candidate) if candidate == against else self._measure(candidate)
         except Skipped as reason:
             return {**row, "skipped": str(reason)}
-        if candidate.damped:
-            used = [spectrum.default_damping(signed=candidate.signed) for spectrum in self.spectra(candidate)]
-            row["damping"] = float(np.exp(np.mean(np.log(used))))
-        everything = np.arange(len(self.truth.queries))
-        row |= self._measured("", everything, curve, default, candidate)
-        kinds = [kind for kind in KINDS if len(self.truth.queries_of(kind))]
-        if len(kinds) > 1:
-            for kind in kinds:
-                row |= self._measured(f"_{kind}", self.truth.queries_of(kind), curve, default, candidate)
+        row |= found.figures
+        for suffix, queries in self._groups():
+            row |= dict.fromkeys(
+                f"{name}{suffix}" for name in ("difference", "difference_low", "difference_high")
+            )
+            if against is not None and candidate != against:
+                other = self._reference(against)
+                low, high = difference_interval(found.draws[:, queries], other.draws[:, queries])
+                row[f"difference{suffix}"] = row[f"lds{suffix}"] - other.figures[f"lds{suffix}"]
+                row[f"difference_low{suffix}"] = HUNDRED * low
+                row[f"difference_high{suffix}"] = HUNDRED * high
         return row
 
-    def _measured(
-        self, suffix: str, chosen: np.ndarray, curve: np.ndarray, default: np.ndarray, candidate: Candidate
+    def _groups(self) -> list[tuple[str, np.ndarray]]:
+        """Groups of queries by the ending of their figures: all, and each kind where there are both."""
+        kinds = [kind for kind in KINDS if len(self.truth.queries_of(kind))]
+        groups = [("", np.arange(len(self.truth.queries)))]
+        if len(kinds) > 1:
+            groups += [(f"_{kind}", self.truth.queries_of(kind)) for kind in kinds]
+        return groups
+
+    def _reference(self, candidate: Candidate) -> Measured:
+        key = (candidate, self.choices(candidate))
+        if key not in self._references:
+            self._references[key] = self._measure(candidate)
+        return self._references[key]
+
+    def _measure(self, candidate: Candidate) -> Measured:
+        default = predictions(self.scores(candidate), self.truth.members)
+        grid = GRID if candidate.damped else (None,)
+        curve = np.stack(
+            [predictions(self.scores(candidate, damping), self.truth.members) for damping in grid]
+        )
+        figures: dict[str, Any] = {}
+        if candidate.damped:
+            used = [spectrum.default_damping(signed=candidate.signed) for spectrum in self.spectra(candidate)]
+            figures["damping"] = float(np.exp(np.mean(np.log(used))))
+        draws = resampled(default, self.truth.mean_losses(), seed=self.options.seed)
+        for suffix, queries in self._groups():
+            found = self._figures(queries, curve, default, draws, candidate)
+            figures |= {f"{name}{suffix}": value for name, value in found.items()}
+        return Measured(figures, draws)
+
+    def _figures(
+        self,
+        chosen: np.ndarray,
+        curve: np.ndarray,
+        default: np.ndarray,
+        draws: np.ndarray,
+        candidate: Candidate,
     ) -> dict[str, Any]:
         losses = self.truth.mean_losses()[:, chosen]
         quality: Quality = assess(
             curve[:, chosen], default[chosen], losses, splits=self.options.splits, seed=self.options.seed
         )
+        low, high = percentiles(draws[:, chosen])
         top = ceiling(self.truth.losses[:, :, chosen])
         found: dict[str, Any] = {
             "lds": HUNDRED * quality.lds,
-            "low": HUNDRED * quality.low,
-            "high": HUNDRED * quality.high,
+            "low": HUNDRED * low,
+            "high": HUNDRED * high,
             "oracle_lds": HUNDRED * quality.oracle,
             "chosen_lds": HUNDRED * quality.chosen,
             "ceiling": None if top is None else HUNDRED * top,
             "perfect": None if top is None else HUNDRED * max(top, 0.0) ** 0.5,
         }
         if candidate.damped:
+            found["regret"] = HUNDRED * (quality.oracle - quality.lds)
             found["oracle_damping"] = GRID[quality.oracle_option]
             found["curve"] = [
                 [damping, HUNDRED * float(y)] for damping, y in zip(GRID, quality.curve, strict=True)
             ]
-        return {f"{name}{suffix}": value for name, value in found.items()}
+        return found
+
+    def _bytes_per_set(self, candidate: Candidate, dimension: int) -> int:
+        stored_as = self.stored_as(candidate)
+        return dimension * FEATURE_BYTES[stored_as] + (_SCALE_BYTES if stored_as == "int8" else 0)
 
     def _facts(self, candidate: Candidate) -> dict[str, Any]:
         options = self.options
@@ -300,15 +376,18 @@ class Study:
                 "timesteps": [],
                 "kernel": "none",
                 "dimension": width,
+                "forward_passes": 0,
                 "backward_passes": 0,
-                "bytes_per_work": width * BYTES[options.feature_dtype],
+                "bytes_per_work": width * FEATURE_BYTES[options.feature_dtype],
             }
-        sets = len(candidate.probes)
-        if candidate.method in OF_CHECKPOINTS:
-            sets *= len(options.checkpoints) + 1
+        models = len(options.checkpoints) + 1 if candidate.method in OF_CHECKPOINTS else 1
+        sets = len(candidate.probes) * models
+        passes = len(timesteps) * options.draws
         return facts | {
-            "backward_passes": len(timesteps) * options.draws * sets,
-            "bytes_per_work": dimension * BYTES[options.feature_dtype] * sets,
+            # Of the diffusion model for one picture; all probes share them.
+            "forward_passes": passes * models,
+            "backward_passes": passes * sets,
+            "bytes_per_work": self._bytes_per_set(candidate, dimension) * sets,
         }
 
 

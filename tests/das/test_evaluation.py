@@ -11,9 +11,10 @@ from das.cli import build_app
 from das.errors import SettingsError
 from das.estimators import das_scores, residual_weights
 from das.evaluation.counterfactual import query_sets, ranked_highest
-from das.evaluation.curves import dimensions, fewer
+from das.evaluation.curves import CURVES, curve_rows, dimensions, fewer
 from das.evaluation.features import FeatureTable, extract
-from das.evaluation.methods import FOUR, Candidate
+from das.evaluation.lds import predictions, resampled
+from das.evaluation.methods import FOUR, REFERENCE, Candidate
 from das.evaluation.output_function import noises, outputs, simple
 from das.evaluation.report import write_report
 from das.evaluation.retraining import Retrainer
@@ -26,8 +27,9 @@ from das.gradients import FeatureConfig
 from das.kernel import KernelAccumulator, damped_kernel, effective_dimension_target, normalised
 from das.models import load_model
 
-TIMESTEPS = (0, 100, 200, 500)
+TIMESTEPS = (0, 100, 300, 500)
 K = 64
+DIFFERENCE = ("difference", "difference_low", "difference_high")
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +88,14 @@ def test_a_spectrum_gives_what_a_factorised_kernel_gives(tensors, form, dimensio
 
 def test_half_precision_changes_products_a_little_and_never_underflows(tensors):
     spectrum = Spectrum.of(*tensors, "block")
-    exact, half = spectrum.products(0.1), spectrum.products(0.1, half=True)
+    exact, half = spectrum.products(0.1), spectrum.products(0.1, "float16")
     assert not np.array_equal(exact, half)
     assert np.allclose(exact, half, atol=2e-3 * np.abs(exact).max())
+    eight = spectrum.products(0.1, "int8")
+    assert not np.array_equal(eight, half)
+    assert np.allclose(exact, eight, atol=3e-2 * np.abs(exact).max())
     tiny = torch.full((2, 2), 1e-30, dtype=torch.float64)
-    assert torch.allclose(rounded(tiny), tiny, rtol=1e-3)
+    assert torch.allclose(rounded(tiny, "float16"), tiny, rtol=1e-3)
 
 
 def test_folding_a_sketch_equals_extracting_with_a_smaller_one(truth):
@@ -157,7 +162,7 @@ def test_the_sum_of_probes_weighs_them_alike(study):
 
 
 def test_every_row_says_what_it_measured_or_why_not(study):
-    rows = {row["label"]: row for row in map(study.row, study.candidates())}
+    rows = {row["label"]: row for row in study.rows(study.candidates())}
     assert len(rows) == len(study.candidates())
     assert rows["clip-dot"]["skipped"] == "no CLIP model was given"
     assert rows["tracincp"]["skipped"] == "no checkpoints were given"
@@ -167,14 +172,56 @@ def test_every_row_says_what_it_measured_or_why_not(study):
         assert -100 <= row["low"] <= row["high"] <= 100
         assert row["oracle_lds"] >= row["chosen_lds"] - 1e-9
         assert {"lds_validation", "lds_generated", "ceiling", "perfect"} <= row.keys()
+        for kind in ("", "_validation", "_generated"):
+            if row["label"] == "das":
+                assert [row[f"{name}{kind}"] for name in DIFFERENCE] == [None] * 3
+            else:
+                assert row[f"difference{kind}"] == row[f"lds{kind}"] - rows["das"][f"lds{kind}"]
+                assert row[f"difference_low{kind}"] <= row[f"difference_high{kind}"]
+        if row["damping"] is None:
+            assert "regret" not in row
+        else:
+            assert row["regret"] == pytest.approx(row["oracle_lds"] - row["lds"])
     das = rows["das-block loss+mean+square+random"]
-    assert das["backward_passes"] == 4 * 4
+    assert (das["forward_passes"], das["backward_passes"]) == (4, 4 * 4)
     assert das["bytes_per_work"] == 4 * K * 4
     assert das["oracle_damping"] in GRID
     assert [damping for damping, _ in das["curve"]] == list(GRID)
     assert rows["pixel-dot"]["bytes_per_work"] == 64 * 4
+    assert rows["pixel-dot"]["forward_passes"] == 0
     assert rows["trak"]["damping"] > 0
     assert rows["pixel-dot"]["damping"] is None
+
+
+def test_differences_are_to_the_papers_form_wherever_it_stands(study):
+    chosen = [Candidate("trak", ("loss",)), REFERENCE, Candidate("d-trak", ("square",))]
+    rows = {row["label"]: row for row in study.rows(chosen)}
+    assert {row["label"]: row for row in study.rows(chosen[::-1])} == rows
+    truth = study.truth
+    own, paper = (
+        resampled(predictions(study.scores(one), truth.members), truth.mean_losses()) for one in chosen[:2]
+    )
+    for kind, queries in (("", np.arange(7)), ("_generated", truth.queries_of("generated"))):
+        draws = 100 * (own[:, queries] - paper[:, queries]).mean(1)
+        found = [rows["trak"][f"difference_{end}{kind}"] for end in ("low", "high")]
+        assert found == pytest.approx(np.quantile(draws, [0.025, 0.975]))
+    assert [rows["das"][name] for name in DIFFERENCE] == [None] * 3
+    alone = study.rows(chosen[:1])[0]
+    assert [alone[name] for name in DIFFERENCE] == [None] * 3
+    assert alone["lds"] == rows["trak"]["lds"]
+
+
+def test_curves_are_held_against_the_papers_form_with_the_same_choices(study):
+    rows = curve_rows(study)
+    assert len(rows) == len(CURVES) * (len(dimensions(K)) + len(fewer(TIMESTEPS)))
+    paper = {
+        (row["varied"], tuple(row["timesteps"]), row["dimension"]): row["lds"]
+        for row in rows
+        if row["label"] == "das"
+    }
+    for row in rows:
+        expected = row["lds"] - paper[row["varied"], tuple(row["timesteps"]), row["dimension"]]
+        assert row["difference"] == (None if row["label"] == "das" else expected)
 
 
 def test_checkpoints_are_averaged(truth, study):
@@ -191,16 +238,16 @@ def test_checkpoints_are_averaged(truth, study):
         expected = expected + queries.astype(float) @ works.T.astype(float) / 2
     assert np.allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     row = several.row(Candidate("gas", ("loss",), form="none"))
-    assert row["backward_passes"] == 2 * len(TIMESTEPS)
+    assert row["forward_passes"] == row["backward_passes"] == 2 * len(TIMESTEPS)
     with pytest.raises(Skipped):
         study.scores(Candidate("gas", ("loss",), form="none"))
 
 
 def test_a_narrowed_study_shares_the_features(study):
     candidate = Candidate("das-block", ("loss",), normalised=True, form="block")
-    narrow = study.narrowed((100, 200), K // 2)
+    narrow = study.narrowed((100, 300), K // 2)
     row = narrow.row(candidate)
-    assert (row["timesteps"], row["dimension"], row["backward_passes"]) == ([100, 200], K // 2, 2)
+    assert (row["timesteps"], row["dimension"], row["backward_passes"]) == ([100, 300], K // 2, 2)
     assert narrow.features(FOUR)[0] is study.features(FOUR)[0]
     assert dimensions(512) == [64, 128, 256, 512]
     assert fewer((0, 100, 200, 300)) == [(0,), (0, 100), (0, 100, 200), (0, 200), (0, 100, 200, 300)]
@@ -268,6 +315,20 @@ def test_lds_prints_a_row_for_each_method(truth, tmp_path):
         assert set(names.split()) | {"bytes_per_work"} <= row.keys()
     written = json.loads(report.read_text())
     assert written["rows"] == rows
+    parameters = load_model(str(truth.pipeline)).network.parameters()
+    assert written["truth"] == {
+        "works": 20,
+        "shape": [1, 8, 8],
+        "queries": {"validation": 3, "generated": 4},
+        "subsets": 8,
+        "share": 0.5,
+        "seeds": 2,
+        "repeated": 4,
+        "models": 12,
+        "parameters": sum(weights.numel() for weights in parameters),
+        "training": {"steps": 3, "full_steps": 6, "batch_size": 4},
+        "ceiling": rows[0]["ceiling"],
+    }
 
 
 def test_counterfactual_has_a_row_for_random_removal(truth):
@@ -276,6 +337,7 @@ def test_counterfactual_has_a_row_for_random_removal(truth):
     rows = run("counterfactual", "--truth", truth.directory, *options, "--json")
     assert [row["label"] for row in rows] == ["random", "das-block loss"]
     assert all(row["l2"] > 0 and row["queries"] == 4 for row in rows)
+    assert all(np.mean(row["l2_of_sets"]) == pytest.approx(row["l2"]) for row in rows)
 
 
 def test_output_function_correlates_both(truth):
@@ -293,7 +355,7 @@ def test_screening_with_every_work_loses_nothing(truth):
         "--method",
         "das-block loss",
         "--candidates",
-        "5,100",
+        "5,100,200",
     ]
     rows = run("screening", "--truth", truth.directory, *options, "--json")
     assert [row["candidates"] for row in rows] == [5, 20]

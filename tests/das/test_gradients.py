@@ -345,7 +345,7 @@ def test_named_parts_of_a_network():
 
 
 def test_a_bias_whose_gradient_a_norm_takes_away_is_no_mistake() -> None:
-    """Its true gradient is zero; what comes out is the rounding error of terms a thousand times as large as others."""
+    """Its true gradient is zero; what comes out is the rounding error of much larger terms."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(8, 8), nn.Conv2d(8, 3, 3))
     with torch.no_grad():
