@@ -28,16 +28,45 @@ def row(label, method, value, **more):
     return {"label": label, "method": method, **figures, **facts, **curve, **more}
 
 
+CEILINGS = {"ceiling_validation": 23.1, "ceiling_generated": -13.9}
+TRUTH = {
+    "works": 1000,
+    "shape": [3, 16, 16],
+    "queries": {"validation": 100, "generated": 100},
+    "subsets": 32,
+    "share": 0.5,
+    "seeds": 2,
+    "repeated": 6,
+    "models": 38,
+    "parameters": 634_000,
+    "training": {"steps": 500, "full_steps": 1000, "batch_size": 32},
+    "ceiling": 4.6,
+}
 REPORTS = {
     "lds-digits": [
         row("trak", "trak", 30.6),
-        row("das-block loss", "das-block", 63.3),
+        row(
+            "das-block loss",
+            "das-block",
+            63.3,
+            regret=1.0,
+            difference=32.7,
+            difference_low=29.8,
+            difference_high=35.6,
+        ),
         {"label": "clip-dot", "method": "clip-dot", "skipped": "no CLIP model was given"},
         *(row("trak", "trak", 20.0 + k / 64, dimension=k, varied="dimension") for k in (64, 128)),
         *(row("trak", "trak", 20.0, timesteps=t, varied="timesteps") for t in ([0], [0, 100])),
     ],
     "counterfactual-digits": [
-        {"label": "random", "removed": 5, "queries": 4, "l2": 1.25, "clip_similarity": None}
+        {
+            "label": "random",
+            "removed": 5,
+            "queries": 4,
+            "l2": 1.25,
+            "l2_of_sets": [1.2, 1.3],
+            "clip_similarity": None,
+        }
     ],
     "screening-digits": [
         {
@@ -46,8 +75,22 @@ REPORTS = {
             "candidates": 100,
             "recall": 0.5,
             "lds": 64.0,
+            "screened_lds": 56.75,
             "lds_lost": 7.25,
-        }
+        },
+        {
+            "label": "das",
+            "embedding": "pixels",
+            "candidates": 1000,
+            "recall": 1.0,
+            "lds": 64.0,
+            "screened_lds": 64.0,
+            "lds_lost": 0.0,
+        },
+    ],
+    "lds-cifar2-16": [
+        row("trak", "trak", 5.0, lds_validation=8.0, lds_generated=2.0, **CEILINGS),
+        row("das-block loss+random", "das-block", 16.6, lds_validation=22.7, lds_generated=10.4, **CEILINGS),
     ],
 }
 
@@ -56,28 +99,65 @@ REPORTS = {
 def folder(tmp_path):
     for name, rows in REPORTS.items():
         report = {"command": "das evaluate", "seed": 3, "versions": {"torch": "2.6"}, "rows": rows}
+        if name != "lds-digits":
+            report["truth"] = TRUTH
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
     return tmp_path
 
 
 @pytest.fixture
-def maker():
+def maker(monkeypatch):
+    # As for a script, whose folder Python puts there.
+    monkeypatch.syspath_prepend(str(FOLDER))
     return runpy.run_path(str(FOLDER / "evaluation.py"), run_name="maker")
 
 
 def test_the_page_holds_the_numbers_of_the_reports(folder, maker):
     text = maker["page"](folder)
-    assert "| das-block loss | **63.3** | 61.3 to 65.3 |" in text
+    assert "| das-block loss | 63.3 | 61.3 to 65.3 | +32.7 (29.8 to 35.6) | 1.0 |" in text
+    assert "| trak | 30.6 | 28.6 to 32.6 | – | – |" in text
+    assert "| trak | 1.0e-02 | 30.6 | 31.6 | 2 | 64 | – | 2 | 2,048 |" in text
     assert "A second real retraining scores 67.4" in text
-    assert "Without clip-dot: no CLIP model was given." in text
-    assert "| random | 5 | 4 | 1.25 | – |" in text
-    assert "| das | pixels | 100 | 0.5 | 64 | 7.25 |" in text
-    assert text.count("| trak |") == 1
+    assert "Not measured: clip-dot (no CLIP model was given)." in text
+    assert "| random | 5 | 4 | 1.25 | 1.2, 1.3 | – |" in text
+    assert "| das | pixels | 100 | 50 % | 64.0 | 56.8 | 7.2 |" in text
+    assert "| das | pixels | 1,000 (all) | 100 % | 64.0 | 64.0 | 0.0 |" in text
+    assert text.count("| trak |") == 4
+    assert "In-sample" in text
+
+
+def test_the_papers_figures_stand_beside_ours(folder, maker):
+    text = maker["page"](folder)
+    assert (
+        "| TRAK | 23.6 / 15.9 | 13.6 / 10.3 | 27.3 / 20.0 | 21.0 / 19.5 | 20.0 / 14.7 | 8.0 / 2.0 | 30.6 |"
+        in text
+    )
+    assert "| Journey TRAK | – / 12.2 |" in text
+    assert "| `das-block loss+random` | – | – | – | – | – | 22.7 / 10.4 | – |" in text
+    assert "| a second real retraining | – | – | – | – | – | 23.1 / -13.9 | 67.4 |" in text
+    assert text.index("## LDS: cifar2-16") < text.index("## LDS: digits")
+    # The one report says what its truth is, the other is of an older version.
+    assert "| works | 5,000 (CIFAR-2), 50,000 (CIFAR-10); the others in its appendix | 1,000 | – |" in text
+    assert (
+        "1,000 works of 3×16×16, queries: 100 validation, 100 generated; 38 models trained on 32 subsets"
+        in text
+    )
+    assert "| **das-block loss+random** | **16.6** |" in text
+
+
+def test_a_report_without_a_measured_row_still_makes_a_page(folder, maker):
+    report = json.loads((folder / "lds-digits.json").read_text())
+    rows = [row for row in report["rows"] if "skipped" in row]
+    (folder / "lds-digits.json").write_text(json.dumps({**report, "rows": rows}))
+    assert "nothing was measured. Not measured: clip-dot (no CLIP model was given)." in maker["page"](folder)
+    assert maker["draw"](folder)
 
 
 def test_figures_are_those_of_the_page_and_come_out_the_same(folder, maker):
     drawn = maker["draw"](folder)
     assert [path.name for path in drawn] == [
+        "lds-cifar2-16-bars.svg",
+        "lds-cifar2-16-damping.svg",
         "lds-digits-bars.svg",
         "lds-digits-damping.svg",
         "lds-digits-dimension.svg",
