@@ -84,6 +84,20 @@ def tiny_index(shared_folder: Path, tiny_model: Path, tiny_works: Path, tiny_cli
     return _once(shared_folder / "index", lambda path: build(config, path))
 
 
+@pytest.fixture(scope="session")
+def planted_family(shared_folder: Path, tiny_clip: Path) -> Callable[[str], Path]:
+    """The folder of a family's tiny pipeline with a planted work, as `tests.das.planted` makes it, by its name."""
+    from tests.das.planted import make_family, make_vae
+
+    def planted_family(family: str) -> Path:
+        vae = _once(shared_folder / "planted-vae", make_vae)
+        return _once(
+            shared_folder / f"planted-{family}", lambda path: make_family(path, family, vae, tiny_clip)
+        )
+
+    return planted_family
+
+
 def _once(path: Path, make: Callable[[Path], object]) -> Path:
     """`path` as `make` makes it, made by whichever worker comes first."""
     with path.with_name(path.name + ".turn").open("w") as turn:

@@ -19,7 +19,7 @@ from app.problems import CATALOGUE, Problem
 from app.routes.attributions import cancel, current, described, erase, parse_fields
 from app.routes.health import DISTRIBUTION
 from app.routes.indexes import summary
-from app.schemas import Attribution, AttributionRequest
+from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
 from app.uploads import read_upload
 from app.waiting import MAX_WAIT_S, etag, find, finished, matches
@@ -49,7 +49,9 @@ async def ask_by_form(request: Request) -> Response:
     try:
         await refuse_when_full(service)
         data, fields = await read_upload(request, service.settings.max_upload_bytes)
-        job = await ask(service, data, parse_fields(fields))
+        # A form sends its empty fields too.
+        given = {name: value for name, value in fields.items() if value != ""}
+        job = await ask(service, data, parse_fields(given))
     except Problem as problem:
         return await run_in_threadpool(_home, request, problem)
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
@@ -171,6 +173,8 @@ def _home(request: Request, problem: Problem | None) -> Response:
     context = {
         "indexes": [summary(service, served) for served in service.catalogue],
         "no_index": service.catalogue.missing,
+        "takes_prompts": any(served.conditional for served in service.catalogue),
+        "max_prompt": MAX_PROMPT_LENGTH,
         "samples": list(service.samples),
         "max_upload": f"{service.settings.max_upload_bytes / 1e6:g} MB",
         "problem": None if problem is None else problem.detail,

@@ -30,6 +30,8 @@ async function ask(file) {
   body.append("image", file, file.name || "pasted");
   const index = document.querySelector("#ask select[name=index]");
   if (index) body.append("index", index.value);
+  const prompt = document.querySelector("#ask input[name=prompt]")?.value.trim();
+  if (prompt) body.append("prompt", prompt);
   sending = true;
   if (status) status.hidden = false;
   try {

@@ -1,0 +1,94 @@
+"""A question to every model family by the API and on the page: one service, one worker, an index of each family.
+
+The questions are pictures that the family's own pipeline generated, and the prompt they were generated from.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import Site
+from tests.das import families, planted
+
+PLANTED_TITLE = f"Work {planted.row_of('first')}"
+
+
+@pytest.fixture(scope="module")
+def folders(planted_family: Callable[[str], Path]) -> dict[str, Path]:
+    return {family: planted_family(family) for family in families.FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def site(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("families")
+    (folder / "indexes").mkdir()
+    (folder / "samples").mkdir()
+    for family, made in folders.items():
+        (folder / "indexes" / family).symlink_to(made / "first" / "index")
+    site = Site(folder, folder / "indexes", folder / "samples")
+    yield site
+    site.stop()
+
+
+def test_the_service_offers_every_family(site: Site) -> None:
+    listed = httpx.get(f"{site.url}/v1/indexes", timeout=30).json()["items"]
+    assert {index["name"] for index in listed} == set(families.FAMILIES)
+
+
+# Twice through all families: the worker changes between models that it keeps.
+@pytest.mark.parametrize("seed", range(planted.SAMPLES))
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_the_api_names_the_planted_work_first(
+    family: str, seed: int, site: Site, folders: dict[str, Path]
+) -> None:
+    response = httpx.post(
+        f"{site.url}/v1/attributions",
+        data={"index": family, "prompt": planted.PROMPT},
+        files={"image": (folders[family] / "first" / f"{seed}.png").open("rb")},
+        headers={"Prefer": "wait=60"},
+        timeout=90,
+    )
+    told = response.json()
+    assert (response.status_code, told["state"], told["prompt"]) == (200, "succeeded", planted.PROMPT), told
+    assert told["index"].partition("@")[0] == family
+    assert [told["works"][0]["title"], told["works"][0]["rank"]] == [PLANTED_TITLE, 1]
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_the_page_names_the_planted_work_first(
+    family: str, site: Site, folders: dict[str, Path], browser: Browser, faults: list[str]
+) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.on("pageerror", lambda error: faults.append(f"script: {error}"))
+    page.goto(site.url)
+    page.get_by_label("Index").select_option(label=family)
+    page.get_by_label("Prompt").fill(planted.PROMPT)
+    page.locator("#image").set_input_files(folders[family] / "first" / "0.png")
+    page.wait_for_url(re.compile(r"/a/att_[0-9a-f]{32}$"))
+    expect(page.locator(".ranking li")).to_have_count(len(planted.works()[0]))
+    expect(page.locator(".ranking li").first).to_contain_text(PLANTED_TITLE)
+    page.locator("summary").click()
+    expect(page.locator("main")).to_contain_text(planted.PROMPT)
+    context.close()
+
+
+def test_the_form_carries_the_prompt_without_javascript(
+    site: Site, folders: dict[str, Path], browser: Browser
+) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    for prompt in (planted.PROMPT, ""):
+        page.goto(site.url)
+        page.get_by_label("Prompt").fill(prompt)
+        page.locator("#image").set_input_files(folders["flux"] / "first" / "0.png")
+        page.get_by_role("button", name="Ask").click()
+        page.wait_for_url(re.compile(r"/a/att_[0-9a-f]{32}$"))
+        told = httpx.get(page.url.replace("/a/", "/v1/attributions/"), timeout=30).json()
+        assert told["prompt"] == (prompt or None)
+    context.close()
