@@ -21,7 +21,7 @@ ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
-        "img-src 'self'",
+        "img-src 'self' blob:",  # a picture that was chosen is shown before it is sent
         "style-src 'self'",
         "script-src 'self'",
         "font-src 'self'",

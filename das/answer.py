@@ -1,5 +1,6 @@
 """What an attribution says: ranked works, shares by creator, and one sentence in words. No torch in here."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -131,7 +132,7 @@ def summarise(works: Works, ranked: Sequence[RankedWork], candidates: CandidateS
 
 def percent(share: float) -> str:
     """A share with two significant digits at most."""
-    value = 100 * share
+    value = 100.0 if math.isclose(share, 1, rel_tol=1e-9) else 100 * share
     if 99.5 <= value < 100:
         return "over 99 %"
     if value < 0.1:

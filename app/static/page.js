@@ -16,24 +16,47 @@ function say(sentence) {
 
 // ---- Asking ----
 
+const form = document.getElementById("ask");
+const picker = document.getElementById("image");
+// Where a prompt or an index goes with the picture, it waits for the button; else choosing it is asking.
+const waits = form?.classList.contains("more");
 let sending = false;
 
-async function ask(file) {
-  if (sending) return;
-  say("");
-  if (file.size > MAX_BYTES) {
-    say(`That file has ${(file.size / 1e6).toFixed(1)} MB; an image may have at most ${MAX_BYTES / 1e6} MB.`);
-    return;
-  }
+function announceSending(on) {
+  sending = on;
   const status = document.getElementById("sending");
-  const body = new FormData();
-  body.append("image", file, file.name || "pasted");
-  const index = document.querySelector("#ask select[name=index]");
-  if (index) body.append("index", index.value);
-  const prompt = document.querySelector("#ask input[name=prompt]")?.value.trim();
-  if (prompt) body.append("prompt", prompt);
-  sending = true;
-  if (status) status.hidden = false;
+  if (status) status.hidden = !on;
+}
+
+function fits(file) {
+  if (file.size <= MAX_BYTES) return true;
+  say(`That file has ${(file.size / 1e6).toFixed(1)} MB; an image may have at most ${MAX_BYTES / 1e6} MB.`);
+  return false;
+}
+
+function showChosen() {
+  const chosen = document.getElementById("chosen");
+  const file = picker.files[0];
+  const [picture, name] = chosen.children;
+  URL.revokeObjectURL(picture.src);
+  chosen.hidden = !file;
+  picture.hidden = !file;
+  if (!file) return;
+  picture.src = URL.createObjectURL(file);
+  name.textContent = file.name;
+}
+
+function clearChosen() {
+  if (!picker) return;
+  picker.value = "";
+  showChosen();
+}
+
+async function ask(file) {
+  if (sending || !fits(file)) return;
+  const body = new FormData(form ?? undefined);
+  body.set("image", file, file.name || "pasted");
+  announceSending(true);
   try {
     const response = await fetch("/v1/attributions", { method: "POST", body, headers: { Accept: "application/json" } });
     const answer = await response.json();
@@ -42,24 +65,48 @@ async function ask(file) {
       return;
     }
     say(answer.detail);
+    clearChosen();
   } catch {
     say("The picture couldn't be sent: the service doesn't answer. Try again in a moment.");
+    if (!waits) clearChosen();
   }
-  sending = false;
-  if (status) status.hidden = true;
-  document.getElementById("ask")?.reset();
+  announceSending(false);
 }
 
-const picker = document.getElementById("image");
-picker?.addEventListener("change", () => {
-  if (picker.files.length) ask(picker.files[0]);
+function take(files) {
+  if (sending || !files.length) return;
+  say(files.length > 1 ? "One picture at a time: only the first one is asked about." : "");
+  if (!waits) {
+    ask(files[0]);
+    return;
+  }
+  if (!fits(files[0])) {
+    clearChosen();
+    return;
+  }
+  if (files !== picker.files) {
+    const one = new DataTransfer();
+    one.items.add(files[0]);
+    picker.files = one.files;
+  }
+  showChosen();
+}
+
+picker?.addEventListener("change", () => take(picker.files));
+document.querySelector("#chosen img")?.addEventListener("error", (event) => {
+  event.target.hidden = true; // a picture that the browser can't show, such as TIFF, is known by its name
+});
+form?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  say("");
+  ask(picker.files[0]);
 });
 
 document.addEventListener("paste", (event) => {
   const files = event.clipboardData?.files ?? [];
   if (files.length) {
     event.preventDefault();
-    ask(files[0]);
+    take(files);
   }
 });
 
@@ -77,16 +124,13 @@ document.addEventListener("drop", (event) => {
   if (!carriesFiles(event)) return;
   event.preventDefault();
   dragging(false);
-  const files = event.dataTransfer.files;
-  if (files.length > 1) say("One picture at a time: only the first one is asked about.");
-  if (files.length) ask(files[0]);
+  take(event.dataTransfer.files);
 });
 
 // Coming back by the browser's back button shows the form as it was before sending.
 window.addEventListener("pageshow", () => {
-  sending = false;
-  const status = document.getElementById("sending");
-  if (status) status.hidden = true;
+  announceSending(false);
+  if (picker) showChosen();
 });
 
 document.addEventListener("submit", (event) => {

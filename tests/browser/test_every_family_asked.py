@@ -67,14 +67,52 @@ def test_the_page_names_the_planted_work_first(
     page = context.new_page()
     page.on("pageerror", lambda error: faults.append(f"script: {error}"))
     page.goto(site.url)
+    # In the order one does it: the picture waits for what goes with it.
+    page.locator("#image").set_input_files(folders[family] / "first" / "0.png")
+    expect(page.locator("#chosen")).to_have_text("0.png")
     page.get_by_label("Index").select_option(label=family)
     page.get_by_label("Prompt").fill(planted.PROMPT)
-    page.locator("#image").set_input_files(folders[family] / "first" / "0.png")
+    page.get_by_role("button", name="Ask").click()
     page.wait_for_url(re.compile(r"/a/att_[0-9a-f]{32}$"))
     expect(page.locator(".ranking li")).to_have_count(len(planted.works()[0]))
     expect(page.locator(".ranking li").first).to_contain_text(PLANTED_TITLE)
     page.locator("summary").click()
     expect(page.locator("main")).to_contain_text(planted.PROMPT)
+    context.close()
+
+
+def test_a_picture_that_was_pasted_waits_for_its_prompt(
+    site: Site, folders: dict[str, Path], browser: Browser, faults: list[str], tmp_path: Path
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.goto(site.url)
+    picture = (folders["stable-diffusion-xl"] / "first" / "1.png").read_bytes()
+    page.evaluate(
+        """bytes => {
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([new Uint8Array(bytes)], "pasted.png", {type: "image/png"}));
+            document.dispatchEvent(new ClipboardEvent("paste", {clipboardData, bubbles: true}));
+        }""",
+        list(picture),
+    )
+    preview = page.locator("#chosen img")
+    expect(preview).to_be_visible()
+    assert preview.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\0" * 26_000_000)
+    page.locator("#image").set_input_files(large)
+    expect(page.locator("#alert")).to_contain_text("at most 25 MB")
+    expect(page.locator("#chosen")).to_be_hidden()
+    page.locator("#image").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": picture})
+    expect(page.locator("#alert")).to_be_hidden()
+    page.get_by_label("Index").select_option(label="stable-diffusion-xl")
+    page.get_by_label("Prompt").fill("a prompt of its own")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/a/att_[0-9a-f]{32}$"))
+    told = httpx.get(page.url.replace("/a/", "/v1/attributions/"), timeout=30).json()
+    assert (told["prompt"], told["index"].partition("@")[0]) == ("a prompt of its own", "stable-diffusion-xl")
     context.close()
 
 

@@ -352,12 +352,13 @@ def test_the_sentence(
 
 
 def test_numbers_in_words() -> None:
-    assert [percent(share) for share in (0.0004, 0.031, 0.0996, 0.31, 0.997, 1.0)] == [
+    assert [percent(share) for share in (0.0004, 0.031, 0.0996, 0.31, 0.997, 1 - 1e-12, 1.0)] == [
         "less than 0.1 %",
         "3.1 %",
         "10 %",
         "31 %",
         "over 99 %",
+        "100 %",
         "100 %",
     ]
     assert [number_word(number) for number in (1, 10, 1234)] == ["one", "ten", "1,234"]
