@@ -53,7 +53,7 @@ answered the expensive way, by training again, and the estimators are held again
   on digits and 256 CIFAR-2 pictures at 16×16 (decisions [7](../decisions/0007-damping-by-effective-dimension.md) and
   [8](../decisions/0008-what-else-was-tried-on-the-features.md)). So the results on digits say how well the choices
   fit. Other ground truths say how well they carry over; one of CIFAR-2 has other models, but the same kind of
-  pictures.
+  pictures. *cifar2-8* was made when all of these choices stood.
 
 LDS, best λ and λ chosen on half are means over the reporting halves of random halvings of the subsets. Rows that
 take no λ have one figure for all three. **Bold**: the method and probes of an index that is built without options
