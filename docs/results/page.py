@@ -19,7 +19,7 @@ GPU; nothing here was measured on a GPU yet. How the estimators compare is in [e
 ## The demo, from nothing
 
 `das demo --check --queries {demo["queries"]}` with an empty data directory ([demo.json](demo.json)), {demo["queries"]} queries,
-preset economical: three timesteps, two probes, k = 512. With ten timesteps and k = 2048 the median was 0.21 s and the build 156 s.
+preset economical: three timesteps, two probes, k = 512 in eight bits. With ten timesteps and k = 2048 the median was 0.21 s and the build 156 s.
 
 | figure | value | aim |
 |---|---|---|
