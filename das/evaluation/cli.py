@@ -13,6 +13,8 @@ from das.errors import SettingsError
 from das.evaluation.report import command_line, print_rows, truth_record, write_report
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from das.evaluation.methods import Candidate
     from das.evaluation.study import Study
     from das.evaluation.truth import GroundTruth
@@ -189,6 +191,9 @@ def counterfactual(
     remove: Annotated[int, typer.Option(help="How many works are removed.")] = 100,
     set_size: Annotated[int, typer.Option(help="Generated queries whose scores are summed.")] = 10,
     sets: Annotated[int, typer.Option(help="Sets of queries; each is one retraining for each method.")] = 3,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Also draw the first set before and after into this PNG.")
+    ] = None,
     out: OutOption = None,
     cache: CacheOption = None,
     timesteps: TimestepsOption = "10",
@@ -203,8 +208,11 @@ def counterfactual(
 ) -> None:
     """Remove the works ranked highest, train again, generate the same seeds: how far do the pictures move?"""
     from das.config import ClipSpec
+    from das.evaluation.contact_sheet import contact_sheet
     from das.evaluation.counterfactual import counterfactual as measure
     from das.evaluation.retraining import Retrainer
+
+    kept: list[tuple[str, np.ndarray]] = []
 
     with _progress(as_json) as progress:
         study = _study(
@@ -228,7 +236,11 @@ def counterfactual(
             retrainer=Retrainer.of(study.truth),
             clip=None if clip_dir is None else ClipSpec(directory=clip_dir),
             say=progress.console.print,
+            keep=lambda label, images: kept.append((label, images)),
         )
+    if pictures is not None:
+        pictures.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(kept).save(pictures, format="PNG", optimize=True)
     _tell(rows, study.truth, out, seed, as_json)
 
 

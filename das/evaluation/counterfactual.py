@@ -18,7 +18,8 @@ from das.evaluation.study import HUNDRED, Skipped, Study, clip_embeddings
 from das.evaluation.training import seed_of
 
 Say = Callable[[str], None]
-RANDOM = "random"
+Keep = Callable[[str, np.ndarray], None]
+RANDOM, BEFORE = "random", "before"
 
 
 def query_sets(count: int, size: int, sets: int) -> list[np.ndarray]:
@@ -47,10 +48,12 @@ def counterfactual(
     retrainer: Retrainer,
     clip: ClipSpec | None = None,
     say: Say = lambda text: None,
+    keep: Keep = lambda label, pictures: None,
 ) -> list[dict[str, Any]]:
     """A row for random removal and one for each candidate: mean L2 distance and CLIP similarity, old to new.
 
     `l2_of_sets` has the mean of each set: one training again each, so they say how much of a difference is chance.
+    `keep` is given the first set's pictures (set_size, C, H, W) in [-1, 1], as they were and for each row.
 
     Raises:
         SettingsError: `remove` or the sets don't fit the ground truth.
@@ -63,6 +66,7 @@ def counterfactual(
     places = retrainer.generated()
     groups = query_sets(len(places), set_size, sets)
     before = study.truth.queries[places]
+    keep(BEFORE, before[groups[0]])
     rows = []
     for candidate in [None, *chosen]:
         label = RANDOM if candidate is None else candidate.label
@@ -81,6 +85,8 @@ def counterfactual(
             else:
                 removed = ranked_highest(scores[places[group]], remove)
             after = retrainer.regenerate(retrainer.without(removed)).numpy()[group]
+            if number == 0:
+                keep(label, after)
             distances.append(distance(before[group], after))
             if clip is not None:
                 likenesses.append(clip_likeness(clip, before[group], after, study.options.device))

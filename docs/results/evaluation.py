@@ -78,6 +78,8 @@ def page(folder: Path = HERE) -> str:
     for kind, columns in COLUMNS.items():
         for name, report in reports(folder, kind).items():
             parts.append(plain_section(kind, name, report, columns))
+            if (folder / f"{kind}-{name}.png").exists():
+                parts.append(f"![{PICTURES[kind]}]({kind}-{name}.png)\n")
     return "\n".join(parts)
 
 
@@ -314,6 +316,10 @@ ABOUT = {
     " works ranked highest among all that is still there. LDS: the others' scores set to 0."
     " It is over all subsets and has no halves, so it can differ a little from the table of"
     " LDS.",
+}
+
+PICTURES = {
+    "counterfactual": "Generated pictures, and the same seeds from models trained without the works of each estimator"
 }
 
 

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from das.cli import build_app
 from das.errors import SettingsError
 from das.estimators import das_scores, residual_weights
+from das.evaluation.contact_sheet import CELL, GAP
 from das.evaluation.counterfactual import query_sets, ranked_highest
 from das.evaluation.curves import CURVES, curve_rows, dimensions, fewer
 from das.evaluation.features import FeatureTable, extract
@@ -331,11 +333,20 @@ def test_lds_prints_a_row_for_each_method(truth, tmp_path):
     }
 
 
-def test_counterfactual_has_a_row_for_random_removal(truth):
+def test_counterfactual_has_a_row_for_random_removal(truth, tmp_path):
     options = ["--timesteps", "0,100", "--dimension", "32", "--method", "das-block loss"]
     options += ["--remove", "5", "--set-size", "2", "--sets", "2"]
-    rows = run("counterfactual", "--truth", truth.directory, *options, "--json")
+    sheet = tmp_path / "new" / "sheet.png"
+    rows = run("counterfactual", "--truth", truth.directory, *options, "--pictures", sheet, "--json")
     assert [row["label"] for row in rows] == ["random", "das-block loss"]
+    drawn = np.asarray(Image.open(sheet))
+    generated = as_pixels(truth.queries[truth.queries_of("generated")[:2]])
+    side = len(generated[0])
+    scale = round(CELL / side)
+    # Row 0 is the first set as it was, from the right: the second picture, a gap, the first one.
+    second = drawn[GAP : GAP + scale * side, -GAP - scale * side : -GAP]
+    assert np.array_equal(second[::scale, ::scale], generated[1])
+    assert len(drawn) == GAP + 3 * (scale * side + GAP)
     assert all(row["l2"] > 0 and row["queries"] == 4 for row in rows)
     assert all(np.mean(row["l2_of_sets"]) == pytest.approx(row["l2"]) for row in rows)
 

@@ -153,6 +153,12 @@ def test_a_report_without_a_measured_row_still_makes_a_page(folder, maker):
     assert maker["draw"](folder)
 
 
+def test_a_contact_sheet_beside_its_report_is_shown(folder, maker):
+    assert "counterfactual-digits.png" not in maker["page"](folder)
+    (folder / "counterfactual-digits.png").touch()
+    assert "](counterfactual-digits.png)" in maker["page"](folder)
+
+
 def test_figures_are_those_of_the_page_and_come_out_the_same(folder, maker):
     drawn = maker["draw"](folder)
     assert [path.name for path in drawn] == [
