@@ -46,6 +46,9 @@ FeatureType = Literal["int8", "float16", "float32"]
 FEATURE_BYTES: dict[FeatureType, int] = {"int8": 1, "float16": 2, "float32": 4}
 """Bytes of one number; a scale's 4 bytes for a work come on top of int8."""
 
+ACTIVATION = "activation"
+"""The probe that reads the network's hidden states and takes no backward pass (das.activations)."""
+
 PAPER_PROBE = "mean"
 """The paper's DAS scalarises the output to its mean (METHOD section 1: `v = 1/d`)."""
 
@@ -227,6 +230,14 @@ class BuildConfig(BaseModel):
         return self
 
     def resolve_timesteps(self, num_train_timesteps: int) -> tuple[int, ...]:
+    @model_validator(mode="after")
+    def _attributed_is_read(self) -> Self:
+        if self.attributed != "auto" and all(features.probe == ACTIVATION for features in self.feature_sets):
+            raise ValueError(
+                "attributed chooses among parameters, and activations have none; add a probe such as loss"
+            )
+        return self
+
         """The timesteps themselves: evenly spaced from 0 (0, 100, …, 900 for 10 of 1000), or the list.
 
         Raises:

@@ -1,14 +1,15 @@
 """Features: sketched per-example gradients `φ_{i,t} = Pᵀ J_t(x_i)ᵀ v`, for a batch at a time.
 
 One forward pass over (image, timestep) pairs serves all probes; each probe costs one ordinary batched backward
-pass. Hooks keep a layer's input and receive its output's gradient; from these the layer's per-example gradient is
-formed (`das.layers`), sketched and dropped, so at most one layer's gradients exist at a time.
+pass, except `activation`, which costs none (`das.activations`). Hooks keep a layer's input and receive its output's
+gradient; from these the layer's per-example gradient is formed (`das.layers`), sketched and dropped, so at most one
+layer's gradients exist at a time.
 """
 
 import logging
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -16,7 +17,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from das.config import BuildConfig
+from das.activations import Activations
+from das.config import ACTIVATION, BuildConfig
 from das.errors import ModelError, SettingsError
 from das.layers import Rule, rule_for
 from das.models import Conditioning, DiffusionModel
@@ -42,7 +44,7 @@ class FeatureConfig:
 
     Attributes:
         dimension: k, buckets of the sketch.
-        probes: names of `das.probes.PROBES`.
+        probes: names of `das.probes.PROBES`, and `activation`.
         timesteps: the values of t, in the model's training schedule.
         noise_draws: noises for each t; a feature is the mean over them.
         seed: of the sketch, the noise and the random probe.
@@ -324,8 +326,8 @@ class FeatureExtractor:
         self.model = model
         self.config = config
         self.batch_size = batch_size
-        self._directions = [probe(name) for name in config.probes]
-        self.parameters = attributed_parameters(model.network, config.attributed)
+        self._directions = {name: probe(name) for name in config.probes if name != ACTIVATION}
+        self.parameters = attributed_parameters(model.network, config.attributed) if self._directions else {}
         self.sketch = CountSketch(
             config.dimension,
             config.seed,
@@ -344,7 +346,18 @@ class FeatureExtractor:
             [[self._drops_prompts(t, d) for d in range(config.noise_draws)] for t in config.timesteps]
         ).to(model.device)
         self._gradients = PerExampleGradients(model.network, self.parameters)
-        self._gradients.settle(self._trial)
+        if self._directions:
+            self._gradients.settle(self._trial)
+        self._activations: Activations | None = None
+        if ACTIVATION in config.probes:
+            self._activations = Activations(
+                model.network,
+                self._trial,
+                config.dimension,
+                config.seed,
+                device=model.device,
+                dtype=model.dtype,
+            )
 
     def _shared_noise(self, t: int, draw: int) -> Tensor:
         return torch.from_numpy(
@@ -355,12 +368,12 @@ class FeatureExtractor:
         word = int(random_words(self.config.seed, f"prompt dropout\n{t}\n{draw}", 1)[0])
         return word < self.config.prompt_dropout * 2**64
 
-    def _trial(self) -> Tensor:
-        """The outputs (2, C, h, w) for two different inputs, to check the hooks with."""
-        noise = torch.from_numpy(standard_normal(0, "trial", (2, *self.model.sample_shape)))
+    def _trial(self, examples: int = 2) -> Tensor:
+        """The outputs (n, C, h, w) for the first n of two different inputs, to check the hooks with."""
+        noise = torch.from_numpy(standard_normal(0, "trial", (2, *self.model.sample_shape)))[:examples]
         last = self.model.schedule.num_train_timesteps - 1
-        t = torch.tensor([last // 3, last // 2], device=self.model.device)
-        conditioning = self.model.condition([None, "a picture"])
+        t = torch.tensor([last // 3, last // 2][:examples], device=self.model.device)
+        conditioning = self.model.condition([None, "a picture"][:examples])
         return self.model.predict(noise.to(self.model.device, self.model.dtype), t, conditioning)
 
     @property
@@ -421,14 +434,17 @@ class FeatureExtractor:
         def add(name: str, gradient: Tensor) -> None:
             self.sketch.add(accumulator, name, gradient)
 
-        sketches: list[Tensor] = []
-        with self._gradients.recording(add) as backward:
+        sketches: dict[str, Tensor] = {}
+        recording = nullcontext() if self._activations is None else self._activations.recording()
+        with recording as activations, self._gradients.recording(add) as backward:
             schedule = self.model.schedule
             output = self.model.predict(schedule.add_noise(x0, noise, t), t, conditioning)
             point = Point(output.detach(), schedule.target(x0, noise, t), self.config.seed)
-            for place, direction in enumerate(self._directions):
+            if activations is not None:
+                sketches[ACTIVATION] = activations()
+            for place, (name, direction) in enumerate(self._directions.items(), 1):
                 accumulator = self.sketch.accumulator(len(x0))
-                backward(output, direction(point), last=place + 1 == len(self._directions))
-                sketches.append(self.sketch.finish(accumulator))
+                backward(output, direction(point), last=place == len(self._directions))
+                sketches[name] = self.sketch.finish(accumulator)
         residual = (point.output - point.target).flatten(1).square().mean(1).sqrt()
-        return sketches, residual
+        return [sketches[name] for name in self.config.probes], residual

@@ -81,28 +81,36 @@ class Kernel:
         return self.whiten(features).square().sum(1)
 
 
-BLOCK_SHARE, BLOCK_GROWTH = 0.27, 0.45
+BLOCK_SHARE, ACTIVATION_SHARE, BLOCK_GROWTH = 0.27, 0.15, 0.45
 MEAN_SHARE, SIGNED_SHARE = 0.18, 0.30
 _FILLED = 0.9
 
 
 def effective_dimension_target(
-    form: SummedForm, works: int, timesteps: int, dimension: int, *, signed: bool = False
+    form: SummedForm,
+    works: int,
+    timesteps: int,
+    dimension: int,
+    *,
+    signed: bool = False,
+    activation: bool = False,
 ) -> float:
     """The effective dimension `d_λ` that the damping is chosen for, without retraining (docs/method.md).
 
-    `d* = ((c N)⁻² + (0.9 k)⁻²)^(-1/2)` with c = 0.27 T^0.45 for the block kernel; for the kernel of averages
-    c = 0.18, or 0.30 where its scores are used with their sign (TRAK and its kin). What the best λ had in common over
-    probes, sketch dimensions and timesteps is not its size in units of the trace, which spans two decades, but that
-    the kernel then resolves a fixed part of a direction per work, as far as the sketch has room.
+    `d* = ((c N)⁻² + (0.9 k)⁻²)^(-1/2)` with c = 0.27 T^0.45 for the block kernel of gradients, and 0.15 T^0.45 for
+    that of activations, whose first directions all works share. For the kernel of averages c = 0.18, or 0.30 where
+    its scores are used with their sign (TRAK and its kin). What the best λ had in common over probes, sketch
+    dimensions and timesteps is not its size in units of the trace, which spans two decades, but that the kernel then
+    resolves a fixed part of a direction per work, as far as the sketch has room.
 
     Args:
         works: N, different works.
         timesteps: T, rows a work has in the block kernel.
         dimension: k.
         signed: whether scores are linear in the inner products, not squared.
+        activation: whether the features are activations, not gradients.
     """
-    share = BLOCK_SHARE * timesteps**BLOCK_GROWTH
+    share = (ACTIVATION_SHARE if activation else BLOCK_SHARE) * timesteps**BLOCK_GROWTH
     if form == "mean":
         share = SIGNED_SHARE if signed else MEAN_SHARE
     return float(((share * works) ** -2 + (_FILLED * dimension) ** -2) ** -0.5)

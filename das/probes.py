@@ -1,7 +1,8 @@
 """Probes: the direction `v` in output space that turns the Jacobian into one gradient `J_t(x)ᵀ v`.
 
 Every gradient method is this object with another `v` (METHOD, section 1): the loss gradient of TRAK, the squared
-output of D-TRAK, the mean output of the released DAS. A probe is a constant to the backward pass.
+output of D-TRAK, the mean output of the released DAS. A probe is a constant to the backward pass. One probe has no
+direction: `activation` is the gradient of virtual readouts of the hidden states (`das.activations`).
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from das.config import ACTIVATION
 from das.errors import SettingsError
 from das.prng import standard_normal
 
@@ -58,7 +60,7 @@ PROBES: dict[str, Direction] = {"loss": _loss, "mean": _mean, "square": _square,
 
 
 def probe(name: str) -> Direction:
-    """The probe called `name`.
+    """The direction of the probe called `name`.
 
     Raises:
         SettingsError: there is none of that name; the message lists them.
@@ -66,4 +68,5 @@ def probe(name: str) -> Direction:
     try:
         return PROBES[name]
     except KeyError:
-        raise SettingsError(f"There is no probe {name!r}; there are {', '.join(sorted(PROBES))}.") from None
+        known = ", ".join(sorted([*PROBES, ACTIVATION]))
+        raise SettingsError(f"There is no probe {name!r}; there are {known}.") from None

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from das.config import BuildConfig, FeatureSet
+from das.config import ACTIVATION, BuildConfig, FeatureSet
 from das.errors import BuildError
 from das.estimators import residual_weights
 from das.index import (
@@ -132,6 +132,7 @@ def finish(
                 shards[0].residual_rms.shape[1],
                 config.dimension,
                 signed=features.name not in squared,
+                activation=features.probe == ACTIVATION,
             )
             kernel = damped_kernel(matrix, float(repeats.sum()), damping=config.damping, target=target)
             solves = form == "mean" and features.name in solved

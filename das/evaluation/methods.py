@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from das.config import PAPER_PROBE, PRESETS, SIMILARITIES, FeatureType, KernelForm, Method
+from das.config import ACTIVATION, PAPER_PROBE, PRESETS, SIMILARITIES, FeatureType, KernelForm, Method
 from das.estimators import (
     cosine_scores,
     das_block_scores,
@@ -22,6 +22,8 @@ ECONOMICAL = PRESETS["economical"]
 ECONOMICAL_TIMESTEPS: tuple[int, ...] = ECONOMICAL["timesteps"]
 ECONOMICAL_DIMENSION: int = ECONOMICAL["dimension"]
 FOUR = ("loss", "mean", "square", "random")
+EVERY = (*FOUR, ACTIVATION)
+"""All probes; they share one forward pass."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,16 @@ def candidates(economical: bool) -> tuple[Candidate, ...]:
         REFERENCE,
         *(
             Candidate("das-block", probes, normalised=True, form="block")
-            for probes in ((PAPER_PROBE,), ("random",), loss, ("loss", "random"), FOUR)
+            for probes in (
+                (PAPER_PROBE,),
+                ("random",),
+                loss,
+                (ACTIVATION,),
+                ("loss", "random"),
+                ("loss", ACTIVATION),
+                ("loss", "random", ACTIVATION),
+                FOUR,
+            )
         ),
     ]
     if economical:
@@ -91,7 +102,7 @@ def candidates(economical: bool) -> tuple[Candidate, ...]:
             Candidate("das", das, normalised=True, preset="economical"),
             *(
                 Candidate("das-block", probes, normalised=True, form="block", preset="economical")
-                for probes in (("loss", "random"), FOUR)
+                for probes in (loss, (ACTIVATION,), ("loss", "random"), ("loss", ACTIVATION))
             ),
         ]
     return tuple(rows)

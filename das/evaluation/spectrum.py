@@ -25,7 +25,8 @@ class Spectrum:
         works: `Vᵀf̄_i`, (N, r). Exact: every `f̄_i` lies in the span of the kernel's rows.
         queries: `Vᵀf̄`, (Q, r). What of a query lies outside the span meets no work.
         query_norms: `‖f̄‖`, (Q,), outside the span included.
-        form, timesteps, dimension: what the kernel is summed over, and k, for the rule that chooses λ.
+        form, timesteps, dimension, activation: what the kernel is summed over, k, and whether its features are
+            activations, for the rule that chooses λ.
     """
 
     values: Tensor
@@ -35,9 +36,10 @@ class Spectrum:
     form: SummedForm
     timesteps: int
     dimension: int
+    activation: bool = False
 
     @classmethod
-    def of(cls, works: Tensor, queries: Tensor, form: SummedForm) -> "Spectrum":
+    def of(cls, works: Tensor, queries: Tensor, form: SummedForm, *, activation: bool = False) -> "Spectrum":
         """Decompose the kernel of works (N, T, k), as prepared; queries (Q, T, k) or (Q, 1, k).
 
         Where there are fewer rows than dimensions, their inner products are decomposed instead (the dual form).
@@ -57,7 +59,8 @@ class Spectrum:
                 kernel += (piece.T @ piece).double()
             values, basis = _above_nothing(*torch.linalg.eigh((kernel + kernel.T) / 2))
         norms = torch.linalg.vector_norm(asked, dim=1).numpy()
-        return cls(values, means @ basis, asked @ basis, norms, form, works.shape[1], works.shape[2])
+        steps, dimension = works.shape[1:]
+        return cls(values, means @ basis, asked @ basis, norms, form, steps, dimension, activation)
 
     @property
     def unit(self) -> float:
@@ -67,7 +70,12 @@ class Spectrum:
     def default_damping(self, *, signed: bool = False) -> float:
         """The relative λ of the rule in das.kernel, which takes no retraining."""
         target = effective_dimension_target(
-            self.form, len(self.works), self.timesteps, self.dimension, signed=signed
+            self.form,
+            len(self.works),
+            self.timesteps,
+            self.dimension,
+            signed=signed,
+            activation=self.activation,
         )
         return damping_for(self.values, target) / self.unit
 

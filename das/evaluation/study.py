@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from das.config import FEATURE_BYTES, OF_CHECKPOINTS, SIMILARITIES, ClipSpec, FeatureType
+from das.config import ACTIVATION, FEATURE_BYTES, OF_CHECKPOINTS, SIMILARITIES, ClipSpec, FeatureType
 from das.errors import SettingsError
 from das.evaluation.features import FeatureTable, Progress, extract
 from das.evaluation.lds import (
@@ -27,7 +27,7 @@ from das.evaluation.methods import (
     ECONOMICAL,
     ECONOMICAL_DIMENSION,
     ECONOMICAL_TIMESTEPS,
-    FOUR,
+    EVERY,
     REFERENCE,
     Candidate,
     candidates,
@@ -189,8 +189,8 @@ class Study:
         """The decomposed kernel of one probe's features."""
         key = (probe, form, normalised, timesteps, dimension, checkpoint, journey)
         if key not in self._spectra:
-            # All four probes share one forward pass; checkpoints are asked for the loss alone.
-            works, queries = self.features((probe,) if checkpoint else FOUR, checkpoint)
+            # All probes share one forward pass; checkpoints are asked for the loss alone.
+            works, queries = self.features((probe,) if checkpoint else EVERY, checkpoint)
             if journey:
                 queries = self._journeys
             tensors = [
@@ -200,7 +200,7 @@ class Study:
                 )
                 for table in (works, queries)
             ]
-            self._spectra[key] = Spectrum.of(tensors[0], tensors[1], form)
+            self._spectra[key] = Spectrum.of(tensors[0], tensors[1], form, activation=probe == ACTIVATION)
         return self._spectra[key]
 
     def scores(self, candidate: Candidate, damping: float | None = None) -> np.ndarray:
@@ -219,7 +219,7 @@ class Study:
         spectra = self.spectra(candidate)
         if not candidate.damped:
             return plain_scores(candidate.method, spectra)
-        table = self.features(FOUR)[0].at(self.choices(candidate)[0])
+        table = self.features(EVERY)[0].at(self.choices(candidate)[0])
         return damped_scores(
             candidate,
             spectra,
@@ -386,7 +386,7 @@ class Study:
         return facts | {
             # Of the diffusion model for one picture; all probes share them.
             "forward_passes": passes * models,
-            "backward_passes": passes * sets,
+            "backward_passes": passes * models * sum(probe != ACTIVATION for probe in candidate.probes),
             "bytes_per_work": self._bytes_per_set(candidate, dimension) * sets,
         }
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from das.attribution import Attributor
-from das.config import METHODS, BuildConfig, ClipSpec
+from das.config import ACTIVATION, METHODS, BuildConfig, ClipSpec
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.index import AttributionIndex
@@ -42,7 +42,7 @@ def attributor(places: dict[str, Path], tiny_clip: Path) -> Attributor:
         timesteps=TIMESTEPS,
         dimension=DIMENSION,
         methods=METHODS,
-        probes=("loss",),
+        probes=("loss", ACTIVATION),
         checkpoints=(str(places["earlier"]),),
         damping=DAMPING,
         feature_dtype="float32",
@@ -59,7 +59,7 @@ def raw(places: dict[str, Path]) -> dict[str, np.ndarray]:
     files = sorted(places["works"].glob("*.png"))
     pictures = [np.array(Image.open(file)) for file in files] + QUERIES
     found = {}
-    for place, probes in (("model", ("loss", "mean", "square")), ("earlier", ("loss",))):
+    for place, probes in (("model", ("loss", "mean", "square", ACTIVATION)), ("earlier", ("loss",))):
         model = load_model(str(places[place]))
         extractor = FeatureExtractor(model, FeatureConfig(DIMENSION, probes, TIMESTEPS))
         features = extractor.features(model.encode(pictures))
@@ -84,6 +84,16 @@ def inverse_of(works: np.ndarray) -> np.ndarray:
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+
+
+def dense_das_block(features: np.ndarray) -> np.ndarray:
+    """One probe's squared scores, in units of their mean over pairs of works."""
+    unit = features / np.linalg.norm(features, axis=2, keepdims=True)
+    works, query = split(unit.mean(1))
+    rows = unit[:WORKS] * np.sqrt(REPEATS)[:, None, None]
+    kernel = np.einsum("itk,itl->kl", rows, rows)
+    inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(DIMENSION))
+    return (query @ inverse @ works.T * REPEATS) ** 2 / np.mean((works @ inverse @ works.T) ** 2)
 
 
 def dense(method: str, raw: dict[str, np.ndarray], clip: np.ndarray) -> np.ndarray:
@@ -118,12 +128,7 @@ def dense(method: str, raw: dict[str, np.ndarray], clip: np.ndarray) -> np.ndarr
             residual = (rms / np.average(rms, axis=0, weights=REPEATS)).mean(1)
             return (query @ inverse @ works.T * REPEATS * residual / (1 - REPEATS * leverage)) ** 2
         case "das-block":
-            unit = raw["loss"] / np.linalg.norm(raw["loss"], axis=2, keepdims=True)
-            works, query = split(unit.mean(1))
-            rows = unit[:WORKS] * np.sqrt(REPEATS)[:, None, None]
-            kernel = np.einsum("itk,itl->kl", rows, rows)
-            inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(DIMENSION))
-            return (query @ inverse @ works.T * REPEATS) ** 2
+            return dense_das_block(raw["loss"]) + dense_das_block(raw[ACTIVATION])
         case "pixel-dot":
             return raw["pixels"][WORKS:] @ raw["pixels"][:WORKS].T
         case "pixel-cosine":
@@ -267,3 +272,11 @@ def test_embeddings_and_their_norms_are_open_clips(clip: np.ndarray, tiny_clip: 
     embeddings, norms = Embedder.load(ClipSpec(directory=tiny_clip)).embed_with_norms(QUERIES)
     np.testing.assert_allclose(norms, np.linalg.norm(clip[WORKS:], axis=1), rtol=1e-4)
     np.testing.assert_allclose(embeddings * norms[:, None], clip[WORKS:], rtol=1e-3, atol=1e-4)
+
+
+def test_parameters_can_be_chosen_only_where_a_probe_has_some(tmp_path: Path) -> None:
+    options = {"name": "a", "model": "m", "works": tmp_path, "attributed": "up-blocks"}
+    with pytest.raises(ValueError, match="activations have none"):
+        BuildConfig(**options, probes=(ACTIVATION,))
+    BuildConfig(**options, probes=("loss", ACTIVATION))
+    BuildConfig(**options, probes=(ACTIVATION,), methods=("das-block", "trak"))

@@ -68,10 +68,11 @@ def tensors():
 
 @pytest.mark.parametrize("form", ["block", "mean"])
 @pytest.mark.parametrize("dimension", [8, K])
-def test_a_spectrum_gives_what_a_factorised_kernel_gives(tensors, form, dimension):
+@pytest.mark.parametrize("activation", [False, True])
+def test_a_spectrum_gives_what_a_factorised_kernel_gives(tensors, form, dimension, activation):
     # 60 rows of 64 dimensions take the dual form, 60 of 8 the primal one; with averages 20 rows.
     works, queries = (normalised(values[..., :dimension]) for values in tensors)
-    spectrum = Spectrum.of(works, queries, form)
+    spectrum = Spectrum.of(works, queries, form, activation=activation)
     accumulator = KernelAccumulator(form, dimension)
     accumulator.add(works, torch.ones(20))
     kernel = damped_kernel(accumulator.matrix, 20.0, damping=0.1)
@@ -83,7 +84,7 @@ def test_a_spectrum_gives_what_a_factorised_kernel_gives(tensors, form, dimensio
     assert np.allclose(spectrum.norms(), means.norm(dim=1), rtol=1e-4)
     among = kernel.whiten(means) @ kernel.whiten(means).T
     assert spectrum.mean_square(0.1) == pytest.approx(float(among.square().mean()), rel=1e-3)
-    target = effective_dimension_target(form, 20, 3, dimension)
+    target = effective_dimension_target(form, 20, 3, dimension, activation=activation)
     by_rule = damped_kernel(accumulator.matrix, 20.0, target=target)
     assert spectrum.default_damping() * spectrum.unit == pytest.approx(by_rule.damping, rel=1e-3)
 

@@ -15,6 +15,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
+from das.config import ACTIVATION
 from das.gradients import FeatureConfig, FeatureExtractor, attributed_parameters
 from das.models import DiffusionModel, load_model
 from das.prng import standard_normal
@@ -95,6 +96,55 @@ def test_features_equal_a_loop_of_autograd_over_all_parameters(directories, fami
     for name, expected in dense_features(model, config(), x0, PROMPTS).items():
         difference = float((got[name] - expected).norm())
         assert difference <= TOLERANCE[family] * float(expected.norm()), name
+
+
+def hidden_states(model: DiffusionModel, x_t: torch.Tensor, t: int, prompt: str | None) -> list[torch.Tensor]:
+    """What every block of the network hands on, for one picture: of a U-Net's blocks the first thing that they put
+    out, of a transformer's the last (the first is the text)."""
+    found: list[torch.Tensor] = []
+    network = model.network
+    unet = hasattr(network, "up_blocks")
+    blocks = (
+        [*network.down_blocks, network.mid_block, *network.up_blocks]
+        if unet
+        else [*network.transformer_blocks, *getattr(network, "single_transformer_blocks", [])]
+    )
+
+    def keep(module, inputs, output):
+        if isinstance(output, tuple):
+            output = output[0 if unet else -1]
+        found.append(output.detach())
+
+    handles = [block.register_forward_hook(keep) for block in blocks]
+    with torch.no_grad():
+        model.predict(x_t, torch.tensor([t]), model.condition([prompt]))
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_activations_are_what_the_blocks_hand_on_with_each_pictures_prompt(directories, family):
+    model = double(directories[family])
+    x0 = model.encode(families.photographs(3)[0])
+    options = config(probes=(ACTIVATION,), dimension=2**16)
+    got = FeatureExtractor(model, options, batch_size=4).features(x0, model.condition(PROMPTS))
+    for s, t in enumerate(options.timesteps):
+        noise = standard_normal(options.seed, f"noise\n{t}\n0", model.sample_shape)
+        noise = torch.from_numpy(noise).to(model.dtype)[None]
+        states = [
+            hidden_states(model, model.schedule.add_noise(x0[i : i + 1], noise, torch.tensor([t])), t, prompt)
+            for i, prompt in enumerate(PROMPTS)
+        ]
+        assert len(states[0]) >= 2
+        expected = sum(
+            F.cosine_similarity(a.flatten(1), b.flatten(1)).item()
+            for a, b in zip(states[0], states[1], strict=True)
+        )
+        found = got.by_probe[ACTIVATION][:, s]
+        # Equal but for the sketch, whose error falls with the root of its dimension.
+        assert float(found[0] @ found[1]) == pytest.approx(expected, abs=0.05 * len(states[0]))
+        assert float(found[0] @ found[0]) == pytest.approx(len(states[0]), abs=0.05 * len(states[0]))
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)

@@ -73,6 +73,8 @@ def test_the_rule_resolves_a_part_of_a_direction_per_work_within_the_sketch():
     assert effective_dimension_target("mean", 1000, 10, 10**6) == pytest.approx(180, rel=1e-3)
     assert effective_dimension_target("block", 1000, 10, 10**6) == pytest.approx(270 * 10**0.45, rel=1e-3)
     assert effective_dimension_target("block", 10**7, 10, 1024) == pytest.approx(0.9 * 1024, rel=1e-3)
+    activations = effective_dimension_target("block", 1000, 10, 10**6, activation=True)
+    assert activations == pytest.approx(150 * 10**0.45, rel=1e-3)
 
 
 @pytest.mark.parametrize("target", [0.5, 2.0, 4.5])
