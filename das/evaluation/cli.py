@@ -87,6 +87,10 @@ def truth(
     checkpoints: Annotated[
         int, typer.Option(help="Snapshots of the full model on its way, for TracInCP and GAS.")
     ] = 3,
+    base: Annotated[
+        Path | None, typer.Option(help="A pipeline to train LoRAs on, in place of whole networks.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Of the LoRAs; needs --base.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     workers: Annotated[int, typer.Option(help="Models trained at once, each on one thread.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -118,12 +122,13 @@ def truth(
             full_steps=full_steps or round(steps / share),
             batch_size=batch,
             learning_rate=learning_rate,
+            rank=rank,
         ),
         losses=LossConfig(loss_timesteps, loss_draws, seed),
     )
     console = Console(stderr=True, highlight=False, markup=False)
     source = read_source(works_npz, works_key, held_out_key)
-    made = make_truth(source, out, plan, workers=workers, device=device, say=console.print)
+    made = make_truth(source, out, plan, base=base, workers=workers, device=device, say=console.print)
     facts = {
         "path": str(out),
         "works": len(made.works),

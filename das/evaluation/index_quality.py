@@ -33,7 +33,7 @@ from das.manifest import (
     read_manifest,
     record_file,
 )
-from das.models import DiffusionModel, load_model
+from das.models import DiffusionModel
 
 Progress = Callable[[str, int, int], None]
 
@@ -66,7 +66,7 @@ def measure(
     """
     manifest, name = index.manifest, truth.directory.resolve().name
     _check_counts(index, truth)
-    model = load_model(str(truth.pipeline), device=device)
+    model = truth.model(device=device)
     found = model.identity["digest"]
     if found != manifest.model.digest:
         raise SettingsError(

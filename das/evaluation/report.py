@@ -38,22 +38,23 @@ def truth_record(truth: "GroundTruth") -> dict[str, Any]:
     """What a reader has to know of the ground truth behind some figures.
 
     `share` is the mean part of the works in a subset, `repeated` counts the subsets with several models (which the
-    ceiling comes from), `training` has steps and batch where das evaluate truth has noted them.
+    ceiling comes from). `plan` is all that das evaluate truth was told, where it made the truth, and `training` the
+    steps and batch in it.
     """
     import numpy as np
 
     from das.evaluation.lds import ceiling
     from das.evaluation.subsets import PLAN
     from das.evaluation.truth import KINDS
-    from das.models import load_model
+    from das.gradients import attributed_parameters
 
     run = ~np.isnan(truth.losses).any(2)
     top = ceiling(truth.losses)
-    plan, training = truth.directory / PLAN, None
-    if plan.is_file():
-        recipe = json.loads(plan.read_text())["recipe"]
-        training = {name: recipe[name] for name in ("steps", "full_steps", "batch_size")}
-    parameters = load_model(str(truth.pipeline)).network.parameters()
+    path = truth.directory / PLAN
+    plan = json.loads(path.read_text()) if path.is_file() else None
+    steps = ("steps", "full_steps", "batch_size")
+    network = truth.model().network
+    attributed = attributed_parameters(network, "auto").values()
     return {
         "works": len(truth.works),
         "shape": list(truth.works.shape[1:]),
@@ -63,8 +64,11 @@ def truth_record(truth: "GroundTruth") -> dict[str, Any]:
         "seeds": int(run.any(0).sum()),
         "repeated": int((run.sum(1) > 1).sum()),
         "models": int(run.sum()),
-        "parameters": sum(weights.numel() for weights in parameters),
-        "training": training,
+        "parameters": sum(weights.numel() for weights in network.parameters()),
+        "attributed": sum(weights.numel() for weights in attributed),
+        "lora": truth.lora is not None,
+        "training": None if plan is None else {name: plan["recipe"][name] for name in steps},
+        "plan": plan,
         "ceiling": None if top is None else 100 * top,
     }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from das.errors import SettingsError
 from das.evaluation.subsets import PLAN
-from das.evaluation.training import Recipe, new_network, new_scheduler, sample, seed_of, train
+from das.evaluation.training import Recipe, new_scheduler, sample, seed_of, start_of, train
 from das.evaluation.truth import GroundTruth
 
 
@@ -48,11 +48,14 @@ class Retrainer:
         """Where the full model was trained; elsewhere other numbers would come out."""
         return str(self.plan["device"])
 
+    @property
+    def base(self) -> Path | None:
+        """The pipeline under the LoRA; None where the whole network is trained."""
+        return None if self.recipe.rank is None else self.truth.pipeline
+
     def full(self) -> nn.Module:
         """The network of the full model, from the ground truth."""
-        from diffusers import UNet2DModel
-
-        return UNet2DModel.from_pretrained(self.truth.pipeline / "unet").to(self.device).eval()
+        return self.truth.model(device=self.device).network
 
     def without(self, removed: np.ndarray) -> nn.Module:
         """The network trained on all works but those in the rows `removed` (n,); from the cache if it is there.
@@ -66,7 +69,7 @@ class Retrainer:
             raise SettingsError("Removing every work leaves nothing to train on.")
         path = self.cache / f"{hashlib.sha256(np.packbits(kept).tobytes()).hexdigest()[:24]}.pt"
         if path.is_file():
-            network = new_network(self.truth.works.shape[1:], self.recipe)
+            network, _ = start_of(self.truth.works.shape[1:], self.recipe, self.base)
             network.load_state_dict(torch.load(path, weights_only=True))
             return network.to(self.device).eval()
         network = train(
@@ -75,6 +78,7 @@ class Retrainer:
             seed=seed_of(self.plan["seed"], "full model"),
             steps=self.recipe.full_steps,
             device=self.device,
+            base=self.base,
         )
         self.cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

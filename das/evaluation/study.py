@@ -39,7 +39,6 @@ from das.evaluation.spectrum import GRID, Spectrum
 from das.evaluation.truth import KINDS, GroundTruth
 from das.gradients import FeatureConfig
 from das.kernel import SummedForm, prepared
-from das.models import load_model
 
 HUNDRED = 100.0  # correlations are told times 100, as in the paper
 _SCALE_BYTES = 4  # of the scale that each work has in eight bits
@@ -133,8 +132,8 @@ class Study:
         """Tables of the works and of the queries, under the model or its c-th checkpoint (1, 2, …)."""
         key = (tuple(probes), checkpoint)
         if key not in self._tables:
-            directory = self.options.checkpoints[checkpoint - 1] if checkpoint else self.truth.pipeline
-            model = load_model(str(directory), device=self.options.device)
+            earlier = self.options.checkpoints[checkpoint - 1] if checkpoint else None
+            model = self.truth.model(earlier, device=self.options.device)
             self._tables[key] = (
                 self._extract(model, self.truth.works, tuple(probes)),
                 self._extract(model, self.truth.queries, tuple(probes)),
@@ -143,7 +142,7 @@ class Study:
 
     @cached_property
     def _journeys(self) -> FeatureTable:
-        model = load_model(str(self.truth.pipeline), device=self.options.device)
+        model = self.truth.model(device=self.options.device)
         return self._extract(model, self.truth.queries, ("loss",), journey=True)
 
     def _extract(

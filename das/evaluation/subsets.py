@@ -21,8 +21,10 @@ import numpy as np
 import torch
 
 from das.errors import DasError, SettingsError
+from das.evaluation.adapters import base_network, save_lora
 from das.evaluation.training import LossConfig, Recipe, new_scheduler, sample, seed_of, simple_losses, train
 from das.evaluation.truth import (
+    LORA,
     PIPELINE,
     QUERIES,
     WORKS,
@@ -33,6 +35,7 @@ from das.evaluation.truth import (
     write_arrays,
     write_bytes,
 )
+from das.models import load_model
 
 PLAN, RUNS, CHECKPOINTS = "plan.json", "runs", "checkpoints"
 FULL = "full"
@@ -86,8 +89,10 @@ class Plan:
         return [(m, 0) for m in range(self.subsets)] + later
 
     def describe(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """As plain JSON values; a plan without a LoRA says nothing of one."""
         described: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.recipe.rank is None:
+            del described["recipe"]["rank"]
         return described
 
 
@@ -152,6 +157,7 @@ def make_truth(
     out: Path,
     plan: Plan,
     *,
+    base: Path | None = None,
     workers: int = 1,
     device: str = "cpu",
     say: Say = lambda text: None,
@@ -159,6 +165,8 @@ def make_truth(
     """Make the ground truth in `out`, or go on with it.
 
     Args:
+        base: a DDPMPipeline directory; with it, LoRAs of the recipe's rank are trained on that network, and no whole
+            networks.
         workers: processes that train at once, each on one thread; it doesn't change the numbers.
         device: of the training. Another device gives other numbers, and so is part of the plan.
         say: told what has been done, a line at a time.
@@ -168,8 +176,15 @@ def make_truth(
     """
     if workers < 1:
         raise SettingsError(f"workers must be at least 1, not {workers}.")
+    if (plan.recipe.rank is None) != (base is None):
+        raise SettingsError("A LoRA needs both: a base to be trained on, and a rank.")
     out.mkdir(parents=True, exist_ok=True)
-    _claim(out, {**plan.describe(), "device": device, "source": _digest(source)})
+    facts = {"device": device, "source": _digest(source)}
+    if base is not None:
+        facts["base"] = load_model(str(base)).identity["digest"]
+    _claim(out, {**plan.describe(), **facts})
+    if base is not None and not (out / PIPELINE).is_dir():
+        save_pipeline(base_network(base), out / PIPELINE)
     if not (out / WORKS).is_file():
         _draw(source, out, plan)
     _work_through(out, [FULL], plan, workers=1, device=device, say=say)
@@ -251,8 +266,6 @@ def _members(out: Path, plan: Plan) -> np.ndarray:
 
 def _write_queries(source: Source, out: Path, plan: Plan, device: str) -> None:
     """The held-out pictures, then the full model's own."""
-    from diffusers import UNet2DModel
-
     _, rows = _rows(source, plan)
     held, labels = source.held_out, source.held_out_labels
     if held is None or labels is None:
@@ -263,7 +276,8 @@ def _write_queries(source: Source, out: Path, plan: Plan, device: str) -> None:
         kinds += ["validation"] * plan.validation
         all_labels.append(labels[rows])
     if plan.generated:
-        network = UNet2DModel.from_pretrained(out / PIPELINE / "unet").to(device).eval()
+        lora = None if plan.recipe.rank is None else str(out / LORA)
+        network = load_model(str(out / PIPELINE), lora=lora, device=device).network
         shape = (plan.generated, *read_arrays(out / WORKS, ("images",))["images"].shape[1:])
         seed = seed_of(plan.seed, "generated")
         parts.append(sample(network, new_scheduler(), shape, seed=seed, steps=plan.sampling_steps).numpy())
@@ -335,22 +349,37 @@ def _run(out: Path, task: Task, plan: Plan, device: str) -> str:
 
 
 def _train_full(out: Path, plan: Plan, device: str) -> str:
-    if (out / PIPELINE).is_dir():
+    rank = plan.recipe.rank
+    made = out / (PIPELINE if rank is None else LORA)
+    if made.is_dir():
         return ""
     images = torch.from_numpy(read_arrays(out / WORKS, ("images",))["images"])
     steps = plan.recipe.full_steps
     parts = plan.checkpoints + 1
     kept = {steps * part // parts for part in range(1, parts)} - {0, steps}
 
+    def save(network: torch.nn.Module, path: Path) -> None:
+        if rank is None:
+            save_pipeline(network, path)
+        else:
+            save_lora(network, path, rank)
+
     def keep(step: int, network: torch.nn.Module) -> None:
         if step in kept:
-            _save_pipeline(network, out / CHECKPOINTS / f"step-{step:06d}")
+            save(network, out / CHECKPOINTS / f"step-{step:06d}")
 
     seed = seed_of(plan.seed, "full model")
-    network = train(images, plan.recipe, seed=seed, steps=steps, device=device, report=keep)
-    _save_pipeline(network, out / PIPELINE)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return f"full model of {parameters:,} parameters, {steps} steps"
+    network = train(
+        images, plan.recipe, seed=seed, steps=steps, device=device, base=_base(out, plan), report=keep
+    )
+    save(network, made)
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return f"full model of {trained:,} trained parameters, {steps} steps"
+
+
+def _base(out: Path, plan: Plan) -> Path | None:
+    """The network under the LoRAs, as it was copied."""
+    return None if plan.recipe.rank is None else out / PIPELINE
 
 
 def _train_subset(out: Path, run: tuple[int, int], plan: Plan, device: str) -> str:
@@ -358,7 +387,13 @@ def _train_subset(out: Path, run: tuple[int, int], plan: Plan, device: str) -> s
     members = _members(out, plan)[subset]
     images = torch.from_numpy(read_arrays(out / WORKS, ("images",))["images"][members])
     queries = torch.from_numpy(read_arrays(out / QUERIES, ("images",))["images"])
-    network = train(images, plan.recipe, seed=seed_of(plan.seed, "subset model", seed), device=device)
+    network = train(
+        images,
+        plan.recipe,
+        seed=seed_of(plan.seed, "subset model", seed),
+        device=device,
+        base=_base(out, plan),
+    )
     losses = simple_losses(network, queries, plan.losses).numpy()
     if not np.isfinite(losses).all():
         raise DasError(
@@ -369,7 +404,7 @@ def _train_subset(out: Path, run: tuple[int, int], plan: Plan, device: str) -> s
     return f"subset {subset}, seed {seed}: mean loss {losses.mean():.4f}"
 
 
-def _save_pipeline(network: Any, path: Path) -> None:
+def save_pipeline(network: Any, path: Path) -> None:
     """A DDPMPipeline directory, there whole or not at all."""
     from diffusers import DDPMPipeline
     from diffusers.utils import logging

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from das.errors import SettingsError
+from das.evaluation.adapters import add_new_lora, base_network
 from das.prng import random_words, standard_normal
 from das.schedules import VariancePreserving
 
@@ -29,6 +31,7 @@ class Recipe:
     Attributes:
         steps: of a subset model; the full model takes `full_steps`, so that both see a work equally often.
         widths: channels of the U-Net's levels, from full resolution down.
+        rank: of the LoRA that is trained on a base network, which stays as it is; None trains a network from scratch.
     """
 
     widths: tuple[int, ...] = (16, 32, 48)
@@ -37,6 +40,7 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
+    rank: int | None = None
 
     def __post_init__(self) -> None:
         if not self.widths or any(width < 1 or width % GROUPS for width in self.widths):
@@ -44,6 +48,9 @@ class Recipe:
         for name in ("steps", "full_steps", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} must be above 0, not {getattr(self, name)}.")
+
+        if self.rank is not None and self.rank < 1:
+            raise SettingsError(f"rank must be at least 1, not {self.rank}.")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step."""
@@ -80,6 +87,23 @@ def new_network(shape: Sequence[int], recipe: Recipe) -> "UNet2DModel":
     )
 
 
+def start_of(
+    shape: Sequence[int], recipe: Recipe, base: Path | None
+) -> "tuple[UNet2DModel, list[nn.Parameter]]":
+    """The network that training starts from, from torch's current seed, and what of it is trained.
+
+    Raises:
+        SettingsError: a LoRA without a base, or a base without a LoRA.
+    """
+    if (recipe.rank is None) != (base is None):
+        raise SettingsError("A LoRA needs a base network to be trained on, and a base a LoRA's rank.")
+    if recipe.rank is None or base is None:
+        network = new_network(shape, recipe)
+        return network, list(network.parameters())
+    network = base_network(base)
+    return network, add_new_lora(network, recipe.rank)
+
+
 def new_scheduler() -> "DDPMScheduler":
     """Epsilon prediction over 1,000 linear steps, clipped samples."""
     from diffusers import DDPMScheduler
@@ -102,25 +126,28 @@ def train(
     seed: int,
     steps: int | None = None,
     device: str = "cpu",
+    base: Path | None = None,
     report: Callable[[int, nn.Module], None] | None = None,
 ) -> "UNet2DModel":
-    """Train a fresh network on pictures (n, C, H, W) in [-1, 1]; a pure function of its arguments on one machine.
+    """Train a fresh network, or a fresh LoRA on a base, on pictures (n, C, H, W) in [-1, 1].
+
+    A pure function of its arguments on one machine.
 
     Works come in shuffled epochs laid end to end; timesteps are stratified over the batch. The weights at the start
     and the noises depend on `seed` alone, so that models of different subsets with one seed share them: what then
     differs between them is the works.
 
     Args:
+        base: the pipeline whose network the LoRA of a recipe with a rank is put on.
         report: called after every step with the number of steps done and the network.
     """
     steps = recipe.steps if steps is None else steps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "weights"))
-        network = new_network(images.shape[1:], recipe).to(device).train()
+        network, trained = start_of(images.shape[1:], recipe, base)
+        network = network.to(device).train()
     generator = torch.Generator().manual_seed(seed_of(seed, "batches"))
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = VariancePreserving.of(new_scheduler())
     images = images.to(device)
     order = torch.empty(0, dtype=torch.int64)

@@ -1,8 +1,9 @@
 """A ground truth on disk: what subset models lose on queries, with the works, the queries and the full model.
 
-A directory holds `pipeline/` (a DDPMPipeline trained on all works), `works.npz` (`images` (N, C, H, W) float32 in
-[-1, 1], `labels`), `queries.npz` (`images`, `labels`, and where there are both, `kind`: "validation" or
-"generated") and `subsets.npz` (`members` (M, N) bool, `losses` (M, S, Q) float32, NaN where not run).
+A directory holds `pipeline/` (a DDPMPipeline trained on all works; or a base, and `lora/`, a peft adapter on it that
+was trained on them), `works.npz` (`images` (N, C, H, W) float32 in [-1, 1], `labels`), `queries.npz` (`images`,
+`labels`, and where there are both, `kind`: "validation" or "generated") and `subsets.npz` (`members` (M, N) bool,
+`losses` (M, S, Q) float32, NaN where not run).
 """
 
 import io
@@ -11,13 +12,18 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from das.errors import SettingsError
 
+if TYPE_CHECKING:
+    from das.models import DiffusionModel
+
 KINDS = ("validation", "generated")
 WORKS, QUERIES, SUBSETS, PIPELINE = "works.npz", "queries.npz", "subsets.npz", "pipeline"
+LORA = "lora"
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,26 @@ class GroundTruth:
 
     @property
     def pipeline(self) -> Path:
-        """The model that is attributed."""
+        """The model that is attributed, or the base of the LoRA that is."""
         return self.directory / PIPELINE
+
+    @property
+    def lora(self) -> Path | None:
+        """The LoRA that is attributed; None where the whole model is."""
+        path = self.directory / LORA
+        return path if path.is_dir() else None
+
+    def model(self, checkpoint: Path | None = None, *, device: str = "cpu") -> "DiffusionModel":
+        """The model that is attributed, or an earlier checkpoint of it: a pipeline, or a LoRA on the same base.
+
+        Raises:
+            ModelError: it can't be loaded.
+        """
+        from das.models import load_model
+
+        if self.lora is None:
+            return load_model(str(checkpoint or self.pipeline), device=device)
+        return load_model(str(self.pipeline), lora=str(checkpoint or self.lora), device=device)
 
     def mean_losses(self) -> np.ndarray:
         """Mean over the seeds that were run, (M, Q)."""

@@ -318,7 +318,7 @@ def test_lds_prints_a_row_for_each_method(truth, tmp_path):
         assert set(names.split()) | {"bytes_per_work"} <= row.keys()
     written = json.loads(report.read_text())
     assert written["rows"] == rows
-    parameters = load_model(str(truth.pipeline)).network.parameters()
+    parameters = sum(weights.numel() for weights in load_model(str(truth.pipeline)).network.parameters())
     assert written["truth"] == {
         "works": 20,
         "shape": [1, 8, 8],
@@ -328,8 +328,11 @@ def test_lds_prints_a_row_for_each_method(truth, tmp_path):
         "seeds": 2,
         "repeated": 4,
         "models": 12,
-        "parameters": sum(weights.numel() for weights in parameters),
+        "parameters": parameters,
+        "attributed": parameters,
+        "lora": False,
         "training": {"steps": 3, "full_steps": 6, "batch_size": 4},
+        "plan": json.loads((truth.directory / "plan.json").read_text()),
         "ceiling": rows[0]["ceiling"],
     }
 
