@@ -95,7 +95,7 @@ def stages(a: Attribution) -> list[StageLine]:
     running = a.state == "running"
     progress = a.progress
     screened = a.lookalikes is not None
-    gradients_over = progress.stage == "scored" or (progress.total > 0 and progress.done >= progress.total)
+    features_over = progress.stage == "scored" or (progress.total > 0 and progress.done >= progress.total)
     received = StageLine("Received", "done", f"{a.input.format}, {a.input.width} × {a.input.height} pixels")
     compared = StageLine(
         "Screened",
@@ -105,14 +105,14 @@ def stages(a: Attribution) -> list[StageLine]:
     if not running:
         waiting = progress.waiting or 1
         note = "waiting for a worker" if waiting == 1 else f"waiting for a worker; {waiting} questions wait"
-        return [received, compared, StageLine("Gradients", "now", note), StageLine("Scored", "later", "")]
+        return [received, compared, StageLine("Features", "now", note), StageLine("Scored", "later", "")]
     counted = f"{progress.done} of {progress.total} timesteps" if progress.total else "beginning"
-    if progress.eta_s and not gradients_over:
+    if progress.eta_s and not features_over:
         counted += f", about {max(1, round(progress.eta_s))} s left"
-    gradients = StageLine(
-        "Gradients", "done" if gradients_over else "now", counted, progress.done, progress.total
+    features = StageLine(
+        "Features", "done" if features_over else "now", counted, progress.done, progress.total
     )
-    return [received, compared, gradients, StageLine("Scored", "now" if gradients_over else "later", "")]
+    return [received, compared, features, StageLine("Scored", "now" if features_over else "later", "")]
 
 
 def shares_of(a: Attribution) -> str:

@@ -45,8 +45,7 @@ def write_card(
         + (f", trained on {works_record.trained:,} times in all" if _repeated(works_record) else ""),
         f"- **Model**: {model.identity.get('class', 'unknown')}, {_shape(model.sample_shape)},"
         f" {model.num_train_timesteps:,} diffusion steps, weights {model.digest[:12]}",
-        f"- **Attributed parameters**: {model.attributed_parameters:,}"
-        + ("" if attributed in ("all", "auto") else f", those whose name matches `{attributed}`"),
+        f"- **Attributed parameters**: {_parameters(model, attributed)}",
         f"- **Timesteps**: {', '.join(map(str, timesteps))}",
         f"- **Features**: {', '.join(features.sets)}; {features.dimension:,} dimensions, {features.dtype}",
         f"- **Screening**: {_clip_name(screening)}, {screening.dimension} dimensions, exhaustive search",
@@ -137,6 +136,13 @@ def _counted(values: list[str | None], what: str) -> list[str]:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
+
+
+def _parameters(model: ModelRecord, attributed: str) -> str:
+    if not model.attributed_parameters:
+        return "none; the features are what the network's blocks hand on to one another"
+    named = "" if attributed in ("all", "auto") else f", those whose name matches `{attributed}`"
+    return f"{model.attributed_parameters:,}{named}"
 
 
 def _repeated(record: WorksRecord) -> bool:

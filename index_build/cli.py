@@ -46,7 +46,8 @@ def build_index(
     preset: Annotated[
         str,
         typer.Option(
-            help="default, or economical: a third of the passes and a quarter of the size, a little less exact."
+            help="default, or economical: three forward passes, none backward, and a quarter of the size, a little"
+            " less exact."
         ),
     ] = "default",
     timesteps: Annotated[
@@ -63,7 +64,10 @@ def build_index(
     ] = None,
     probe: Annotated[
         list[str] | None,
-        typer.Option(help="Probes of das-block: loss, mean, square, random. Default: loss and random."),
+        typer.Option(
+            help="Probes of das-block: loss, mean, square, random, activation. Default: the preset's, loss and"
+            " activation; economical activation alone."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of noise and sketch.")] = 0,
     attributed: Annotated[
@@ -269,9 +273,12 @@ def _config(**options: Any) -> BuildConfig:
         return BuildConfig(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        option = "--" + str(first["loc"][0] if first["loc"] else "option").replace("_", "-")
+        said = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise SettingsError(f"these options don't go together: {said}.") from error
+        option = "--" + str(first["loc"][0]).replace("_", "-")
         plain = {"--methods": "--method", "--probes": "--probe"}.get(option, option)
-        raise SettingsError(f"{plain} is {first['input']!r}: {first['msg']}.") from error
+        raise SettingsError(f"{plain} is {first['input']!r}: {said}.") from error
 
 
 def _preset(

@@ -161,6 +161,9 @@ def lds(
     curves: Annotated[
         bool, typer.Option(help="Also the curves over dimensions and numbers of timesteps.")
     ] = False,
+    untrained: Annotated[
+        bool, typer.Option(help="A control: features of the network as it was before its training.")
+    ] = False,
     seed: SeedOption = 0,
     batch_size: Annotated[int, typer.Option(help="Pairs of image and timestep in one backward pass.")] = 64,
     device: DeviceOption = "cpu",
@@ -184,6 +187,7 @@ def lds(
             feature_dtype=feature_dtype,
             splits=splits,
             batch_size=batch_size,
+            untrained=untrained,
         )
         rows = study.rows(_chosen(study, method))
         if curves:

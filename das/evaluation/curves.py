@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from das.evaluation.methods import FOUR, REFERENCE, Candidate
+from das.config import ACTIVATION
+from das.evaluation.methods import REFERENCE, Candidate
 from das.evaluation.study import Study
 
 SMALLEST = 64
@@ -10,9 +11,10 @@ FEWEST = (1, 2, 3, 5)
 CURVES = (
     Candidate("trak", ("loss",)),
     REFERENCE,
-    Candidate("das-block", ("loss",), normalised=True, form="block"),
-    Candidate("das-block", ("loss", "random"), normalised=True, form="block"),
-    Candidate("das-block", FOUR, normalised=True, form="block"),
+    *(
+        Candidate("das-block", probes, normalised=True, form="block")
+        for probes in (("loss",), (ACTIVATION,), ("loss", "random"), ("loss", ACTIVATION))
+    ),
 )
 
 

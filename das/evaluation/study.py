@@ -36,9 +36,11 @@ from das.evaluation.methods import (
     similarity_scores,
 )
 from das.evaluation.spectrum import GRID, Spectrum
+from das.evaluation.training import forget
 from das.evaluation.truth import KINDS, GroundTruth
 from das.gradients import FeatureConfig
 from das.kernel import SummedForm, prepared
+from das.models import DiffusionModel
 
 HUNDRED = 100.0  # correlations are told times 100, as in the paper
 _SCALE_BYTES = 4  # of the scale that each work has in eight bits
@@ -57,6 +59,7 @@ class Options:
         checkpoints: earlier snapshots of the model, for TracInCP and GAS; the model itself counts too.
         clip: the CLIP model of clip-dot and clip-cosine; None skips them.
         feature_dtype: how an index would store the features; rounding is simulated.
+        untrained: take the features from the network as it was before its training, as a control.
         cache: where features are kept between runs.
     """
 
@@ -67,6 +70,7 @@ class Options:
     checkpoints: tuple[Path, ...] = ()
     clip: ClipSpec | None = None
     feature_dtype: FeatureType = "float16"
+    untrained: bool = False
     cache: Path | None = None
     batch_size: int = 64
     device: str = "cpu"
@@ -133,16 +137,22 @@ class Study:
         key = (tuple(probes), checkpoint)
         if key not in self._tables:
             earlier = self.options.checkpoints[checkpoint - 1] if checkpoint else None
-            model = self.truth.model(earlier, device=self.options.device)
+            model = self._model(earlier)
             self._tables[key] = (
                 self._extract(model, self.truth.works, tuple(probes)),
                 self._extract(model, self.truth.queries, tuple(probes)),
             )
         return self._tables[key]
 
+    def _model(self, checkpoint: Path | None = None) -> DiffusionModel:
+        model = self.truth.model(checkpoint, device=self.options.device)
+        if self.options.untrained:
+            forget(model.network, self.options.seed)
+        return model
+
     @cached_property
     def _journeys(self) -> FeatureTable:
-        model = self.truth.model(device=self.options.device)
+        model = self._model()
         return self._extract(model, self.truth.queries, ("loss",), journey=True)
 
     def _extract(

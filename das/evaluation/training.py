@@ -104,6 +104,25 @@ def start_of(
     return network, add_new_lora(network, recipe.rank)
 
 
+def forget(network: nn.Module, seed: int) -> None:
+    """Put a network back to before its training, in place: fresh weights, or under a LoRA a fresh LoRA.
+
+    A control: what features of a network that has seen no work are worth.
+    """
+    lora = [(name, weights) for name, weights in network.named_parameters() if ".lora_" in name]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed_of(seed, "untrained"))
+        for name, weights in lora:
+            if ".lora_A." in name:
+                nn.init.kaiming_uniform_(weights, a=math.sqrt(5))
+            else:
+                nn.init.zeros_(weights)
+        if not lora:
+            for module in network.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+
+
 def new_scheduler() -> "DDPMScheduler":
     """Epsilon prediction over 1,000 linear steps, clipped samples."""
     from diffusers import DDPMScheduler

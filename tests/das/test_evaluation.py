@@ -1,5 +1,6 @@
 """The study: its vectorised scores against the library's kernel, and every command on a tiny ground truth."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -16,7 +17,7 @@ from das.evaluation.counterfactual import query_sets, ranked_highest
 from das.evaluation.curves import CURVES, curve_rows, dimensions, fewer
 from das.evaluation.features import FeatureTable, extract
 from das.evaluation.lds import predictions, resampled
-from das.evaluation.methods import FOUR, REFERENCE, Candidate
+from das.evaluation.methods import EVERY, FOUR, REFERENCE, Candidate
 from das.evaluation.output_function import noises, outputs, simple
 from das.evaluation.report import write_report
 from das.evaluation.retraining import Retrainer
@@ -335,6 +336,30 @@ def test_lds_prints_a_row_for_each_method(truth, tmp_path):
         "plan": json.loads((truth.directory / "plan.json").read_text()),
         "ceiling": rows[0]["ceiling"],
     }
+
+
+def test_an_untrained_network_is_a_control_of_its_own(truth, tmp_path):
+    options = Options((0, 100), 32, cache=tmp_path)
+    trained, untrained = (
+        Study(truth, dataclasses.replace(options, untrained=which)).features(EVERY)[0].by_probe
+        for which in (False, True)
+    )
+    for probe in EVERY:
+        assert not np.allclose(trained[probe], untrained[probe], rtol=0.1)
+    again = Study(truth, dataclasses.replace(options, untrained=True, cache=None)).features(EVERY)[0].by_probe
+    assert np.array_equal(again["loss"], untrained["loss"])
+    rows = run(
+        "lds",
+        "--truth",
+        truth.directory,
+        "--timesteps",
+        "0,100",
+        "--dimension",
+        "32",
+        "--untrained",
+        "--json",
+    )
+    assert {row["label"] for row in rows} > {"das", "das-block loss+activation"}
 
 
 def test_counterfactual_has_a_row_for_random_removal(truth, tmp_path):

@@ -13,7 +13,7 @@ from das.evaluation.report import truth_record
 from das.evaluation.retraining import Retrainer
 from das.evaluation.study import Options, Study
 from das.evaluation.subsets import Plan, make_truth, read_source
-from das.evaluation.training import Recipe, seed_of, simple_losses, train
+from das.evaluation.training import Recipe, forget, seed_of, simple_losses, train
 from das.evaluation.truth import load_truth
 from das.gradients import FeatureConfig, FeatureExtractor
 
@@ -100,6 +100,17 @@ def test_estimators_and_checkpoints_are_of_the_lora(made):
         assert np.isfinite(study.scores(candidate)).all()
     early, late = study.features(("loss",), 1)[0], study.features(("loss",), 2)[0]
     assert not np.allclose(early.by_probe["loss"], late.by_probe["loss"])
+
+
+def test_an_untrained_lora_does_nothing_to_the_base_as_a_control(made, base):
+    from das.models import load_model
+
+    model, plain = made.model(), load_model(str(base))
+    forget(model.network, 0)
+    x, t = torch.from_numpy(made.works[:2]), torch.tensor([100, 700])
+    with torch.no_grad():
+        assert torch.allclose(model.predict(x, t, {}), plain.predict(x, t, {}), atol=1e-6)
+        assert not torch.allclose(made.model().predict(x, t, {}), plain.predict(x, t, {}), atol=1e-4)
 
 
 def test_a_lora_is_trained_again_without_some_works(made, tmp_path):

@@ -130,7 +130,7 @@ def test_a_finished_index_is_found(
         ({"seed": 1}, "--seed (1, there 0)"),
         ({"dimension": 47}, "--dimension (47, there 48)"),
         ({"methods": ("das-block",)}, "--method (das-block, there das-block, das)"),
-        ({"probes": ("square",)}, "--probe (square, there loss, random)"),
+        ({"probes": ("square",)}, "--probe (square, there loss, activation)"),
         ({"damping": 0.5}, "--damping (0.5, there none)"),
         ({"feature_dtype": "float32"}, "--feature-dtype (float32, there float16)"),
         ({"shard_size": 5}, "--shard-size (5, there 4)"),

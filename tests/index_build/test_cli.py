@@ -82,6 +82,25 @@ def test_build_verify_and_query_from_the_command_line(
     assert table.count("│ Study no. ") == 2
 
 
+def test_the_economical_preset_takes_no_gradient_and_a_kilobyte_a_work(
+    app: typer.Typer, tiny_model: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    make_works(tmp_path / "works", 6)
+    out = str(tmp_path / "index")
+    command = ["build", "--model", str(tiny_model), "--works", str(tmp_path / "works"), "--out", out]
+    command += ["--clip-dir", str(tiny_clip), "--preset", "economical"]
+    assert runner.invoke(app, command, catch_exceptions=False).exit_code == 0
+    info = json.loads(runner.invoke(app, ["index", "info", out, "--json"]).stdout)
+    assert info["features"]["sets"] == ["activation"]
+    assert (info["timesteps"], info["model"]["attributed_parameters"]) == ([100, 300, 500], 0)
+    stored = sum(path.stat().st_size for path in Path(out, "features").rglob("*.npy"))
+    assert stored < 6 * 1024 + 200  # and a scale for each in kernel.safetensors
+    assert "parameters**: none; the features are" in Path(out, "card.md").read_text()
+    query = ["query", str(tmp_path / "works/work-003.png"), "--index", out, "--json"]
+    answer = json.loads(runner.invoke(app, query, catch_exceptions=False).stdout)
+    assert answer["works"][0]["title"] == "Study no. 3"
+
+
 def test_info_and_card(app: typer.Typer, tiny_index: Path) -> None:
     table = runner.invoke(app, ["index", "info", str(tiny_index)], catch_exceptions=False).stdout
     assert "das-block, das" in table
@@ -122,6 +141,8 @@ def test_verify_names_the_damaged_file_and_exits_with_one(
         (["--attributed", "("], "neither 'all' nor a regular expression"),
         (["--clip", "ViT-B-32"], "MODEL:PRETRAINED"),
         (["--feature-dtype", "int4"], "--feature-dtype is 'int4'"),
+        (["--preset", "economical", "--attributed", "up-blocks"], "together: .*activations have none"),
+        (["--checkpoint", "c"], "^these options don't go together: checkpoints are read by"),
     ],
 )
 def test_options_that_cant_be_used_are_named(app: typer.Typer, options: list[str], message: str) -> None:
