@@ -189,9 +189,10 @@ class PerExampleGradients:
         with self.recording(keep_first) as backward:
             output = forward()
             backward(output, direction)
-        with self._prepared(all_parameters=True):
+        parameters = list(self.parameters.values())
+        with self._prepared(all_parameters=True), self._differentiable_input() as inputs:
             scalar = (forward()[0] * direction[0]).sum()
-            plain = torch.autograd.grad(scalar, list(self.parameters.values()), allow_unused=True)
+            plain = torch.autograd.grad(scalar, [*parameters, *inputs], allow_unused=True)[: len(parameters)]
         # A gradient that is zero in truth, of a bias before a norm, comes out as the rounding error of large terms.
         noise = 1e-6 * max(1.0, *(float(expected.norm()) for expected in plain if expected is not None))
         wrong = []
@@ -207,6 +208,26 @@ class PerExampleGradients:
                 f"per-example gradients of these parameters would be wrong: {', '.join(wrong)}. "
                 "Leave them out with a regular expression for 'attributed'."
             )
+
+    @contextmanager
+    def _differentiable_input(self) -> Iterator[list[Tensor]]:
+        """Let the network's input ask for a gradient; yields it, in a list that the forward pass fills.
+
+        torch 2.6 ends with a segmentation fault where a group norm's weights want a gradient and its input, in
+        channels-last order, doesn't.
+        """
+        found: list[Tensor] = []
+
+        def on_start(network: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            first = args[0] if args else next(iter(kwargs.values()))
+            if first.is_floating_point():
+                found.append(first.requires_grad_())
+
+        handle = self.network.register_forward_pre_hook(on_start, with_kwargs=True)
+        try:
+            yield found
+        finally:
+            handle.remove()
 
     @contextmanager
     def recording(self, sink: Sink) -> Iterator[Backward]:
