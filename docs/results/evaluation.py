@@ -24,6 +24,17 @@ FITTED_ON = {
     "cifar2-8": "the rule's number for activations was fitted on these subsets, too",
 }
 
+UNTRAINED = "--untrained"
+CONTROL = """## Control: the network before its training
+
+The same estimators with the same works, but with the features of a network whose weights are still random
+(`--untrained`; with a LoRA, of the base alone). It shows how much of a ranking belongs to the works and the
+architecture, and not to what this model has learnt. It is most of it: a network that has seen no work already tells
+which works are close to a picture, and on so few works closeness decides much of what retraining changes. What
+training adds is the difference between two columns.
+"""
+CONTROLLED = ("das", "das-block loss", "das-block activation", DEFAULT)
+
 READING = """# Evaluation
 
 Made by `python docs/results/evaluation.py` from the JSON files beside it. The commands are described in
@@ -57,8 +68,8 @@ answered the expensive way, by training again, and the estimators are held again
   (decisions [7](../decisions/0007-damping-by-effective-dimension.md),
   [8](../decisions/0008-what-else-was-tried-on-the-features.md) and [9](../decisions/0009-activations.md)). So the
   results on digits and *cifar2-8* say how well the choices fit.
-  *cifar2-16* and *lora-photographs* say how well they carry over: activations were never tried on them before these
-  figures were made.
+  *lora-photographs* says how well they carry over: nothing was tried on it before these figures were made. The
+  figures of *cifar2-16* are older than the probe activation and have no row of it; *economical* has k = 512 there.
 
 LDS, best λ and λ chosen on half are means over the reporting halves of random halvings of the subsets. Rows that
 take no λ have one figure for all three. **Bold**: the method and probes of an index that is built without options
@@ -77,8 +88,11 @@ def page(folder: Path = HERE) -> str:
     """The page, from the figures as they were printed by the commands named in it."""
     measured = reports(folder, "lds")
     parts = [READING]
-    if measured:
-        parts.append(beside_the_paper(measured))
+    compared = {name: report for name, report in measured.items() if not is_part(report)}
+    if compared:
+        parts.append(beside_the_paper(compared))
+    if controls := controls_of(measured):
+        parts.append(controls)
     for name, report in measured.items():
         parts.append(lds_section(name, report))
     for kind, columns in COLUMNS.items():
@@ -87,6 +101,37 @@ def page(folder: Path = HERE) -> str:
             if (folder / f"{kind}-{name}.png").exists():
                 parts.append(f"![{PICTURES[kind]}]({kind}-{name}.png)\n")
     return "\n".join(parts)
+
+
+def is_part(report: Report) -> bool:
+    """Whether only some of the rows were asked for, or of a network before its training."""
+    return "--method" in report["command"] or UNTRAINED in report["command"]
+
+
+def controls_of(measured: dict[str, Report]) -> str | None:
+    """A table of what features are worth before a network's training; of reports NAME-untrained beside NAME-k1024."""
+    pairs = {
+        name: (measured[f"{name}-k1024"], measured[f"{name}-untrained"])
+        for name in measured
+        if {f"{name}-k1024", f"{name}-untrained"} <= measured.keys()
+    }
+    if not pairs:
+        return None
+    body = []
+    for label in CONTROLLED:
+        line = [label]
+        for pair in pairs.values():
+            for report in pair:
+                row = next((row for row in main_rows(report) if row["label"] == label), None)
+                line.append("–" if row is None else f"{one(row['lds'])} ({span(row['low'], row['high'])})")
+        body.append(line)
+    head = ["estimator", *(f"{name}, {state}" for name in pairs for state in ("trained", "untrained"))]
+    return "\n".join(
+        [
+            CONTROL,
+            table(head, body),
+        ]
+    )
 
 
 def beside_the_paper(measured: dict[str, Report]) -> str:
@@ -224,6 +269,8 @@ def described(name: str, report: Report) -> str:
     """What the ground truth is, and whether choices were made on it."""
     fitted = [what for start, what in FITTED_ON.items() if name == start or name.startswith(f"{start}-")]
     text = f"**In-sample**: {fitted[0]}." if fitted else "The rule for λ was not fitted on it."
+    if UNTRAINED in report["command"]:
+        text += " A control: the features are those of the network before its training."
     truth = report.get("truth")
     if not truth:
         return text
@@ -332,10 +379,19 @@ def plain_section(kind: str, name: str, report: Report, columns: dict[str, str])
     rows = [cells(row, report.get("truth")) for row in report["rows"] if "skipped" not in row]
     body = [[shown(row.get(key)) for key in columns] for row in rows]
     title = kind.replace("-", " ").capitalize()
-    command = f"`{report['command']}`, seed {report['seed']}.{missing(report)}\n"
+    command = f"`{report['command']}`, seed {report['seed']}.{trained(report)}{missing(report)}\n"
     return "\n".join(
         [f"## {title}: {name}\n", ABOUT[kind] + "\n", command, table(list(columns.values()), body)]
     )
+
+
+def trained(report: Report) -> str:
+    """How the models of the report's ground truth were trained: ground truths of one name may differ in it."""
+    training = (report.get("truth") or {}).get("training")
+    if not training:
+        return ""
+    steps = f"{training['full_steps']:,} steps of {training['batch_size']} pictures on all works"
+    return f" The ground truth's models: {steps}, {training['steps']:,} on a subset."
 
 
 def cells(row: Row, truth: dict[str, Any] | None) -> Row:

@@ -152,6 +152,25 @@ def test_the_papers_figures_stand_beside_ours(folder, maker):
     assert "| **das-block loss+activation** | **16.6** |" in text
 
 
+def test_an_untrained_network_stands_beside_the_trained_one_and_not_beside_the_paper(folder, maker):
+    report = json.loads((folder / "lds-digits.json").read_text())
+    for name, lds, extra in (("k1024", 61.5, "--method das-block"), ("untrained", 52.5, "--untrained")):
+        rows = [
+            {**one, "lds": lds, "low": lds - 1, "high": lds + 1}
+            for one in report["rows"]
+            if one["label"] == "das-block loss" and "varied" not in one
+        ]
+        written = {**report, "command": f"{report['command']} {extra}", "rows": rows}
+        (folder / f"lds-digits-{name}.json").write_text(json.dumps(written))
+    text = maker["page"](folder)
+    assert "| estimator | digits, trained | digits, untrained |" in text
+    assert "| das-block loss | 61.5 (60.5 to 62.5) | 52.5 (51.5 to 53.5) |" in text
+    assert "| das | – | – |" in text
+    assert "here: digits |" in text
+    assert "here: digits-untrained" not in text
+    assert "A control: the features are those of the network before its training." in text
+
+
 def test_a_report_without_a_measured_row_still_makes_a_page(folder, maker):
     report = json.loads((folder / "lds-digits.json").read_text())
     rows = [row for row in report["rows"] if "skipped" in row]
