@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from das.errors import ModelError, SettingsError
+from das.kernel import normalised
 from das.sketch import CountSketch
 
 MOST_STATES = 12
@@ -109,10 +110,9 @@ class Activations:
     def _feature(self, states: dict[str, Tensor]) -> Tensor:
         accumulator = self._sketch.accumulator(len(next(iter(states.values()))))
         for name, state in states.items():
-            flat = state.flatten(1)
-            norms = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-            unit = flat / torch.where(norms > 0, norms, torch.ones_like(norms))
-            self._sketch.add(accumulator, f"activation {name}", unit)
+            # The norm of a large state is beyond half precision, whatever its elements are.
+            flat = state.flatten(1).to(torch.promote_types(state.dtype, torch.float32))
+            self._sketch.add(accumulator, f"activation {name}", normalised(flat).to(state.dtype))
         return self._sketch.finish(accumulator)
 
     @contextmanager

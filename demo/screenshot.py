@@ -12,6 +12,10 @@ from jobs.settings import Settings
 
 WIDTH, HEIGHT = 1280, 1120  # CSS pixels
 SCALE = 1.5  # device pixels per CSS pixel: sharp, and still a small file
+# Pictures load as they come into view, which the page's own load event doesn't wait for.
+PICTURES_SHOWN = """() => [...document.images]
+    .filter(image => image.checkVisibility() && image.getBoundingClientRect().top < innerHeight)
+    .every(image => image.complete && image.naturalWidth > 0)"""
 Scheme = Literal["light", "dark"]
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 
@@ -50,6 +54,7 @@ def take_screenshots(settings: Settings, index: DemoIndex, out: Path) -> list[Pa
             for name, path in (("home", "/"), ("answer", asked["links"]["page"])):
                 page.goto(demo.address + path, wait_until="load")
                 page.evaluate("document.fonts.ready")
+                page.wait_for_function(PICTURES_SHOWN)
                 file = out / f"{name}-{scheme}.png"
                 page.screenshot(path=file)
                 taken.append(file)

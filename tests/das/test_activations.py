@@ -184,6 +184,24 @@ def test_a_large_state_drowns_no_other():
     assert float(found[0] @ found[1]) == pytest.approx(sum(cosines), abs=1e-3)
 
 
+@torch.no_grad()
+def test_a_norm_beyond_half_precision_is_none_the_worse():
+    network, x = Blocks(2), torch.ones(2, 6)
+    network.blocks[0].weight.copy_(torch.eye(6))
+    network.blocks[1].weight.copy_(4e4 * torch.eye(6))
+    features = []
+    for dtype in (torch.float32, torch.float16):
+        network.to(dtype)
+        given = x.to(dtype)
+        reader = Activations(network, lambda n, given=given: network(given[:n]), 64, seed=0, dtype=dtype)
+        with reader.recording() as feature:
+            network(given)
+            features.append(feature().float())
+    large = network.blocks[1](network.blocks[0](given))
+    assert torch.linalg.vector_norm(large[0]).isinf()
+    assert torch.allclose(features[1], features[0], atol=0.01)
+
+
 def test_a_network_without_blocks_is_refused():
     with pytest.raises(SettingsError, match="no blocks whose activations"):
         activations(nn.Sequential(nn.Linear(6, 6)))
