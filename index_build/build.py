@@ -13,7 +13,7 @@ from typing import Any, Literal
 import psutil
 
 from das.card import write_card
-from das.config import BuildConfig
+from das.config import ACTIVATION, BuildConfig
 from das.errors import BuildError, ModelError
 from das.index import CARD_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
 from das.manifest import (
@@ -165,6 +165,11 @@ class _Build:
         digests = [checkpoint.identity["digest"] for checkpoint in checkpoints]
         ours = identity(config, model.identity["digest"], digests, self.works.digest, embedder.digest)
         workspace = Workspace.open(self.out, ours)
+        if config.lora and all(features.probe == ACTIVATION for features in config.feature_sets):
+            self.reporter.warn(
+                "activations don't tell a LoRA from its base, and rank a LoRA's works little better than the paper's"
+                " DAS; --probe loss --probe activation does much better for as many backward passes as timesteps."
+            )
         self.seconds["loading"] = time.monotonic() - began
 
         began = time.monotonic()

@@ -10,6 +10,7 @@ from PIL import Image
 import index_build.pictures
 from das.config import BuildConfig, ClipSpec
 from das.errors import BuildError, SettingsError
+from das.evaluation.adapters import add_new_lora, base_network, save_lora
 from das.index import AttributionIndex
 from index_build.build import build
 from index_build.inputs import read_digested_works
@@ -287,3 +288,26 @@ def test_large_works_are_welcome_and_bombs_are_not() -> None:
     limits = index_build.pictures.WORK_LIMITS
     assert limits.max_pixels == 400_000_000
     assert limits.min_side == 1
+
+
+@pytest.mark.parametrize("probes", [("activation",), ("loss", "activation")])
+def test_activations_alone_of_a_lora_are_warned_of(
+    options: dict[str, Any], probes: tuple[str, ...], tmp_path: Path
+) -> None:
+    class Heard(QuietReporter):
+        def __init__(self) -> None:
+            self.warnings: list[str] = []
+
+        def warn(self, message: str) -> None:
+            self.warnings.append(message)
+
+    network = base_network(Path(options["model"]))
+    add_new_lora(network, 2)
+    save_lora(network, tmp_path / "lora", 2)
+    changes = {"methods": ("das-block",), "probes": probes, "lora": str(tmp_path / "lora")}
+    heard = Heard()
+    build(BuildConfig(**(options | changes)), tmp_path / "index", reporter=heard)
+    told = [message for message in heard.warnings if "tell a LoRA from its base" in message]
+    assert len(told) == (1 if probes == ("activation",) else 0)
+    found = AttributionIndex.open(tmp_path / "index").manifest.model.attributed_parameters
+    assert (found == 0) is (probes == ("activation",))
