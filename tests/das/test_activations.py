@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DModel
+from test_gradients import images, tiny_model
 from torch import Tensor, nn
 
 from das.activations import MOST_STATES, Activations
@@ -20,29 +20,9 @@ from das.sketch import CountSketch
 STATES = ("down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1", "conv_norm_out")
 
 
-def tiny_model(dtype: torch.dtype = torch.float64) -> DDPMModel:
-    torch.manual_seed(1)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=3,
-        out_channels=3,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        attention_head_dim=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )
-    return DDPMModel(unet.to(dtype), DDPMScheduler())
-
-
 def config(**changes) -> FeatureConfig:
     options = {"dimension": 64, "probes": (ACTIVATION,), "timesteps": (0, 300, 900), "seed": 2} | changes
     return FeatureConfig(**options)
-
-
-def images(count: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(3), dtype=dtype) * 2 - 1
 
 
 def block_outputs(model: DDPMModel, x_t: Tensor, t: int) -> dict[str, np.ndarray]:
