@@ -127,7 +127,7 @@ DEFAULT_CLIP = ClipSpec(model="ViT-B-32", pretrained="laion2b_s34b_b79k")
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"timesteps": 10, "dimension": 1024, "probes": ("loss", ACTIVATION)},
     # Three forward passes, no backward pass and 1 KB for a work; ranks better than the paper's form with ten of both
-    # and 16 KB (docs/results/evaluation.md).
+    # and 16 KB, and about as well where a LoRA is attributed (docs/results/evaluation.md).
     "economical": {
         "timesteps": (100, 300, 500),
         "dimension": 1024,

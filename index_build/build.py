@@ -167,7 +167,7 @@ class _Build:
         workspace = Workspace.open(self.out, ours)
         if config.lora and all(features.probe == ACTIVATION for features in config.feature_sets):
             self.reporter.warn(
-                "activations don't tell a LoRA from its base, and rank a LoRA's works little better than the paper's"
+                "activations are the whole network's, not the LoRA's, and rank its works about as well as the paper's"
                 " DAS; --probe loss --probe activation does much better for as many backward passes as timesteps."
             )
         self.seconds["loading"] = time.monotonic() - began

@@ -68,9 +68,10 @@ answered the expensive way, by training again, and the estimators are held again
   (decisions [7](../decisions/0007-damping-by-effective-dimension.md),
   [8](../decisions/0008-what-else-was-tried-on-the-features.md) and [9](../decisions/0009-activations.md)). So the
   results on digits and *cifar2-8* say how well the choices fit.
-  *lora-photographs* and *lora-photographs-long* say how well they carry over: nothing was tried on them before these
-  figures were made. The LoRA of the first knows its works little, that of the second well (decision 9). The figures
-  of *cifar2-16* are older than the probe activation and have no row of it; *economical* has k = 512 there.
+  *lora-photographs* and *lora-photographs-long* say how well they carry over: no choice was made on them. The LoRA of
+  the first knows its works little, that of the second well (decision 9). CLIP is the demo's small model, which has
+  seen these photographs: its rows there are flattered. The figures of *cifar2-16* are older than the probe activation
+  and have no row of it; *economical* has k = 512 there.
 
 LDS, best λ and λ chosen on half are means over the reporting halves of random halvings of the subsets. Rows that
 take no λ have one figure for all three. **Bold**: the method and probes of an index that is built without options

@@ -307,7 +307,7 @@ def test_activations_alone_of_a_lora_are_warned_of(
     changes = {"methods": ("das-block",), "probes": probes, "lora": str(tmp_path / "lora")}
     heard = Heard()
     build(BuildConfig(**(options | changes)), tmp_path / "index", reporter=heard)
-    told = [message for message in heard.warnings if "tell a LoRA from its base" in message]
+    told = [message for message in heard.warnings if "the whole network's, not the LoRA's" in message]
     assert len(told) == (1 if probes == ("activation",) else 0)
     found = AttributionIndex.open(tmp_path / "index").manifest.model.attributed_parameters
     assert (found == 0) is (probes == ("activation",))
