@@ -4,7 +4,7 @@ PYTHON ?= python3
 LOCK ?= requirements.lock
 BIN := .venv/bin
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test test-long lint lock clean
 
 setup: .venv/installed
 
@@ -27,12 +27,16 @@ lint: setup
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+# What takes minutes: tests marked slow, and property tests with many more examples. Not part of `make test`.
+test-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "slow or hypothesis" --hypothesis-profile=long --timeout=3600
+
 # Rewrites the locks from pyproject.toml; needs uv (https://docs.astral.sh/uv/).
 lock:
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --quiet --upgrade \
-		--extra cpu --extra demo --extra dev pyproject.toml --output-file requirements.lock
+		--extra cpu --extra postgres --extra s3 --extra demo --extra dev pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --quiet --upgrade \
-		--extra gpu --extra demo --extra dev pyproject.toml --output-file requirements-gpu.lock
+		--extra gpu --extra postgres --extra s3 --extra demo --extra dev pyproject.toml --output-file requirements-gpu.lock
 
 clean:
 	rm -rf .venv var build dist

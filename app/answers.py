@@ -1,35 +1,51 @@
-"""From a job's row to what the API says of it. Titles, creators and similarities are joined in by row here."""
+"""From a job's row to what the API says of it. Titles, creators and similarities are joined in by work id here."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from app.catalogue import Catalogue, ServedIndex
 from app.schemas import (
     Attribution,
+    AttributionSummary,
     CandidateSet,
     Failure,
     Group,
+    IndexSummary,
     Input,
     Links,
     Lookalike,
     Progress,
     Quality,
+    ScreeningStatus,
     Share,
     Stage,
+    SummaryLinks,
 )
-from jobs.models import Job, JobState, utc_now
+from das import registry
+from das.manifest import NOT_MEASURED, QualityRecord
+from jobs.models import Job, JobState, JobSummary, JsonObject, utc_now
 
+# What is told of a ranked work beside its numbers.
+TOLD = ("title", "creator", "rights_holder", "licence", "source_url")
 # How many of the similarities that were kept are shown as look-alikes; the others go beside the ranked works.
 LOOKALIKES = 12
 
-GONE = "The index {index} is no longer served here, so the works can't be named."
+GONE = "The index {index} is no longer served here, so titles and creators aren't known."
+BY_ROW = (
+    "This answer was stored by an earlier version, which named works by their place in the index: once that is"
+    " served again, they are named."
+)
+MISSING = (
+    "{count} of the works named here are no longer in the index, so their titles and creators aren't known."
+)
 NO_LOOKALIKES = "The look-alikes of this picture aren't known: {reason}."
 MEASURED = (
     "Every work was a candidate, and all subsets were used: no option of the index was chosen by them."
     " Screening was not measured."
 )
 PROMPT_UNUSED = "The prompt is kept but had no part in this: the index's model takes no text."
-SEED_UNUSED = "The seed is kept but had no part in this: only journey-trak uses it."
+SEED_UNUSED = "The seed is kept but had no part in this: only {methods} uses it."
 
 
 def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screening: str | None) -> Attribution:
@@ -41,8 +57,10 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
     """
     served = catalogue.find(job.index_id)
     result = job.result or {}
-    scored = served is not None and job.state == JobState.SUCCEEDED
-    similarities = {int(item["row"]): float(item["similarity"]) for item in job.lookalikes or []}
+    # What still names works by row can't be told: another index may have other works there.
+    scored = job.state == JobState.SUCCEEDED and not job.by_row
+    works = _works(served, job) if scored else None
+    lookalikes = None if job.lookalikes is None or job.by_row else _lookalikes(served, job.lookalikes)
     return Attribution.model_validate(
         {
             "id": job.id,
@@ -61,13 +79,13 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
             "progress": _progress(job, waiting),
             "summary": result.get("summary") if scored else None,
             "in_model": result.get("in_model"),
-            "quality": None if served is None else quality(served, job.method),
-            "works": _works(served, result, similarities) if served is not None and scored else None,
+            "quality": None if served is None else quality(served.index.quality_of(job.method)),
+            "works": works,
             "groups": _groups(result) if scored else None,
-            "lookalikes": None if served is None else _lookalikes(served, job),
+            "lookalikes": lookalikes,
             "timings_ms": _timings(job),
             "error": None if job.error is None else Failure.model_validate(job.error),
-            "notes": _notes(job, served, screening),
+            "notes": _notes(job, served, screening, [*(works or []), *(lookalikes or [])]),
             "links": Links(
                 self=f"/v1/attributions/{job.id}",
                 page=f"/a/{job.id}",
@@ -78,13 +96,25 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
     )
 
 
-def quality(served: ServedIndex, method: str | None = None) -> Quality | None:
-    """How good this index's ranking was measured to be, from its manifest; None: not measured.
+def listed(job: JobSummary) -> AttributionSummary:
+    """A question as a list tells it."""
+    return AttributionSummary(
+        id=job.id,
+        state=job.state,  # type: ignore[arg-type]
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        client_tag=job.client_tag,
+        index=job.index_id or None,
+        method=job.method or None,
+        summary=job.summary,
+        links=SummaryLinks(self=f"/v1/attributions/{job.id}", page=f"/a/{job.id}"),
+    )
 
-    With a `method`, only if that one was measured: a figure says nothing of another method's ranking.
-    """
-    measured = served.index.manifest.quality
-    if measured is None or method not in (None, measured.method):
+
+def quality(measured: QualityRecord | None) -> Quality | None:
+    """How good a ranking was measured to be, as the API tells it; None: not measured."""
+    if measured is None:
         return None
     return Quality.model_validate(
         {**measured.model_dump(include=set(Quality.model_fields)), "note": MEASURED}
@@ -94,6 +124,29 @@ def quality(served: ServedIndex, method: str | None = None) -> Quality | None:
 def thumbnail_link(work_id: str) -> str:
     """Where a work's thumbnail is. The id is made of the file's digest, so what lies there never changes."""
     return f"/v1/works/{work_id}/thumbnail"
+
+
+def index_summary(served: ServedIndex, status: ScreeningStatus) -> IndexSummary:
+    """The facts about one index that the list and the page show."""
+    manifest = served.index.manifest
+    model: dict[str, Any] = {
+        "source": manifest.model.source.rstrip("/").rpartition("/")[2],
+        "digest": manifest.model.digest,
+        "sample_shape": list(manifest.model.sample_shape),
+        "attributed_parameters": manifest.model.attributed_parameters,
+    }
+    return IndexSummary(
+        id=served.id,
+        name=served.name,
+        works=len(served),
+        creators=served.creators,
+        model=model,
+        methods=served.methods,
+        dimension=manifest.features.dimension,
+        timesteps=len(manifest.timesteps),
+        created_at=manifest.build.created_at,
+        status=status,
+    )
 
 
 def _candidates(job: Job, result: dict[str, Any]) -> CandidateSet | None:
@@ -127,27 +180,24 @@ def _seconds_left(job: Job, now: datetime) -> float | None:
     return round(elapsed / job.progress_done * (job.progress_total - job.progress_done), 1)
 
 
-def _works(served: ServedIndex, result: dict[str, Any], similarities: dict[int, float]) -> list[Share]:
-    return [_share(served, rank, item, similarities) for rank, item in enumerate(result["works"], start=1)]
+def _works(served: ServedIndex | None, job: Job) -> list[Share]:
+    similarities = {item["work_id"]: float(item["similarity"]) for item in job.lookalikes or []}
+    return [_share(served, item, similarities) for item in (job.result or {})["works"]]
 
 
-def _share(served: ServedIndex, rank: int, item: dict[str, Any], similarities: dict[int, float]) -> Share:
-    row = int(item["row"])
-    work = served.work(row)
+def _share(served: ServedIndex | None, item: dict[str, Any], similarities: dict[str, float]) -> Share:
+    work_id = item["work_id"]
+    work = None if served is None else served.find(work_id)
     similarity = item.get("similarity")
     return Share(
-        rank=rank,
-        work_id=work["id"],
-        title=work["title"],
-        creator=work["creator"],
-        rights_holder=work["rights_holder"],
-        licence=work["licence"],
-        source_url=work["source_url"],
-        thumbnail=thumbnail_link(work["id"]),
+        rank=item["rank"],
+        work_id=work_id,
+        **{name: None if work is None else work[name] for name in TOLD},
+        thumbnail=None if work is None else thumbnail_link(work_id),
         score=item["score"],
         share=item["share"],
         percentile=item.get("percentile"),
-        similarity=similarities.get(row) if similarity is None else similarity,
+        similarity=similarities.get(work_id) if similarity is None else similarity,
     )
 
 
@@ -157,18 +207,17 @@ def _groups(result: dict[str, Any]) -> dict[str, list[Group]]:
     }
 
 
-def _lookalikes(served: ServedIndex, job: Job) -> list[Lookalike] | None:
-    if job.lookalikes is None:
-        return None
+def _lookalikes(served: ServedIndex | None, kept: list[JsonObject]) -> list[Lookalike]:
     found = []
-    for item in job.lookalikes[:LOOKALIKES]:
-        work = served.work(int(item["row"]))
+    for item in kept[:LOOKALIKES]:
+        work_id = item["work_id"]
+        work = None if served is None else served.find(work_id)
         found.append(
             Lookalike(
-                work_id=work["id"],
-                title=work["title"],
-                creator=work["creator"],
-                thumbnail=thumbnail_link(work["id"]),
+                work_id=work_id,
+                title=None if work is None else work["title"],
+                creator=None if work is None else work["creator"],
+                thumbnail=None if work is None else thumbnail_link(work_id),
                 similarity=item["similarity"],
             )
         )
@@ -187,17 +236,27 @@ def _timings(job: Job) -> dict[str, float] | None:
     }
 
 
-def _notes(job: Job, served: ServedIndex | None, screening: str | None) -> list[str]:
+def _notes(
+    job: Job, served: ServedIndex | None, screening: str | None, named: Sequence[Share | Lookalike]
+) -> list[str]:
     notes = []
     if served is None:
         notes.append(GONE.format(index=job.index_id))
-    elif job.lookalikes is None:
+    elif missing := len({work.work_id for work in named if work.thumbnail is None}):
+        notes.append(MISSING.format(count=missing))
+    if job.by_row:
+        notes.append(BY_ROW)
+    elif served is not None and job.lookalikes is None:
         reason = screening or (
             "the screening is still loading or failed" if job.finished else "not found yet"
         )
         notes.append(NO_LOOKALIKES.format(reason=reason))
+    notes += (job.result or {}).get("notes", [])
+    if job.state == JobState.SUCCEEDED and served is not None and served.index.quality_of(job.method) is None:
+        notes.append(NOT_MEASURED)
     if job.prompt is not None and served is not None and not served.conditional:
         notes.append(PROMPT_UNUSED)
-    if job.seed is not None and job.method != "journey-trak":
-        notes.append(SEED_UNUSED)
+    seeded = {method.name for method in registry.methods() if method.along_trajectory}
+    if job.seed is not None and job.method not in seeded:
+        notes.append(SEED_UNUSED.format(methods=" and ".join(sorted(seeded))))
     return notes

@@ -1,13 +1,15 @@
 """The attribution indexes this process answers about, opened once at the start."""
 
 import io
-from collections import OrderedDict
+import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cachetools import LRUCache, cachedmethod
 from PIL import Image
 
 from app.problems import Problem, invalid
@@ -17,10 +19,13 @@ from das.index import AttributionIndex
 from das.works import COLUMNS
 from jobs.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 # Pictures up to this many pixels a side are shown with hard pixels: blurring them up shows less than there is.
 SMALL_SIDE = 128
-# Sizes of thumbnails read lately; a hundred bytes each.
-PICTURE_CACHE = 20_000
+# Works and sizes of thumbnails that were read lately: some kilobytes and a hundred bytes each.
+WORKS_KEPT = 5_000
+PICTURES_KEPT = 20_000
 
 TYPES = {
     "PNG": "image/png",
@@ -57,7 +62,10 @@ class ServedIndex:
     index: AttributionIndex
 
     def __post_init__(self) -> None:
-        self._pictures: OrderedDict[int, Picture] = OrderedDict()
+        self._works: LRUCache[int, dict[str, Any]] = LRUCache(WORKS_KEPT)
+        self._pictures: LRUCache[int, Picture] = LRUCache(PICTURES_KEPT)
+        # The caches themselves may not be used by two threads at once.
+        self._lock = threading.Lock()
 
     @property
     def id(self) -> str:
@@ -90,24 +98,20 @@ class ServedIndex:
         """How many different creators the works name; None where they name none."""
         return len({name for name in self.index.works.creators if name}) or None
 
-    @cached_property
-    def _row_cache(self) -> dict[int, dict[str, Any]]:
-        return {}
+    def find(self, work_id: str) -> dict[str, Any] | None:
+        """All columns of the work with this id; None if the index doesn't have it (any more)."""
+        row = self.index.works.find(work_id)
+        return None if row is None else self.work(row)
 
+    @cachedmethod(lambda self: self._works, lock=lambda self: self._lock)
     def work(self, row: int) -> dict[str, Any]:
-        """All columns of one work. Rows that were shown once stay in memory: there are few such."""
-        if row not in self._row_cache:
-            self._row_cache[row] = self.index.works.row(row)
-        return self._row_cache[row]
+        """All columns of one work."""
+        return self.index.works.row(row)
 
+    @cachedmethod(lambda self: self._pictures, lock=lambda self: self._lock)
     def picture(self, row: int) -> Picture:
         """Size and type of a work's thumbnail."""
-        known = self._pictures.get(row)
-        if known is None:
-            known = self._pictures[row] = measure(self.index.thumbnail(row))
-            if len(self._pictures) > PICTURE_CACHE:
-                self._pictures.popitem(last=False)
-        return known
+        return measure(self.index.thumbnail(row))
 
     def further_columns(self, row: int) -> dict[str, Any]:
         """What the works' metadata says beyond the columns every index has."""
@@ -117,18 +121,29 @@ class ServedIndex:
 class Catalogue:
     """The indexes by id. Built with `Catalogue.open`; empty, with the reason, where none can be served."""
 
-    def __init__(self, indexes: list[ServedIndex], missing: str | None) -> None:
+    def __init__(
+        self, indexes: list[ServedIndex], missing: str | None, broken: dict[str, str] | None = None
+    ) -> None:
         self._by_id = {served.id: served for served in indexes}
         self.missing = missing
+        self.broken = broken or {}
+        """Why an index isn't served, by the name of its directory."""
 
     @classmethod
     def open(cls, settings: Settings) -> "Catalogue":
-        """Open every index under `settings.index_dir`; a fault leaves the catalogue empty and says why."""
+        """Open every index under `settings.index_dir`; one that can't be opened is left out, others are served."""
         try:
             directories = settings.index_directories()
-            return cls([ServedIndex(path, AttributionIndex.open(path)) for path in directories], None)
         except DasError as error:
             return cls([], str(error))
+        indexes, broken = [], {}
+        for path in directories:
+            try:
+                indexes.append(ServedIndex(path, AttributionIndex.open(path, model_dir=settings.model_dir)))
+            except DasError as error:
+                logger.error("the index in %s is left out: %s", path, error)
+                broken[path.name] = str(error)
+        return cls(indexes, None if indexes else "; ".join(broken.values()), broken)
 
     def __iter__(self) -> Iterator[ServedIndex]:
         return iter(self._by_id.values())

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from jobs.masking import MASK, masked
 from jobs.settings import Settings, get_settings
 
 
@@ -28,16 +30,24 @@ def serve_command(
     index: Annotated[
         Path | None, typer.Option(help="Index to serve, or a directory of several (DAS_INDEX_DIR).")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Where the indexes' models are, or the one model (DAS_MODEL_DIR).")
+    ] = None,
+    worker: Annotated[
+        bool,
+        typer.Option(help="Whether to compute here as well; without, start `das worker` where it shall be."),
+    ] = True,
 ) -> None:
     """Serve the page and the API: broker, worker and web server in one. Ctrl-C ends all of it."""
     # The web framework takes a second to import; `das --help` shall not wait for it.
-    from app.serve import serve
-    from jobs.logs import configure_logging
+    from app.serve import serve, tell_address
+    from jobs.logs import configure_logging, refusals_told
 
-    settings = with_options(get_settings(), host=host, port=port, index_dir=index)
+    settings = with_options(get_settings(), host=host, port=port, index_dir=index, model_dir=model)
     configure_logging(settings)
-    console = Console(stderr=True, highlight=False)
-    serve(settings, lambda address: console.print(f"Open [bold]{address}[/]  (Ctrl-C ends it)"))
+    with refusals_told(settings):
+        code = serve(settings, tell_address(settings), with_worker=worker)
+    raise typer.Exit(code)
 
 
 def config_command(
@@ -75,7 +85,7 @@ def with_options(settings: Settings, **options: Any) -> Settings:
 
 
 def described_settings(settings: Settings) -> list[dict[str, Any]]:
-    """Every setting as its variable, value, default and description; a secret's value isn't shown."""
+    """Every setting as its variable, value, default and description; what is secret is masked."""
     rows = []
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
@@ -95,4 +105,6 @@ def described_settings(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    if isinstance(value, SecretStr):
+        return MASK
+    return value if isinstance(value, int | float | bool | None) else masked(str(value))

@@ -1,4 +1,4 @@
-"""Examples for the API's description. One of them is checked against its schema by a test."""
+"""Examples for the API's description. Each is checked against its schema by a test."""
 
 from typing import Any
 
@@ -74,6 +74,25 @@ ATTRIBUTION: dict[str, Any] = {
         "index": "/v1/indexes/photographs@3f9c2a",
     },
 }
+
+# The same question before it was answered, and cancelled.
+QUEUED: dict[str, Any] = {
+    **ATTRIBUTION,
+    "state": "queued",
+    **dict.fromkeys(
+        ("started_at", "finished_at", "candidates", "summary", "works", "groups", "timings_ms"), None
+    ),
+    "progress": {"stage": "screened", "done": 0, "total": 0, "eta_s": None, "attempt": 0, "waiting": 1},
+}
+CANCELLED: dict[str, Any] = {
+    **QUEUED,
+    "state": "cancelled",
+    "finished_at": "2026-01-31T12:00:01.210000Z",
+    "progress": {**QUEUED["progress"], "waiting": None},
+}
+
+# By the names that routes refer to them by: what stands in a route itself loses its nulls on FastAPI's way.
+ANSWERS = {"succeeded": ATTRIBUTION, "queued": QUEUED, "cancelled": CANCELLED}
 
 REQUEST_JSON: dict[str, Any] = {
     "image_base64": "iVBORw0KGgo…",

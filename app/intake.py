@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from starlette.concurrency import run_in_threadpool
 
+from app.callers import Caller
 from app.candidates import wanted_count
 from app.catalogue import ServedIndex
-from app.problems import Problem, invalid, refused_image
+from app.problems import Problem, refused_image
 from app.schemas import AttributionRequest
 from app.screening import Nearest, ScreeningError
 from app.service import Service
@@ -23,30 +24,30 @@ logger = logging.getLogger(__name__)
 # CLIP similarities kept with a question: the first are its look-alikes, the others are shown beside works that
 # turn out to have had influence. Beyond these a similarity is null in the answer.
 SIMILARITIES_KEPT = 200
-# How long an answer is held back for its look-alikes. They take milliseconds, except while CLIP is loading.
+# How long an answer is held back for its look-alikes. They take milliseconds, except while CLIP is loading. With more
+# pictures before this one than `WORTH_WAITING` it isn't held back at all: they are told as soon as they are there.
 SCREENING_PATIENCE_S = 2.0
+WORTH_WAITING = 2
 QUEUE_FULL_RETRY_S = 60
+UNHELD_RETRY_S = 30
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-async def ask(service: Service, data: bytes, asked: AttributionRequest) -> Job:
-    """Accept an upload and set it going; the job comes back with its look-alikes where they could be had in time.
+async def accept(
+    service: Service, caller: Caller, served: ServedIndex, data: bytes, asked: AttributionRequest
+) -> Job:
+    """Keep an upload and set it going; the job comes back with its look-alikes where they could be had in time.
 
-    Raises `Problem` where the request, the picture, the queue or the storage doesn't allow it; nothing is kept then.
+    Raises `Problem` where the picture, the queue or the storage doesn't allow it; nothing is kept then.
     """
-    served = service.catalogue.choose(asked.index)
-    _check_options(service, served, asked)
-    image = await _normalise(service, data)
+    image = await _normalise(service, caller, data)
     png = await run_in_threadpool(encode_png, image.pixels)
     count = wanted_count(asked.candidates, len(served), served.feature_bytes)
     new = NewJob(
+        owner=caller.owner,
         index_id=served.id,
         method=asked.method or served.methods[0],
-        candidates=asked.candidates,
-        top_k=asked.top_k,
-        client_tag=asked.client_tag,
-        prompt=asked.prompt,
-        seed=asked.seed,
+        **asked.model_dump(exclude={"index", "method"}),
         input={
             "sha256": image.sha256,
             "width": image.width,
@@ -60,15 +61,28 @@ async def ask(service: Service, data: bytes, asked: AttributionRequest) -> Job:
     return await _ask_screened(service, new, image, png, count)
 
 
-async def refuse_when_full(service: Service) -> None:
+async def refuse_when_full(service: Service, caller: Caller) -> None:
     """Answer 503 before a body is read that could only be thrown away."""
-    depth = await run_in_threadpool(service.store.queue_depth)
-    if depth >= service.settings.queue_limit:
-        raise _queue_full(QueueFull(service.settings.queue_limit))
+    try:
+        await run_in_threadpool(service.store.check_room, caller.owner)
+    except QueueFull as error:
+        raise _queue_full(error) from error
+
+
+async def refuse_unheld(service: Service, index_id: str) -> None:
+    """Answer 503 where no worker could answer. While the service starts, one may be about to say that it can."""
+    if service.starting or index_id in await run_in_threadpool(service.store.workers.reach):
+        return
+    raise Problem(
+        "not-ready",
+        f"No worker holds the index {index_id} at the moment: start one whose DAS_INDEX_DIR has it.",
+        {"Retry-After": str(UNHELD_RETRY_S)},
+    )
 
 
 async def _ask_all(service: Service, new: NewJob, image: NormalisedImage, png: bytes) -> Job:
     """Every work is scored, so the worker can begin at once; CLIP looks for look-alikes meanwhile."""
+    patience = SCREENING_PATIENCE_S if service.screener.unanswered <= WORTH_WAITING else 0.0
     screening = asyncio.create_task(_nearest(service, new.index_id, image, SIMILARITIES_KEPT))
     try:
         job = await _create(service, new, png)
@@ -78,7 +92,7 @@ async def _ask_all(service: Service, new: NewJob, image: NormalisedImage, png: b
     await run_in_threadpool(service.doorbell.ring, job.id)
     following = asyncio.create_task(_add_lookalikes(service, job.id, screening))
     service.keep(following)
-    await asyncio.wait({following}, timeout=SCREENING_PATIENCE_S)
+    await asyncio.wait({following}, timeout=patience)
     return await run_in_threadpool(service.store.get, job.id) or job
 
 
@@ -86,7 +100,7 @@ async def _ask_screened(service: Service, new: NewJob, image: NormalisedImage, p
     """CLIP chooses the candidates, so it comes first; should it fail, all works are scored instead."""
     found = await _nearest(service, new.index_id, image, max(count, SIMILARITIES_KEPT))
     if found is not None:
-        new = replace(new, lookalikes=_lookalikes(found), candidate_rows=found.rows[:count])
+        new = replace(new, lookalikes=_lookalikes(found), candidate_works=found.work_ids[:count])
     job = await _create(service, new, png)
     await run_in_threadpool(service.doorbell.ring, job.id)
     return job
@@ -111,12 +125,12 @@ async def _add_lookalikes(service: Service, job_id: str, screening: "asyncio.Tas
 
 
 def _lookalikes(found: Nearest) -> list[JsonObject]:
-    pairs = zip(found.rows[:SIMILARITIES_KEPT], found.similarities, strict=False)
-    return [{"row": row, "similarity": round(similarity, 6)} for row, similarity in pairs]
+    pairs = zip(found.work_ids[:SIMILARITIES_KEPT], found.similarities, strict=False)
+    return [{"work_id": work_id, "similarity": round(similarity, 6)} for work_id, similarity in pairs]
 
 
-async def _normalise(service: Service, data: bytes) -> NormalisedImage:
-    async with service.decoding:
+async def _normalise(service: Service, caller: Caller, data: bytes) -> NormalisedImage:
+    async with service.decoding.turn(caller.address):
         try:
             return await run_in_threadpool(service.normaliser.normalise, data)
         except ImageRefused as error:
@@ -128,18 +142,6 @@ async def _create(service: Service, new: NewJob, png: bytes) -> Job:
         return await run_in_threadpool(service.store.create, new, png)
     except QueueFull as error:
         raise _queue_full(error) from error
-
-
-def _check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:
-    limit = service.settings.top_k_max
-    if asked.top_k > limit:
-        raise invalid("top_k", f"has to be between 1 and {limit}.")
-    if asked.method is not None and asked.method not in served.methods:
-        raise invalid(
-            "method",
-            f"{served.id} was built for {', '.join(served.methods)} only;"
-            f" das build --method {asked.method} makes an index that answers it.",
-        )
 
 
 def _queue_full(error: QueueFull) -> Problem:

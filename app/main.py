@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
@@ -14,12 +14,14 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
+from app import DISTRIBUTION
+from app.examples import ANSWERS
+from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
-from app.middleware import RequestFrame, is_cross_site_write
+from app.middleware import RequestFrame
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
 from app.routes import attributions, health, indexes, page
-from app.routes.health import DISTRIBUTION
-from app.schemas import AttributionRequest
+from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from jobs.errors import StorageError
 from jobs.settings import Settings, get_settings
@@ -55,8 +57,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(RequestFrame, on_error=_unexpected)],
-        dependencies=[Depends(_refuse_cross_site)],
+        middleware=[
+            Middleware(RequestFrame, on_error=_unexpected),
+            Middleware(OwnAddressesOnly, settings=settings, respond=_respond),
+        ],
         exception_handlers={
             Problem: _on_problem,
             RequestValidationError: _on_validation,
@@ -69,13 +73,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
-
-
-def _refuse_cross_site(request: Request) -> None:
-    if is_cross_site_write(request):
-        raise Problem(
-            "cross-site", "Another site's page sent this request; ask from this service's own page."
-        )
 
 
 def _respond(problem: Problem, request: Request) -> Response:
@@ -124,10 +121,12 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, extra = models_json_schema(
-            [(ProblemDocument, "validation"), (AttributionRequest, "validation")], ref_template=REF_TEMPLATE
+            [(model, "validation") for model in (ProblemDocument, AttributionForm, AttributionJson)],
+            ref_template=REF_TEMPLATE,
         )
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         for name, definition in extra["$defs"].items():
             schemas["Problem" if name == "ProblemDocument" else name] = definition
+        schema["components"]["examples"] = {name: {"value": value} for name, value in ANSWERS.items()}
         app.openapi_schema = schema
     return app.openapi_schema

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the security headers, the refusal of cross-site writes.
+"""What surrounds every request: its id, its line in the log, and the security headers.
 
 Plain ASGI, since Starlette's BaseHTTPMiddleware would run each request in an extra task.
 """
@@ -6,6 +6,7 @@ Plain ASGI, since Starlette's BaseHTTPMiddleware would run each request in an ex
 import logging
 import re
 import secrets
+import time
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,7 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-logger = logging.getLogger(__name__)
+# One line for each request. Its text has every field; a JSON line has each by its name as well.
+requests = logging.getLogger("app.requests")
+# The status of a request whose client had gone before it was answered.
+NEVER_ANSWERED = 499
+NO_ROUTE = "(none)"
+NO_CALLER = "-"
 
 # What a caller may call a request: it lands in logs and headers, so it can't hold anything but these.
 ACCEPTED_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -34,12 +40,12 @@ CONTENT_SECURITY_POLICY = "; ".join(
 SECURITY_HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    # With `no-referrer` browsers would send `Origin: null` from the page's own forms.
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def request_id_of(request: Request) -> str:
@@ -48,7 +54,7 @@ def request_id_of(request: Request) -> str:
 
 
 class RequestFrame:
-    """Gives each request its id and each response the id and the security headers.
+    """Gives each request its id and its line in the log, and each response the id and the security headers.
 
     An exception that nothing handled is answered here (`on_error`), inside the frame, so that the 500 has the
     same headers; it is raised on for the server's log.
@@ -66,31 +72,45 @@ class RequestFrame:
         request_id = asked if ACCEPTED_REQUEST_ID.fullmatch(asked) else f"req_{secrets.token_hex(8)}"
         scope.setdefault("state", {})["request_id"] = request_id
 
-        started = False
+        began = time.perf_counter()
+        status, sent = NEVER_ANSWERED, 0
 
         async def framed(message: Message) -> None:
-            nonlocal started
+            nonlocal status, sent
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+            else:
+                sent += len(message.get("body", b""))
             await send(message)
 
         try:
             await self.app(scope, receive, framed)
         except Exception:
-            logger.error("request %s (%s %s) failed", request_id, scope["method"], scope["path"])
-            if not started:
+            if status == NEVER_ANSWERED:
                 await self.on_error(Request(scope))(scope, receive, framed)
             raise
+        finally:
+            _log(scope, status, (time.perf_counter() - began) * 1000, sent)
 
 
-def is_cross_site_write(request: Request) -> bool:
-    """Whether a browser says that another site's page makes this writing request.
-
-    The service has no log-in, so any page that a visitor has open could otherwise post to it. Programs don't
-    send the header.
-    """
-    return request.method not in SAFE_METHODS and request.headers.get("sec-fetch-site") == "cross-site"
+def _log(scope: Scope, status: int, milliseconds: float, sent: int) -> None:
+    """One line for a request: by its route's template, so that no id, prompt or tag of a caller gets into it."""
+    state = scope["state"]
+    told = {
+        "request_id": state["request_id"],
+        "method": scope["method"],
+        "route": getattr(scope.get("route"), "path", NO_ROUTE),
+        "status": status,
+        "milliseconds": round(milliseconds, 1),
+        "bytes": sent,
+        "caller": state.get("caller", NO_CALLER),
+    }
+    requests.info(
+        "%(request_id)s %(method)s %(route)s %(status)d in %(milliseconds).1f ms, %(bytes)d bytes, %(caller)s",
+        told,
+        extra=told,
+    )

@@ -21,6 +21,9 @@ from das.errors import ImageRefused
 # The refusals of `das.images` that are about what kind of file it is.
 UNSUPPORTED = ("unsupported-format", "not-an-image", "svg")
 MEDIA_TYPE = "application/problem+json"
+# Errors of one request that are told, and characters of a name in them that its sender chose.
+REPORTED = 20
+SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,11 @@ class Kind:
 
 CATALOGUE: dict[str, Kind] = {
     "malformed-body": Kind(400, "The body can't be read", "Send multipart/form-data or JSON in UTF-8."),
+    "malformed-host": Kind(400, "The Host header can't be used", "Send exactly one, as name or name:port."),
     "cross-site": Kind(403, "Asked from another site", "Open the page of this service and ask from there."),
     "not-found": Kind(404, "Not found", "Check the address; ids are case-sensitive."),
     "method-not-allowed": Kind(405, "Method not allowed", "The Allow header lists what this address takes."),
+    "too-slow": Kind(408, "The body came too slowly", "Send it again over a better connection."),
     "conflict": Kind(409, "Not possible in this state", "Read the attribution again and look at its state."),
     "erased": Kind(
         410, "Erased", "The picture and its result were deleted on request and can't be had back."
@@ -48,12 +53,16 @@ CATALOGUE: dict[str, Kind] = {
     "unsupported-image": Kind(
         415, "Not an accepted image format", "Send JPEG, PNG, WebP, AVIF, GIF or TIFF."
     ),
+    "unknown-host": Kind(
+        421, "Asked under another name", "Use an address that the service knows as its own."
+    ),
     "invalid-request": Kind(422, "The request isn't valid", "`errors` points at each field and says why."),
     "image-refused": Kind(
         422, "The image can't be used", "`reason` is a stable slug; `detail` says what to do."
     ),
     "internal-error": Kind(500, "Something broke here", "Try again; report the request_id if it stays."),
     "not-ready": Kind(503, "Not ready", "The service is starting or a part of it is missing; see /readyz."),
+    "busy": Kind(503, "Too much at once", "Wait for as long as Retry-After says and send it again."),
     "queue-full": Kind(503, "The queue is full", "Wait for as long as Retry-After says and ask again."),
     "storage-unavailable": Kind(503, "The storage can't be reached", "Nothing was kept. Try again later."),
     "storage-full": Kind(507, "The disk is full", "Nothing was kept. Space has to be made on the server."),
@@ -135,12 +144,22 @@ class Problem(Exception):
 
 def invalid(field_name: str, why: str) -> Problem:
     """A 422 about one field of the body."""
-    pointer = "/" + field_name.replace("~", "~0").replace("/", "~1") if field_name else ""
+    pointer = json_pointer(field_name) if field_name else ""
     return Problem(
         "invalid-request",
         f"{field_name}: {why}" if field_name else why,
         errors=[FieldProblem(detail=why, pointer=pointer)],
     )
+
+
+def json_pointer(*path: str) -> str:
+    """A JSON pointer (RFC 6901) to the place that these keys lead to."""
+    return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in path)
+
+
+def bad_parameter(name: str, why: str) -> Problem:
+    """A 422 about one parameter of the query."""
+    return Problem("invalid-request", f"{name}: {why}", errors=[FieldProblem(detail=why, parameter=name)])
 
 
 def refused_image(error: ImageRefused) -> Problem:
@@ -153,21 +172,22 @@ def refused_image(error: ImageRefused) -> Problem:
 
 def from_validation(error: RequestValidationError) -> Problem:
     """FastAPI's validation errors, each with its place."""
-    problems = [_field_problem(item) for item in error.errors()]
+    found = error.errors()
+    problems = [_field_problem(item) for item in found[:REPORTED]]
     first = problems[0]
     where = first.parameter or first.header or first.pointer
-    more = f" ({len(problems) - 1} more in errors)" if len(problems) > 1 else ""
+    more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
     return Problem("invalid-request", f"{where}: {first.detail}{more}", errors=problems)
 
 
 def _field_problem(item: Mapping[str, Any]) -> FieldProblem:
-    source, *path = [str(part) for part in item["loc"]]
+    source, *path = [str(part)[:SHOWN] for part in item["loc"]]
     detail = str(item["msg"])
     if source in ("query", "path"):
         return FieldProblem(detail=detail, parameter=".".join(path))
     if source == "header":
         return FieldProblem(detail=detail, header=".".join(path))
-    return FieldProblem(detail=detail, pointer="".join(f"/{part}" for part in path))
+    return FieldProblem(detail=detail, pointer=json_pointer(*path))
 
 
 def from_http_exception(error: HTTPException, request: Request) -> Problem:
@@ -195,10 +215,14 @@ def as_json(problem: Problem, request: Request) -> Response:
     )
 
 
-def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI `responses` of a route that may answer with these kinds of error."""
+def documented(*codes: str, any_host: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` of a route that may answer with these kinds of error, beside those of every route.
+
+    `any_host`: the route answers under any name.
+    """
     responses: dict[int | str, dict[str, Any]] = {}
-    for code in (*codes, "internal-error"):
+    hosts = () if any_host else ("malformed-host", "unknown-host")
+    for code in (*codes, *hosts, "internal-error"):
         kind = CATALOGUE[code]
         entry = responses.setdefault(
             kind.status,
@@ -207,6 +231,10 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             },
         )
+        if kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            entry["headers"] = {
+                "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}
+            }
         if kind.title not in entry["description"]:
             entry["description"] += f"; or: {kind.title}"
         entry["content"][MEDIA_TYPE].setdefault("examples", {})[code] = {

@@ -1,17 +1,20 @@
 """What the API takes and gives, as pydantic models. What was not measured is null, never a made-up number."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from das.config import Method
+from das import registry
+from das.methods import METHODS, SEEDED
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "erased"]
+ScreeningStatus = Literal["loading", "ready", "failed"]
 Stage = Literal["received", "screened", "gradients", "scored"]
 
 MAX_TAG_LENGTH = 200
+MAX_METHOD_LENGTH = 40
 MAX_PROMPT_LENGTH = 4000
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -34,8 +37,26 @@ def _candidates(value: Any) -> Any:
     raise ValueError("has to be a number of works from 1 up, or all, or auto.")
 
 
+def _method(name: str) -> str:
+    known = [method.name for method in registry.methods()]
+    if name not in known:
+        raise ValueError(f"is none of {', '.join(known)}.")
+    return name
+
+
+def _in_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("needs a time zone, such as 2026-01-31T12:00:00Z.")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is beyond the years that can be told.") from error
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
 Printable = Annotated[str, AfterValidator(_printable)]
 Candidates = Annotated[str, BeforeValidator(_candidates)]
+Estimator = Annotated[str, AfterValidator(_method)]
 
 
 class AttributionRequest(BaseModel):
@@ -55,9 +76,11 @@ class AttributionRequest(BaseModel):
         "`auto`: all of them where one product over them costs little, else 1000. The answer says which it was.",
         examples=["auto", "all", "1000"],
     )
-    method: Method | None = Field(
+    method: Estimator | None = Field(
         default=None,
+        max_length=MAX_METHOD_LENGTH,
         description="An estimator that the index was built for (see `methods` in /v1/indexes); default: its first.",
+        examples=[method.name for method in METHODS],
     )
     client_tag: Printable | None = Field(
         default=None,
@@ -73,7 +96,35 @@ class AttributionRequest(BaseModel):
         default=None,
         ge=0,
         lt=2**63,
-        description="What it was generated with, for `journey-trak`; without it the picture is inverted.",
+        description=f"What it was generated with, for `{SEEDED}`; without it the picture is inverted.",
+    )
+
+
+class ListQuery(BaseModel):
+    """Filters and paging of the list. A misspelt filter would silently show everything, so it is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State | None = None
+    client_tag: Printable | None = Field(default=None, max_length=MAX_TAG_LENGTH)
+    created_after: Moment | None = Field(default=None, description="RFC 3339, with a time zone.")
+    cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
+    limit: int = Field(default=20, ge=1, le=100)
+
+
+class AttributionForm(AttributionRequest):
+    """A question as multipart/form-data."""
+
+    image: Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})] = Field(
+        description="The picture's file."
+    )
+
+
+class AttributionJson(AttributionRequest):
+    """A question as JSON."""
+
+    image_base64: Annotated[str, WithJsonSchema({"type": "string", "contentEncoding": "base64"})] = Field(
+        description="The picture's bytes in base64 (RFC 4648), without a `data:` prefix."
     )
 
 
@@ -118,7 +169,9 @@ class Share(BaseModel):
     rights_holder: str | None
     licence: str | None
     source_url: str | None
-    thumbnail: str
+    thumbnail: str | None = Field(
+        description="Null, as is all that is told of the work, if the index no longer has it."
+    )
     score: float = Field(description="The attribution score; comparable within one answer only.")
     share: float = Field(description="Part of the measured influence among the candidates, 0 to 1.")
     percentile: float | None = Field(description="Where this score lies among the candidates' scores.")
@@ -145,7 +198,7 @@ class Lookalike(BaseModel):
     work_id: str
     title: str | None
     creator: str | None
-    thumbnail: str
+    thumbnail: str | None
     similarity: float
 
 
@@ -211,8 +264,28 @@ class Attribution(BaseModel):
     links: Links
 
 
+class SummaryLinks(BaseModel):
+    self: str
+    page: str
+
+
+class AttributionSummary(BaseModel):
+    """A question in a list; its whole answer is one request further, at `links.self`."""
+
+    id: str
+    state: State
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    client_tag: str | None
+    index: str | None = Field(description="Null once it was erased.")
+    method: str | None = Field(description="Null once it was erased.")
+    summary: str | None = Field(description="The answer's first sentence; null until scored.")
+    links: SummaryLinks
+
+
 class AttributionList(BaseModel):
-    items: list[Attribution]
+    items: list[AttributionSummary]
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
 
 
@@ -226,7 +299,7 @@ class IndexSummary(BaseModel):
     dimension: int | None
     timesteps: int | None
     created_at: str | None
-    status: Literal["loading", "ready", "failed"] = Field(description="Of its screening, in this process.")
+    status: ScreeningStatus = Field(description="Of its screening, in this process.")
 
 
 class IndexList(BaseModel):

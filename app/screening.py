@@ -1,38 +1,42 @@
-"""CLIP in the API process: which works look like an upload. Loaded in the background, asked one at a time.
+"""Which works look like an upload: CLIP in a process of its own (`app.clip`), asked one picture at a time.
 
-torch and open_clip are imported in this module's own thread and nowhere else in the process. One thread of
-computation is enough for one picture and leaves the cores to the worker, whose gradients take longest.
+So the API never imports torch, and a CLIP that dies takes one picture's look-alikes with it and nothing else.
 """
 
 import asyncio
-import gc
+import contextlib
 import logging
 import queue
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from app.catalogue import ServedIndex
-from app.lean_import import import_open_clip
-from das.errors import DasError
-
-if TYPE_CHECKING:
-    from das.config import ClipSpec
-    from das.screening import Embedder, Screen
+from app.schemas import ScreeningStatus
+from das.images.wire import BrokenFrameError, receive_frame, send_frame
+from jobs.process import how_it_ended
 
 logger = logging.getLogger(__name__)
-# faiss tells which of its builds it could not load, open_clip (on the root logger) each file that it reads.
-logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-logging.getLogger().addFilter(
-    lambda record: record.levelno >= logging.WARNING or "open_clip" not in record.pathname
-)
 
 T = TypeVar("T")
-Status = Literal["loading", "ready", "failed"]
+
+# Loading downloads the model where it isn't on this machine yet.
+LOAD_SECONDS = 900.0
+# An embedding takes a fraction of a second; this is for a large model on a machine with much else to do.
+ANSWER_SECONDS = 60.0
+STOP_SECONDS = 1.0
+# A process that dies while it loads is tried so many times in a row.
+TRIES = 3
+LARGEST_ANSWER_BYTES = 1 << 24
 
 
 class ScreeningError(Exception):
@@ -41,9 +45,9 @@ class ScreeningError(Exception):
 
 @dataclass(frozen=True)
 class Nearest:
-    """Works by CLIP similarity, best first: their rows and cosines."""
+    """Works by CLIP similarity, best first: their ids and cosines."""
 
-    rows: list[int]
+    work_ids: list[str]
     similarities: list[float]
 
 
@@ -81,31 +85,97 @@ class _OneThread:
             do()
 
 
+class _LostError(Exception):
+    """The process died or took too long, and was killed."""
+
+
+class _ClipProcess:
+    """One process of `app.clip` and the connection to it, used by one thread; `stop` may come from another."""
+
+    def __init__(self, directories: list[Path], model_dir: Path | None) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # A session of its own keeps Ctrl-C away.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app.clip", str(model_dir or ""), *map(str, directories)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._connection = ours
+        self.pid = self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def hear(self, seconds: float) -> tuple[dict[str, Any], bytearray]:
+        """The next that it says. Raises `_LostError`."""
+        try:
+            frame = receive_frame(self._connection, LARGEST_ANSWER_BYTES, time.monotonic() + seconds)
+        except (BrokenFrameError, OSError) as error:
+            raise self._lost(error) from error
+        if frame is None:
+            raise self._lost("the connection ended")
+        return frame
+
+    def ask(self, header: dict[str, Any], pixels: np.ndarray) -> tuple[dict[str, Any], bytearray]:
+        """Its answer about a picture (H, W, 3) uint8. Raises `_LostError`."""
+        try:
+            payload = np.ascontiguousarray(pixels).data.cast("B")
+            send_frame(self._connection, header, payload, time.monotonic() + ANSWER_SECONDS)
+        except OSError as error:
+            raise self._lost(error) from error
+        return self.hear(ANSWER_SECONDS)
+
+    def stop(self) -> None:
+        """End it, idle or not."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
+
+    def _lost(self, reason: object) -> _LostError:
+        said = str(reason) or type(reason).__name__
+        self.stop()
+        return _LostError(f"{said}; {how_it_ended(self._process.returncode)}")
+
+
 class Screener:
-    """The CLIP models and FAISS indexes of all served indexes, behind one thread."""
+    """The look-alikes of all served indexes."""
 
     def __init__(self, indexes: list[ServedIndex]) -> None:
         self._indexes = indexes
+        self._numbers = {served.id: number for number, served in enumerate(indexes)}
         self._thread = _OneThread("screening")
-        self._ready: dict[str, tuple[Embedder, Screen]] = {}
+        self._process: _ClipProcess | None = None
+        self._ready: set[str] = set()
         self._failed: dict[str, str] = {}
-        self._loading: Future[None] = Future()
+        self._closed = False
+        self.unanswered = 0
+        """Pictures that were asked about and have no answer yet."""
 
     def start(self) -> None:
         """Begin to load; questions that come meanwhile queue up behind it."""
-        self._loading = self._thread.submit(self._load)
-
-    def wait_until_loaded(self, seconds: float) -> None:
-        """Return when every index is ready or failed; raises TimeoutError after `seconds`."""
-        self._loading.result(seconds)
+        if self._indexes:
+            self._thread.submit(self._load)
 
     def close(self) -> None:
-        """Take no further question; what is being loaded or asked is left to end with the process."""
+        """Take no further question, and end the process, whatever it is doing."""
+        self._closed = True
         self._thread.close()
-        # The process may live on without this application, as in tests.
-        gc.unfreeze()
+        process = self._process
+        if process is not None:
+            process.stop()
 
-    def status(self, index_id: str) -> Status:
+    @property
+    def pid(self) -> int | None:
+        """The process that holds CLIP, while there is one."""
+        process = self._process
+        return process.pid if process is not None and process.alive else None
+
+    def status(self, index_id: str) -> ScreeningStatus:
         if index_id in self._ready:
             return "ready"
         return "failed" if index_id in self._failed else "loading"
@@ -116,57 +186,69 @@ class Screener:
 
     async def nearest(self, index_id: str, pixels: np.ndarray, count: int) -> Nearest:
         """The `count` works most similar to a picture (H, W, 3) uint8; raises ScreeningError."""
-        return await asyncio.wrap_future(self._thread.submit(lambda: self._nearest(index_id, pixels, count)))
+        self.unanswered += 1
+        try:
+            return await asyncio.wrap_future(
+                self._thread.submit(lambda: self._nearest(index_id, pixels, count))
+            )
+        finally:
+            self.unanswered -= 1
 
     def _nearest(self, index_id: str, pixels: np.ndarray, count: int) -> Nearest:
-        if index_id not in self._ready:
+        if self._process is not None and not self._process.alive:
+            # It died while nobody asked it anything, so no picture is to blame.
+            self._load()
+        if index_id not in self._ready or self._process is None:
             raise ScreeningError(self._failed.get(index_id, "the index isn't served"))
-        embedder, screen = self._ready[index_id]
+        number = self._numbers[index_id]
+        header = {"index": number, "height": pixels.shape[0], "width": pixels.shape[1], "count": count}
         try:
-            rows, similarities = screen.nearest(embedder.embed([pixels])[0], count)
-        except (RuntimeError, ValueError, MemoryError) as error:
-            logger.exception("screening failed")
-            raise ScreeningError("the screening of this picture failed") from error
-        return Nearest([int(row) for row in rows], [float(similarity) for similarity in similarities])
+            answer, found = self._process.ask(header, pixels)
+        except _LostError as lost:
+            logger.warning("the process that holds CLIP was lost on a picture and is started anew: %s", lost)
+            self._ready.clear()
+            self._thread.submit(self._load)
+            raise ScreeningError("the screening of this picture failed") from lost
+        if "found" not in answer:
+            raise ScreeningError(answer["reason"])
+        rows = np.frombuffer(found, "<i8", answer["found"])
+        similarities = np.frombuffer(found, "<f4", answer["found"], rows.nbytes)
+        works = self._indexes[number].index.works
+        return Nearest([works.id_of(int(row)) for row in rows], [float(each) for each in similarities])
 
     def _load(self) -> None:
-        import_open_clip(served.index.clip for served in self._indexes)
-        embedders: dict[ClipSpec, Embedder] = {}
-        for served in self._indexes:
-            try:
-                self._ready[served.id] = self._load_one(served, embedders)
-            except DasError as error:
-                logger.error("no look-alikes for %s: %s", served.id, error)
-                self._failed[served.id] = str(error)
-            except Exception:
-                # Nobody awaits this thread: what isn't logged here is never seen.
-                logger.exception("no look-alikes for %s", served.id)
-                self._failed[served.id] = "the screening couldn't be loaded; the server's log says why"
-        # torch and open_clip bring half a million objects that stay for good. Taken out of garbage collection,
-        # they cost no request a pause, and no exit the seconds of a last walk over all of them.
-        gc.collect()
-        gc.freeze()
-
-    def _load_one(
-        self, served: ServedIndex, embedders: "dict[ClipSpec, Embedder]"
-    ) -> "tuple[Embedder, Screen]":
-        import faiss
-        import torch
-
-        from das.screening import Embedder, Screen
-
-        torch.set_num_threads(1)
-        faiss.omp_set_num_threads(1)
-        spec = served.index.clip
-        if spec not in embedders:
-            embedders[spec] = Embedder.load(spec)
-        embedder = embedders[spec]
-        recorded = served.index.manifest.screening.digest
-        if embedder.digest != recorded:
-            raise DasError(
-                f"the CLIP model {spec.describe()} isn't the one that {served.id} was built with: its weights'"
-                f" digest is {embedder.digest[:12]}, the index has {recorded[:12]}."
+        """Start the process and hear of every index, in several tries if need be."""
+        for last in (False,) * (TRIES - 1) + (True,):
+            self._ready.clear()
+            self._failed.clear()
+            if self._closed:
+                return
+            if self._process is not None:
+                self._process.stop()
+            self._process = _ClipProcess(
+                [served.directory for served in self._indexes], self._indexes[0].index.model_dir
             )
-        # The first pass allocates and is several times slower than the later ones; nobody shall wait for it.
-        embedder.embed([np.zeros((32, 32, 3), np.uint8)])
-        return embedder, Screen.open(served.directory)
+            if self._closed:
+                # `close` may have looked before it was there.
+                self._process.stop()
+                return
+            try:
+                for _ in self._indexes:
+                    self._note(self._process.hear(LOAD_SECONDS)[0])
+                return
+            except _LostError as lost:
+                if not self._closed:
+                    logger.error("the process that holds CLIP was lost while it loaded: %s", lost)
+                if last:
+                    reason = (
+                        "the process that tells look-alikes ends while it loads; the server's log says more"
+                    )
+                    self._failed |= {
+                        served.id: reason for served in self._indexes if served.id not in self._ready
+                    }
+
+    def _note(self, told: dict[str, Any]) -> None:
+        if "ready" in told:
+            self._ready.add(self._indexes[told["ready"]].id)
+        else:
+            self._failed[self._indexes[told["failed"]].id] = str(told["reason"])

@@ -1,142 +1,180 @@
-"""`das serve`: the broker, a worker and the API as one process group that starts and ends as one.
+"""`das serve`: the broker, a worker and the API, each a process of its own, which start and end as one.
 
-The API runs in the parent, so that a port in use or a missing index ends the command with a sentence, and Ctrl-C
-is the web server's own graceful stop. Broker and worker are children in process groups of their own, watched over
-and started again by `jobs.process`; should the parent be killed outright, the kernel ends them too.
+This process computes and answers nothing. It holds the listening socket and watches over the others, which run in
+process groups of their own, are started again by `jobs.process`, and outlive each other: while the API is started
+anew, requests wait in the socket, and worker and broker go on. Should this process be killed outright, the kernel
+ends them too.
 """
 
 import contextlib
-import fcntl
-import gc
+import http.client
+import ipaddress
 import json
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
+from urllib.parse import urlsplit
 
-import uvicorn
+from rich.console import Console
 
-from app.main import create_app
+from das.device import check_device
+from das.durable import Lock, try_lock
 from das.errors import SettingsError
+from jobs.blobs import BlobStore
 from jobs.broker import Broker
 from jobs.database import upgrade
-from jobs.process import SupervisedProcess
+from jobs.logs import passing_on
+from jobs.process import REFUSED, SupervisedProcess
 from jobs.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 LOCK = "serve.lock"
-# How long open requests (long polls, above all) may take to end after Ctrl-C.
-GRACE_SECONDS = 2
+# The API gives open requests two seconds, and puts its own parts away.
+API_STOP_SECONDS = 10.0
 # A worker ends after the batch in hand; what it doesn't finish in this time is given back and done after the restart.
 WORKER_STOP_SECONDS = 8.0
 BACKLOG = 128
+OPEN = (
+    "listening on %s, beyond this machine, without keys: whoever reaches it may see, ask and erase everything"
+)
+LOOK_SECONDS = 0.1
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
-    """Run everything until SIGINT or SIGTERM; returns when all of it has ended.
+def serve(settings: Settings, on_ready: Callable[[str], None], *, with_worker: bool = True) -> int:
+    """Run everything until SIGINT, SIGTERM or SIGHUP; returns the exit code when all of it has ended.
+
+    A second such signal ends all of it at once. The code is `REFUSED` where the API or the worker said at its first
+    start what a person has to mend.
 
     Args:
-        on_ready: called with the service's address when it answers.
+        on_ready: called, from another thread, with the service's address when it answers.
+        with_worker: False leaves computing to workers that are started elsewhere.
 
     Raises:
         SettingsError: no index, the data directory is in use by another `das serve`, or the port is taken.
     """
+    check_device(settings.device)
     settings.index_directories()
     settings.prepare_data_dir()
+    refused = threading.Event()
+
+    def child(
+        name: str, *arguments: str, stop_seconds: float, pass_fds: tuple[int, ...] = ()
+    ) -> SupervisedProcess:
+        return SupervisedProcess(
+            name,
+            lambda: [sys.executable, "-m", *arguments],
+            environment=lambda: {**os.environ, **settings.to_environment()},
+            pass_fds=pass_fds,
+            on_line=passing_on(settings, name),
+            on_refusal=refused.set,
+            stop_seconds=stop_seconds,
+        )
+
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(_only_one(settings))
         listener = stack.enter_context(contextlib.closing(_listen(settings)))
         address = _address(settings, listener)
-        _tell(lock, address)
+        _tell(settings, lock, address)
+        stack.callback(lock.tell, "")
         upgrade(settings)
-        stack.enter_context(_terminated_in_order())
+        # Made anew by each process; here only to find a place that can't be used while there is somebody to tell.
+        BlobStore(settings).check()
+        children: list[SupervisedProcess] = []
+        stack.enter_context(_ended_in_order(children))
         broker = Broker(settings)
-        broker.start()
         stack.callback(broker.stop)
-        worker = SupervisedProcess(
-            "worker",
-            lambda: [sys.executable, "-m", "worker"],
-            environment=lambda: {**os.environ, **settings.to_environment()},
-            stop_seconds=WORKER_STOP_SECONDS,
+        broker.start()
+        if with_worker:
+            children.append(child("worker", "worker", stop_seconds=WORKER_STOP_SECONDS))
+        descriptor = listener.fileno()
+        children.append(
+            child("api", "app", str(descriptor), stop_seconds=API_STOP_SECONDS, pass_fds=(descriptor,))
         )
-        worker.start()
-        stack.callback(worker.stop)
-        _run_api(settings, listener, lambda: on_ready(address))
-        # All that is left ends with the process; CLIP may have been loading and not have come to this itself.
-        gc.freeze()
+        for process in children:
+            stack.callback(process.stop)
+            process.start()
+        threading.Thread(target=_announce, args=(address, on_ready, refused), daemon=True).start()
+        refused.wait()
+    return REFUSED if refused.is_set() else 0
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn that says when it answers."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._on_ready()
+def tell_address(settings: Settings) -> Callable[[str], None]:
+    """What tells a person, or in a line of the log a machine, that the service answers and where."""
+    if settings.log_format == "json":
+        return lambda address: logger.info("ready at %s", address, extra={"address": address})
+    console = Console(stderr=True, highlight=False)
+    return lambda address: console.print(f"Open [bold]{address}[/]  (Ctrl-C ends it)")
 
 
-def _run_api(settings: Settings, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        access_log=settings.log_level == "debug",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        server_header=False,
-        # Headers that a proxy sets are believed only where a proxy was announced.
-        proxy_headers=settings.public_url is not None,
-    )
-    # Uvicorn raises the signal that ended it again once it has stopped; to us that is the normal end.
-    with contextlib.suppress(KeyboardInterrupt, _TerminatedError):
-        _Server(config, on_ready).run(sockets=[listener])
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM, as an exception like KeyboardInterrupt, so that the children are ended in order."""
+class _EndedError(BaseException):
+    """A signal to end, as an exception like KeyboardInterrupt, so that the children are ended in order."""
 
 
 @contextlib.contextmanager
-def _terminated_in_order() -> Iterator[None]:
-    def terminate(_number: int, _frame: object) -> None:
-        raise _TerminatedError
+def _ended_in_order(children: list[SupervisedProcess]) -> Iterator[None]:
+    ending = False
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal ending
+        if ending:
+            for process in children:
+                process.kill()
+            return
+        ending = True
+        raise _EndedError
+
+    # What is ignored stays so: `nohup` lets a service outlive its terminal in this way.
+    heeded = [number for number in END_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heeded}
     try:
-        with contextlib.suppress(_TerminatedError, KeyboardInterrupt):
+        with contextlib.suppress(_EndedError):
             yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def _only_one(settings: Settings) -> Iterator[Any]:
-    """Hold the data directory's lock; two services on one would start two brokers and sweep each other's jobs."""
-    path = settings.data_dir / LOCK
-    with path.open("a+", encoding="utf-8") as file:
+def _announce(address: str, on_ready: Callable[[str], None], refused: threading.Event) -> None:
+    """Wait for the API's first answer and say that it is there."""
+    while not refused.wait(LOOK_SECONDS):
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=API_STOP_SECONDS)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise SettingsError(_in_use(settings, file.read())) from None
-        try:
-            yield file
+            connection.request("GET", "/healthz")
+            if connection.getresponse().status == http.client.OK:
+                on_ready(address)
+                return
+        except (OSError, http.client.HTTPException) as error:
+            logger.debug("the API doesn't answer yet: %s", error)
         finally:
-            file.truncate(0)
+            connection.close()
 
 
-def _tell(lock: Any, address: str) -> None:
+def _only_one(settings: Settings) -> Lock:
+    """The data directory's lock; two services on one would start two brokers and sweep each other's jobs."""
+    path = settings.data_dir / LOCK
+    lock = try_lock(path)
+    if lock is None:
+        raise SettingsError(_in_use(settings, path.read_text(errors="replace")))
+    return lock
+
+
+def _tell(settings: Settings, lock: Lock, address: str) -> None:
     """Write into the lock file who holds it, for the next one to read."""
-    lock.seek(0)
-    lock.truncate()
-    json.dump({"pid": os.getpid(), "address": address}, lock)
-    lock.flush()
+    try:
+        lock.tell(json.dumps({"pid": os.getpid(), "address": address}))
+    except OSError as error:
+        raise SettingsError(
+            f"{settings.data_dir} can't be written ({error.strerror or error}): make room on its disk, or let"
+            " DAS_DATA_DIR name another directory"
+        ) from error
 
 
 def _in_use(settings: Settings, written: str) -> str:
@@ -159,6 +197,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        _refuse_to_be_open(settings, listener)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
@@ -167,6 +206,20 @@ def _listen(settings: Settings) -> socket.socket:
             " choose another with --port, or 0 for a free one"
         ) from error
     return listener
+
+
+def _refuse_to_be_open(settings: Settings, listener: socket.socket) -> None:
+    """Listening beyond this machine has to be meant: whoever reaches the service may do everything."""
+    if ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        return
+    if not settings.open_to_network:
+        listener.close()
+        raise SettingsError(
+            f"DAS_HOST={settings.host} would open every picture and answer to the network, and there are no keys yet:"
+            " listen on 127.0.0.1, or set DAS_OPEN_TO_NETWORK=true if that is meant, and name in DAS_ALLOWED_HOSTS"
+            " what the service is called there"
+        )
+    logger.warning(OPEN, settings.host)
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:

@@ -3,27 +3,40 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
+from anyio import CapacityLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from app.bodies import Bodies
 from app.catalogue import Catalogue
 from app.samples import Samples
 from app.screening import Screener
+from app.turns import Turns
 from das.images import ImageLimits, IsolatedNormaliser
 from jobs.notify import ChangeFeed
 from jobs.queue import Doorbell
+from jobs.rows import name_works
 from jobs.settings import Settings
 from jobs.store import JobStore
 from jobs.sweeper import Sweeper
+from jobs.workers import COMING_BACK
 
 logger = logging.getLogger(__name__)
 
-# Uploads that are decoded at once. The decoder is one child process; what waits behind it holds its bytes in memory.
-DECODING_AT_ONCE = 4
+# Pictures that are decoded at once, each in a process of its own.
+DECODERS = 2
+# Pictures that may wait for a decoder, and for how long: whoever waits holds their bytes in memory.
+DECODING_QUEUE = 32
+DECODING_PATIENCE_S = 30.0
+# Bodies that are parsed at once. Each takes several times its size in memory, and a part of this process's one
+# interpreter, meanwhile.
+PARSING_AT_ONCE = 1
 
 
 @dataclass
@@ -38,8 +51,16 @@ class Service:
     normaliser: IsolatedNormaliser
     doorbell: Doorbell
     feed: ChangeFeed
-    decoding: asyncio.Semaphore
+    bodies: Bodies
+    parsing: CapacityLimiter
+    decoding: Turns
     background: set[asyncio.Task[Any]]
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def starting(self) -> bool:
+        """Whether the service is so young that its workers may not have spoken yet."""
+        return time.monotonic() - self.started_at < COMING_BACK.total_seconds()
 
     def keep(self, task: "asyncio.Task[Any]") -> None:
         """Let a task outlive its request; the event loop itself holds tasks only weakly."""
@@ -51,6 +72,13 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
+def _name_works(store: JobStore, catalogue: Catalogue) -> None:
+    for served in catalogue:
+        named = name_works(store.database, served.id, partial(served.index.works.column, "id"))
+        if named:
+            logger.info("%d answers of an earlier version now name the works of %s by id", named, served.id)
+
+
 @contextlib.asynccontextmanager
 async def running_service(settings: Settings) -> AsyncIterator[Service]:
     """The service for the length of the block. The database has been brought up to date before."""
@@ -58,6 +86,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     if catalogue.missing:
         logger.error("no index: %s", catalogue.missing)
     store = await run_in_threadpool(JobStore, settings)
+    await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     service = Service(
         settings=settings,
@@ -65,10 +94,12 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         catalogue=catalogue,
         screener=Screener(list(catalogue)),
         samples=Samples(settings.samples_dir),
-        normaliser=IsolatedNormaliser(limits),
+        normaliser=IsolatedNormaliser(limits, processes=DECODERS),
         doorbell=Doorbell(settings),
         feed=ChangeFeed(settings),
-        decoding=asyncio.Semaphore(DECODING_AT_ONCE),
+        bodies=Bodies(settings.bodies_in_flight_bytes, settings.body_seconds, settings.body_stall_seconds),
+        parsing=CapacityLimiter(PARSING_AT_ONCE),
+        decoding=Turns(DECODERS, DECODING_QUEUE, DECODING_PATIENCE_S),
         background=set(),
     )
     sweeper = Sweeper(settings, store, service.doorbell)

@@ -1,20 +1,28 @@
 """Waiting for a job: woken by the workers' announcements, with a look at the database now and then."""
 
 import asyncio
+import re
 from collections.abc import Callable
+from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
+from app.callers import Caller
 from app.problems import Problem
 from app.service import Service
-from jobs.models import Job, JobState
+from jobs.models import Job, JobState, Standing
+
+Seen = TypeVar("Seen", Job, Standing)
 
 # The longest that one request is held.
 MAX_WAIT_S = 30.0
+JOB_ID = re.compile(r"att_[0-9a-f]{32}")
 
 
-async def wait_until(service: Service, job_id: str, enough: Callable[[Job], bool], seconds: float) -> Job:
-    """The job as soon as `enough` says so, or as it is after `seconds`.
+async def wait_until(
+    service: Service, caller: Caller, job_id: str, enough: Callable[[Standing], bool], seconds: float
+) -> Standing:
+    """How the job stands as soon as `enough` says so, or after `seconds`.
 
     Raises `Problem`: not-found for an id that was never given, erased for a tombstone.
     """
@@ -23,29 +31,35 @@ async def wait_until(service: Service, job_id: str, enough: Callable[[Job], bool
     # Watch first, look then: a change between the two would be missed the other way round.
     with service.feed.watch(job_id) as watch:
         while True:
-            job = await find(service, job_id)
+            standing = await run_in_threadpool(look, service.store.standing, caller, job_id)
             left = deadline - loop.time()
-            if enough(job) or left <= 0:
-                return job
+            if enough(standing) or left <= 0:
+                return standing
             await watch.changed(left)
 
 
-async def find(service: Service, job_id: str) -> Job:
-    """The job; raises `Problem`: not-found or erased."""
-    job = await run_in_threadpool(service.store.get, job_id)
-    if job is None:
+async def find(service: Service, caller: Caller, job_id: str) -> Job:
+    """The caller's job of this id; raises `Problem`: not-found or erased."""
+    return await run_in_threadpool(look, service.store.get, caller, job_id)
+
+
+def look(read: Callable[[str, str], Seen | None], caller: Caller, job_id: str) -> Seen:
+    """What `read` finds of the caller's job; raises `Problem`: not-found or erased. Blocks for a moment."""
+    # Whatever else is asked for was never given, and a database may choke on it.
+    seen = read(job_id, caller.owner) if JOB_ID.fullmatch(job_id) else None
+    if seen is None:
         raise Problem("not-found", "There is no attribution with this id.")
-    if job.state == JobState.ERASED:
+    if seen.state == JobState.ERASED:
         raise Problem("erased", "This attribution was deleted: its picture and its result are gone.")
-    return job
+    return seen
 
 
-def finished(job: Job) -> bool:
+def finished(job: Job | Standing) -> bool:
     """Whether nothing more will happen to a job by itself."""
     return job.finished
 
 
-def etag(job: Job) -> str:
+def etag(job: Job | Standing) -> str:
     """The entity tag of a job's answer. Weak: the time left in it may differ between two equal versions."""
     return f'W/"{job.version}"'
 

@@ -23,11 +23,14 @@ _STANDS_OUT = 3.0
 
 @dataclass(frozen=True)
 class RankedWork:
-    """One work of the answer: its row, score (no unit), part of all candidates' scores, and percentile.
+    """One work of the answer: its score (no unit), part of all candidates' scores, and percentile.
 
-    `percentile` is how many percent of the candidates score lower.
+    `rank` counts from 1, `percentile` is how many percent of the candidates score lower. `work_id` names the work
+    wherever an answer is kept; `row` is where this index has it now, and goes no further.
     """
 
+    rank: int
+    work_id: str
     row: int
     score: float
     share: float
@@ -74,11 +77,15 @@ class Attribution:
         return {
             "method": self.method,
             "candidates": asdict(self.candidates),
-            "works": [asdict(work) for work in self.works],
+            "works": [_kept(work) for work in self.works],
             "groups": {kind: [asdict(group) for group in groups] for kind, groups in self.groups.items()},
             "summary": self.summary,
             "timings_ms": dict(self.timings_ms),
         }
+
+
+def _kept(work: RankedWork) -> dict[str, Any]:
+    return {name: value for name, value in asdict(work).items() if name != "row"}
 
 
 def share_by_creator(

@@ -15,22 +15,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from das import registry
 from das.answer import SUMMARISED, Attribution, CandidateSet, RankedWork, share_by_creator, summarise
-from das.config import OF_CHECKPOINTS, SIMILARITIES, FeatureSet
+from das.config import FeatureSet
 from das.errors import ModelError, SettingsError
-from das.estimators import (
-    cosine_scores,
-    das_block_scores,
-    das_scores,
-    dot_scores,
-    relative_influence_scores,
-    renormalised_influence_scores,
-)
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.images import normalise
 from das.index import AttributionIndex
 from das.kernel import prepared
 from das.manifest import KernelRecord, ModelRecord
+from das.methods import Quantity
 from das.models import Conditioning, DiffusionModel, load_model
 from das.scoring import KernelScorer
 from das.similarity import Similarity
@@ -186,7 +180,7 @@ class Attributor:
             return {}
         x0 = self.model.encode(images)
         conditioning = self.model.condition(prompts or [None] * len(images))
-        if method == "journey-trak":
+        if registry.method(method).along_trajectory:
             x0 = self._trajectories(x0, conditioning, seeds or [None] * len(images))
         checkpoints = sorted({one.checkpoint for one in sets})
         averages = {}
@@ -227,8 +221,8 @@ class Attributor:
         chosen: Sequence[np.ndarray | None],
     ) -> list[np.ndarray]:
         """Scores of each query's candidates, (n,) float64."""
-        if method in SIMILARITIES:
-            return self._similarity.scores(method, images, chosen)
+        if (record := registry.method(method)).compares:
+            return self._similarity.scores(record, images, chosen)
         totals: list[np.ndarray] = [np.zeros(1)] * len(chosen)
         kernels = self.index.manifest.kernels_of(method)
         for kernel in kernels:
@@ -245,7 +239,7 @@ class Attributor:
         """What a kernel's scores are divided by before they are added to those of the method's others."""
         if kernels == 1:
             return 1.0
-        if kernel.method in OF_CHECKPOINTS:
+        if registry.method(kernel.method).of_checkpoints:
             return float(kernels)
         # Several probes' scores are added, each in units of its own mean, so that none drowns the others.
         assert kernel.mean_square is not None
@@ -255,24 +249,33 @@ class Attributor:
         self, kernel: KernelRecord, products: np.ndarray, query_norms: np.ndarray, rows: np.ndarray | None
     ) -> np.ndarray:
         """Scores (1, n) of one query from its products (1, n) with the works in `rows`."""
-        index, name, form = self.index, kernel.features, kernel.form
-        select = slice(None) if rows is None else rows
-        repeats = index.repeats[select]
-        match kernel.method:
-            case "das-block":
-                return das_block_scores(products, repeats)
-            case "das":
-                leverage = self._statistic(index.leverage, name, form)[select]
-                return das_scores(products, leverage, index.residual_weights[select], repeats)
-            case "gas" | "gradient-cosine":
-                return cosine_scores(products, query_norms, self._statistic(index.norms, name)[select])
-            case "relative-influence":
-                norms = self._statistic(index.solved_norms, name, form)[select]
-                return relative_influence_scores(products, norms)
-            case "renormalised-influence":
-                return renormalised_influence_scores(products, self._statistic(index.norms, name)[select])
-            case _:
-                return dot_scores(products, repeats)
+        method = registry.method(kernel.method)
+        chosen = slice(None) if rows is None else rows
+        quantities = {
+            need: query_norms if need == "query_norms" else self._quantity(need, kernel)[chosen]
+            for need in method.needs
+        }
+        with registry.blamed("method", method.name):
+            return method.scores(products, quantities)
+
+    def _quantity(self, name: Quantity, kernel: KernelRecord) -> np.ndarray:
+        """A number of every work, (N,), that an estimator asks for, read from the index once."""
+        index, features, form = self.index, kernel.features, kernel.form
+        match name:
+            case "repeats":
+                return index.repeats
+            case "content_repeats":
+                return index.content_repeats
+            case "residuals":
+                return index.residual_weights
+            case "leverage":
+                return self._statistic(index.leverage, features, form)
+            case "solved_norms":
+                return self._statistic(index.solved_norms, features, form)
+            case "norms":
+                return self._statistic(index.norms, features)
+            case "query_norms":
+                raise ValueError("query_norms are the query's, not the works'")
 
     def _statistic(self, read: Callable[..., np.ndarray], *key: str) -> np.ndarray:
         """A number of every work, (N,), read from the index once."""
@@ -296,12 +299,14 @@ class Attributor:
         order = _best(scores, everywhere, max(top_k, SUMMARISED))
         leading = tuple(
             RankedWork(
+                rank=rank,
+                work_id=self.index.works.id_of(int(everywhere[place])),
                 row=int(everywhere[place]),
                 score=float(scores[place]),
                 share=float(shares[place]),
                 percentile=100.0 * int((scores < scores[place]).sum()) / len(scores),
             )
-            for place in order
+            for rank, place in enumerate(order, 1)
         )
         codes, names = self._creators
         groups = share_by_creator(shares, codes[everywhere], names)

@@ -5,52 +5,30 @@ It is stored in the index's manifest, compared when a build resumes, and read by
 
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from das import registry
 from das.errors import SettingsError
+from das.methods import ACTIVATION, KernelForm
 
-Method = Literal[
-    "das-block",
-    "das",
-    "trak",
-    "d-trak",
-    "journey-trak",
-    "relative-influence",
-    "renormalised-influence",
-    "tracincp",
-    "gas",
-    "gradient-dot",
-    "gradient-cosine",
-    "clip-dot",
-    "clip-cosine",
-    "pixel-dot",
-    "pixel-cosine",
-]
-METHODS: tuple[Method, ...] = get_args(Method)
-"""Every estimator there is (METHOD sections 3 and 4); an index answers those it was built for."""
 
-SIMILARITIES = frozenset({"clip-dot", "clip-cosine", "pixel-dot", "pixel-cosine"})
-"""Methods that compare pictures and need no gradient."""
+def _known(name: str) -> str:
+    try:
+        return registry.method(name).name
+    except SettingsError as error:
+        raise ValueError(str(error)) from error
 
-OF_CHECKPOINTS = frozenset({"tracincp", "gas"})
-"""Methods that are a mean over checkpoints of the training."""
 
-KernelForm = Literal["block", "mean", "none"]
-"""How a kernel is summed (das.kernel); "none" is the identity: plain inner products."""
+MethodName = Annotated[str, AfterValidator(_known)]
+"""The name of an estimator, das's own (das.methods) or an extension's; an index answers those it was built for."""
 
 FeatureType = Literal["int8", "float16", "float32"]
 """How whitened features are stored; int8 with one scale for each work."""
 
 FEATURE_BYTES: dict[FeatureType, int] = {"int8": 1, "float16": 2, "float32": 4}
 """Bytes of one number; a scale's 4 bytes for a work come on top of int8."""
-
-ACTIVATION = "activation"
-"""The probe that reads the network's hidden states and takes no backward pass (das.activations)."""
-
-PAPER_PROBE = "mean"
-"""The paper's DAS scalarises the output to its mean (METHOD section 1: `v = 1/d`)."""
 
 
 class FeatureSet(NamedTuple):
@@ -80,7 +58,7 @@ class FeatureSet(NamedTuple):
 class KernelChoice(NamedTuple):
     """One kernel that an index holds: `method` reads it, over the feature set of this name, in this `form`."""
 
-    method: Method
+    method: str
     features: str
     form: KernelForm
 
@@ -159,7 +137,7 @@ class BuildConfig(BaseModel):
     noise_draws: int = Field(1, ge=1, description="Noises per timestep.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the noise, the sketch and the random probe.")
     dimension: int = Field(1024, ge=1, description="k, the sketch dimension.")
-    methods: tuple[Method, ...] = Field(
+    methods: tuple[MethodName, ...] = Field(
         ("das-block",), min_length=1, description="Estimators that can be asked."
     )
     probes: tuple[str, ...] = Field(
@@ -218,8 +196,9 @@ class BuildConfig(BaseModel):
 
     @model_validator(mode="after")
     def _checkpoints_are_read(self) -> Self:
-        if self.checkpoints and not OF_CHECKPOINTS & set(self.methods):
-            raise ValueError("checkpoints are read by the methods tracincp and gas only; ask for one of them")
+        if self.checkpoints and not any(registry.method(name).of_checkpoints for name in self.methods):
+            reading = " and ".join(method.name for method in registry.methods() if method.of_checkpoints)
+            raise ValueError(f"checkpoints are read by the methods {reading} only; ask for one of them")
         return self
 
     @model_validator(mode="after")
@@ -228,6 +207,21 @@ class BuildConfig(BaseModel):
             raise ValueError(
                 f"{', '.join(self.methods)} alone need no attribution index; add a method that measures influence"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_damping_for_each_kernel(self) -> Self:
+        if self.damping is not None:
+            return self
+        readers: dict[str, str] = {}
+        for choice in self.kernels:
+            if choice.form == "mean":
+                other = readers.setdefault(choice.features, choice.method)
+                if registry.method(other).squared != registry.method(choice.method).squared:
+                    raise ValueError(
+                        f"{other} and {choice.method} read one kernel, but λ is chosen otherwise for squared scores;"
+                        " give damping, or build two indexes"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -273,21 +267,23 @@ class BuildConfig(BaseModel):
         """Every kernel the methods read, in the order of `methods`."""
         return tuple(choice for method in self.methods for choice in self._kernels_of(method))
 
-    def _kernels_of(self, method: Method) -> list[KernelChoice]:
-        if method in SIMILARITIES:
+    def _kernels_of(self, name: str) -> list[KernelChoice]:
+        method = registry.method(name)
+        if method.compares:
             return []
-        if method == "das-block":
-            sets = [FeatureSet(probe, self.normalise) for probe in self.probes]
-            return [KernelChoice(method, features.name, "block") for features in sets]
-        if method == "das":
-            return [KernelChoice(method, FeatureSet(PAPER_PROBE, self.normalise).name, "mean")]
-        if method == "d-trak":
-            return [KernelChoice(method, FeatureSet("square", False).name, "mean")]
-        if method in OF_CHECKPOINTS:
-            sets = [FeatureSet("loss", False, checkpoint) for checkpoint in range(len(self.checkpoints) + 1)]
-            return [KernelChoice(method, features.name, "none") for features in sets]
-        form: KernelForm = "none" if method in ("gradient-dot", "gradient-cosine") else "mean"
-        return [KernelChoice(method, FeatureSet("loss", False).name, form)]
+        probes = self.probes if method.probes is None else method.probes
+        normalised = self.normalise if method.normalised is None else method.normalised
+        checkpoints = range(len(self.checkpoints) + 1) if method.of_checkpoints else (0,)
+        return [
+            KernelChoice(name, FeatureSet(probe, normalised, checkpoint).name, method.form)
+            for probe in probes
+            for checkpoint in checkpoints
+        ]
+
+    @property
+    def keeps_pictures(self) -> bool:
+        """Whether a method compares the works' pixels or latents, so that the index keeps them."""
+        return any(registry.method(name).compares == "pixels" for name in self.methods)
 
     def compared(self) -> dict[str, Any]:
         """The options that must be equal for a build to resume, by name.

@@ -29,6 +29,10 @@ class IndexFormatError(DasError):
     """An attribution index is damaged, unfinished or of another format."""
 
 
+class ExtensionError(DasError):
+    """An extension can't be loaded, clashes with another, or does what it may not."""
+
+
 class ImageRefused(DasError):
     """An upload that isn't a picture we accept. `code` is a stable slug for machines."""
 

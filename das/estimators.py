@@ -1,39 +1,55 @@
 """Estimators: from inner products with the works' features to one score per work (METHOD, sections 2 to 4).
 
 All take `products`: (B, N), `φᵀH⁻¹φ_i` of B queries with N works, or `φᵀφ_i` where a method has no kernel; and give
-scores (B, N), larger for more influence. Here `w_i` is how often the model was trained on work i: leaving it out
-takes all its repeats along, so a score that is linear in the work's feature grows `w_i`-fold, and one that
-normalises the feature doesn't.
+scores (B, N), larger for more influence. Here `w_i` is how often the model was trained on work i. The kernel counts
+every repeat, and what is left for a score to count was measured (docs/decisions/0018): `w_i^¾` for das-block, nothing
+for the paper's DAS, whose leverage counts already, and `w_i` for scores that are linear in the work's feature. One
+that normalises the feature has no say for it.
+
+Works with the same bytes and prompt are one content. `W_i` is the sum of `w_j` over those of work i: the content has
+the score of one work with `W_i` repeats, and each of them its part `w_i / W_i`.
 """
 
 import numpy as np
 
+REPEATS_POWER = 0.75
+"""Of a work's repeats in front of its das-block score, see docs/decisions/0018."""
 
-def das_block_scores(products: np.ndarray, repeats: np.ndarray) -> np.ndarray:
-    """DAS-block, `(w_i φᵀH⁻¹φ_i)²` with the block kernel (METHOD, section 4).
 
-    The square is the rise of the predictive variance `φᵀH⁻¹φ` when work i is left out, to first order; leaving it
-    out takes all its repeats along, which scales the change of the parameters by `w_i`.
+def das_block_scores(products: np.ndarray, repeats: np.ndarray, content_repeats: np.ndarray) -> np.ndarray:
+    """DAS-block, `w_i^¾ (φᵀH⁻¹φ_i)²` with the block kernel (METHOD, section 4).
+
+    The square is the rise of the predictive variance `φᵀH⁻¹φ` when work i is left out, to first order.
 
     Args:
         products: (B, N).
         repeats: `w_i`, (N,).
+        content_repeats: `W_i`, (N,).
     """
-    return np.square(products * repeats)
+    weights = content_repeats**REPEATS_POWER * (repeats / content_repeats)
+    scores: np.ndarray = np.square(products) * weights
+    return scores
 
 
 def das_scores(
-    products: np.ndarray, leverage: np.ndarray, residuals: np.ndarray, repeats: np.ndarray
+    products: np.ndarray,
+    leverage: np.ndarray,
+    residuals: np.ndarray,
+    repeats: np.ndarray,
+    content_repeats: np.ndarray,
 ) -> np.ndarray:
-    """The paper's DAS, `( φᵀH⁻¹φ_i · w_i r_i / (1 - w_i h_i) )²` (Eq. 16 and 18; METHOD, section 2).
+    """The paper's DAS, `( φᵀH⁻¹φ_i · r_i / (1 - w_i h_i) )²` (Eq. 16 and 18; METHOD, section 2).
 
     Args:
         products: (B, N), with the kernel of averages.
-        leverage: `h_i = φ_iᵀH⁻¹φ_i`, (N,); `w_i h_i < 1` by construction of the kernel.
+        leverage: `h_i = φ_iᵀH⁻¹φ_i`, (N,); `W_i h_i < 1` by construction of the kernel.
         residuals: `r_i`, (N,), see `residual_weights`.
         repeats: `w_i`, (N,).
+        content_repeats: `W_i`, (N,).
     """
-    return np.square(products * (repeats * residuals / (1.0 - repeats * leverage)))
+    weights = residuals / (1.0 - content_repeats * leverage)
+    scores: np.ndarray = np.square(products * weights) * (repeats / content_repeats)
+    return scores
 
 
 def residual_weights(residual_rms: np.ndarray, repeats: np.ndarray) -> np.ndarray:
@@ -42,7 +58,17 @@ def residual_weights(residual_rms: np.ndarray, repeats: np.ndarray) -> np.ndarra
     Dimensionless, comparable across timesteps, and growing with the work's own residual. The mean over works counts
     a work as often as it was trained on, `repeats` (N,).
     """
-    return (residual_rms / np.average(residual_rms, axis=0, weights=repeats)).mean(axis=1)
+    weights: np.ndarray = (residual_rms / np.average(residual_rms, axis=0, weights=repeats)).mean(axis=1)
+    return weights
+
+
+def product_scores(products: np.ndarray) -> np.ndarray:
+    """The inner products themselves, of likenesses, in which repeats have no say.
+
+    Args:
+        products: (B, N).
+    """
+    return products
 
 
 def dot_scores(products: np.ndarray, repeats: np.ndarray) -> np.ndarray:
@@ -52,7 +78,8 @@ def dot_scores(products: np.ndarray, repeats: np.ndarray) -> np.ndarray:
         products: (B, N).
         repeats: `w_i`, (N,).
     """
-    return products * repeats
+    scores: np.ndarray = products * repeats
+    return scores
 
 
 def cosine_scores(products: np.ndarray, query_norms: np.ndarray, norms: np.ndarray) -> np.ndarray:
@@ -88,4 +115,5 @@ def renormalised_influence_scores(products: np.ndarray, norms: np.ndarray) -> np
 
 def _over(products: np.ndarray, norms: np.ndarray) -> np.ndarray:
     whole = np.broadcast_to(norms, products.shape)
-    return np.divide(products, whole, out=np.zeros_like(products), where=whole > 0)
+    quotients: np.ndarray = np.divide(products, whole, out=np.zeros_like(products), where=whole > 0)
+    return quotients

@@ -17,13 +17,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from das import registry
 from das.activations import Activations
-from das.config import ACTIVATION, BuildConfig
-from das.errors import ModelError, SettingsError
+from das.config import BuildConfig
+from das.errors import ExtensionError, ModelError, SettingsError
 from das.layers import Rule, rule_for
+from das.methods import ACTIVATION
 from das.models import Conditioning, DiffusionModel
 from das.prng import random_words, standard_normal
-from das.probes import Point, probe
+from das.probes import Point, direction_of
 from das.sketch import CountSketch
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class FeatureConfig:
 
     Attributes:
         dimension: k, buckets of the sketch.
-        probes: names of `das.probes.PROBES`, and `activation`.
+        probes: names of probes that `das.registry` knows.
         timesteps: the values of t, in the model's training schedule.
         noise_draws: noises for each t; a feature is the mean over them.
         seed: of the sketch, the noise and the random probe.
@@ -347,7 +349,7 @@ class FeatureExtractor:
         self.model = model
         self.config = config
         self.batch_size = batch_size
-        self._directions = {name: probe(name) for name in config.probes if name != ACTIVATION}
+        self._directions = {name: direction_of(name) for name in config.probes if name != ACTIVATION}
         self.parameters = attributed_parameters(model.network, config.attributed) if self._directions else {}
         self.sketch = CountSketch(
             config.dimension,
@@ -415,6 +417,11 @@ class FeatureExtractor:
             conditioning: of the images, as the model's `condition` gives it; None: as without prompts.
             progress: called with (pairs done, pairs in all) after each pass.
         """
+        if x0.shape[-3:] != self.model.sample_shape:
+            raise ModelError(
+                f"Pictures are {tuple(x0.shape[-3:])} and the model's are {self.model.sample_shape}; both have to be"
+                " the same."
+            )
         images, steps, draws = len(x0), len(self.config.timesteps), self.config.noise_draws
         pairs = images * steps * draws
         x0 = x0.to(self.model.device, self.model.dtype)
@@ -460,12 +467,30 @@ class FeatureExtractor:
         with recording as activations, self._gradients.recording(add) as backward:
             schedule = self.model.schedule
             output = self.model.predict(schedule.add_noise(x0, noise, t), t, conditioning)
+            # A prediction of one channel for three would be stretched over them without a word.
+            if output.shape != x0.shape:
+                raise ModelError(
+                    f"The model predicts {tuple(output.shape)} at pictures of {tuple(x0.shape)}; both have to be the"
+                    " same."
+                )
             point = Point(output.detach(), schedule.target(x0, noise, t), self.config.seed)
             if activations is not None:
                 sketches[ACTIVATION] = activations()
             for place, (name, direction) in enumerate(self._directions.items(), 1):
                 accumulator = self.sketch.accumulator(len(x0))
-                backward(output, direction(point), last=place == len(self._directions))
+                with registry.blamed("probe", name):
+                    chosen = direction(point)
+                _check(name, chosen, output)
+                backward(output, chosen, last=place == len(self._directions))
                 sketches[name] = self.sketch.finish(accumulator)
         residual = (point.output - point.target).flatten(1).square().mean(1).sqrt()
         return [sketches[name] for name in self.config.probes], residual
+
+
+def _check(name: str, direction: Tensor, output: Tensor) -> None:
+    """Raise ExtensionError unless a probe's direction has one number for each of the output."""
+    if direction.shape != output.shape:
+        raise ExtensionError(
+            f"The probe {name!r} gave a direction of shape {tuple(direction.shape)} for an output of"
+            f" {tuple(output.shape)}; both have to be the same."
+        )

@@ -25,10 +25,21 @@ from typing import Self
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from das.config import ClipSpec, KernelForm
-from das.errors import IndexFormatError, WorksError
-from das.manifest import MANIFEST_NAME, Manifest, list_files, read_manifest, record_file
-from das.works import Works
+from das import registry
+from das.config import ClipSpec
+from das.errors import IndexFormatError, ModelError, WorksError
+from das.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ModelRecord,
+    QualityRecord,
+    list_files,
+    read_manifest,
+    record_file,
+)
+from das.methods import KernelForm
+from das.places import find, is_clip, is_lora, is_pipeline
+from das.works import Works, contents_of
 
 WORKS_NAME = "works.parquet"
 KERNEL_NAME = "kernel.safetensors"
@@ -176,14 +187,18 @@ def verify_index(path: Path, progress: Callable[[int, int], None] | None = None)
 class AttributionIndex:
     """A finished index, opened for reading. Open with `AttributionIndex.open(path)`."""
 
-    def __init__(self, path: Path, manifest: Manifest, works: Works) -> None:
+    def __init__(self, path: Path, manifest: Manifest, works: Works, model_dir: Path | None = None) -> None:
         self.path = path
+        self.model_dir = model_dir
         self.manifest = manifest
         self.works = works
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: Path | str, *, model_dir: Path | None = None) -> Self:
         """Open an index, checking the manifest's digest, every file's size, and shapes and types.
+
+        Args:
+            model_dir: where its model, LoRA, checkpoints and CLIP are looked for first (see das.places).
 
         Raises:
             IndexFormatError: if something is missing, damaged, or of another format.
@@ -205,7 +220,7 @@ class AttributionIndex:
             works = Works.open(path / WORKS_NAME)
         except WorksError as error:
             raise IndexFormatError(str(error)) from error
-        index = cls(path, manifest, works)
+        index = cls(path, manifest, works, model_dir)
         index._check_schema()
         return index
 
@@ -221,6 +236,11 @@ class AttributionIndex:
     def methods(self) -> tuple[str, ...]:
         """The estimators that can be asked; the first is the default."""
         return self.manifest.config.methods
+
+    def quality_of(self, method: str) -> QualityRecord | None:
+        """How good a method's ranking was measured to be. One method's figure says nothing of another's."""
+        measured = self.manifest.quality
+        return measured if measured is not None and measured.method == method else None
 
     def features(self, name: str) -> Features:
         """The whitened features of a set, (N, k), memory-mapped; `np.asarray` makes one array of them."""
@@ -267,6 +287,13 @@ class AttributionIndex:
         return self._tensor("repeats")
 
     @cached_property
+    def content_repeats(self) -> np.ndarray:
+        """W (N,) int64: how often each work's content was trained on, in all works that have it together."""
+        contents = contents_of(self.works.table)
+        totals: np.ndarray = np.bincount(contents, weights=self.repeats).astype(np.int64)
+        return np.take(totals, contents)
+
+    @cached_property
     def embeddings(self) -> np.ndarray:
         """CLIP embeddings (N, e) float32 of unit norm, memory-mapped."""
         return _open_array(self.path / EMBEDDINGS_NAME)
@@ -303,29 +330,47 @@ class AttributionIndex:
         """The index in words, as Markdown."""
         return (self.path / CARD_NAME).read_text(encoding="utf-8")
 
-    @property
+    @cached_property
     def model_source(self) -> str:
-        """Where the model is: the place it was built from or, if that is gone, beside the index."""
-        record = self.manifest.model
-        return _present(self.path, record.source, record.relative)
+        """Where the model is now (see das.places), or its hub id; raises ModelError if it is nowhere."""
+        return self._part("the model", self.manifest.model, is_pipeline)
 
-    @property
+    @cached_property
     def lora_source(self) -> str | None:
-        """Where the model's LoRA is, or its hub id; None where there is none."""
-        return self.manifest.model.lora
+        """Where the model's LoRA is now, or its hub id; None where there is none. Raises like `model_source`."""
+        record = self.manifest.model
+        if record.lora is None:
+            return None
+        recorded = record.fingerprint.partition(" ")[2]
+        found = find(record.lora, recorded, is_lora, self.model_dir)
+        return self._found("the LoRA", record.lora, found)
 
     def checkpoint_source(self, number: int) -> str:
-        """Where the further checkpoint `number`, from 1, is; looked for like the model."""
-        record = self.manifest.checkpoints[number - 1]
-        return _present(self.path, record.source, record.relative)
+        """Where the further checkpoint `number`, from 1, is now. Raises like `model_source`."""
+        return self._part(f"checkpoint {number}", self.manifest.checkpoints[number - 1], is_pipeline)
 
-    @property
+    @cached_property
     def clip(self) -> ClipSpec:
-        """The CLIP model that made the embeddings; a local directory is looked for like the model."""
+        """The CLIP model that made the embeddings, where it is now. Raises like `model_source`."""
         record = self.manifest.screening
         if record.directory is None:
             return ClipSpec(model=record.model, pretrained=record.pretrained)
-        return ClipSpec(directory=Path(_present(self.path, record.directory, record.relative)))
+        together = self.path.resolve() / record.relative if record.relative else None
+        found = find(record.directory, record.fingerprint, is_clip, self.model_dir, together)
+        return ClipSpec(directory=Path(self._found("the CLIP model", record.directory, found)))
+
+    def _part(self, what: str, record: ModelRecord, kind: Callable[[Path], bool]) -> str:
+        recorded = record.fingerprint.partition(" ")[0]
+        together = self.path.resolve() / record.relative if record.relative else None
+        return self._found(what, record.source, find(record.source, recorded, kind, self.model_dir, together))
+
+    def _found(self, what: str, source: str, found: str | None) -> str:
+        if found is not None:
+            return found
+        raise ModelError(
+            f"{what} of {self.id} is no longer at {source}, and not in DAS_MODEL_DIR"
+            f" ({self.model_dir or 'not set'}). Let --model or DAS_MODEL_DIR name it, or a directory that holds it."
+        )
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> Verification:
         """`verify_index` of this index; also tells if it was replaced since it was opened."""
@@ -339,7 +384,8 @@ class AttributionIndex:
         path = self.path / KERNEL_NAME
         try:
             with safe_open(path, framework="numpy") as tensors:
-                return tensors.get_tensor(name)
+                found: np.ndarray = tensors.get_tensor(name)
+                return found
         except (OSError, SafetensorError) as error:
             raise IndexFormatError(f"{path}: {name} can't be read: {error}") from error
 
@@ -355,7 +401,7 @@ class AttributionIndex:
         for name in record.sets:
             for (_, shard), rows in zip(self.features(name).shards(), record.shard_rows, strict=True):
                 _expect(self.path, f"features {name}", shard, (rows, record.dimension), record.dtype)
-        if any(method.startswith("pixel-") for method in self.methods):
+        if manifest.config.keeps_pictures:
             size = int(np.prod(manifest.model.sample_shape))
             _expect(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
         _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, manifest.screening.dimension), "float32")
@@ -371,7 +417,7 @@ class AttributionIndex:
             if kernel.form != "none":
                 expected[factor_key(kernel.features, kernel.form)] = ("F64", [record.dimension] * 2)
                 expected[leverage_key(kernel.features, kernel.form)] = each
-            if kernel.method == "relative-influence":
+            if "solved_norms" in registry.method(kernel.method).needs:
                 expected[solved_norm_key(kernel.features, kernel.form)] = each
         path = self.path / KERNEL_NAME
         try:
@@ -389,18 +435,12 @@ class AttributionIndex:
 
 def _open_array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise IndexFormatError(f"{path} can't be read as an array: {error}") from error
+    return mapped
 
 
 def _expect(path: Path, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise IndexFormatError(f"{path}: {what} is {array.shape} {array.dtype} instead of {shape} {dtype}.")
-
-
-def _present(index: Path, source: str, relative: str | None) -> str:
-    if relative is None or Path(source).exists():
-        return source
-    beside = index.resolve() / relative
-    return str(beside) if beside.exists() else source

@@ -23,12 +23,8 @@ SummedForm = Literal["block", "mean"]
 def normalised(features: Tensor) -> Tensor:
     """`f_{i,t} = φ_{i,t}/‖φ_{i,t}‖` of features (B, T, k); a gradient that is zero stays zero."""
     norms = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
-    return features / torch.where(norms > 0, norms, torch.ones_like(norms))
-
-
-def averaged(features: Tensor) -> Tensor:
-    """`f̄_i = (1/T) Σ_t φ_{i,t}/‖φ_{i,t}‖`, (B, k), of features (B, T, k) (Eq. 17)."""
-    return normalised(features).mean(1)
+    unit: Tensor = features / torch.where(norms > 0, norms, torch.ones_like(norms))
+    return unit
 
 
 def prepared(features: Tensor, *, normalise: bool) -> Tensor:
@@ -70,15 +66,12 @@ class Kernel:
 
     def whiten(self, features: Tensor) -> Tensor:
         """`L⁻¹ f` for features (B, k), as (B, k) float64: inner products of these are `fᵀH⁻¹f'`."""
-        return torch.linalg.solve_triangular(self.factor, features.to(self.factor).T, upper=False).T
+        columns: Tensor = torch.linalg.solve_triangular(self.factor, features.to(self.factor).T, upper=False)
+        return columns.T
 
     def solve(self, features: Tensor) -> Tensor:
         """`H⁻¹ f` for features (B, k), as (B, k) float64."""
         return torch.cholesky_solve(features.to(self.factor).T, self.factor).T
-
-    def leverage(self, features: Tensor) -> Tensor:
-        """`h_i = f_iᵀ H⁻¹ f_i` of features (B, k), (B,) float64."""
-        return self.whiten(features).square().sum(1)
 
 
 BLOCK_SHARE, ACTIVATION_SHARE, BLOCK_GROWTH = 0.27, 0.15, 0.45
@@ -104,7 +97,7 @@ def effective_dimension_target(
     resolves a fixed part of a direction per work, as far as the sketch has room.
 
     Args:
-        works: N, different works.
+        works: N, different works; those with the same bytes and prompt count once.
         timesteps: T, rows a work has in the block kernel.
         dimension: k.
         signed: whether scores are linear in the inner products, not squared.
@@ -133,7 +126,7 @@ def damping_for(eigenvalues: Tensor, target: float) -> float:
             low = middle
         else:
             high = middle
-    return (low * high) ** 0.5
+    return float((low * high) ** 0.5)
 
 
 _LEAST = 1e-10

@@ -7,10 +7,12 @@ gradient (METHOD, section 7). A layer kind without a rule here is left to the ex
 
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import grad as convolution_gradients
 
 Gradients = Iterator[tuple[str, Tensor]]
 Rule = Callable[[nn.Module, Tensor, Tensor, frozenset[str]], Gradients]
@@ -60,6 +62,7 @@ def _grouped_weight_gradient(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tenso
 
 def _unfolded_weight_gradient(module: nn.Conv2d, a: Tensor, g: Tensor) -> Tensor:
     """The same as one matrix product per example over the unfolded input, (B, O, C·kh·kw)."""
+    assert not isinstance(module.padding, str)  # `_is_plain`
     patches = F.unfold(a, module.kernel_size, module.dilation, module.padding, module.stride)
     return torch.bmm(g.flatten(2), patches.transpose(1, 2))
 
@@ -79,7 +82,11 @@ def _is_pointwise(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> bool:
     return plain and {*module.padding} == {0}
 
 
-_WEIGHT_GRADIENT = {1: nn.grad.conv1d_weight, 2: nn.grad.conv2d_weight, 3: nn.grad.conv3d_weight}
+_WEIGHT_GRADIENT: dict[int, Callable[..., Tensor]] = {
+    1: convolution_gradients.conv1d_weight,
+    2: convolution_gradients.conv2d_weight,
+    3: convolution_gradients.conv3d_weight,
+}
 
 
 def _channel_norm(normalised: Tensor, g: Tensor, wanted: frozenset[str]) -> Gradients:
@@ -127,8 +134,9 @@ def _rms_norm(module: nn.Module, a: Tensor, g: Tensor, wanted: frozenset[str]) -
 
 def _diffusers_rms_norm(module: nn.Module, a: Tensor, g: Tensor, wanted: frozenset[str]) -> Gradients:
     """diffusers' own RMSNorm, as in Stable Diffusion 3.5: it takes the mean square in single precision."""
-    scale = torch.rsqrt(a.to(torch.float32).square().mean(-1, keepdim=True) + float(module.eps))
-    yield from _trailing_norm(a * scale, g, tuple(module.dim), wanted)
+    options: Any = module  # its class can't be named here without importing diffusers
+    scale = torch.rsqrt(a.to(torch.float32).square().mean(-1, keepdim=True) + float(options.eps))
+    yield from _trailing_norm(a * scale, g, tuple(options.dim), wanted)
 
 
 def _embedding(module: nn.Module, a: Tensor, g: Tensor, wanted: frozenset[str]) -> Gradients:

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from das.config import BuildConfig, FeatureType, KernelForm, Method
+from das import registry
+from das.config import BuildConfig, FeatureType
 from das.errors import IndexFormatError
+from das.methods import KernelForm
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 2
@@ -69,7 +71,7 @@ class KernelRecord(_Part):
     Plain inner products have the form "none" and no numbers.
     """
 
-    method: Method
+    method: str
     features: str
     """Name of a feature set, see das.config.FeatureSet."""
     form: KernelForm
@@ -124,10 +126,13 @@ class BuildRecord(_Part):
     unreadable: int
 
 
+NOT_MEASURED = "How well this ranking agrees with retraining was not measured for this method and index."
+
+
 class QualityRecord(_Part):
     """How good the index's ranking was measured to be; correlations times 100."""
 
-    method: Method
+    method: str
     """The index's default method: the others' rankings were not measured."""
     lds: float
     """Linear datamodelling score, mean over the queries."""
@@ -159,6 +164,15 @@ class QualityRecord(_Part):
         )
 
 
+class ExtensionRecord(_Part):
+    """An estimator, probe or model family that isn't das's own, and the distribution that brought it."""
+
+    kind: registry.Kind
+    name: str
+    distribution: str
+    version: str
+
+
 class FileRecord(_Part):
     """Size and digest of one file."""
 
@@ -179,6 +193,8 @@ class Manifest(_Part):
     model: ModelRecord
     checkpoints: tuple[ModelRecord, ...] = ()
     """Earlier checkpoints, for the methods that are a mean over them."""
+    extensions: tuple[ExtensionRecord, ...] = ()
+    """What of the above is brought by extensions; they have to be there to open the index."""
     works: WorksRecord
     kernels: tuple[KernelRecord, ...]
     features: FeaturesRecord
@@ -205,6 +221,7 @@ def content_digest(
     clip_digest: str,
     kernels: tuple[KernelRecord, ...],
     files: dict[str, FileRecord],
+    extensions: tuple[ExtensionRecord, ...] = (),
 ) -> str:
     """The digest an index's id is made from: equal for two builds of the same works with the same options."""
     body = {
@@ -216,6 +233,8 @@ def content_digest(
         "kernels": [kernel.model_dump(mode="json") for kernel in kernels],
         "files": {name: record.sha256 for name, record in files.items() if name not in _TELLING_FILES},
     }
+    if extensions:
+        body["extensions"] = [record.model_dump(mode="json") for record in extensions]
     return hashlib.sha256(canonical_json(body)).hexdigest()
 
 
@@ -254,7 +273,7 @@ def read_manifest(directory: Path) -> Manifest:
     if version != SCHEMA_VERSION:
         raise IndexFormatError(
             f"{path} has schema version {version!r}; this version of das reads {SCHEMA_VERSION}."
-            " Build the index again."
+            f" Build the index again: `{_rebuild(body)}`."
         )
     try:
         own = hashlib.sha256(canonical_json(body)).hexdigest()
@@ -264,9 +283,19 @@ def read_manifest(directory: Path) -> Manifest:
     if stated != own or raw != canonical:
         raise IndexFormatError(f"{path} is damaged or was edited: it doesn't match its own digest.")
     try:
+        for record in body.get("extensions", ()):
+            registry.require(**record, needed_by=str(directory))
         return Manifest.model_validate(body)
-    except ValidationError as error:
+    except (ValidationError, TypeError) as error:
         raise IndexFormatError(f"{path} doesn't follow its schema: {error}") from error
+
+
+def _rebuild(body: dict[str, Any]) -> str:
+    """The command that makes an index anew, as far as the manifest of another schema tells."""
+    config = body.get("config")
+    known = config if isinstance(config, dict) else {}
+    model, works = known.get("model") or "PIPELINE", known.get("works") or "FOLDER"
+    return f"das build --model {model} --works {works} --out NEW-DIRECTORY"
 
 
 def record_file(path: Path, progress: Callable[[int], None] | None = None) -> FileRecord:

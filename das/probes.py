@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from das.config import ACTIVATION
-from das.errors import SettingsError
+from das import registry
 from das.prng import standard_normal
 
 
@@ -34,39 +33,37 @@ class Point:
 Direction = Callable[[Point], Tensor]
 
 
-def _mean(point: Point) -> Tensor:
+def mean(point: Point) -> Tensor:
     """Gradient of `mean(ε_θ)`: the scalarised output of the paper's experiments."""
     return torch.full_like(point.output, 1.0 / point.output[0].numel())
 
 
-def _loss(point: Point) -> Tensor:
+def loss(point: Point) -> Tensor:
     """Gradient of the training loss `mean((ε_θ - target)²)`, as in TRAK."""
     return (point.output - point.target) * (2.0 / point.output[0].numel())
 
 
-def _square(point: Point) -> Tensor:
+def square(point: Point) -> Tensor:
     """Gradient of `mean(ε_θ²)`, as in D-TRAK."""
     return point.output * (2.0 / point.output[0].numel())
 
 
-def _random(point: Point) -> Tensor:
+def random(point: Point) -> Tensor:
     """One direction `v ~ N(0, I_d)` shared by every image and timestep: an unbiased slice of all d outputs."""
     shape = tuple(point.output.shape[1:])
     shared = torch.from_numpy(standard_normal(point.seed, f"probe random\n{shape}", shape))
     return shared.to(point.output).expand_as(point.output)
 
 
-PROBES: dict[str, Direction] = {"loss": _loss, "mean": _mean, "square": _square, "random": _random}
-
-
-def probe(name: str) -> Direction:
-    """The direction of the probe called `name`.
+def direction_of(name: str) -> Direction:
+    """The direction of the probe called `name`, das's own or an extension's.
 
     Raises:
         SettingsError: there is none of that name; the message lists them.
+        ExtensionError: its extension can't be loaded.
     """
-    try:
-        return PROBES[name]
-    except KeyError:
-        known = ", ".join(sorted([*PROBES, ACTIVATION]))
-        raise SettingsError(f"There is no probe {name!r}; there are {known}.") from None
+    reference = registry.probe(name).direction
+    found: Direction = registry.resolve(
+        reference, f"The probe {name!r}", registry.extension_of("probe", name)
+    )
+    return found

@@ -52,7 +52,7 @@ class VariancePreserving:
                 f"supported are {', '.join(PREDICTION_TYPES)}."
             )
         self.prediction_type = prediction_type
-        self.num_train_timesteps = len(alphas_cumprod)
+        self.num_train_timesteps = _some(len(alphas_cumprod))
         self._alphas_cumprod = alphas_cumprod.to(torch.float64)
 
     @classmethod
@@ -110,7 +110,7 @@ class FlowMatching:
 
     def __init__(self, sigmas: Tensor) -> None:
         """Use `σ` (T,), larger for more noise."""
-        self.num_train_timesteps = len(sigmas)
+        self.num_train_timesteps = _some(len(sigmas))
         self._sigmas = sigmas.to(torch.float64)
 
     @classmethod
@@ -152,3 +152,9 @@ class FlowMatching:
 
     def _sigma(self, values: Tensor, t: Tensor) -> Tensor:
         return self.levels(t)[1].to(values.dtype)
+
+
+def _some(steps: int) -> int:
+    if steps < 1:
+        raise ModelError("The scheduler has no timesteps; its num_train_timesteps should be from 1.")
+    return steps

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das.config import KernelForm
 from das.index import AttributionIndex, Features
 from das.manifest import KernelRecord
+from das.methods import KernelForm
 
 IN_MEMORY_BYTES = 256 * 2**20
 """Features up to this size are kept as float32; larger ones are converted chunk by chunk as they are read."""

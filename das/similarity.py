@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from das.estimators import cosine_scores
 from das.index import AttributionIndex
+from das.methods import Method, Quantity
 from das.models import DiffusionModel
 from das.screening import Embedder
 
@@ -18,7 +18,7 @@ _CHUNK_ROWS = 4096
 
 
 class Similarity:
-    """Scores pictures against the works of an index by the methods of `das.config.SIMILARITIES`."""
+    """Scores pictures against the works of an index by the methods that compare pictures (das.methods)."""
 
     def __init__(self, index: AttributionIndex, model: DiffusionModel, device: str) -> None:
         self._index = index
@@ -26,23 +26,20 @@ class Similarity:
         self._device = device
 
     def scores(
-        self, method: str, images: Sequence[np.ndarray], chosen: Sequence[np.ndarray | None]
+        self, method: Method, images: Sequence[np.ndarray], chosen: Sequence[np.ndarray | None]
     ) -> list[np.ndarray]:
-        """Inner product or cosine of each image with its candidates, (n,) float64 for each."""
-        kind, _, measure = method.partition("-")
-        queries, query_norms, works, norms = (
-            self._by_clip(images) if kind == "clip" else self._by_pixels(images)
-        )
+        """The likeness of each image to its candidates, (n,) float64 for each."""
+        by_clip = method.compares == "clip"
+        queries, query_norms, works, norms = self._by_clip(images) if by_clip else self._by_pixels(images)
         found = []
         for query, query_norm, rows in zip(queries, query_norms, chosen, strict=True):
             products = _products(query, works, rows)
             ours = norms if rows is None else norms[rows]
-            if kind == "clip":
+            if by_clip:
                 # The embeddings are kept with unit norm, their norms apart.
                 products = products * ours * query_norm
-            if measure == "cosine":
-                products = cosine_scores(products[None], np.array([query_norm]), ours)[0]
-            found.append(products)
+            quantities: dict[Quantity, np.ndarray] = {"query_norms": np.array([query_norm]), "norms": ours}
+            found.append(method.scores(products[None], quantities)[0])
         return found
 
     def _by_clip(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -56,7 +56,7 @@ def _grid(model: DiffusionModel, timesteps: Sequence[int]) -> list[int]:
     return sorted({*timesteps, *(step * whole // STEPS for step in range(STEPS)), whole - 1})
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
+@torch.no_grad()
 def _walk(
     model: DiffusionModel, x: Tensor, conditioning: Conditioning, grid: list[int], timesteps: Sequence[int]
 ) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from das.index import AttributionIndex
+from demo.effects import SampleEffects, interval, read_effects
 from demo.home import SAMPLES, DemoIndex
 from demo.running import RunningDemo
 from demo.samples import Sample, distances, read_samples
@@ -41,12 +42,14 @@ def check(
     opened = AttributionIndex.open(index.path)
     table = opened.works.table
     work_ids = dict(zip(table["file"].to_pylist(), table["id"].to_pylist(), strict=True))
+    files = {work_id: file for file, work_id in work_ids.items()}
     samples = read_samples(SAMPLES)
     total = max(queries, len(samples))
     faults: list[str] = []
     seconds: list[float] = []
     overheads: list[float] = []
     hits = dict.fromkeys(("planted_total", "planted_das_hits", "planted_clip_hits", "planted_pixel_hits"), 0)
+    firsts: dict[str, str] = {}
     with start(settings, index) as demo:
         first_answer_s = 0.0
         settled = (0.0, 0.0)
@@ -62,14 +65,18 @@ def check(
             faults += [f"{sample.file}: {fault}" for fault in wrong]
             if not wrong:
                 overheads.append(seconds[-1] - answer["timings_ms"]["engine"] / 1000)
-                if number < len(samples) and sample.reproduction:
-                    _count_hits(hits, sample, answer, work_ids)
+                if number < len(samples):
+                    firsts[sample.file] = files[answer["works"][0]["work_id"]]
+                    if sample.reproduction:
+                        _count_hits(hits, sample, answer, work_ids)
             if number + 1 == min(SETTLED_AFTER, total):
                 settled = demo.resident_mb()
                 faults += _thumbnail_faults(demo, answer)
             report(number + 1, total)
         api_mb, worker_mb = demo.resident_mb()
     faults += _planted_faults(hits)
+    agreement = agreement_with(read_effects(), samples, firsts)
+    faults += agreement_faults(agreement)
     return {
         "build_s": round(index.build_s or sum(opened.manifest.build.seconds.values()), 1),
         "built": index.build_s > 0,
@@ -79,10 +86,11 @@ def check(
         "query_p95_s": round(float(np.quantile(seconds, 0.95)), 4),
         "overhead_median_s": round(statistics.median(overheads), 4) if overheads else None,
         **hits,
-        "api_rss_mb": round(api_mb, 1),
-        "worker_rss_mb": round(worker_mb, 1),
-        "api_rss_growth_mb": round(api_mb - settled[0], 1),
-        "worker_rss_growth_mb": round(worker_mb - settled[1], 1),
+        **agreement,
+        "api_pss_mb": round(api_mb, 1),
+        "worker_pss_mb": round(worker_mb, 1),
+        "api_pss_growth_mb": round(api_mb - settled[0], 1),
+        "worker_pss_growth_mb": round(worker_mb - settled[1], 1),
         "ok": not faults,
         "faults": faults[:FAULTS_SHOWN],
     }
@@ -157,3 +165,50 @@ def _planted_faults(hits: dict[str, int]) -> list[str]:
             f"DAS has the planted work first in {part:.0%} of its reproductions; {PLANTED_FIRST:.0%} are wanted"
         ]
     return []
+
+
+def agreement_with(effects: SampleEffects, samples: list[Sample], firsts: dict[str, str]) -> dict[str, Any]:
+    """How the answers' first works go with what leaving out photographs changed, and how far that agrees with itself.
+
+    Args:
+        firsts: the file of each sample's first work.
+    """
+    others = [sample.file for sample in samples if not sample.reproduction and sample.file in firsts]
+    planted = {sample.nearest_planted for sample in samples if sample.reproduction}
+    agree = [firsts[file].split("-")[0] == effects.first(file) for file in firsts]
+    certain = [right for file, right in zip(firsts, agree, strict=True) if effects.is_significant(file)]
+    alike, of = effects.seeds_agree()
+    return {
+        "first_photograph_agrees": sum(agree),
+        "first_photograph_total": len(agree),
+        "first_photograph_agrees_where_significant": sum(certain),
+        "first_photograph_significant": len(certain),
+        "truth_agrees_with_itself": alike,
+        "truth_agrees_interval": [round(part, 3) for part in interval(alike, of)],
+        "planted_first_elsewhere": sum(firsts[file] in planted for file in others),
+        "planted_first_elsewhere_total": len(others),
+        "truth_planted_first_elsewhere": effects.planted_first(others),
+        "truth_planted_interval": [
+            round(part, 3) for part in interval(effects.planted_first(others), max(1, len(others)))
+        ],
+    }
+
+
+def agreement_faults(agreement: dict[str, Any]) -> list[str]:
+    """What lies outside the truth's own 95 %, in words."""
+    faults = []
+    part = agreement["first_photograph_agrees"] / max(1, agreement["first_photograph_total"])
+    least = agreement["truth_agrees_interval"][0]
+    if part < least:
+        faults.append(
+            f"the first photograph is the one whose absence changes most for {part:.0%} of the samples; of one"
+            f" training and another it is the same for {least:.0%} at least"
+        )
+    elsewhere = agreement["planted_first_elsewhere"] / max(1, agreement["planted_first_elsewhere_total"])
+    most = agreement["truth_planted_interval"][1]
+    if elsewhere > most:
+        faults.append(
+            f"a planted work is first for {elsewhere:.0%} of the samples that don't reproduce one; by training again"
+            f" it is for {most:.0%} at most"
+        )
+    return faults

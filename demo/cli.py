@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-import demo.bench
+from measure.cli.options import DeviceOption
 
 if TYPE_CHECKING:
     from demo.home import DemoIndex
@@ -28,15 +28,23 @@ DEFAULT_SEED = 20
 
 
 def register(app: typer.Typer) -> None:
-    """Add `das demo` and `das bench`."""
+    """Add `das demo`."""
     group = typer.Typer(help="The whole system on real photographs.", invoke_without_command=True)
     group.callback()(demo_command)
     group.command("train")(train_command)
+    group.command("truth")(truth_command)
     group.command("samples")(samples_command)
     group.command("works")(works_command)
     group.command("screenshot")(screenshot_command)
     app.add_typer(group, name="demo")
-    demo.bench.register(app)
+
+
+def _known(preset: str) -> str:
+    from das.config import PRESETS
+
+    if preset not in PRESETS:
+        raise typer.BadParameter(f"there are {' and '.join(PRESETS)}")
+    return preset
 
 
 def demo_command(
@@ -47,6 +55,9 @@ def demo_command(
     queries: Annotated[
         int, typer.Option(help="With --check: repeat the samples up to so many queries.", min=0)
     ] = 0,
+    preset: Annotated[
+        str, typer.Option(help="Of the index, as in das build: economical or default.", callback=_known)
+    ] = "economical",
     host: Annotated[str | None, typer.Option(help="Address to listen on (DAS_HOST).")] = None,
     port: Annotated[
         int | None, typer.Option(help="Port to listen on, 0 for a free one (DAS_PORT).", min=0, max=65535)
@@ -61,18 +72,19 @@ def demo_command(
     from jobs.settings import get_settings
 
     settings = get_settings()
-    index = demo_index(settings, ConsoleReporter())
+    index = demo_index(settings, ConsoleReporter(), preset)
     if check:
         _check(settings, index, queries)
         return
-    from app.serve import serve
-    from jobs.logs import configure_logging
+    from app.serve import serve, tell_address
+    from jobs.logs import configure_logging, refusals_told
 
     options = {"data_dir": home_of(settings) / "service", "index_dir": index.path, "samples_dir": SAMPLES}
     settings = with_options(settings, host=host, port=port, **options)
     configure_logging(settings)
-    console = Console(stderr=True, highlight=False)
-    serve(settings, lambda address: console.print(f"Open [bold]{address}[/]  (Ctrl-C ends it)"))
+    with refusals_told(settings):
+        code = serve(settings, tell_address(settings))
+    raise typer.Exit(code)
 
 
 def _check(settings: "Settings", index: "DemoIndex", queries: int) -> None:
@@ -101,7 +113,8 @@ def train_command(
 ) -> None:
     """Train the demo's models from the photographs, as the ones in the package were; goes on where it was."""
     from demo.clip import train_clip
-    from demo.train import TrainConfig, Trainer, train
+    from demo.course import TrainConfig
+    from demo.train import Trainer, train
 
     with _bar() as progress:
         diffusion = progress.add_task("diffusion", total=steps)
@@ -123,6 +136,37 @@ def train_command(
                 ),
             )
     typer.echo(str(out))
+
+
+def truth_command(
+    out: Annotated[Path, typer.Option(help="The ground truth's directory, made or gone on with.")],
+    steps: Annotated[int, typer.Option(help="Steps of the model that lacks nothing.", min=1)] = DEFAULT_STEPS,
+    seeds: Annotated[int, typer.Option(help="Models of each kind.", min=1)] = 3,
+    lacking: Annotated[int, typer.Option(help="Parts that each model lacks.", min=1, max=13)] = 1,
+    models: Annotated[
+        int, typer.Option(help="Where each lacks several: how many models of each seed.", min=2)
+    ] = 24,
+    workers: Annotated[int, typer.Option(help="Models trained at once on a CPU.", min=1)] = 1,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Train the demo's model again without each photograph and planted work; goes on where it was.
+
+    What comes out is a ground truth for das evaluate groups.
+    """
+    from demo.truth import make_demo_truth
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    made = make_demo_truth(
+        out,
+        steps=steps,
+        seeds=seeds,
+        lacking=lacking,
+        models=models,
+        workers=workers,
+        device=device,
+        say=console.print,
+    )
+    typer.echo(f"{out}: {made.without.shape[1]} parts, {len(made.queries)} queries")
 
 
 def samples_command(

@@ -56,14 +56,36 @@ def all_crops() -> tuple[Crop, ...]:
 
 
 def _crops_of(photograph: Photograph) -> list[Crop]:
+    found = _cut(photograph, 0.0)
+    if len(found) <= MAX_PER_PHOTOGRAPH:
+        return found
+    kept = np.linspace(0, len(found) - 1, MAX_PER_PHOTOGRAPH).round().astype(int)
+    return [found[i] for i in kept]
+
+
+def crops_between(per_photograph: int) -> tuple[Crop, ...]:
+    """Crops that are no works: from half-way between the places of the works, evenly spread over all of those.
+
+    They overlap works of their photograph; a model that lacks the photograph has seen nothing of them.
+    """
+    found = []
+    for photograph in PHOTOGRAPHS:
+        crops = _cut(photograph, 0.5)
+        places = np.linspace(0, len(crops) - 1, per_photograph).round().astype(int)
+        found += [crops[i] for i in places]
+    return tuple(found)
+
+
+def _cut(photograph: Photograph, shift: float) -> list[Crop]:
+    """The crops of every scale whose contrast suffices, `shift` of a step off the grid, away from the edges."""
     image = photograph.read()
     found: list[Crop] = []
     for scale, step in SCALES:
         factor = scale / min(image.size)
         width, height = (max(CROP, round(side * factor)) for side in image.size)
         scaled = image.resize((width, height), Image.Resampling.LANCZOS)
-        for top in _grid(height, step):
-            for left in _grid(width, step):
+        for top in _grid(height, step, shift):
+            for left in _grid(width, step, shift):
                 pixels = np.asarray(scaled.crop((left, top, left + CROP, top + CROP)))
                 if float(np.std(pixels.mean(axis=2))) >= MIN_CONTRAST:
                     edges = (left, top, left + CROP, top + CROP)
@@ -72,17 +94,14 @@ def _crops_of(photograph: Photograph) -> list[Crop]:
                     found.append(
                         Crop(photograph, scale, (x0, y0, x1, y1), f"{photograph.caption}, {place}", pixels)
                     )
-    if len(found) <= MAX_PER_PHOTOGRAPH:
-        return found
-    kept = np.linspace(0, len(found) - 1, MAX_PER_PHOTOGRAPH).round().astype(int)
-    return [found[i] for i in kept]
+    return found
 
 
-def _grid(length: int, step: int) -> list[int]:
-    """Corners along one side: evenly spread from edge to edge, about `step` pixels apart."""
+def _grid(length: int, step: int, shift: float) -> list[int]:
+    """Corners along one side: evenly spread from edge to edge, about `step` pixels apart; or between those."""
     free = length - CROP
     count = 1 + round(free / step)
-    return [round(i * free / max(1, count - 1)) for i in range(count)]
+    return [round((i + shift) * free / max(1, count - 1)) for i in range(count - (shift > 0))]
 
 
 def _place(x: float, y: float, scale: int) -> str:

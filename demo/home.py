@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from das import durable
 from das.config import PRESETS, BuildConfig, ClipSpec
 from index_build.progress import Reporter
 from jobs.settings import MANIFEST, Settings
@@ -38,47 +39,52 @@ def home_of(settings: Settings) -> Path:
     return settings.data_dir / "demo"
 
 
-def build_config(works: Path) -> BuildConfig:
-    """The options of the demo's index."""
+PRESET = "economical"
+
+
+def build_config(works: Path, preset: str = PRESET) -> BuildConfig:
+    """The options of the demo's index, by a preset of `das build`."""
     return BuildConfig.model_validate(
         {
             "name": INDEX_NAME,
             "model": str(PIPELINE),
             "works": works,
-            **PRESETS["economical"],
+            **PRESETS[preset],
             "batch_size": BATCH_PAIRS,
             "clip": ClipSpec(directory=CLIP),
         }
     )
 
 
-def demo_index(settings: Settings, reporter: Reporter) -> DemoIndex:
+def demo_index(settings: Settings, reporter: Reporter, preset: str = PRESET) -> DemoIndex:
     """Find the index of this version's model and works, or build it; an interrupted build goes on.
 
     It lies in a directory named by a digest of all it is made from, so that an upgrade builds another one.
     """
     home = home_of(settings)
     works = home / "works"
-    path = home / "indexes" / _inputs_digest(works)
+    path = home / "indexes" / _inputs_digest(works, preset)
     if (path / MANIFEST).is_file():
         return DemoIndex(path, 0.0)
     from demo.crops import write_works
     from index_build.build import build
 
     began = time.monotonic()
-    # Left over from another version, they would be works of this one.
-    shutil.rmtree(works, ignore_errors=True)
-    reporter.say(f"{write_works(works):,} works cut from the photographs, in {works}")
-    build(build_config(works), path, command="das demo", reporter=reporter)
+    # A second demo waits here, and then finds the index built.
+    with durable.lock(home / "demo.lock"):
+        # Left over from another version, they would be works of this one.
+        shutil.rmtree(works, ignore_errors=True)
+        reporter.say(f"{write_works(works):,} works cut from the photographs, in {works}")
+        build(build_config(works, preset), path, command="das demo", reporter=reporter)
     return DemoIndex(path, time.monotonic() - began)
 
 
-def _inputs_digest(works: Path) -> str:
+def _inputs_digest(works: Path, preset: str = PRESET) -> str:
     """First 12 hex digits of a digest over model, CLIP, the works' making and the options."""
     digest = hashlib.sha256()
     inputs = [*PIPELINE.rglob("*"), *CLIP.rglob("*"), *(ASSETS.parent / name for name in WORKS_SOURCES)]
     for file in sorted(path for path in inputs if path.is_file()):
         digest.update(f"{file.relative_to(ASSETS.parent).as_posix()}\n".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
-    digest.update(json.dumps(build_config(works).compared(), sort_keys=True).encode())
+    digest.update(json.dumps(build_config(works, preset).compared(), sort_keys=True).encode())
     return digest.hexdigest()[:12]

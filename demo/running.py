@@ -1,5 +1,6 @@
 """A demo service in processes of its own, on a free port, with a small client: for the check and the screenshots."""
 
+import contextlib
 import http.client
 import json
 import secrets
@@ -147,18 +148,28 @@ class RunningDemo:
         response = self._connection.getresponse()
         return response.status, response.read()
 
-    def resident_mb(self) -> tuple[float, float]:
-        """Resident memory of the API process and of the worker's processes together, in megabytes."""
-        api = psutil.Process(self.process.pid)
-        workers = 0
-        for child in api.children(recursive=True):
-            try:
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The service's processes by what they run, "api", "worker" or "broker", with all that they started."""
+        marks = {"api": "app", "worker": "worker", "broker": "unixsocket"}
+        found: list[psutil.Process] = []
+        for child in psutil.Process(self.process.pid).children():
+            # One that has just died has no command line any more.
+            with contextlib.suppress(psutil.NoSuchProcess):
                 line = child.cmdline()
-                if "worker" in line or any("celery" in part for part in line):
-                    workers += child.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        return api.memory_info().rss / 1e6, workers / 1e6
+                if marks[name] in line or (name == "broker" and any(marks[name] in part for part in line)):
+                    found += [child, *child.children(recursive=True)]
+        return found
+
+    def resident_mb(self) -> tuple[float, float]:
+        """Memory of the API with its helpers and of the worker's processes, in megabytes; shared pages count once."""
+        sizes = dict.fromkeys(("api", "worker"), 0.0)
+        for name in sizes:
+            for process in self.processes(name):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    full = process.memory_full_info()
+                    # Forks share pages. Their proportional parts (on Linux) add up to what there really is.
+                    sizes[name] += getattr(full, "pss", full.rss) / 1e6
+        return sizes["api"], sizes["worker"]
 
     def stop(self) -> None:
         """End the service as Ctrl-C does, and remove what it wrote."""

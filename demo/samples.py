@@ -52,7 +52,8 @@ class Sample:
 def draw(pipeline: Path, seeds: Sequence[int], steps: int = SAMPLING_STEPS) -> Pixels:
     """One picture per seed from a `DDPMPipeline` directory, by DDIM without added noise: (B, 32, 32, 3) uint8."""
     import torch
-    from diffusers import DDIMScheduler, DDPMPipeline
+    from diffusers.pipelines.ddpm.pipeline_ddpm import DDPMPipeline
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     loaded = DDPMPipeline.from_pretrained(pipeline)
     scheduler = DDIMScheduler.from_config(loaded.scheduler.config)

@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 import psutil
 
+from das import durable, registry
 from das.card import write_card
-from das.config import ACTIVATION, BuildConfig
+from das.config import BuildConfig
+from das.device import check_device
 from das.errors import BuildError, ModelError
 from das.index import CARD_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
 from das.manifest import (
     MANIFEST_NAME,
     BuildRecord,
+    ExtensionRecord,
     FeaturesRecord,
     Manifest,
     ModelRecord,
@@ -31,8 +34,9 @@ from das.manifest import (
     read_manifest,
     record_file,
 )
+from das.methods import ACTIVATION
 from das.works import Works
-from index_build import durable
+from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
     WorksOnDisk,
     clip_fingerprint,
@@ -67,23 +71,25 @@ def build(
     *,
     device: str = "cpu",
     strict: bool = False,
+    follow_links: bool = False,
     command: str = "",
     reporter: Reporter | None = None,
 ) -> BuildResult:
     """Build the index `out`, go on with one that was interrupted, or find it finished.
 
+    Args:
+        strict: stop at the first work that can't be used.
+        follow_links: read also the works that links lead to which lie outside the folder.
+
     Raises:
         BuildError: the place is taken, was begun with other options, or the disk is too small.
         WorksError, ModelError, SettingsError: an input can't be used.
     """
+    check_device(device)
     reporter = reporter or QuietReporter()
-    out = out.resolve()
-    if out.exists() and not (out / MANIFEST_NAME).is_file() and not _is_empty_directory(out):
-        raise BuildError(f"{out} exists and isn't an attribution index; choose another --out.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with durable.only_builder(out.with_name(out.name + ".lock")), durable.disk_may_be_full(out):
-        works = read_digested_works(config.works, reporter)
-        missing = [problem for problem in works.source.problems if problem.code == "missing-file"]
+    with only_builder(out) as out, disk_may_be_full(out):
+        works = read_digested_works(config.works, reporter, follow_links=follow_links)
+        missing = [remark for remark in works.source.left_out if remark.code != "not-an-image"]
         if strict and missing:
             raise BuildError(f"{missing[0].file}: {missing[0].message} (--strict is on)")
         run = _Build(config, out, works, device, command, reporter)
@@ -143,7 +149,7 @@ class _Build:
     def run(self, *, strict: bool) -> BuildResult:
         """Build or resume, and publish."""
         from das.gradients import FeatureConfig, FeatureExtractor
-        from index_build.estimate import check_disk, disk_needed, estimate
+        from index_build.estimate import disk_needed, estimate
         from index_build.finish import finish
         from index_build.gather import Gatherer
 
@@ -205,9 +211,8 @@ class _Build:
                 )
 
         report = self._report(finished.refused)
-        durable.put_bytes(workspace.path / REPORT_NAME, canonical_json(report))
+        durable.write_bytes(workspace.path / REPORT_NAME, canonical_json(report))
         manifest = self._manifest(workspace, extractors, embedder, timesteps, finished)
-        durable.sync_tree(workspace.path)
         durable.write_bytes(workspace.path / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
         self._tell(report)
@@ -257,6 +262,7 @@ class _Build:
             trained=finished.trained,
             digest=self.works.digest,
         )
+        extensions = self._extensions()
         features = FeaturesRecord(
             dtype=config.feature_dtype,
             dimension=config.dimension,
@@ -293,7 +299,7 @@ class _Build:
             screening,
             build_record,
         )
-        durable.put_bytes(workspace.path / CARD_NAME, card.encode())
+        durable.write_bytes(workspace.path / CARD_NAME, card.encode())
         names = [name for name in list_files(workspace.path) if workspace.is_product(name)]
         files = {}
         with self.reporter.stage("digests", len(names)) as stage:
@@ -309,17 +315,32 @@ class _Build:
                 screening.digest,
                 finished.kernels,
                 files,
+                extensions,
             ),
             config=config,
             timesteps=timesteps,
             model=model_record,
             checkpoints=tuple(checkpoint_records),
+            extensions=extensions,
             works=works_record,
             kernels=finished.kernels,
             features=features,
             screening=screening,
             build=build_record,
             files=files,
+        )
+
+    def _extensions(self) -> tuple[ExtensionRecord, ...]:
+        """What the build takes from extensions: estimators, probes, and the model's family."""
+        from das.models.loading import family_of
+
+        names: list[tuple[registry.Kind, str]] = [("method", name) for name in self.config.methods]
+        names += [("probe", name) for name in dict.fromkeys(f.probe for f in self.config.feature_sets)]
+        names.append(("family", family_of(self.config.model).name))
+        return tuple(
+            ExtensionRecord(kind=kind, name=name, distribution=brought.distribution, version=brought.version)
+            for kind, name in names
+            if (brought := registry.extension_of(kind, name)) is not None
         )
 
     def _model_record(self, source: str, extractor: Any) -> ModelRecord:
@@ -342,14 +363,16 @@ class _Build:
         """What was left out, and what the metadata and the folder don't agree about."""
         return {
             "unreadable": [{key: entry[key] for key in ("file", "code", "message")} for entry in refused],
-            "metadata": [asdict(problem) for problem in self.works.source.problems],
+            "left_out": [asdict(remark) for remark in self.works.source.left_out],
+            "metadata": [asdict(remark) for remark in self.works.source.remarks],
         }
 
     def _tell(self, report: dict[str, Any]) -> None:
         """The report's entries as sentences, as far as a screen holds them."""
         for title, entries in (
             ("couldn't be used", report["unreadable"]),
-            ("in the metadata", report["metadata"]),
+            ("left out", report["left_out"]),
+            ("remarks on the metadata", report["metadata"]),
         ):
             if entries:
                 self.reporter.warn(f"{len(entries):,} {title}; all are in {self.out / REPORT_NAME}")
@@ -369,7 +392,3 @@ def _versions() -> dict[str, str]:
 
 def _relative(path: Path, base: Path) -> str:
     return os.path.relpath(path.resolve(), base)
-
-
-def _is_empty_directory(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())

@@ -1,4 +1,4 @@
-"""The commands that build and look at indexes: `das build`, `das index info|verify|card`, `das query`."""
+"""The commands that build and look at indexes: `das build`, `das index info|verify|card`."""
 
 import json
 import shlex
@@ -12,12 +12,18 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from das.config import DEFAULT_CLIP, METHODS, PRESETS, BuildConfig, ClipSpec
-from das.errors import DasError, SettingsError
+from das.config import DEFAULT_CLIP, PRESETS, BuildConfig, ClipSpec
+from das.device import check_device
+from das.errors import SettingsError
 from das.index import AttributionIndex, verify_index
+from das.manifest import Manifest
+from das.methods import METHODS, PROBES
 from index_build.progress import ConsoleReporter, JsonReporter
 
 EXIT_DAMAGED = 1
+
+BY_SWITCH = " and ".join(method.name for method in METHODS if method.normalised is None)
+OF_CHECKPOINTS = " and ".join(method.name for method in METHODS if method.of_checkpoints)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for machines, on standard output.")]
 IndexArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index directory.")]
@@ -26,7 +32,6 @@ IndexArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index di
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("build")(build_index)
-    app.command("query")(query)
     index = typer.Typer(help="Look at an attribution index.", no_args_is_help=True)
     index.command("info")(info)
     index.command("verify")(verify)
@@ -60,12 +65,15 @@ def build_index(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help=f"Estimators to be asked, each with its own --method: {', '.join(METHODS)}."),
+        typer.Option(
+            help="Estimators to be asked, each with its own --method: "
+            f"{', '.join(method.name for method in METHODS)}; or an extension's."
+        ),
     ] = None,
     probe: Annotated[
         list[str] | None,
         typer.Option(
-            help="Probes of das-block: loss, mean, square, random, activation. Default: the preset's, loss and"
+            help=f"Probes of das-block: {', '.join(PROBES)}, or an extension's. Default: the preset's, loss and"
             " activation; economical activation alone."
         ),
     ] = None,
@@ -77,7 +85,7 @@ def build_index(
         ),
     ] = "auto",
     normalise: Annotated[
-        bool, typer.Option(help="Normalise each timestep's gradient in das and das-block (Eq. 17).")
+        bool, typer.Option(help=f"Normalise each timestep's gradient in {BY_SWITCH} (Eq. 17).")
     ] = True,
     prompt_dropout: Annotated[
         float,
@@ -86,7 +94,7 @@ def build_index(
     lora: Annotated[str | None, typer.Option(help="A LoRA on the model: file, directory or hub id.")] = None,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(help="An earlier checkpoint of the model, for tracincp and gas; may be repeated."),
+        typer.Option(help=f"An earlier checkpoint of the model, for {OF_CHECKPOINTS}; may be repeated."),
     ] = None,
     damping: Annotated[float | None, typer.Option(help="λ in units of tr(K)/N; by rule if left out.")] = None,
     feature_dtype: Annotated[
@@ -97,12 +105,19 @@ def build_index(
         str, typer.Option(help="open_clip model that screens, MODEL:PRETRAINED.")
     ] = DEFAULT_CLIP.describe(),
     clip_dir: Annotated[Path | None, typer.Option(help="A local open_clip model instead of --clip.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Pairs of image and timestep in one backward pass.")] = 32,
     shard_size: Annotated[
         int, typer.Option(help="Works per shard: what an interrupted build loses at most.")
     ] = 1024,
     strict: Annotated[bool, typer.Option(help="Stop at the first work that can't be used.")] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option(
+            "--follow-links",
+            help="Read also works outside the folder that links in it lead to, as in a hub's cache.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build an attribution index of a diffusion model and the works it was trained on.
@@ -119,7 +134,7 @@ def build_index(
         attributed=attributed,
         noise_draws=noise_draws,
         seed=seed,
-        methods=tuple(method or ["das-block"]),
+        methods=tuple(method or [METHODS[0].name]),
         normalise=normalise,
         prompt_dropout=prompt_dropout,
         lora=lora,
@@ -131,7 +146,15 @@ def build_index(
     )
     reporter = JsonReporter() if as_json else ConsoleReporter()
     command = shlex.join(["das", *sys.argv[1:]])
-    result = build(config, out, device=device, strict=strict, command=command, reporter=reporter)
+    result = build(
+        config,
+        out,
+        device=device,
+        strict=strict,
+        follow_links=follow_links,
+        command=command,
+        reporter=reporter,
+    )
     if as_json:
         _print_json(
             {
@@ -166,7 +189,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "features": ", ".join(manifest.features.sets),
         "timesteps": ", ".join(map(str, manifest.timesteps)),
         "dimension": f"{manifest.features.dimension:,}, {manifest.features.dtype}",
-        "screening": f"{index.clip.describe()}, {manifest.screening.dimension} dimensions",
+        "screening": f"{_clip(manifest)}, {manifest.screening.dimension} dimensions",
         "size": f"{_size(index) / 1e6:,.1f} MB",
         "built": f"{manifest.build.created_at} on {manifest.build.device}",
         "quality": "not measured" if manifest.quality is None else manifest.quality.describe(),
@@ -217,57 +240,6 @@ def card(directory: IndexArgument, as_json: JsonOption = False) -> None:
         sys.stdout.write(index.card)
 
 
-def query(
-    image: Annotated[Path, typer.Argument(help="The picture to attribute.")],
-    index: Annotated[Path, typer.Option(help="The index directory.")],
-    top_k: Annotated[int, typer.Option(help="How many works to list.")] = 20,
-    method: Annotated[
-        str | None, typer.Option(help="An estimator of the index; its first if left out.")
-    ] = None,
-    candidates: Annotated[str, typer.Option(help="'all', or a number: CLIP's nearest works.")] = "all",
-    model: Annotated[str | None, typer.Option(help="Where the model is now, if it was moved.")] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="What the picture was generated from, for models conditioned on text.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="What it was generated with, for journey-trak; else it is inverted.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    as_json: JsonOption = False,
-) -> None:
-    """Rank the works that a picture owes most to."""
-    opened = AttributionIndex.open(index)
-    count = _candidate_count(candidates)
-    pixels = _read_picture(image)
-    rows = _nearest(opened, pixels, count) if count is not None and count < len(opened) else None
-    from das.attribution import Attributor
-
-    attributor = Attributor(opened, model=model, device=device)
-    answer = attributor.attribute(
-        pixels, top_k=top_k, candidates=rows, method=method, prompt=prompt, seed=seed
-    )
-    if as_json:
-        result = answer.as_result()
-        for place in result["works"]:
-            place |= {key: value for key, value in opened.works.row(place["row"]).items() if key != "digest"}
-        _print_json({"index": opened.id, **result})
-        return
-    table = Table("rank", "work", "creator", "licence", "share", "score")
-    for rank, work in enumerate(answer.works, 1):
-        row = opened.works.row(work.row)
-        table.add_row(
-            str(rank),
-            row["title"] or row["file"],
-            row["creator"] or "–",
-            row["licence"] or "–",
-            f"{100 * work.share:.1f} %",
-            f"{work.score:.3g}",
-        )
-    console = Console(highlight=False, markup=False)
-    console.print(answer.summary)
-    console.print(table)
-
-
 def _config(**options: Any) -> BuildConfig:
     try:
         return BuildConfig(**options)
@@ -313,31 +285,9 @@ def _slug(text: str) -> str:
     return kept.strip("-")[:63] or "index"
 
 
-def _candidate_count(text: str) -> int | None:
-    if text == "all":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(f"--candidates is {text!r}; give 'all' or a number from 1.")
-    return int(text)
-
-
-def _read_picture(path: Path) -> Any:
-    from das.images import normalise
-
-    try:
-        return normalise(path.read_bytes()).pixels
-    except OSError as error:
-        raise DasError(f"{path} can't be read: {error.strerror}.") from error
-
-
-def _nearest(index: AttributionIndex, pixels: Any, count: int) -> Any:
-    """Rows of the works that CLIP finds most similar."""
-    from das.screening import Embedder, Screen
-
-    embedder = Embedder.load(index.clip)
-    embedder.check(index.manifest.screening.digest, index.id)
-    rows, _ = Screen.open(index.path).nearest(embedder.embed([pixels])[0], count)
-    return rows
+def _clip(manifest: Manifest) -> str:
+    record = manifest.screening
+    return record.directory or f"{record.model}:{record.pretrained}"
 
 
 def _size(index: AttributionIndex) -> int:

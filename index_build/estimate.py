@@ -1,29 +1,24 @@
 """What a build will take, told before it starts: time from a timed batch, disk and memory from sizes."""
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import psutil
 from torch import Tensor
 
 from das.config import FEATURE_BYTES, BuildConfig
-from das.errors import BuildError
 from das.gradients import FeatureExtractor
 from das.screening import Embedder
+from index_build.disk import in_bytes
 from index_build.gather import images_at_once, kernel_forms
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import PictureReader
-from index_build.workspace import building_path
 
 _TIMED_IMAGES = 8
 _TIMED_PART = 0.02  # of all works: timing shall not take longer than what it tells
 _THUMBNAIL_BYTES = 12_000  # a 256-pixel WebP of a photograph, with room to spare
-_DISK_RESERVE = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -37,13 +32,9 @@ class Estimate:
     def describe(self) -> str:
         """In words."""
         return (
-            f"about {_duration(self.seconds)}, {_size(self.disk_bytes)} of disk,"
-            f" {_size(self.memory_bytes)} of memory"
+            f"about {_duration(self.seconds)}, {in_bytes(self.disk_bytes)} of disk,"
+            f" {in_bytes(self.memory_bytes)} of memory"
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """For machines."""
-        return asdict(self)
 
 
 def disk_needed(config: BuildConfig, works: int, timesteps: int, embedding: int) -> int:
@@ -56,22 +47,6 @@ def disk_needed(config: BuildConfig, works: int, timesteps: int, embedding: int)
     return works * per_work + kernels
 
 
-def check_disk(out: Path, needed: int) -> None:
-    """Raise BuildError if the disk of `out` can't hold `needed` bytes beside what an earlier run left."""
-    building = building_path(out)
-    there = (
-        sum(path.stat().st_size for path in building.rglob("*") if path.is_file()) if building.is_dir() else 0
-    )
-    folder = next(parent for parent in out.absolute().parents if parent.is_dir())
-    free = shutil.disk_usage(folder).free
-    missing = needed - there + _DISK_RESERVE - free
-    if missing > 0:
-        raise BuildError(
-            f"the build needs about {_size(needed)} of disk and {folder} has {_size(free)} free, {_size(missing)}"
-            " too little. Make room, choose another --out, or lower --dimension."
-        )
-
-
 def memory_needed(config: BuildConfig, images: int, timesteps: int) -> int:
     """Bytes of memory at the peak: kernels, a shard of averages, a batch of features, what is loaded now."""
     square = config.dimension**2 * 8
@@ -80,7 +55,7 @@ def memory_needed(config: BuildConfig, images: int, timesteps: int) -> int:
     )  # the sums; a factor, its inverse and a copy in between
     shard = config.shard_size * config.dimension * (4 * len(config.feature_sets) + 16)
     batch = 3 * images * timesteps * config.dimension * 4 * len(config.feature_sets)
-    return psutil.Process().memory_info().rss + kernels + shard + batch
+    return int(psutil.Process().memory_info().rss) + kernels + shard + batch
 
 
 def estimate(
@@ -125,15 +100,6 @@ def _seconds_per_work(
         return (time.perf_counter() - began) / len(pixels)
     finally:
         reader.close()
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
-            return f"{value:.0f} {unit}" if unit in ("B", "kB") else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"
 
 
 def _duration(seconds: float) -> str:

@@ -12,9 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 from torch import Tensor
 
-from das.config import ACTIVATION, BuildConfig, FeatureSet
+from das import durable, registry
+from das.config import BuildConfig, FeatureSet
 from das.errors import BuildError
 from das.estimators import residual_weights
 from das.index import (
@@ -34,9 +37,9 @@ from das.index import (
 )
 from das.kernel import Kernel, SummedForm, damped_kernel, effective_dimension_target
 from das.manifest import KernelRecord
+from das.methods import ACTIVATION
 from das.screening import INDEX_NAME, write_screen
-from das.works import COLUMNS, assign_ids
-from index_build import durable
+from das.works import COLUMNS, assign_ids, contents_of
 from index_build.gather import kernel_forms, sum_of
 from index_build.inputs import WorksOnDisk
 from index_build.progress import Reporter
@@ -119,52 +122,58 @@ def finish(
     repeats = np.asarray(works.source.table["repeats"])[rows]
     result = Finished(rows, tuple(len(shard) for shard in shards), refused, int(repeats.sum()))
 
-    _write_works(workspace.path, works, rows)
+    table = _write_works(workspace.path, works, rows)
+    contents = int(contents_of(table).max()) + 1
     with reporter.stage("factorising", len(kernel_forms(config))) as stage:
         whitenings: dict[_Key, _Whitening] = {}
-        solved = {k.features for k in config.kernels if k.method == "relative-influence"}
-        squared = {k.features for k in config.kernels if k.method in ("das", "das-block")}
+        readers = [(registry.method(k.method), (k.features, k.form)) for k in config.kernels]
+        solved = {kernel for method, kernel in readers if "solved_norms" in method.needs}
+        signed = {kernel for method, kernel in readers if not method.squared}
         for features, form in kernel_forms(config):
             matrix = torch.from_numpy(sum_of(sums, features, form))
             target = effective_dimension_target(
                 form,
-                len(rows),
+                contents,
                 shards[0].residual_rms.shape[1],
                 config.dimension,
-                signed=features.name not in squared,
+                signed=(features.name, form) in signed,
                 activation=features.probe == ACTIVATION,
             )
             kernel = damped_kernel(matrix, float(repeats.sum()), damping=config.damping, target=target)
-            solves = form == "mean" and features.name in solved
+            solves = (features.name, form) in solved
             whitenings[features, form] = _Whitening(kernel, float(matrix.trace()), solves)
             stage.advance()
     with reporter.stage("whitening", len(rows)) as stage:
         for number, shard in enumerate(shards):
             _write_features(workspace.path, number, shard, whitenings, config)
-            durable.put_bytes(workspace.path / thumbnail_name(number), shard.thumbnails)
+            durable.write_bytes(workspace.path / thumbnail_name(number), shard.thumbnails)
             stage.advance(len(shard))
-    durable.put_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
-    if any(method.startswith("pixel-") for method in config.methods):
-        durable.put_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
+    _write_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
+    if config.keeps_pictures:
+        _write_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
     _write_kernels(workspace.path, config, whitenings, shards, repeats)
     with reporter.stage("screening index", 1) as stage:
-        durable.put(workspace.path / EMBEDDINGS_NAME, lambda path: _write_embeddings(path, shards))
+        durable.write_path(workspace.path / EMBEDDINGS_NAME, lambda path: _write_embeddings(path, shards))
         embeddings = np.load(workspace.path / EMBEDDINGS_NAME, mmap_mode="r")
         kinds: list[str] = []
-        durable.put(workspace.path / INDEX_NAME, lambda path: kinds.append(write_screen(path, embeddings)))
+        durable.write_path(
+            workspace.path / INDEX_NAME, lambda path: kinds.append(write_screen(path, embeddings))
+        )
         stage.advance()
     result.screening_kind = kinds[0]
     result.kernels = _records(config, whitenings, int(repeats.sum()), len(rows))
     return result
 
 
-def _write_works(directory: Path, works: WorksOnDisk, rows: np.ndarray) -> None:
+def _write_works(directory: Path, works: WorksOnDisk, rows: np.ndarray) -> pa.Table:
+    """Write the table of the works in `rows`; returns it."""
     table = works.source.table.take(pa.array(rows))
     digests = [works.digests[row] for row in rows]
     table = table.append_column("digest", pa.array(digests, pa.string()))
     table = table.append_column("id", pa.array(assign_ids(digests), pa.string()))
     table = table.select([*COLUMNS, *(name for name in table.column_names if name not in COLUMNS)])
-    durable.put(directory / WORKS_NAME, lambda path: pq.write_table(table, path, compression="zstd"))
+    durable.write_path(directory / WORKS_NAME, lambda path: pq.write_table(table, path, compression="zstd"))
+    return table
 
 
 def _write_features(
@@ -182,7 +191,7 @@ def _write_features(
                 whitening.scales.append(scales)
             else:
                 stored = whitened.cpu().numpy().astype(config.feature_dtype)
-            durable.put_array(directory / feature_name(features.name, number), stored)
+            _write_array(directory / feature_name(features.name, number), stored)
 
 
 def in_eight_bits(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -237,7 +246,20 @@ def _write_kernels(
             tensors[scale_key(features.name)] = np.concatenate(whitening.scales)
         if whitening.solves:
             tensors[solved_norm_key(features.name, form)] = np.concatenate(whitening.solved_norms)
-    durable.put_tensors(directory / KERNEL_NAME, tensors)
+    durable.write_path(directory / KERNEL_NAME, lambda path: _save_tensors(tensors, path))
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    durable.write_file(path, lambda stream: np.save(stream, array, allow_pickle=False))
+
+
+def _save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise BuildError(
+            f"{KERNEL_NAME} couldn't be written: {error}. Make room and run the same command again; it goes on."
+        ) from error
 
 
 def _records(

@@ -127,15 +127,11 @@ class Gatherer:
             pictures=_stacked(
                 [piece.pictures for piece in pieces], math.prod(self._extractors[0].model.sample_shape)
             )
-            if self._keeps_pictures
+            if self._config.keeps_pictures
             else None,
             thumbnails=thumbnails,
             refused=refused,
         )
-
-    @property
-    def _keeps_pictures(self) -> bool:
-        return any(method.startswith("pixel-") for method in self._config.methods)
 
     def _batch(self, pictures: list[Picture], sums: dict[str, KernelAccumulator]) -> "_BatchProducts":
         """What a batch gives; its part is added to the kernel sums."""

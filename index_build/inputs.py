@@ -6,7 +6,6 @@ An index may only be resumed, or taken for the one asked for, if everything that
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from das.config import BuildConfig, ClipSpec
 from das.manifest import Manifest
+from das.places import fingerprint
 from das.works import SourceWorks, file_digest, read_works
 from index_build.progress import Reporter
 
@@ -53,9 +53,9 @@ class WorksOnDisk:
         return len(self.source)
 
 
-def read_digested_works(path: Path, reporter: Reporter) -> WorksOnDisk:
+def read_digested_works(path: Path, reporter: Reporter, *, follow_links: bool = False) -> WorksOnDisk:
     """Read the source and hash every file; one that can't be read has the digest "" and is reported later."""
-    source = read_works(path)
+    source = read_works(path, follow_links=follow_links)
     digests: list[str] = []
     with (
         reporter.stage("reading works", len(source)) as stage,
@@ -114,29 +114,11 @@ def manifest_identity(manifest: Manifest) -> dict[str, Any]:
     )
 
 
-def fingerprint(source: str) -> str:
-    """A digest of a local directory's files, or the id of a model on a hub.
-
-    Equal fingerprints mean equal weights, and are had without loading a model; different ones mean nothing.
-    """
-    directory = Path(source)
-    if not directory.is_dir():
-        return f"id:{source}"
-    whole = hashlib.sha256()
-    for folder, subfolders, names in os.walk(directory):
-        subfolders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            whole.update(f"{path.relative_to(directory).as_posix()} {file_digest(path)}\n".encode())
-    return whole.hexdigest()
-
-
 def model_fingerprint(source: str, lora: str | None) -> str:
     """`fingerprint` of a model with the LoRA that is put on it."""
     if lora is None:
         return fingerprint(source)
-    file = Path(lora)
-    return f"{fingerprint(source)} {file_digest(file) if file.is_file() else fingerprint(lora)}"
+    return f"{fingerprint(source)} {fingerprint(lora)}"
 
 
 def clip_fingerprint(spec: ClipSpec) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from das.errors import BuildError, ImageRefused
+from das.folder import open_file
 from das.images import ImageLimits, encode_thumbnail, normalise
 from index_build.inputs import WorksOnDisk
 
@@ -79,7 +80,8 @@ class PictureReader:
         path = self._works.source.paths[row]
         file = path.relative_to(self._works.source.root).as_posix()
         try:
-            data = path.read_bytes()
+            with open_file(path) as stream:
+                data = stream.read()
         except OSError as error:
             return Refused(row, file, "unreadable-file", str(error.strerror))
         if hashlib.sha256(data).hexdigest() != self._works.digests[row]:

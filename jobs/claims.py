@@ -8,11 +8,14 @@ the lease.
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, cast
 
 from sqlalchemy import (
+    BindParameter,
     Integer,
     String,
     Table,
@@ -30,52 +33,56 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from jobs.database import Database
-from jobs.models import ClaimedJob, Job, JobEvent, JobState, JsonObject, Stage, UtcDateTime, utc_now
+from jobs.models import (
+    ClaimedJob,
+    Job,
+    JobEvent,
+    JobState,
+    JsonObject,
+    Question,
+    Stage,
+    UtcDateTime,
+    utc_now,
+)
 from jobs.settings import Settings
+from jobs.turns import ORDER
 
 Notify = Callable[[str, int], None]
 
 GIVEN_UP = "attempts-exhausted"
 
 JOBS = cast(Table, Job.__table__)
-CLAIMED_COLUMNS = (
-    "id",
-    "lease_token",
-    "attempt",
-    "index_id",
-    "method",
-    "candidates",
-    "candidate_rows",
-    "top_k",
-    "prompt",
-    "seed",
-    "created_at",
-)
+# What a worker is told of a job: the whole question, and the lease.
+QUESTION = tuple(field.name for field in fields(Question))
+
+# What is looked at of the job whose turn it is.
+HEAD = ("id", "index_id", "method", "candidates", "attempt", "priority", "turn")
 
 # What ends a lease, whichever way the job goes on.
 NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_expires_at": None, "leased_by": None}
 
 
-class LeaseProtocol:
-    """The workers' half of `JobStore`."""
+class Leases:
+    """The workers' half of the store."""
 
     def __init__(self, settings: Settings, database: Database, notify: Notify) -> None:
-        self.settings = settings
-        self.database = database
+        self._settings = settings
+        self._database = database
         self._notify = notify
 
-    def claim_batch(self, worker_id: str, limit: int) -> list[ClaimedJob]:
-        """Take up to `limit` queued jobs that one backward pass can answer, oldest first; none is fine.
+    def claim(self, worker_id: str, limit: int, indexes: Collection[str]) -> list[ClaimedJob]:
+        """Take up to `limit` queued jobs about these indexes that one backward pass can answer; none is fine.
 
-        They share index, method and candidates with the oldest queued job. A job that was tried before comes
-        alone, so that whatever killed its last attempt can't take others along again.
+        The first is whose turn it is; the others share its index, method and candidates. A job that was tried
+        before comes alone, so that whatever killed its last attempt can't take others along again.
         """
         now = utc_now()
-        with self.database.write() as session:
+        with self._database.write() as session:
             rows = session.execute(
                 CLAIM,
                 {
                     "worker": worker_id,
+                    "indexes": list(indexes),
                     "most": limit,
                     "secret": secrets.token_hex(16) + ":",
                     "lease_end": self._lease_end(now),
@@ -91,22 +98,26 @@ class LeaseProtocol:
                 id=row.id,
                 token=row.lease_token,
                 attempt=row.attempt,
-                index_id=row.index_id,
-                method=row.method,
-                candidates=row.candidates,
-                candidate_rows=row.candidate_rows,
-                top_k=row.top_k,
-                prompt=row.prompt,
-                seed=row.seed,
                 created_at=row.created_at,
                 queue_wait_ms=(now - row.created_at).total_seconds() * 1000,
+                **{name: getattr(row, name) for name in QUESTION},
             )
-            for row in sorted(rows, key=lambda row: row.id)
+            for row in sorted(rows, key=attrgetter(*ORDER))
         ]
+
+    def next_queued(self, indexes: Collection[str]) -> str | None:
+        """The id of the job that a claim would take first; None if none waits."""
+        with self._database.read() as session:
+            return session.scalar(
+                select(Job.id)
+                .where(Job.state == JobState.QUEUED, ~Job.by_row, Job.index_id.in_(indexes))
+                .order_by(*(JOBS.c[name] for name in ORDER))
+                .limit(1)
+            )
 
     def renew(self, tokens: Sequence[str]) -> set[str]:
         """Extend these leases. Returns the tokens that still hold; the other jobs are no longer ours."""
-        with self.database.write() as session:
+        with self._database.write() as session:
             held = session.scalars(
                 _holding(tokens)
                 .values(lease_expires_at=self._lease_end(utc_now()))
@@ -116,7 +127,7 @@ class LeaseProtocol:
 
     def progress(self, tokens: Sequence[str], stage: str, done: int, total: int) -> set[str]:
         """Say how far the jobs of these leases are, and extend them. Returns the tokens that still hold."""
-        with self.database.write() as session:
+        with self._database.write() as session:
             rows = session.execute(
                 _holding(tokens)
                 .values(
@@ -138,7 +149,7 @@ class LeaseProtocol:
         `timings` are milliseconds by name; `write_ms` is added, up to the moment before the commit.
         """
         began = time.perf_counter()
-        with self.database.write() as session:
+        with self._database.write() as session:
             found = session.execute(
                 _holding([token])
                 .values(
@@ -170,7 +181,7 @@ class LeaseProtocol:
     def fail(self, token: str, reason: str, code: str) -> bool:
         """End the job without an answer; `reason` is a sentence for its owner. False if the lease is lost."""
         error = {"code": code, "message": reason}
-        with self.database.write() as session:
+        with self._database.write() as session:
             found = session.execute(
                 _holding([token]).values(**failed_values(error, utc_now())).returning(Job.id, Job.version)
             ).one_or_none()
@@ -188,6 +199,22 @@ class LeaseProtocol:
         """
         return self._give_back(Job.lease_token.in_(tokens), reason)[0]
 
+    def fail_waiting(self, index_id: str, reason: str, code: str) -> list[str]:
+        """End all jobs that wait for this index without an answer; returns their ids."""
+        error = {"code": code, "message": reason}
+        with self._database.write() as session:
+            failed = session.execute(
+                update(Job)
+                .where(Job.state == JobState.QUEUED, Job.index_id == index_id)
+                .values(**failed_values(error, utc_now()))
+                .returning(Job.id, Job.version)
+            ).all()
+            for job_id, _version in failed:
+                record_event(session, job_id, "failed", **error)
+        for job_id, version in failed:
+            self._notify(job_id, version)
+        return [job_id for job_id, _version in failed]
+
     def release_worker(self, worker_id: str, reason: str) -> list[str]:
         """Give back every job of `worker_id`, which is known to be dead. Returns as `release` does."""
         return self._give_back(Job.leased_by == worker_id, reason)[0]
@@ -197,7 +224,7 @@ class LeaseProtocol:
         return self._give_back(Job.lease_expires_at < now, "its worker stopped giving signs of life")
 
     def _give_back(self, which: Any, reason: str) -> tuple[list[str], list[str]]:
-        limit = self.settings.max_attempts
+        limit = self._settings.max_attempts
         given_up = {
             "code": GIVEN_UP,
             "message": f"The computation was started {limit} times and never came to its end"
@@ -205,7 +232,7 @@ class LeaseProtocol:
             " if that ends the same way, the worker's log says why.",
         }
         running = (which, Job.state == JobState.RUNNING)
-        with self.database.write() as session:
+        with self._database.write() as session:
             failed = session.execute(
                 update(Job)
                 .where(*running, Job.attempt >= limit)
@@ -235,15 +262,17 @@ class LeaseProtocol:
         return sorted(job_id for job_id, _, _ in requeued), sorted(job_id for job_id, _ in failed)
 
     def _lease_end(self, now: datetime) -> datetime:
-        return now + timedelta(seconds=self.settings.lease_seconds)
+        return now + timedelta(seconds=self._settings.lease_seconds)
 
 
 def _claim_statement() -> ReturningUpdate[Any]:
     waiting = JOBS.alias("waiting")
+    order = [waiting.c[name] for name in ORDER]
+    held: BindParameter[Any] = bindparam("indexes", expanding=True)
     head = (
-        select(waiting.c.id, waiting.c.index_id, waiting.c.method, waiting.c.candidates, waiting.c.attempt)
-        .where(waiting.c.state == JobState.QUEUED)
-        .order_by(waiting.c.id)
+        select(*(waiting.c[name] for name in HEAD))
+        .where(waiting.c.state == JobState.QUEUED, waiting.c.by_row.is_(False), waiting.c.index_id.in_(held))
+        .order_by(*order)
         .limit(1)
         .with_for_update(skip_locked=True)
         .cte("head")
@@ -259,8 +288,8 @@ def _claim_statement() -> ReturningUpdate[Any]:
                 or_(waiting.c.id == head.c.id, and_(head.c.attempt == 0, waiting.c.attempt == 0)),
             ),
         )
-        .where(waiting.c.state == JobState.QUEUED)
-        .order_by(waiting.c.id)
+        .where(waiting.c.state == JobState.QUEUED, waiting.c.by_row.is_(False))
+        .order_by(*order)
         .limit(bindparam("most", type_=Integer))
         .with_for_update(of=waiting, skip_locked=True)
         .cte("batch")
@@ -271,6 +300,13 @@ def _claim_statement() -> ReturningUpdate[Any]:
         .values(
             state=JobState.RUNNING,
             attempt=JOBS.c.attempt + 1,
+            turn=case(
+                (
+                    JOBS.c.priority == select(head.c.priority).scalar_subquery(),
+                    select(head.c.turn).scalar_subquery(),
+                ),
+                else_=JOBS.c.turn,
+            ),
             leased_by=bindparam("worker"),
             # One token a job, made in the statement: the random part is the batch's, the id tells them apart.
             lease_token=bindparam("secret", type_=String).concat(JOBS.c.id),
@@ -278,7 +314,12 @@ def _claim_statement() -> ReturningUpdate[Any]:
             started_at=func.coalesce(JOBS.c.started_at, bindparam("now", type_=UtcDateTime())),
             version=JOBS.c.version + 1,
         )
-        .returning(*(JOBS.c[name] for name in CLAIMED_COLUMNS), JOBS.c.version)
+        .returning(
+            *(
+                JOBS.c[name]
+                for name in ("id", "lease_token", "attempt", "created_at", "version", "turn", *QUESTION)
+            )
+        )
     )
 
 

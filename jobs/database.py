@@ -12,19 +12,21 @@ Writers say `BEGIN IMMEDIATE`. A transaction that reads first and writes later w
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, QueuePool
 
 from das.errors import SettingsError
 from jobs.errors import StorageError
+from jobs.masking import masked
+from jobs.reserve import NO_ROOM, Reserve, lacks_room
 from jobs.settings import Settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -32,6 +34,12 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # The API serves requests from 40 threads; each may hold a connection for the milliseconds of its query.
 POOL_SIZE = 8
 POOL_OVERFLOW = 40
+
+# How long an erasure waits for those who read from the log, before the sweeper has to do it.
+FORGET_PATIENCE_S = 0.5
+
+# What SQLite says of a file that isn't whole any more.
+DAMAGED = ("malformed", "not a database", "unsupported file format")
 
 # Any constant: names the lock that keeps two processes from migrating a PostgreSQL database at once.
 MIGRATION_LOCK = 0xDA5_1DB
@@ -46,11 +54,9 @@ class Database:
 
     def __init__(self, settings: Settings, *, pooled: bool = True) -> None:
         self.engine = open_engine(settings, pooled=pooled)
+        self.to_forget = False
+        self._reserve = Reserve(Path(self.engine.url.database or "").parent) if self._is_a_file else None
         self._writers = self.engine.execution_options(das_begin="BEGIN IMMEDIATE")
-
-    @property
-    def is_sqlite(self) -> bool:
-        return self.engine.dialect.name == "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -77,6 +83,36 @@ class Database:
             # Begins here and not at the first statement of the block, so that waiting for others is all at the start.
             session.connection()
             yield session
+
+    @property
+    def _is_a_file(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    def keep_reserve(self) -> None:
+        """Hold room for erasing on the disk of an SQLite database; see `jobs.reserve`."""
+        if self._reserve is not None:
+            self._reserve.keep()
+
+    def give_up_reserve(self, error: StorageError) -> bool:
+        """Let that room go, for who has to write and couldn't for want of it; False if there is none to be had."""
+        return self._reserve is not None and lacks_room(error) and self._reserve.give_up()
+
+    def forget(self) -> bool:
+        """See that what was erased no longer stands in SQLite's write-ahead log either, by emptying that.
+
+        False, at the latest after `FORGET_PATIENCE_S`, while somebody reads from the log or writes to it: then
+        `to_forget` is set, and it has to be tried again.
+        """
+        self.to_forget = False
+        if self._is_a_file:
+            try:
+                # Of its own: one of the pool would wait for as long as a writer may.
+                log = sqlite3.connect(str(self.engine.url.database), timeout=FORGET_PATIENCE_S)
+                with closing(log):
+                    self.to_forget = bool(log.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            except sqlite3.DatabaseError:
+                self.to_forget = True
+        return not self.to_forget
 
     def close(self) -> None:
         """Close every connection."""
@@ -107,7 +143,7 @@ def open_engine(settings: Settings, *, pooled: bool = True) -> Engine:
             options["pool_pre_ping"] = True
         engine = create_engine(url, **options)
     except (ArgumentError, ImportError) as error:
-        raise SettingsError(f"DAS_DATABASE_URL can't be used: {error}") from error
+        raise SettingsError(f"DAS_DATABASE_URL can't be used: {masked(str(error))}") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -133,11 +169,29 @@ def _begin_sqlite(connection: Connection) -> None:
 def _explained(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        where = engine.url.render_as_string(hide_password=True)
-        reason = str(error.orig)
-        advice = "make room on its disk" if "full" in reason else "see that it is reachable and writable"
-        raise StorageError(f"the database {where} can't be used ({reason}): {advice}") from error
+    except DatabaseError as error:
+        # Its other kinds (integrity, programming, …) are faults of ours and not of the storage.
+        if type(error) not in (DatabaseError, OperationalError):
+            raise
+        raise StorageError(_sentence(engine, masked(str(error.orig)))) from error
+
+
+def _sentence(engine: Engine, reason: str) -> str:
+    """Why the database can't be used and what to do."""
+    where = masked(engine.url.render_as_string())
+    if any(sign in reason for sign in DAMAGED):
+        return (
+            f"the database {where} is damaged ({reason}): end the service, keep a copy of the file, and restore it"
+            " from a backup, or move it and its -wal and -shm files away to begin with an empty one"
+        )
+    # psycopg has a line for each address that it tried.
+    reason = " ".join(reason.split())
+    advice = (
+        "make room on its disk, and see that it may be written"
+        if any(sign in reason for sign in NO_ROOM)
+        else "see that it is reachable and writable"
+    )
+    return f"the database {where} can't be used ({reason}): {advice}"
 
 
 def upgrade(settings: Settings) -> None:
@@ -177,7 +231,7 @@ def _switch_to_wal(engine: Engine, timeout: float) -> None:
             finally:
                 connection.close()
             return
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise OperationalError("PRAGMA journal_mode=WAL", None, error) from error
             time.sleep(0.02)

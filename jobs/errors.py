@@ -10,8 +10,9 @@ class JobsError(DasError):
 class QueueFull(JobsError):
     """No further job is taken until the workers have caught up. `limit` is the number that may wait."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} pictures are already waiting; send this one again in a few minutes")
+    def __init__(self, limit: int, *, of_owner: bool = False) -> None:
+        whose = f"{limit} of your pictures" if of_owner else f"{limit} pictures"
+        super().__init__(f"{whose} are already waiting; send this one again in a few minutes")
         self.limit = limit
 
 

@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, BigInteger, DateTime, Index, String, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 JsonObject = dict[str, Any]
+
+# Whose the questions are until there are accounts: those of whoever can reach the service.
+LOCAL_OWNER = "local"
 
 
 class JobState(StrEnum):
@@ -63,12 +66,43 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {
         datetime: UtcDateTime(),
         JsonObject: Json,
-        list[int]: Json,
+        list[str]: Json,
         list[JsonObject]: Json,
     }
 
 
-class Job(Base):
+class Question(MappedAsDataclass, kw_only=True):
+    """What is asked, and for whom.
+
+    Each field is stated here and nowhere else: an upload (`NewJob`), a row (`Job`) and a worker's share
+    (`ClaimedJob`) have them all. A new one takes a migration, and whoever asks it and whoever answers it.
+    """
+
+    owner: Mapped[str] = mapped_column(String(80), default=LOCAL_OWNER)
+    priority: Mapped[int] = mapped_column(default=0)
+    client_tag: Mapped[str | None] = mapped_column(String(200), default=None)
+    index_id: Mapped[str] = mapped_column(String(200))
+    method: Mapped[str] = mapped_column(String(40))
+    candidates: Mapped[str] = mapped_column(String(16))
+    candidate_works: Mapped[list[str] | None] = mapped_column(default=None)
+    top_k: Mapped[int]
+    prompt: Mapped[str | None] = mapped_column(Text, default=None)
+    seed: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    input: Mapped[JsonObject]
+
+
+class NewJob(Question, kw_only=True):
+    """What the app knows when it accepts an upload.
+
+    Jobs of a lower `priority` go first. `input` is `{"sha256", "width", "height", "format", "normalisation":
+    [...]}`. `candidate_works` are the ids of the works that screening chose to be scored, None for all works;
+    `lookalikes` is what it found, None where it hasn't finished.
+    """
+
+    lookalikes: Mapped[list[JsonObject] | None] = mapped_column(default=None)
+
+
+class Job(NewJob, Base, kw_only=True, eq=False, repr=False):
     """One uploaded picture and the question which training works it owes most to.
 
     The image itself lies in the blob store under the job's id. `version` is raised by every change a person
@@ -79,47 +113,42 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_state_id", "state", "id"),
+        Index("ix_jobs_turn", "state", "priority", "turn", "id"),
+        Index("ix_jobs_owner_turn", "owner", "state", "priority", "turn"),
+        Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_client_tag_id", "client_tag", "id"),
         Index("ix_jobs_lease_token", "lease_token", unique=True),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None] = mapped_column(default=None)
+    finished_at: Mapped[datetime | None] = mapped_column(default=None)
 
-    # The question.
-    client_tag: Mapped[str | None] = mapped_column(String(200))
-    index_id: Mapped[str] = mapped_column(String(200))
-    method: Mapped[str] = mapped_column(String(40))
-    candidates: Mapped[str] = mapped_column(String(16))
-    top_k: Mapped[int]
-    prompt: Mapped[str | None] = mapped_column(Text)
-    seed: Mapped[int | None] = mapped_column(BigInteger)
-    input: Mapped[JsonObject]
-
-    # What the app's screening found: known without any worker.
-    lookalikes: Mapped[list[JsonObject] | None]
-    candidate_rows: Mapped[list[int] | None]
+    # Its place among those that wait; see `jobs.turns`.
+    turn: Mapped[int] = mapped_column(BigInteger, default=0)
 
     # How far it is.
-    stage: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str] = mapped_column(String(16), default=Stage.RECEIVED)
     progress_done: Mapped[int] = mapped_column(default=0)
     progress_total: Mapped[int] = mapped_column(default=0)
 
     # The lease: who works on it, until when that is believed, and the token that a write must show.
     attempt: Mapped[int] = mapped_column(default=0)
-    leased_by: Mapped[str | None] = mapped_column(String(120))
-    lease_token: Mapped[str | None] = mapped_column(String(80))
-    lease_expires_at: Mapped[datetime | None]
-    rung_at: Mapped[datetime | None]
+    leased_by: Mapped[str | None] = mapped_column(String(120), default=None)
+    lease_token: Mapped[str | None] = mapped_column(String(80), default=None)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(default=None)
+    rung_at: Mapped[datetime | None] = mapped_column(default=None)
 
     # The answer.
-    result: Mapped[JsonObject | None]
-    timings: Mapped[JsonObject | None]
-    error: Mapped[JsonObject | None]
+    result: Mapped[JsonObject | None] = mapped_column(default=None)
+    timings: Mapped[JsonObject | None] = mapped_column(default=None)
+    error: Mapped[JsonObject | None] = mapped_column(default=None)
+
+    # What release 0.1.0 wrote names works by their row; see `jobs.rows`.
+    by_row: Mapped[bool] = mapped_column(default=False)
 
     @property
     def retrying(self) -> bool:
@@ -132,6 +161,16 @@ class Job(Base):
     def finished(self) -> bool:
         """Whether nothing more will happen to this job, short of erasing it."""
         return self.state not in OPEN_STATES
+
+
+class ClaimedJob(Question, kw_only=True):
+    """A job that this worker holds the lease of; `token` guards each write about it."""
+
+    id: str
+    token: str
+    attempt: int
+    created_at: datetime
+    queue_wait_ms: float
 
 
 class JobEvent(Base):
@@ -157,59 +196,52 @@ class WorkerBeat(Base):
     info: Mapped[JsonObject]
 
 
-@dataclass(frozen=True)
-class NewJob:
-    """What the app knows when it accepts an upload.
-
-    `input` is `{"sha256", "width", "height", "format", "normalisation": [...]}`. `candidate_rows` are the works
-    that screening chose to be scored, None for all works.
-    """
-
-    index_id: str
-    method: str
-    candidates: str
-    top_k: int
-    input: JsonObject
-    client_tag: str | None = None
-    prompt: str | None = None
-    seed: int | None = None
-    lookalikes: list[JsonObject] | None = None
-    candidate_rows: list[int] | None = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JobFilters:
     """Which jobs a listing shows; None doesn't filter. Erased jobs show only when asked for by state."""
 
+    owner: str | None = None
     state: str | None = None
     client_tag: str | None = None
     created_after: datetime | None = None
 
 
 @dataclass(frozen=True)
-class Page:
-    """One page of jobs, newest first. `next_cursor` is None on the last one."""
+class Standing:
+    """How a job stands, without what is known of it: enough to see whether anything has changed."""
 
-    jobs: list[Job]
-    next_cursor: str | None
+    id: str
+    owner: str
+    state: str
+    version: int
+
+    @property
+    def finished(self) -> bool:
+        """As of a `Job`."""
+        return self.state not in OPEN_STATES
 
 
 @dataclass(frozen=True)
-class ClaimedJob:
-    """A job that this worker holds the lease of; `token` guards each write about it."""
+class JobSummary:
+    """What a list tells of a job. `summary` is its answer's sentence; a tombstone has neither index nor method."""
 
     id: str
-    token: str
-    attempt: int
+    state: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    client_tag: str | None
     index_id: str
     method: str
-    candidates: str
-    candidate_rows: list[int] | None
-    top_k: int
-    prompt: str | None
-    seed: int | None
-    created_at: datetime
-    queue_wait_ms: float
+    summary: str | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of jobs, newest first. `next_cursor` is None on the last one."""
+
+    jobs: list[JobSummary]
+    next_cursor: str | None
 
 
 @dataclass(frozen=True)
@@ -235,6 +267,11 @@ class WorkerInfo:
     def ready(self) -> bool:
         """Whether it is alive and has its index and model loaded."""
         return self.fresh and self.info.get("engine") == "ready"
+
+    @property
+    def indexes(self) -> set[str]:
+        """The indexes that it answers about, or will once it has loaded them."""
+        return set() if self.info.get("engine") == "failed" else set(self.info.get("indexes", ()))
 
 
 def utc_now() -> datetime:

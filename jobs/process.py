@@ -1,5 +1,6 @@
 """Child processes that are kept running: the embedded broker, and the workers that `das serve` starts."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import IO
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +19,15 @@ LONGEST_PAUSE_S = 10.0
 # One that ran for this long was well; the next pause is the shortest again.
 WELL_AFTER_S = 10.0
 POLL_S = 0.1
+# How long the last lines of a child that ended are waited for.
+LAST_LINES_S = 1.0
 
-# Runs in the child before the real program: on Linux it asks the kernel to send SIGTERM when the parent dies,
-# so that a `das serve` that is killed leaves nothing behind. It is a program of its own because code between
-# fork and exec may deadlock in a process with threads.
+# A program that ends with this has said what a person has to mend; starting it again would say it again.
+REFUSED = 2
+
+# Runs in the child before the real program: it asks the kernel to end it when the parent dies, so that a `das serve`
+# that is killed leaves nothing behind. It is a program of its own because code between fork and exec may deadlock in
+# a process with threads.
 _GUARD = """
 import ctypes, os, signal, sys
 parent = int(sys.argv[1])
@@ -30,6 +37,23 @@ if os.getppid() != parent:
     sys.exit(0)
 os.execv(sys.argv[2], sys.argv[2:])
 """
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(parent: int, by: signal.Signals) -> None:
+    """In a forked process: let the kernel send this signal when `parent` dies (on Linux; elsewhere nothing is done).
+
+    Ends the process at once where that has happened already.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def how_it_ended(returncode: int) -> str:
+    """An exit code in words."""
+    return f"killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
 
 
 class SupervisedProcess:
@@ -47,13 +71,27 @@ class SupervisedProcess:
         argv: Callable[[], Sequence[str]],
         *,
         environment: Callable[[], Mapping[str, str]] = lambda: os.environ,
-        on_start: Callable[[], None] = lambda: None,
+        pass_fds: Sequence[int] = (),
+        on_line: Callable[[str], None] | None = None,
+        on_refusal: Callable[[], None] | None = None,
         stop_seconds: float = 10.0,
     ) -> None:
+        """Without effect until `start`.
+
+        Args:
+            pass_fds: descriptors that the child inherits.
+            on_line: called, from another thread, with each line that the child and its own children write; without,
+                they write where this process does.
+            on_refusal: called, from another thread, when the child's first run ends with `REFUSED`; it isn't started
+                again then.
+        """
         self.name = name
         self._argv = argv
         self._environment = environment
-        self._on_start = on_start
+        self._pass_fds = pass_fds
+        self._on_line = on_line
+        self._reader: threading.Thread | None = None
+        self._on_refusal = on_refusal
         self._stop_seconds = stop_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
@@ -78,6 +116,12 @@ class SupervisedProcess:
         if self._thread is not None:
             self._thread.join()
 
+    def kill(self) -> None:
+        """End the child at once, if it runs; for who can't wait for `stop`."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def _watch(self) -> None:
         pause = RESTART_PAUSE_S
         while not self._stopping.is_set():
@@ -91,8 +135,13 @@ class SupervisedProcess:
                     pass
                 if self._stopping.is_set():
                     self._end(process)
+                    self._read_to_the_end()
                     return
-                log.warning("%s (pid %d) ended: %s", self.name, process.pid, _how(process.returncode))
+                self._read_to_the_end()
+                if process.returncode == REFUSED and self._on_refusal is not None and not self.restarts:
+                    self._on_refusal()
+                    return
+                log.warning("%s (pid %d) ended: %s", self.name, process.pid, how_it_ended(process.returncode))
             if time.monotonic() - began > WELL_AFTER_S:
                 pause = RESTART_PAUSE_S
             if self._stopping.wait(pause):
@@ -107,11 +156,24 @@ class SupervisedProcess:
             env=dict(self._environment()),
             stdin=subprocess.DEVNULL,
             process_group=0,
+            pass_fds=self._pass_fds,
+            stdout=None if self._on_line is None else subprocess.PIPE,
+            stderr=None if self._on_line is None else subprocess.STDOUT,
         )
         self._process = process
+        if self._on_line is not None and process.stdout is not None:
+            reading = (process.stdout, self._on_line)
+            self._reader = threading.Thread(
+                target=_read_lines, args=reading, name=f"read-{self.name}", daemon=True
+            )
+            self._reader.start()
         log.info("%s started with pid %d", self.name, process.pid)
-        self._on_start()
         return process
+
+    def _read_to_the_end(self) -> None:
+        # Not for ever: a grandchild that lives on holds the pipe open.
+        if self._reader is not None:
+            self._reader.join(LAST_LINES_S)
 
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is not None:
@@ -125,5 +187,7 @@ class SupervisedProcess:
             process.wait()
 
 
-def _how(returncode: int) -> str:
-    return f"killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
+def _read_lines(source: IO[bytes], on_line: Callable[[str], None]) -> None:
+    with source:
+        for line in source:
+            on_line(line.decode(errors="replace").rstrip("\r\n"))

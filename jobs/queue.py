@@ -6,13 +6,11 @@ imports nothing of the worker.
 
 import logging
 import threading
-from pathlib import Path
 from typing import Any
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
-from pydantic import SecretStr
 
 from jobs.broker import celery_broker_url, connect
 from jobs.errors import BrokerError
@@ -56,8 +54,8 @@ class Doorbell:
         self._lock = threading.Lock()
         self._app: Celery | None = None
 
-    def ring(self, job_id: str) -> bool:
-        """Tell the workers that this job waits.
+    def ring(self, job_id: str, passed_on: int = 0) -> bool:
+        """Tell the workers that this job waits. `passed_on` counts the workers that heard it and lack its index.
 
         False if the bell can't be heard now. The job is safe all the same: it is in the database, and the
         sweeper rings for it again.
@@ -65,7 +63,7 @@ class Doorbell:
         try:
             self._connected().send_task(
                 TASK,
-                args=[job_id],
+                args=[job_id, passed_on] if passed_on else [job_id],
                 queue=QUEUE,
                 serializer="json",
                 ignore_result=True,
@@ -116,15 +114,3 @@ class Doorbell:
                 app.conf.task_ignore_result = True
                 self._app = app
             return self._app
-
-
-_doorbells: dict[tuple[Path, SecretStr | None], Doorbell] = {}
-_doorbells_lock = threading.Lock()
-
-
-def ring(settings: Settings, job_id: str) -> bool:
-    """Ring for a job over this process's connections; as `Doorbell.ring`."""
-    key = settings.data_dir, settings.redis_url
-    with _doorbells_lock:
-        bell = _doorbells.setdefault(key, Doorbell(settings))
-    return bell.ring(job_id)

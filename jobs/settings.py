@@ -4,22 +4,41 @@
 """
 
 import os
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from das.errors import SettingsError
+from jobs.masking import masked
 
 MANIFEST = "manifest.json"
+
+
+# A host as it stands in an address: a name in ASCII, an IPv4 address, or an IPv6 address in brackets.
+HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+
+
+def host_names(listed: str) -> list[str]:
+    """The names in a text that separates them by commas."""
+    return [name for part in listed.split(",") if (name := part.strip())]
 
 
 class Settings(BaseSettings):
     """What can be set. Every field is also the environment variable `DAS_` and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="DAS_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DAS_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        # A value that can't be used may hold a password.
+        hide_input_in_errors=True,
+    )
 
     data_dir: Path = Field(
         default=Path("var"),
@@ -49,19 +68,53 @@ class Settings(BaseSettings):
     )
     public_url: str | None = Field(
         default=None,
-        description="Address under which people reach the service, where a proxy stands in front of it.",
+        description="Address under which people reach the service, where a proxy stands in front of it,"
+        " such as `https://das.example.org`.",
+    )
+    allowed_hosts: str = Field(
+        default="",
+        description="Further host names, separated by commas, that requests may name in `Host`. Always allowed:"
+        " the loopback names and the hosts of `DAS_HOST` and `DAS_PUBLIC_URL`.",
+    )
+    open_to_network: bool = Field(
+        default=False,
+        description="Whether `DAS_HOST` may be another address than a loopback one. There are no keys yet: whoever"
+        " reaches the service may see, ask and erase everything.",
     )
     max_upload_bytes: int = Field(
         default=25_000_000,
         ge=1,
         description="Largest upload in bytes; more is refused while it is still arriving.",
     )
+    bodies_in_flight_bytes: int = Field(
+        default=200_000_000,
+        ge=1,
+        description="Most bytes of uploads that are held at once, half of them from one address; beyond that the"
+        " answer is 503. Parsing and decoding take a few times an upload's size besides.",
+    )
+    head_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Time for a request's head to come, and for its answer to be taken on.",
+    )
+    body_seconds: float = Field(default=120.0, gt=0, description="Time for an upload to come.")
+    body_stall_seconds: float = Field(default=10.0, gt=0, description="Longest pause in an upload.")
     max_pixels: int = Field(
         default=40_000_000, ge=1, description="Largest picture in pixels, checked before anything is decoded."
     )
     top_k_max: int = Field(default=1000, ge=1, description="Most ranked works that one answer may ask for.")
     queue_limit: int = Field(
         default=200, ge=1, description="Pictures that may wait at once; further ones are answered with 503."
+    )
+    owner_queue_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pictures of one owner that may wait at once. Unset: as many as may wait in all.",
+    )
+    index_wait_seconds: float = Field(
+        default=900.0,
+        gt=0,
+        description="How long an accepted picture waits while no worker holds its index; then it fails and says so.",
     )
     batch_size: int = Field(
         default=8,
@@ -113,6 +166,11 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="Longest wait for another writer to leave the SQLite database."
     )
     device: str = Field(default="cpu", description="Where workers compute: `cpu`, `cuda`, `cuda:1` or `mps`.")
+    model_dir: Path | None = Field(
+        default=None,
+        description="Where the models of the indexes are looked for first, with their LoRAs and CLIP: a directory"
+        " that holds them, or the one pipeline. Unset: where each was when its index was built.",
+    )
     torch_threads: int | None = Field(
         default=None, ge=1, description="CPU threads of a worker. Unset: one for every core it may use."
     )
@@ -127,17 +185,59 @@ class Settings(BaseSettings):
         default="text", description="Log lines for people, or one JSON object a line for machines."
     )
 
-    @field_validator("data_dir", "index_dir", "samples_dir")
+    @field_validator("data_dir", "index_dir", "model_dir", "samples_dir")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         # The worker and the broker may run with another working directory than the process that read this.
         return None if value is None else Path(os.path.abspath(value.expanduser()))  # noqa: PTH100
+
+    @field_validator("redis_url")
+    @classmethod
+    def _usable_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        # Redis's client takes a moment to import; `das --help` shall not wait for it.
+        from jobs.redis_url import fault_of
+
+        fault = None if value is None else fault_of(value.get_secret_value())
+        if fault:
+            raise ValueError(fault)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _an_origin(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(rf"https?://{HOST}(:[0-9]{{1,5}})?/?", value):
+            raise ValueError(
+                "has to be http:// or https:// with a host, in ASCII, and no path: https://das.example.org"
+            )
+        return None if value is None else value.rstrip("/")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, value: str) -> str:
+        for name in host_names(value):
+            if not re.fullmatch(HOST, name):
+                raise ValueError(
+                    f"{name!r} isn't a host: names without scheme, port or *, separated by commas"
+                )
+        return value
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> "Settings":
         if self.hard_time_limit_seconds <= self.soft_time_limit_seconds:
             raise ValueError("hard_time_limit_seconds must be longer than soft_time_limit_seconds")
         return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What a traceback or a debugger shows: no password."""
+        return [
+            (name, masked(value) if isinstance(value, str) else value)
+            for name, value in super().__repr_args__()
+        ]
+
+    @property
+    def allowed_host_names(self) -> list[str]:
+        """The hosts in `allowed_hosts`, one by one."""
+        return host_names(self.allowed_hosts)
 
     @property
     def resolved_database_url(self) -> str:

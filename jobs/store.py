@@ -4,14 +4,16 @@ Its methods block for a few milliseconds; from an event loop, call them in a thr
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import JSON, Column, bindparam, delete, func, select, update
+from sqlalchemy.orm import Session
 
 from jobs.blobs import BlobStore
-from jobs.claims import NO_LEASE, Notify, record_event
+from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
 from jobs.database import Database
-from jobs.errors import BadCursor, JobNotFound, QueueFull
+from jobs.errors import BadCursor, JobNotFound, QueueFull, StorageError
 from jobs.ids import PREFIX, new_job_id
 from jobs.models import (
     OPEN_STATES,
@@ -19,44 +21,62 @@ from jobs.models import (
     JobEvent,
     JobFilters,
     JobState,
+    JobSummary,
     JsonObject,
     NewJob,
     Page,
     Stage,
+    Standing,
     utc_now,
 )
 from jobs.notify import Notifier
 from jobs.settings import Settings
+from jobs.turns import next_turn
 from jobs.upkeep import Upkeep
-
-# What a tombstone keeps is id, state and times; every other column is emptied.
-EMPTIED: dict[str, Any] = {
-    "client_tag": None,
-    "index_id": "",
-    "method": "",
-    "candidates": "",
-    "top_k": 0,
-    "prompt": None,
-    "seed": None,
-    "input": {},
-    "lookalikes": None,
-    "candidate_rows": None,
-    "stage": "",
-    "progress_done": 0,
-    "progress_total": 0,
-    "attempt": 0,
-    "result": None,
-    "timings": None,
-    "error": None,
-}
+from jobs.workers import Workers
 
 
-class JobStore(Upkeep):
+def _empty(column: Column[Any]) -> Any:
+    if column.nullable:
+        return None
+    return {} if isinstance(column.type, JSON) else column.type.python_type()
+
+
+# What a tombstone keeps; every other column is emptied.
+KEPT = ("id", "owner", "state", "version", "created_at", "started_at", "finished_at")
+EMPTIED: dict[str, Any] = {column.name: _empty(column) for column in JOBS.columns if column.name not in KEPT}
+
+# What a list reads of each row: a hundred answers with their works would be a megabyte.
+SUMMARISED = (
+    Job.id,
+    Job.state,
+    Job.created_at,
+    Job.started_at,
+    Job.finished_at,
+    Job.client_tag,
+    Job.index_id,
+    Job.method,
+    Job.result["summary"].as_string().label("summary"),
+)
+
+# Built once: putting one of these together takes longer than running it, and everybody who polls runs them.
+STANDING = select(JOBS.c.id, JOBS.c.owner, JOBS.c.state, JOBS.c.version).where(
+    JOBS.c.id == bindparam("job_id")
+)
+WAITING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.QUEUED)
+WAITING_OF = WAITING.where(JOBS.c.owner == bindparam("owner"))
+
+Seen = TypeVar("Seen", Job, Standing)
+
+
+class JobStore:
     """Jobs in the database and their images in the blob store.
 
-    The workers' half (claim, renew, finish, …) is in `LeaseProtocol`, what keeps it all going in `Upkeep`. A
-    store belongs to one process; it may be shared by its threads. Jobs come back detached: reading their
-    fields needs no session.
+    Here is what the app does with questions; `leases` is the workers' half (claim, renew, finish, …), `workers`
+    their signs of life, `upkeep` what keeps it all going. A store belongs to one process; it may be shared by
+    its threads. Jobs come back detached: reading their fields needs no session.
+
+    Where a method takes an `owner`, the jobs of others aren't there for it; None sees them all.
     """
 
     def __init__(
@@ -67,51 +87,35 @@ class JobStore(Upkeep):
         blobs: BlobStore | None = None,
         notify: Notify | None = None,
     ) -> None:
-        super().__init__(
-            settings,
-            database or Database(settings),
-            blobs or BlobStore(settings),
-            notify or Notifier(settings).publish,
-        )
+        self.settings = settings
+        self.database = database or Database(settings)
+        self.blobs = blobs or BlobStore(settings)
+        self._notify = notify or Notifier(settings).publish
+        self.leases = Leases(settings, self.database, self._notify)
+        self.workers = Workers(settings, self.database)
+        self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers)
 
     def create(self, new: NewJob, image_png: bytes) -> Job:
         """Accept an upload: keep its normalised image and queue the job. Ring after this returned.
 
         Raises:
-            QueueFull: too many jobs wait already.
+            QueueFull: too many jobs wait already, of all or of this owner.
             StorageError: the image or the row can't be written; neither is left behind then.
         """
         now = utc_now()
         job = Job(
+            **{field.name: getattr(new, field.name) for field in fields(NewJob)},
             id=new_job_id(),
-            state=JobState.QUEUED,
-            version=1,
             created_at=now,
-            client_tag=new.client_tag,
-            index_id=new.index_id,
-            method=new.method,
-            candidates=new.candidates,
-            top_k=new.top_k,
-            prompt=new.prompt,
-            seed=new.seed,
-            input=new.input,
-            lookalikes=new.lookalikes,
-            candidate_rows=new.candidate_rows,
             stage=Stage.RECEIVED if new.lookalikes is None else Stage.SCREENED,
-            progress_done=0,
-            progress_total=0,
-            attempt=0,
             rung_at=now,
         )
         # Before the transaction, which holds up every other writer while it is open.
         self.blobs.put(job.id, image_png)
         try:
             with self.database.write() as session:
-                waiting = session.scalar(
-                    select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED)
-                )
-                if (waiting or 0) >= self.settings.queue_limit:
-                    raise QueueFull(self.settings.queue_limit)
+                self._check_room(session, new.owner)
+                job.turn = next_turn(session, new.owner, new.priority)
                 session.add(job)
                 record_event(session, job.id, "created")
         except BaseException:
@@ -119,10 +123,16 @@ class JobStore(Upkeep):
             raise
         return job
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str, owner: str | None = None) -> Job | None:
         """The job, or None if there never was one of this id. An erased job is there, as a tombstone."""
         with self.database.read() as session:
-            return session.get(Job, job_id)
+            return _own(session.get(Job, job_id), owner)
+
+    def standing(self, job_id: str, owner: str | None = None) -> Standing | None:
+        """How the job stands; None if there never was one of this id. Costs a fraction of `get`."""
+        with self.database.read() as session:
+            row = session.execute(STANDING, {"job_id": job_id}).one_or_none()
+        return _own(None if row is None else Standing(*row), owner)
 
     def list(self, filters: JobFilters | None = None, cursor: str | None = None, limit: int = 20) -> Page:
         """A page of jobs, newest first. `cursor` is the `next_cursor` of the page before.
@@ -131,7 +141,7 @@ class JobStore(Upkeep):
             BadCursor: the cursor isn't one of ours.
         """
         filters = filters or JobFilters()
-        statement = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+        statement = select(*SUMMARISED).order_by(Job.id.desc()).limit(limit + 1)
         if cursor is not None:
             if not cursor.startswith(PREFIX) or len(cursor) > 40:
                 raise BadCursor(f"{cursor!r} isn't a cursor of this list; start again without one")
@@ -140,14 +150,16 @@ class JobStore(Upkeep):
             statement = statement.where(Job.state != JobState.ERASED)
         else:
             statement = statement.where(Job.state == filters.state)
+        if filters.owner is not None:
+            statement = statement.where(Job.owner == filters.owner)
         if filters.client_tag is not None:
             statement = statement.where(Job.client_tag == filters.client_tag)
         if filters.created_after is not None:
             statement = statement.where(Job.created_at > filters.created_after)
         with self.database.read() as session:
-            jobs = session.scalars(statement).all()
-        shown = [*jobs[:limit]]
-        return Page(jobs=shown, next_cursor=shown[-1].id if len(jobs) > limit else None)
+            rows = session.execute(statement).all()
+        shown = [JobSummary(**row._mapping) for row in rows[:limit]]
+        return Page(jobs=shown, next_cursor=shown[-1].id if len(rows) > limit else None)
 
     def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
         """What happened to the job, in order, from the event after number `after`."""
@@ -182,7 +194,7 @@ class JobStore(Upkeep):
         self._notify(job.id, job.version)
         return job
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, owner: str | None = None) -> Job:
         """Stop the job if it is still open; a finished one is returned as it is. The image stays.
 
         A worker in the middle of it notices at its next step; what it would still write is discarded.
@@ -191,7 +203,7 @@ class JobStore(Upkeep):
             JobNotFound: there is none, or only its tombstone.
         """
         with self.database.write() as session:
-            job = session.get(Job, job_id, with_for_update=True)
+            job = _own(session.get(Job, job_id, with_for_update=True), owner)
             if job is None or job.state == JobState.ERASED:
                 raise JobNotFound(job_id)
             changed = session.scalars(
@@ -207,43 +219,65 @@ class JobStore(Upkeep):
         self._notify(changed.id, changed.version)
         return changed
 
-    def erase(self, job_id: str) -> None:
+    def erase(self, job_id: str, owner: str | None = None) -> None:
         """Remove the image, the answer and all that is known of the job; a tombstone with its times stays.
 
-        Erasing twice is fine, and completes an erasure whose image could not be removed the first time.
+        Erasing twice is fine, and completes an erasure whose image could not be removed the first time. The image
+        goes first: on a full disk that may make room for the rest, and else there is the reserve. SQLite's log is
+        emptied; while somebody reads from it the sweeper goes on trying.
 
         Raises:
             JobNotFound: there never was such a job.
             StorageError: the image can't be removed now; the sweeper goes on trying.
         """
+        if self.get(job_id, owner) is None:
+            raise JobNotFound(job_id)
+        try:
+            self.blobs.delete(job_id)
+        finally:
+            try:
+                version = self._erase_row(job_id)
+            except StorageError as error:
+                if not self.database.give_up_reserve(error):
+                    raise
+                version = self._erase_row(job_id)
+            self.database.forget()
+            self._notify(job_id, version)
+
+    def _erase_row(self, job_id: str) -> int:
         now = utc_now()
         with self.database.write() as session:
-            job = session.get(Job, job_id, with_for_update=True)
-            if job is None:
-                raise JobNotFound(job_id)
+            job = session.get_one(Job, job_id, with_for_update=True)
             if job.state != JobState.ERASED:
-                for column, value in {**EMPTIED, **NO_LEASE}.items():
+                for column, value in EMPTIED.items():
                     setattr(job, column, value)
                 job.state = JobState.ERASED
                 job.finished_at = job.finished_at or now
                 job.version += 1
                 session.execute(delete(JobEvent).where(JobEvent.job_id == job_id))
                 record_event(session, job_id, "erased")
-        self.blobs.delete(job_id)
-        self._notify(job_id, job.version)
+        return job.version
 
-    def next_queued(self) -> str | None:
-        """The id of the job that a claim would take next; None if none waits."""
-        with self.database.read() as session:
-            return session.scalar(
-                select(Job.id).where(Job.state == JobState.QUEUED).order_by(Job.id).limit(1)
-            )
-
-    def queue_depth(self) -> int:
+    def queue_depth(self, owner: str | None = None) -> int:
         """How many jobs wait for a worker."""
         with self.database.read() as session:
-            count = session.scalar(select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED))
-        return count or 0
+            return _waiting(session, owner)
+
+    def check_room(self, owner: str) -> None:
+        """See that a job of this owner would be taken now.
+
+        Raises:
+            QueueFull: too many jobs wait already, of all or of this owner.
+        """
+        with self.database.read() as session:
+            self._check_room(session, owner)
+
+    def _check_room(self, session: Session, owner: str) -> None:
+        limit, own = self.settings.queue_limit, self.settings.owner_queue_limit
+        if own is not None and _waiting(session, owner) >= own:
+            raise QueueFull(own, of_owner=True)
+        if _waiting(session, None) >= limit:
+            raise QueueFull(limit)
 
     def oldest_queued_age(self) -> float | None:
         """For how many seconds the oldest waiting job has been waiting; None if none waits."""
@@ -256,11 +290,11 @@ class JobStore(Upkeep):
         self.database.close()
 
 
-def open_store(settings: Settings) -> JobStore:
-    """A store for this process, with the directories it needs made.
+def _own(job: Seen | None, owner: str | None) -> Seen | None:
+    """The job, if this owner may see it."""
+    return None if job is None or owner not in (None, job.owner) else job
 
-    Raises:
-        SettingsError: a directory or URL can't be used.
-    """
-    settings.prepare_data_dir()
-    return JobStore(settings)
+
+def _waiting(session: Session, owner: str | None) -> int:
+    found = session.scalar(WAITING) if owner is None else session.scalar(WAITING_OF, {"owner": owner})
+    return found or 0

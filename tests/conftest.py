@@ -4,16 +4,21 @@ They are made once per test run, also under pytest-xdist: the workers share one 
 """
 
 import csv
-import fcntl
 import json
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
+import tests.lengths  # noqa: F401  (registers the profiles)
+from das import durable
+from tests.postgres import PostgresServer, binaries, running
+
+settings.load_profile("short")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
@@ -98,10 +103,18 @@ def planted_family(shared_folder: Path, tiny_clip: Path) -> Callable[[str], Path
     return planted_family
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, one for each xdist worker: so nobody has to know who needs it last."""
+    if binaries() is None:
+        pytest.skip("PostgreSQL isn't installed (Debian's `postgresql`)")
+    with running() as server:
+        yield server
+
+
 def _once(path: Path, make: Callable[[Path], object]) -> Path:
     """`path` as `make` makes it, made by whichever worker comes first."""
-    with path.with_name(path.name + ".turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with durable.lock(path.with_name(path.name + ".turn")):
         done = path.with_name(path.name + ".done")
         if not done.exists():
             make(path)

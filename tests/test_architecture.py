@@ -10,14 +10,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "das": set(),
+    "measure": {"das"},
     "index_build": {"das"},
     "jobs": set(),
     "worker": {"das", "jobs"},
     "app": {"das", "jobs"},
-    "demo": {"das", "index_build", "jobs", "worker", "app"},
+    "demo": {"das", "measure", "index_build", "jobs", "worker", "app"},
 }
-# The one thing that jobs shares with das is the base class of errors that are meant for a person.
-SHARED = {"das.errors"}
+# What jobs shares with das: the base class of errors that are meant for a person, and how files are written.
+SHARED = {"das.errors", "das.durable"}
 HEAVY = ("torch", "torchvision", "open_clip", "faiss", "diffusers", "transformers", "peft")
 SOURCES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
 
@@ -50,8 +51,25 @@ def test_the_app_never_imports_the_gradient_engine(path):
     assert not {m for m in imported_modules(path) if any(m == e or m.startswith(e + ".") for e in engine)}
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "app" / "routes").glob("*.py")), ids=lambda p: p.name)
+def test_no_route_imports_a_route(path):
+    """What two routes have in common is a use case, in app/questions.py, or a part beside it."""
+    assert not {module for module in imported_modules(path) if module.startswith("app.routes")}
+
+
 @pytest.mark.parametrize(
-    "module", ["das", "das.index", "das.works", "das.images", "app.main", "jobs.store", "das.cli"]
+    "module",
+    [
+        "das",
+        "das.config",
+        "das.registry",
+        "das.index",
+        "das.works",
+        "das.images",
+        "app.main",
+        "jobs.store",
+        "das.cli",
+    ],
 )
 def test_importing_it_stays_light(module):
     script = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
@@ -84,6 +102,11 @@ def test_only_settings_reads_the_environment():
     }
 
 
+def test_the_results_hold_figures_and_pages_and_no_programs():
+    kinds = {path.suffix for path in (ROOT / "docs" / "results").rglob("*") if path.is_file()}
+    assert kinds == {".json", ".md", ".svg", ".png"}
+
+
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-gpu.lock"])
 def test_locks_are_exact_and_name_no_host(lock):
     lines = [line for line in (ROOT / lock).read_text().splitlines() if line and not line.startswith("#")]
@@ -100,3 +123,37 @@ def test_the_two_locks_differ_only_in_faiss_and_its_libraries():
     )
     assert {line.split("==")[0] for line in cpu - gpu} == {"faiss-cpu"}
     assert all(line.startswith(("faiss-gpu==", "nvidia-")) for line in gpu - cpu)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_renamed_and_locked_in_one_place(path):
+    if path == ROOT / "das" / "durable.py":
+        return
+    tree = ast.parse(path.read_text())
+    called = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    renaming = [
+        node.lineno
+        for node in called
+        if isinstance(node.func, ast.Attribute)
+        # With one argument `replace` is a path's; a string's takes two and a record's takes names.
+        and (
+            node.func.attr == "rename"
+            or (node.func.attr == "replace" and len(node.args) == 1 and not node.keywords)
+        )
+    ]
+    assert not renaming, f"lines {renaming}: das.durable renames what has to survive a crash"
+    assert "fcntl" not in imported_modules(path), "das.durable holds locks"
+
+
+@pytest.mark.parametrize("room", ["das/methods.py", "das/durable.py", "app/questions.py", "measure/cli"])
+def test_each_idea_has_its_room(room):
+    assert (ROOT / room).exists()
+
+
+def test_no_two_test_modules_have_one_name():
+    names = [
+        path.name
+        for path in (ROOT / "tests").rglob("*.py")
+        if path.name not in ("conftest.py", "__init__.py")
+    ]
+    assert sorted(names) == sorted(set(names))

@@ -2,7 +2,7 @@
 
 import json
 import re
-import runpy
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import typer.main
 
 from das.cli import build_app
 from jobs.settings import Settings
+from measure.results.pages import out_of_step
 
 ROOT = Path(__file__).parent.parent
 DOCS = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
@@ -60,19 +61,35 @@ def test_links_inside_the_documentation_lead_somewhere(page):
             assert (ROOT / "docs" / target).exists(), f"{page}: {target}"
 
 
-def test_links_of_the_readme_lead_somewhere():
-    targets = [t for t in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README) if "://" not in t]
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_the_pages_at_the_top_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"
+
+
+def test_the_readme_leads_to_every_page():
+    for page in ["CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{name}" for name in DOCS)]:
+        assert f"]({page})" in README, page
+
+
+def test_every_decision_has_a_number_of_its_own():
+    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    numbers = [record.name[:4] for record in records]
+    assert [n for n in set(numbers) if numbers.count(n) > 1] == [], "give the later one the next free number"
+    for record in records:
+        assert record.read_text().startswith(f"# {int(record.name[:4])}. "), record.name
+
+
+def test_the_changelog_knows_this_version():
+    assert f"## {version('das-attribution')} (" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_nothing_names_the_machine_it_was_written_on():
-    for path in [ROOT / "README.md", ROOT / "Makefile", ROOT / ".ci" / "run", *(ROOT / "docs").rglob("*.md")]:
+    written = [*ROOT.glob("*.md"), ROOT / "Makefile", ROOT / ".ci" / "run", *(ROOT / "docs").rglob("*.md")]
+    for path in written:
         assert not re.search(r"/(?:home|root|tmp|opt)/|--(?:extra-)?index-url", path.read_text()), path
 
 
 def test_the_results_page_is_made_from_its_figures():
-    folder = ROOT / "docs" / "results"
-    namespace = runpy.run_path(str(folder / "page.py"), run_name="page")
-    assert (folder / "README.md").read_text() == namespace["page"]()
+    assert out_of_step(ROOT / "docs" / "results") == []

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import warnings
 from typing import Any
 
@@ -16,11 +17,14 @@ from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.platforms import SecurityWarning
 
 from jobs.broker import celery_broker_url
+from jobs.claims import Leases
 from jobs.database import Database
+from jobs.errors import StorageError
 from jobs.logs import configure_logging
+from jobs.notify import Notifier
 from jobs.queue import QUEUE, TASK, Doorbell, transport_options
 from jobs.settings import Settings
-from jobs.store import JobStore
+from jobs.workers import Workers
 from worker.child import Child, EngineFactory
 from worker.transport import HastyAmqp, use_for_redis_urls
 from worker.watch import WatchChild
@@ -79,7 +83,7 @@ def new_worker_id() -> str:
     return f"{socket.gethostname()[:80]}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-def create_app(settings: Settings, engine_factory: EngineFactory) -> Celery:
+def create_app(settings: Settings, engine_factory: EngineFactory, worker_id: str) -> Celery:
     """The Celery app of one worker process.
 
     `engine_factory` is called in the child with the settings and returns what computes (see `worker.child.Engine`).
@@ -91,18 +95,23 @@ def create_app(settings: Settings, engine_factory: EngineFactory) -> Celery:
     app = Celery("das", broker=celery_broker_url(settings), amqp=HastyAmqp, set_as_current=False)
     app.conf.update(celery_settings(settings))
     app.steps["worker"].add(WatchChild)
-    child = Child(settings, engine_factory, new_worker_id())
+    child = Child(settings, engine_factory, worker_id)
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
-    def drain(job_id: str) -> None:
-        # The id says why it rang. What is done is whatever waits longest, which may be another job.
-        child.drain()
+    def drain(job_id: str, passed_on: int = 0) -> None:
+        # The id says why it rang. What is done is whatever's turn it is, which may be another job.
+        child.drain(job_id, passed_on)
 
     def on_child_start(**_: Any) -> None:
         child.start()
 
     def on_child_stop(**_: Any) -> None:
         child.stop()
+
+    def on_shutting_down(how: str = "", **_: Any) -> None:
+        log.info("the worker is told to end (%s)", how.lower())
+        # Celery would wait for a child that loads until it has loaded, only to end it then.
+        child.end_if_loading()
 
     def on_failure(exception: BaseException | None = None, **_: Any) -> None:
         # The parent is told of a dead child at once; the leases would tell the sweeper only seconds later.
@@ -112,11 +121,7 @@ def create_app(settings: Settings, engine_factory: EngineFactory) -> Celery:
             release_dead(settings, child.worker_id, "it took too long and was stopped")
 
     def on_parent_stop(**_: Any) -> None:
-        database = Database(settings, pooled=False)
-        try:
-            JobStore(settings, database=database).retire(child.worker_id)
-        finally:
-            database.close()
+        retire(settings, child.worker_id)
 
     def on_logging(**_: Any) -> None:
         configure_logging(settings)
@@ -125,6 +130,7 @@ def create_app(settings: Settings, engine_factory: EngineFactory) -> Celery:
     signals.setup_logging.connect(on_logging, weak=False)
     signals.worker_process_init.connect(on_child_start, weak=False)
     signals.worker_process_shutdown.connect(on_child_stop, weak=False)
+    signals.worker_shutting_down.connect(on_shutting_down, weak=False)
     signals.task_failure.connect(on_failure, weak=False)
     signals.worker_shutdown.connect(on_parent_stop, weak=False)
     return app
@@ -138,7 +144,8 @@ def release_dead(settings: Settings, worker_id: str, reason: str) -> None:
     """
     database, doorbell = Database(settings, pooled=False), Doorbell(settings)
     try:
-        for job_id in JobStore(settings, database=database).release_worker(worker_id, reason):
+        leases = Leases(settings, database, Notifier(settings).publish)
+        for job_id in leases.release_worker(worker_id, reason):
             log.warning("%s is queued again: %s", job_id, reason)
             doorbell.ring(job_id)
     except Exception:
@@ -148,11 +155,32 @@ def release_dead(settings: Settings, worker_id: str, reason: str) -> None:
         doorbell.close()
 
 
-def run(settings: Settings, engine_factory: EngineFactory) -> int:
+def retire(settings: Settings, worker_id: str) -> None:
+    """Take this worker off the list of those that are alive."""
+    database = Database(settings, pooled=False)
+    try:
+        Workers(settings, database).retire(worker_id)
+    finally:
+        database.close()
+
+
+def bury(settings: Settings, worker_id: str) -> None:
+    """What a worker that was killed can't do for itself any more: give its jobs back, and go off the list."""
+    release_dead(settings, worker_id, "its process was killed")
+    try:
+        retire(settings, worker_id)
+    except StorageError as error:
+        log.warning("the killed worker %s stays on the list until it counts as stale: %s", worker_id, error)
+
+
+def run(settings: Settings, engine_factory: EngineFactory, worker_id: str | None = None) -> int:
     """Work until SIGTERM or SIGINT, finish the batch in hand, and return the exit code."""
+    if settings.log_format == "json":
+        # Celery prints there, past all logging, that it was told to end; `on_shutting_down` logs it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     # Celery warns root because pickled messages could run code as root; here only JSON is read.
     warnings.simplefilter("ignore", SecurityWarning)
-    app = create_app(settings, engine_factory)
+    app = create_app(settings, engine_factory, worker_id or new_worker_id())
     # Mingling would make every start wait a second for other workers' answers.
     worker = app.Worker(
         loglevel=settings.log_level.upper(),

@@ -1,7 +1,11 @@
 """The worker's child process: loads the engine once, then answers bells one batch at a time."""
 
+import contextlib
 import logging
+import mmap
 import os
+import signal
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -11,13 +15,21 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from das.errors import DasError
 from jobs.errors import StorageError
-from jobs.models import ClaimedJob, JsonObject
+from jobs.models import ClaimedJob, JobState, JsonObject
+from jobs.process import end_with_parent
 from jobs.queue import Doorbell
 from jobs.settings import Settings
 from jobs.store import JobStore
 from worker.lease import Held, JobsGone, Pulse
 
 log = logging.getLogger(__name__)
+
+_NUMBER = struct.Struct("q")
+_LOADING, _ENDING = 0, _NUMBER.size
+# Loading takes seconds and what made it fail is seldom gone at once.
+LOAD_AGAIN_S = 30.0
+# Where API and worker share the cores, a page that somebody waits for goes before an answer that takes longer anyway.
+NICENESS = 10
 
 Progress = Callable[[str, int, int], None]
 
@@ -26,7 +38,15 @@ class Engine(Protocol):
     """What computes. Made by an `EngineFactory` in the child and kept for its lifetime."""
 
     def describe(self) -> JsonObject:
-        """What it has loaded, for the heartbeat."""
+        """What it has loaded, for the heartbeat.
+
+        `indexes` are those that it answers about; `refused`, if given, those that it found and can't open,
+        each with the reason.
+        """
+        ...
+
+    def open_further(self) -> bool:
+        """Open indexes that were added since, and say whether any was tried. What can't be opened is left out."""
         ...
 
     def decode(self, image_png: bytes) -> Any:
@@ -43,7 +63,17 @@ class Engine(Protocol):
         ...
 
 
-EngineFactory = Callable[[Settings], Engine]
+Tell = Callable[[str], None]
+
+
+class EngineFactory(Protocol):
+    """Makes the engine, which loads every index that can be found, and tells what it is loading as it goes on."""
+
+    def __call__(self, settings: Settings, tell: Tell, /) -> Engine: ...
+
+    def found(self, settings: Settings, /) -> list[str]:
+        """The ids of the indexes that it would open now. Quick; nothing is loaded."""
+        ...
 
 
 class Child:
@@ -55,20 +85,39 @@ class Child:
         self._engine_factory = engine_factory
         self._engine: Engine | None = None
         self._state: JsonObject = {"engine": "loading"}
+        self._load_again_at = 0.0
         self._answered = 0
         self._store: JobStore | None = None
+        # A page that parent and child share: the process id of the child while it loads its engine, and whether the
+        # worker is to end. The child writes the first and then reads the second, the parent the other way round.
+        self._shared = mmap.mmap(-1, 2 * _NUMBER.size)
 
     def start(self) -> None:
         """In the new child: connect, give signs of life, and load the engine, so that no query waits for that."""
+        # A parent that is killed has nobody who would hear of this one's answer.
+        end_with_parent(os.getppid(), signal.SIGKILL)
+        _NUMBER.pack_into(self._shared, _LOADING, os.getpid())
+        if _NUMBER.unpack_from(self._shared, _ENDING)[0]:
+            # Celery replaces a child that died, also while it is told to end.
+            os._exit(0)
         self._store = JobStore(self.settings)
         self._doorbell = Doorbell(self.settings)
         self._pulse = Pulse(self.settings, self._store, self.worker_id, self._info)
         self._pulse.start()
-        try:
-            self._load()
-        except Exception:
-            # Nobody waits for an answer yet. The heartbeat says so, and the first job tries again.
-            log.exception("the engine can't be loaded")
+        # From here on for this thread and those that it starts; the signs of life keep their rank.
+        os.nice(NICENESS)
+        self._engine_or_none()
+        _NUMBER.pack_into(self._shared, _LOADING, 0)
+
+    def end_if_loading(self) -> None:
+        """In the parent, which was told to end: end the child if it is loading. It holds no job yet."""
+        _NUMBER.pack_into(self._shared, _ENDING, 1)
+        (pid,) = _NUMBER.unpack_from(self._shared, _LOADING)
+        if pid:
+            log.info("the worker is told to end while it loads, and does so at once")
+            # The child may have died and not be collected yet; nobody else has its number as long.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """The child ends in good order."""
@@ -77,27 +126,48 @@ class Child:
             self._doorbell.close()
             self._store.close()
 
-    def drain(self) -> None:
+    def drain(self, rung_for: str, passed_on: int = 0) -> None:
         """Answer one bell: claim a batch, compute, write; ring again if more waits. Nothing to claim is fine."""
         store = self._opened()
+        engine = self._engine_or_none()
+        if engine is None:
+            self._pass_on(rung_for, (), passed_on)
+            return
+        if engine.open_further():
+            self._state = {**engine.describe(), "engine": "ready"}
+            self._pulse.beat()
+        held = engine.describe()["indexes"]
         began = time.perf_counter()
-        jobs = store.claim_batch(self.worker_id, self.settings.batch_size)
+        jobs = store.leases.claim(self.worker_id, self.settings.batch_size, held)
         claim_ms = _milliseconds_since(began)
+        if rung_for not in {job.id for job in jobs}:
+            self._pass_on(rung_for, held, passed_on)
         if not jobs:
             return
-        with self._pulse.holding(jobs) as held:
+        with self._pulse.holding(jobs) as leases:
             try:
-                self._answer(jobs, held, claim_ms)
+                self._answer(engine, jobs, leases, claim_ms)
             except JobsGone:
                 log.info("nobody waits for %s any more", ", ".join(job.id for job in jobs))
             except Exception as error:  # noqa: BLE001 - whatever it is, these jobs are settled by it
-                self._settle_failure(held, jobs, error)
-        waiting = store.next_queued()
+                self._settle_failure(leases, jobs, error)
+        waiting = store.leases.next_queued(held)
         if waiting is not None:
             self._doorbell.ring(waiting)
 
-    def _answer(self, jobs: Sequence[ClaimedJob], held: Held, claim_ms: float) -> None:
-        engine = self._engine or self._load()
+    def _pass_on(self, job_id: str, held: Sequence[str], passed_on: int) -> None:
+        """Let the bell of a job about an index that this worker lacks be heard by another, each worker once.
+
+        Should those that hold it all be busy, they look for it themselves when they have done.
+        """
+        store = self._opened()
+        job = store.get(job_id)
+        if job is None or job.state != JobState.QUEUED or job.index_id in held:
+            return
+        if passed_on + 1 < sum(worker.fresh for worker in store.workers.known()):
+            self._doorbell.ring(job_id, passed_on + 1)
+
+    def _answer(self, engine: Engine, jobs: Sequence[ClaimedJob], held: Held, claim_ms: float) -> None:
         store = self._opened()
         began = time.perf_counter()
         images = [engine.decode(store.image(job.id)) for job in jobs]
@@ -115,7 +185,7 @@ class Child:
                 "engine_ms": engine_ms,
                 "batch": len(jobs),
             }
-            if store.finish(job.token, result, timings):
+            if store.leases.finish(job.token, result, timings):
                 self._answered += 1
             else:
                 log.info("the answer to %s came too late and is discarded", job.id, extra={"job_id": job.id})
@@ -130,25 +200,25 @@ class Child:
             # One of them may be the cause. Claims take jobs that were tried before one at a time, so next time it
             # fails alone.
             log.warning("a batch failed (%r); each is tried alone: %s", error, names, exc_info=error)
-            store.release(
+            store.leases.release(
                 [job.token for job in unanswered], f"computed together with others: {_named(error)}"
             )
             return
         for job in unanswered:
             if isinstance(error, StorageError):
                 log.warning("%s: %s", job.id, error, extra={"job_id": job.id})
-                store.release([job.token], str(error))
+                store.leases.release([job.token], str(error))
             elif isinstance(error, SoftTimeLimitExceeded):
                 limit = self.settings.soft_time_limit_seconds
                 message = f"The computation took longer than {limit:g} s and was stopped."
                 log.error("%s: %s", job.id, message, extra={"job_id": job.id})
-                store.fail(job.token, message, "time-limit")
+                store.leases.fail(job.token, message, "time-limit")
             elif isinstance(error, DasError):
                 log.error("%s: %s", job.id, error, extra={"job_id": job.id})
-                store.fail(job.token, str(error), getattr(error, "code", "not-attributable"))
+                store.leases.fail(job.token, str(error), getattr(error, "code", "not-attributable"))
             else:
                 log.error("%s failed", job.id, exc_info=error, extra={"job_id": job.id})
-                store.fail(
+                store.leases.fail(
                     job.token,
                     f"The computation failed unexpectedly ({_named(error)})."
                     f" The worker's log has the details under {job.id}.",
@@ -160,12 +230,22 @@ class Child:
             raise RuntimeError("the child has not been started")
         return self._store
 
+    def _engine_or_none(self) -> Engine | None:
+        """The engine, loaded if need be; None where that failed, now or less than `LOAD_AGAIN_S` ago."""
+        if self._engine is None and time.monotonic() >= self._load_again_at:
+            try:
+                return self._load()
+            except Exception:
+                # The heartbeat says so, and no question is put to this worker meanwhile.
+                log.exception("the engine can't be loaded; a bell after %g s tries again", LOAD_AGAIN_S)
+                self._load_again_at = time.monotonic() + LOAD_AGAIN_S
+        return self._engine
+
     def _load(self) -> Engine:
-        self._state = {"engine": "loading"}
-        self._pulse.beat()
+        self._tell("the libraries")
         began = time.perf_counter()
         try:
-            engine = self._engine_factory(self.settings)
+            engine = self._engine_factory(self.settings, self._tell)
         except Exception as error:
             self._state = {"engine": "failed", "error": str(error)}
             self._pulse.beat()
@@ -176,9 +256,19 @@ class Child:
         self._pulse.beat()
         return engine
 
+    def _tell(self, what: str) -> None:
+        # One that failed counts as failed until it has loaded: trying again would keep questions waiting.
+        begun = self._state if self._state["engine"] == "failed" else {"engine": "loading"}
+        self._state = {**begun, "loading": what}
+        self._pulse.beat()
+
     def _info(self) -> JsonObject:
+        # A question about an index that was added since is worth taking: its bell makes this worker open it.
+        state = self._state
+        indexes = {*state.get("indexes", ()), *self._engine_factory.found(self.settings)}
         return {
-            **self._state,
+            **state,
+            "indexes": sorted(indexes - {*state.get("refused", ())}),
             "pid": os.getpid(),
             "parent_pid": os.getppid(),
             "rss_mb": round(psutil.Process().memory_info().rss / 1e6, 1),

@@ -136,15 +136,15 @@ class Pulse:
             log.exception("a sign of life could not be written")
 
     def _heartbeat(self) -> None:
-        self._store.heartbeat(self._worker_id, self._describe())
+        self._store.workers.heartbeat(self._worker_id, self._describe())
 
     def _renew(self, held: Held) -> None:
         tokens = held.tokens
         if tokens:
-            held.keep_only(tokens, self._store.renew(tokens))
+            held.keep_only(tokens, self._store.leases.renew(tokens))
 
     def _write_progress(self, held: Held) -> None:
         step, tokens = held.step, held.tokens
         held.step = None
         if step is not None and tokens:
-            held.keep_only(tokens, self._store.progress(tokens, *step))
+            held.keep_only(tokens, self._store.leases.progress(tokens, *step))

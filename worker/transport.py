@@ -23,9 +23,9 @@ class ForgettingQoS(redis_transport.QoS):
 
     def ack(self, delivery_tag: str) -> None:
         try:
-            super().ack(delivery_tag)
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]
         except (redis.RedisError, OSError):
-            virtual.QoS.ack(self, delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]
             raise
 
 
@@ -46,7 +46,9 @@ class HastyConnection(Connection):
 
     def _ensure_connection(self, *arguments: Any, **options: Any) -> Any:
         hasty = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
-        return super()._ensure_connection(*arguments, **{**hasty, **options})
+        return super()._ensure_connection(  # type: ignore[no-untyped-call]
+            *arguments, **{**hasty, **options}
+        )
 
 
 class HastyAmqp(AMQP):  # type: ignore[misc]

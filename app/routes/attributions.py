@@ -1,31 +1,21 @@
 """`/v1/attributions`: ask which works a picture owes most to, follow the question, read the answer."""
 
 import re
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.responses import Response
 
-from app.answers import attribution
+from app import questions
+from app.callers import Asking
 from app.examples import ATTRIBUTION, REQUEST_JSON
-from app.intake import ask, refuse_when_full
-from app.problems import FieldProblem, Problem, documented
-from app.schemas import (
-    MAX_TAG_LENGTH,
-    Attribution,
-    AttributionList,
-    AttributionRequest,
-    Printable,
-    State,
-)
-from app.service import Service, service_of
-from app.uploads import read_upload
-from app.waiting import MAX_WAIT_S, etag, find, finished, matches, wait_until
-from jobs.errors import BadCursor, JobNotFound
-from jobs.models import Job, JobFilters, JobState
+from app.intake import refuse_when_full
+from app.problems import documented
+from app.schemas import Attribution, AttributionList, ListQuery
+from app.service import service_of
+from app.uploads import parse_fields, upload
+from app.waiting import MAX_WAIT_S
 
 router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
 
@@ -46,54 +36,35 @@ Wait = Annotated[
         "If-None-Match, until anything about it has changed.",
     ),
 ]
-ANSWER: dict[str, Any] = {
-    "headers": {"ETag": {"schema": {"type": "string"}}},
-    "content": {"application/json": {"example": ATTRIBUTION}},
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
+
+
+def _answer(example: str, *headers: str) -> dict[str, Any]:
+    examples = {example: {"$ref": f"#/components/examples/{example}"}}
+    return {"headers": _headers("ETag", *headers), "content": {"application/json": {"examples": examples}}}
+
+
+HEADERS = {
+    "ETag": "The version of the answer, for If-None-Match.",
+    "Location": "Where the answer is.",
+    "Retry-After": "Seconds after which to look again; not sent once it is finished.",
+    "Preference-Applied": "The `wait` that was taken of the request's Prefer.",
 }
+ACCEPTED = "Accepted: the question is queued; look at Location for its answer."
+DONE = "Done within the time that `Prefer: wait=N` allowed."
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
-        "multipart/form-data": {
-            "schema": {
-                "allOf": [
-                    {"$ref": "#/components/schemas/AttributionRequest"},
-                    {
-                        "type": "object",
-                        "required": ["image"],
-                        "properties": {
-                            "image": {"type": "string", "contentMediaType": "application/octet-stream"}
-                        },
-                    },
-                ]
-            }
-        },
+        "multipart/form-data": {"schema": {"$ref": "#/components/schemas/AttributionForm"}},
         "application/json": {
-            "schema": {
-                "allOf": [
-                    {"$ref": "#/components/schemas/AttributionRequest"},
-                    {
-                        "type": "object",
-                        "required": ["image_base64"],
-                        "properties": {"image_base64": {"type": "string", "contentEncoding": "base64"}},
-                    },
-                ]
-            },
+            "schema": {"$ref": "#/components/schemas/AttributionJson"},
             "example": REQUEST_JSON,
         },
     },
 }
-
-
-class ListQuery(BaseModel):
-    """Filters and paging of the list. A misspelt filter would silently show everything, so it is an error."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    state: State | None = None
-    client_tag: Printable | None = Field(default=None, max_length=MAX_TAG_LENGTH)
-    created_after: datetime | None = Field(default=None, description="RFC 3339, with a time zone.")
-    cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
-    limit: int = Field(default=20, ge=1, le=100)
 
 
 @router.post(
@@ -102,17 +73,21 @@ class ListQuery(BaseModel):
     status_code=202,
     response_model=Attribution,
     responses={
-        202: {**ANSWER, "description": "Accepted: the question is queued; look at Location for its answer."},
-        200: {**ANSWER, "description": "Done within the time that `Prefer: wait=N` allowed.", "model": Attribution},
+        202: {**_answer("queued", "Location", "Retry-After", "Preference-Applied"), "description": ACCEPTED},
+        200: {
+            **_answer("succeeded", "Location", "Preference-Applied"), "description": DONE, "model": Attribution,
+        },
         **documented(
-            "malformed-body", "cross-site", "too-large", "unsupported-media-type", "unsupported-image",
-            "invalid-request", "image-refused", "queue-full", "not-ready", "storage-unavailable", "storage-full",
+            "malformed-body", "cross-site", "too-slow", "too-large", "unsupported-media-type",
+            "unsupported-image", "invalid-request", "image-refused", "queue-full", "busy", "not-ready",
+            "storage-unavailable", "storage-full",
         ),
     },
     openapi_extra={"requestBody": REQUEST_BODY},
 )  # fmt: skip
 async def create_attribution(
     request: Request,
+    caller: Asking,
     prefer: Annotated[
         str | None,
         Header(description="`wait=N` (RFC 7240): answer 200 with the result if done in N seconds."),
@@ -120,17 +95,17 @@ async def create_attribution(
 ) -> Response:
     """Ask which training works a picture owes most to."""
     service = service_of(request)
-    await refuse_when_full(service)
-    data, fields = await read_upload(request, service.settings.max_upload_bytes)
-    job = await ask(service, data, parse_fields(fields))
+    await refuse_when_full(service, caller)
+    async with upload(service, request) as (data, fields):
+        job = await questions.ask(service, caller, data, parse_fields(fields))
     headers = {"Location": f"/v1/attributions/{job.id}"}
     wait = preferred_wait(prefer)
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
-        job = await wait_until(service, job.id, finished, wait)
-    if finished(job):
-        return await answer(service, job, 200, headers)
-    return await answer(service, job, 202, {**headers, "Retry-After": str(RETRY_AFTER_S)})
+        answer = await questions.answer(service, caller, job.id, wait, None)
+    else:
+        answer = await questions.told(service, job)
+    return as_json(answer, 200 if answer.finished else 202, headers)
 
 
 @router.get(
@@ -139,18 +114,11 @@ async def create_attribution(
     response_model=AttributionList,
     responses=documented("invalid-request", "storage-unavailable"),
 )
-async def list_attributions(request: Request, query: Annotated[ListQuery, Query()]) -> AttributionList:
-    """Questions and their answers, newest first. Erased ones are listed only with `state=erased`."""
-    service = service_of(request)
-    if query.created_after is not None and query.created_after.tzinfo is None:
-        raise _parameter_problem("created_after", "needs a time zone, such as 2026-01-31T12:00:00Z.")
-    filters = JobFilters(query.state, query.client_tag, query.created_after)
-    try:
-        page = await run_in_threadpool(service.store.list, filters, query.cursor, query.limit)
-    except BadCursor as error:
-        raise _parameter_problem("cursor", f"{error}.") from error
-    items = [await described(service, job) for job in page.jobs]
-    return AttributionList(items=items, next_cursor=page.next_cursor)
+async def list_attributions(
+    request: Request, caller: Asking, query: Annotated[ListQuery, Query()]
+) -> Response:
+    """Questions in short, newest first; the whole answer is at `links.self`. Erased ones only with `state=erased`."""
+    return _json(await questions.listed(service_of(request), caller, query))
 
 
 @router.get(
@@ -158,24 +126,24 @@ async def list_attributions(request: Request, query: Annotated[ListQuery, Query(
     operation_id="getAttribution",
     response_model=Attribution,
     responses={
-        200: {**ANSWER, "description": "The question as it stands."},
-        304: {"description": "Nothing has changed since the ETag in If-None-Match."},
+        200: {**_answer("succeeded", "Retry-After"), "description": "The question as it stands."},
+        304: {
+            "headers": _headers("ETag"),
+            "description": "Nothing has changed since the ETag in If-None-Match.",
+        },
         **documented("not-found", "erased", "invalid-request", "storage-unavailable"),
     },
 )
 async def get_attribution(
     request: Request,
+    caller: Asking,
     attribution_id: JobId,
     wait: Wait = None,
     if_none_match: Annotated[str | None, Header(description="The ETag of an earlier answer.")] = None,
 ) -> Response:
     """One question: its state, its progress and its answer once that is there."""
     service = service_of(request)
-    job = await current(service, attribution_id, wait, if_none_match)
-    if matches(if_none_match, etag(job)):
-        return Response(status_code=304, headers={"ETag": etag(job)})
-    headers = {} if finished(job) else {"Retry-After": str(RETRY_AFTER_S)}
-    return await answer(service, job, 200, headers)
+    return as_json(await questions.answer(service, caller, attribution_id, wait, if_none_match))
 
 
 @router.post(
@@ -183,16 +151,20 @@ async def get_attribution(
     operation_id="cancelAttribution",
     response_model=Attribution,
     responses={
-        200: {**ANSWER, "description": "The question, cancelled. Its picture is kept until it is deleted."},
+        200: {
+            **_answer("cancelled"),
+            "description": "The question, cancelled. Its picture is kept until it is deleted.",
+        },
         **documented(
             "cross-site", "not-found", "conflict", "erased", "invalid-request", "storage-unavailable"
         ),
     },
 )
-async def cancel_attribution(request: Request, attribution_id: JobId) -> Response:
+async def cancel_attribution(request: Request, caller: Asking, attribution_id: JobId) -> Response:
     """Stop working on a question. Cancelling one that is cancelled changes nothing."""
     service = service_of(request)
-    return await answer(service, await cancel(service, attribution_id), 200, {})
+    job = await questions.cancel(service, caller, attribution_id)
+    return as_json(await questions.told(service, job))
 
 
 @router.delete(
@@ -205,9 +177,9 @@ async def cancel_attribution(request: Request, attribution_id: JobId) -> Respons
         **documented("cross-site", "not-found", "invalid-request", "storage-unavailable"),
     },
 )
-async def delete_attribution(request: Request, attribution_id: JobId) -> Response:
+async def delete_attribution(request: Request, caller: Asking, attribution_id: JobId) -> Response:
     """Erase a question: its picture, result and everything about it. Deleting it again changes nothing."""
-    await erase(service_of(request), attribution_id)
+    await questions.erase(service_of(request), caller, attribution_id)
     return Response(status_code=204)
 
 
@@ -223,41 +195,11 @@ async def delete_attribution(request: Request, attribution_id: JobId) -> Respons
         **documented("not-found", "erased", "invalid-request", "storage-unavailable"),
     },
 )
-async def get_attribution_image(request: Request, attribution_id: JobId) -> Response:
+async def get_attribution_image(request: Request, caller: Asking, attribution_id: JobId) -> Response:
     """The picture that was asked about."""
-    service = service_of(request)
-    job = await find(service, attribution_id)
-    png = await run_in_threadpool(service.store.image, job.id)
+    png = await questions.image(service_of(request), caller, attribution_id)
     # Not `immutable`: it may be erased, and a cache shall not keep it much longer.
     return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=300"})
-
-
-def parse_fields(fields: dict[str, Any]) -> AttributionRequest:
-    """The fields beside the image; raises `Problem` with a pointer to each that can't be used."""
-    try:
-        return AttributionRequest.model_validate(fields)
-    except ValidationError as error:
-        problems = [
-            FieldProblem(
-                detail=_sentence(item["type"], item["msg"]),
-                pointer="".join(
-                    f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in item["loc"]
-                ),
-            )
-            for item in error.errors(include_url=False)
-        ]
-        first = problems[0]
-        raise Problem(
-            "invalid-request", f"{(first.pointer or '/')[1:]}: {first.detail}", errors=problems
-        ) from error
-
-
-def _sentence(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return (
-            f"is not a field of this request; there are image, {', '.join(AttributionRequest.model_fields)}."
-        )
-    return message.removeprefix("Value error, ")
 
 
 def preferred_wait(prefer: str | None) -> int | None:
@@ -266,53 +208,16 @@ def preferred_wait(prefer: str | None) -> int | None:
     return None if found is None else min(int(found[1]), int(MAX_WAIT_S))
 
 
-async def current(service: Service, job_id: str, wait: float | None, if_none_match: str | None) -> Job:
-    """The job, after waiting for its end or, where the caller knows a version, for a change."""
-    if not wait:
-        return await find(service, job_id)
-
-    def changed(job: Job) -> bool:
-        return finished(job) if if_none_match is None else not matches(if_none_match, etag(job))
-
-    return await wait_until(service, job_id, changed, wait)
-
-
-async def cancel(service: Service, job_id: str) -> Job:
-    """Cancel an open job; raises `Problem`: not-found, erased, or conflict for one that ended otherwise."""
-    await find(service, job_id)
-    try:
-        job = await run_in_threadpool(service.store.cancel, job_id)
-    except JobNotFound as error:
-        raise Problem("erased", "This attribution was deleted meanwhile.") from error
-    if job.state != JobState.CANCELLED:
-        raise Problem("conflict", f"It can't be cancelled any more: it has {job.state}.")
-    return job
-
-
-async def erase(service: Service, job_id: str) -> None:
-    """Erase a job; raises `Problem` not-found for an id that was never given."""
-    try:
-        await run_in_threadpool(service.store.erase, job_id)
-    except JobNotFound as error:
-        raise Problem("not-found", "There is no attribution with this id.") from error
-
-
-async def described(service: Service, job: Job) -> Attribution:
-    """What the API says of a job."""
-    waiting = await run_in_threadpool(service.store.queue_depth) if job.state == JobState.QUEUED else None
-    failure = service.screener.failure(job.index_id)
-    return await run_in_threadpool(attribution, job, service.catalogue, waiting=waiting, screening=failure)
-
-
-async def answer(service: Service, job: Job, status: int, headers: dict[str, str]) -> Response:
-    """A job as a JSON response with its ETag."""
-    body = await described(service, job)
-    return JSONResponse(
-        body.model_dump(mode="json"),
-        status_code=status,
-        headers={"ETag": etag(job), "Cache-Control": "no-cache", **headers},
+def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """What is told of a question as a JSON response with its ETag: 304 where the caller has it."""
+    if answer.told is None:
+        return Response(status_code=304, headers={"ETag": answer.etag})
+    retry = {} if answer.finished else {"Retry-After": str(RETRY_AFTER_S)}
+    return _json(
+        answer.told, status, {"ETag": answer.etag, "Cache-Control": "no-cache", **retry, **(headers or {})}
     )
 
 
-def _parameter_problem(name: str, why: str) -> Problem:
-    return Problem("invalid-request", f"{name}: {why}", errors=[FieldProblem(detail=why, parameter=name)])
+def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    # Written by pydantic at once: through FastAPI each answer would be checked and taken apart again.
+    return Response(model.model_dump_json(), status, headers, "application/json")

@@ -1,6 +1,7 @@
 """`/healthz`, `/readyz`, `/version`: is it alive, can it answer, what is it."""
 
 import platform
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -8,29 +9,34 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
+from app import DISTRIBUTION
 from app.problems import documented
 from app.schemas import Check, Health, Readiness, Version
 from app.service import Service, service_of
-from jobs.broker import answers as broker_answers
+from jobs.broker import running_server
 from jobs.errors import StorageError
+from jobs.masking import masked
+from jobs.models import WorkerInfo
 
 router = APIRouter(tags=["health"])
 
-DISTRIBUTION = "das-attribution"
 LIBRARIES = ("torch", "diffusers", "open_clip_torch", "celery", "fastapi", "sqlalchemy")
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": Readiness, "description": "What is missing, by part."}
 }
 
 
-@router.get("/healthz", operation_id="getHealth", response_model=Health, responses=documented())
+@router.get("/healthz", operation_id="getHealth", response_model=Health, responses=documented(any_host=True))
 async def healthz() -> Health:
     """Whether the process answers at all. It looks at nothing else; see /readyz."""
     return Health(status="ok")
 
 
 @router.get(
-    "/readyz", operation_id="getReadiness", response_model=Readiness, responses={**documented(), **NOT_READY}
+    "/readyz",
+    operation_id="getReadiness",
+    response_model=Readiness,
+    responses={**documented(any_host=True), **NOT_READY},
 )
 async def readyz(request: Request) -> JSONResponse:
     """Whether a question would be answered: database, broker, an index loaded, a worker alive."""
@@ -68,8 +74,9 @@ def _database(service: Service) -> Check:
 
 
 def _broker(service: Service) -> Check:
-    if broker_answers(service.settings):
-        return Check(ok=True, detail="answers")
+    server = running_server(service.settings)
+    if server is not None:
+        return Check(ok=True, detail=f"{server} answers")
     return Check(ok=False, detail="The broker doesn't answer; questions are kept and answered once it does.")
 
 
@@ -80,21 +87,31 @@ def _index(service: Service) -> Check:
     if loading:
         return Check(ok=False, detail=f"loading: {', '.join(loading)}")
     failed = [served.id for served in service.catalogue if service.screener.status(served.id) == "failed"]
-    names = ", ".join(served.id for served in service.catalogue)
-    return Check(ok=True, detail=names + (f"; without look-alikes: {', '.join(failed)}" if failed else ""))
+    parts = [", ".join(served.id for served in service.catalogue)]
+    if failed:
+        parts.append(f"without look-alikes: {', '.join(failed)}")
+    parts += [f"without {name}: {reason}" for name, reason in service.catalogue.broken.items()]
+    return Check(ok=True, detail="; ".join(parts))
 
 
 def _worker(service: Service) -> Check:
     try:
-        workers = [worker for worker in service.store.workers() if worker.fresh]
+        workers = [worker for worker in service.store.workers.known() if worker.fresh]
     except StorageError:
         return Check(ok=False, detail="not known without the database")
-    ready = sum(worker.ready for worker in workers)
-    if ready:
-        return Check(ok=True, detail=f"{ready} ready")
-    if workers:
-        return Check(
-            ok=False,
-            detail=f"{len(workers)} alive, none has loaded its model: {workers[0].info.get('engine')}",
-        )
-    return Check(ok=False, detail="No worker gives a sign of life; start one with `das worker`.")
+    ready = [worker for worker in workers if worker.ready]
+    if not workers:
+        return Check(ok=False, detail="No worker gives a sign of life; start one with `das worker`.")
+    told = f"{len(ready)} ready" if ready else f"{len(workers)} alive, none has loaded its model"
+    return Check(ok=bool(ready), detail="; ".join([told, *dict.fromkeys(_troubles(workers))]))
+
+
+def _troubles(workers: Sequence[WorkerInfo]) -> Iterator[str]:
+    """What workers are loading and what failed, in words."""
+    for worker in workers:
+        if worker.info.get("engine") == "loading":
+            yield f"loading {worker.info.get('loading', 'its model')}"
+        if worker.info.get("error"):
+            yield f"failed: {masked(str(worker.info['error']))}"
+        for name, reason in (worker.info.get("failed") or {}).items():
+            yield f"without {name}: {masked(str(reason))}"

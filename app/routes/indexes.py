@@ -1,15 +1,15 @@
 """`/v1/indexes` and `/v1/works`: what can be asked about, and the works in it."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.answers import quality, thumbnail_link
+from app.answers import index_summary, quality, thumbnail_link
 from app.catalogue import ServedIndex
 from app.problems import Problem, documented
-from app.schemas import IndexCard, IndexList, IndexSummary, Work
+from app.schemas import IndexCard, IndexList, Work
 from app.service import Service, service_of
 
 router = APIRouter(prefix="/v1", tags=["indexes"])
@@ -27,7 +27,9 @@ InIndex = Annotated[
 def list_indexes(request: Request) -> IndexList:
     """The indexes that can be asked. The first one is the default."""
     service = service_of(request)
-    return IndexList(items=[summary(service, served) for served in service.catalogue])
+    return IndexList(
+        items=[index_summary(served, service.screener.status(served.id)) for served in service.catalogue]
+    )
 
 
 @router.get(
@@ -45,8 +47,8 @@ def get_index(
     served = service.catalogue.find(index_id)
     if served is None:
         raise Problem("not-found", "There is no such index here.")
-    facts = summary(service, served).model_dump()
-    return IndexCard(**facts, card=served.index.card, quality=quality(served))
+    facts = index_summary(served, service.screener.status(served.id)).model_dump()
+    return IndexCard(**facts, card=served.index.card, quality=quality(served.index.manifest.quality))
 
 
 @router.get(
@@ -90,29 +92,6 @@ async def get_work_thumbnail(request: Request, work_id: WorkId, index: InIndex =
         return Response(status_code=304, headers=headers)
     data = await run_in_threadpool(served.index.thumbnail, row)
     return Response(data, media_type=served.picture(row).media_type, headers=headers)
-
-
-def summary(service: Service, served: ServedIndex) -> IndexSummary:
-    """The facts about one index that the list and the page show."""
-    manifest = served.index.manifest
-    model: dict[str, Any] = {
-        "source": manifest.model.source.rstrip("/").rpartition("/")[2],
-        "digest": manifest.model.digest,
-        "sample_shape": list(manifest.model.sample_shape),
-        "attributed_parameters": manifest.model.attributed_parameters,
-    }
-    return IndexSummary(
-        id=served.id,
-        name=served.name,
-        works=len(served),
-        creators=served.creators,
-        model=model,
-        methods=served.methods,
-        dimension=manifest.features.dimension,
-        timesteps=len(manifest.timesteps),
-        created_at=manifest.build.created_at,
-        status=service.screener.status(served.id),
-    )
 
 
 def _find(service: Service, work_id: str, index_id: str | None) -> tuple[ServedIndex, int]:

@@ -8,22 +8,19 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.templating import Jinja2Templates
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from app import wording
+from app import DISTRIBUTION, questions, wording
+from app.answers import index_summary
 from app.assets import STATIC, static_link
+from app.callers import Asking
 from app.catalogue import Picture, ServedIndex
-from app.intake import ask, refuse_when_full
+from app.intake import refuse_when_full
 from app.problems import CATALOGUE, Problem
-from app.routes.attributions import cancel, current, described, erase, parse_fields
-from app.routes.health import DISTRIBUTION
-from app.routes.indexes import summary
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
-from app.uploads import read_upload
-from app.waiting import MAX_WAIT_S, etag, find, finished, matches
-from jobs.models import JobState
+from app.uploads import parse_fields, small_form, upload
+from app.waiting import MAX_WAIT_S
 
 router = APIRouter(include_in_schema=False)
 
@@ -43,32 +40,30 @@ async def home(request: Request) -> Response:
 
 
 @router.post("/ask")
-async def ask_by_form(request: Request) -> Response:
+async def ask_by_form(request: Request, caller: Asking) -> Response:
     """The form of the page. A refusal is shown on the page that the picture was chosen on."""
     service = service_of(request)
     try:
-        await refuse_when_full(service)
-        data, fields = await read_upload(request, service.settings.max_upload_bytes)
-        # A form sends its empty fields too.
-        given = {name: value for name, value in fields.items() if value != ""}
-        job = await ask(service, data, parse_fields(given))
+        await refuse_when_full(service, caller)
+        async with upload(service, request) as (data, fields):
+            # A form sends its empty fields too.
+            given = {name: value for name, value in fields.items() if value != ""}
+            job = await questions.ask(service, caller, data, parse_fields(given))
     except Problem as problem:
         return await run_in_threadpool(_home, request, problem)
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
 
 
 @router.post("/samples")
-async def ask_by_sample(request: Request) -> Response:
+async def ask_by_sample(request: Request, caller: Asking) -> Response:
     """Ask about one of the sample generations."""
     service = service_of(request)
-    form: FormData
-    async with request.form(max_files=0, max_fields=5, max_part_size=1024) as form:
-        sample = service.samples.find(str(form.get("sample")))
+    sample = service.samples.find((await small_form(service, request)).get("sample", ""))
     if sample is None:
         raise Problem("not-found", "There is no such sample.")
-    await refuse_when_full(service)
+    await refuse_when_full(service, caller)
     data = await run_in_threadpool(sample.path.read_bytes)
-    job = await ask(service, data, AttributionRequest.model_validate({}))
+    job = await questions.ask(service, caller, data, AttributionRequest())
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
 
 
@@ -85,26 +80,26 @@ async def sample_picture(request: Request, name: str) -> Response:
 @router.get("/a/{attribution_id}")
 async def answer_page(
     request: Request,
+    caller: Asking,
     attribution_id: str,
     wait: Annotated[float | None, Query(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """One question. The page's script asks again with `wait` and the ETag, and exchanges what has changed."""
     service = service_of(request)
-    job = await current(service, attribution_id, wait, if_none_match)
-    headers = {**HTML_HEADERS, "ETag": etag(job)}
-    if matches(if_none_match, headers["ETag"]):
+    answer = await questions.answer(service, caller, attribution_id, wait, if_none_match)
+    headers = {**HTML_HEADERS, "ETag": answer.etag}
+    if answer.told is None:
         return Response(status_code=304, headers=headers)
-    context = await run_in_threadpool(_answer_context, service, await described(service, job))
-    context |= {"etag": headers["ETag"], "waiting": not finished(job)}
+    context = await run_in_threadpool(_answer_context, service, answer.told)
+    context |= {"etag": answer.etag, "waiting": not answer.finished}
     return _render(request, "answer.html", context, headers=headers)
 
 
 @router.post("/a/{attribution_id}/cancel")
-async def cancel_by_form(request: Request, attribution_id: str) -> Response:
-    service = service_of(request)
+async def cancel_by_form(request: Request, caller: Asking, attribution_id: str) -> Response:
     try:
-        await cancel(service, attribution_id)
+        await questions.cancel(service_of(request), caller, attribution_id)
     except Problem as problem:
         # It was finished between the page and the click: what it found is the better answer.
         if problem.code != "conflict":
@@ -113,25 +108,16 @@ async def cancel_by_form(request: Request, attribution_id: str) -> Response:
 
 
 @router.post("/a/{attribution_id}/erase")
-async def erase_by_form(request: Request, attribution_id: str) -> Response:
-    await erase(service_of(request), attribution_id)
+async def erase_by_form(request: Request, caller: Asking, attribution_id: str) -> Response:
+    await questions.erase(service_of(request), caller, attribution_id)
     return RedirectResponse("/deleted", SEE_OTHER)
 
 
 @router.post("/a/{attribution_id}/again")
-async def ask_again(request: Request, attribution_id: str) -> Response:
-    """Ask a failed or cancelled question anew: the same picture and options, a new address."""
-    service = service_of(request)
-    job = await find(service, attribution_id)
-    if job.state not in (JobState.FAILED, JobState.CANCELLED):
-        raise Problem("conflict", "Only a question that failed or was cancelled can be asked again.")
-    await refuse_when_full(service)
-    asked = {
-        name: getattr(job, name) for name in ("top_k", "candidates", "method", "client_tag", "prompt", "seed")
-    }
-    data = await run_in_threadpool(service.store.image, job.id)
-    again = await ask(service, data, AttributionRequest.model_validate({**asked, "index": job.index_id}))
-    return RedirectResponse(f"/a/{again.id}", SEE_OTHER)
+async def ask_again(request: Request, caller: Asking, attribution_id: str) -> Response:
+    """Ask a failed or cancelled question anew, under a new address."""
+    job = await questions.again(service_of(request), caller, attribution_id)
+    return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
 
 
 @router.get("/deleted")
@@ -171,7 +157,9 @@ def as_page(problem: Problem, request: Request) -> Response:
 def _home(request: Request, problem: Problem | None) -> Response:
     service = service_of(request)
     context = {
-        "indexes": [summary(service, served) for served in service.catalogue],
+        "indexes": [
+            index_summary(served, service.screener.status(served.id)) for served in service.catalogue
+        ],
         "no_index": service.catalogue.missing,
         "takes_prompts": any(served.conditional for served in service.catalogue),
         "max_prompt": MAX_PROMPT_LENGTH,
@@ -202,7 +190,8 @@ def _answer_context(service: Service, a: Attribution) -> dict[str, Any]:
 
 def _pictures(served: ServedIndex, a: Attribution) -> dict[str, Picture]:
     shown = [*(work.work_id for work in a.works or []), *(work.work_id for work in a.lookalikes or [])]
-    return {work_id: served.picture(served.index.works.row_of(work_id)) for work_id in shown}
+    rows = {work_id: served.index.works.find(work_id) for work_id in shown}
+    return {work_id: served.picture(row) for work_id, row in rows.items() if row is not None}
 
 
 def _render(

@@ -129,13 +129,18 @@ document.addEventListener("drop", (event) => {
 
 // Coming back by the browser's back button shows the form as it was before sending.
 window.addEventListener("pageshow", () => {
+  leaving = false;
   announceSending(false);
   if (picker) showChosen();
 });
 
+// Whether a form is on its way: what it does to the question is told by the page that it leads to.
+let leaving = false;
+
 document.addEventListener("submit", (event) => {
   const question = event.target.dataset.confirm;
   if (question && !confirm(question)) event.preventDefault();
+  leaving = !event.defaultPrevented;
 });
 
 // ---- Following ----
@@ -178,7 +183,7 @@ async function follow(article) {
       failures = 0;
       if (response.status === 304) continue;
       if (response.status === 404 || response.status === 410) {
-        location.reload();
+        if (!leaving) location.reload();
         return;
       }
       if (!response.ok) throw new Error(String(response.status));

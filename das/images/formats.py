@@ -1,7 +1,5 @@
 """What a file is, told by its first bytes and never by its name."""
 
-from typing import Literal
-
 from das.errors import ImageRefused
 
 ACCEPTED = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF")
@@ -146,13 +144,6 @@ def _iso_boxes_cut_short(data: bytes) -> bool:
             return False
         at += length
     return at != len(data)
-
-
-def _tiff_directory_is_missing(data: bytes) -> bool:
-    """Whether the first directory, which may lie anywhere in a TIFF, would begin behind the end."""
-    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
-    is_big_tiff = b"+" in data[2:4]
-    return int.from_bytes(data[8:16] if is_big_tiff else data[4:8], order) + 2 > len(data)
 
 
 def _text_or_unknown(start: bytes) -> ImageRefused:

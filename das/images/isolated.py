@@ -52,7 +52,8 @@ class IsolatedNormaliser:
     """`normalise` in a small pool of decoder processes with limits on time and memory.
 
     The processes are started at once and used again for every picture. One that dies or takes too long is
-    killed and replaced, and only the picture it was decoding is refused. Safe to use from many threads.
+    killed and replaced, and only the picture it was decoding is refused: no picture holds a process for longer
+    than `timeout_s`, and no caller waits longer than that for one. Safe to use from many threads.
     Close it, or use it as a context manager; processes also end by themselves when their parent does.
     """
 

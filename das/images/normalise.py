@@ -29,6 +29,7 @@ from PIL import (
 from das.errors import ImageRefused
 from das.images.colour import Layout, to_srgb
 from das.images.formats import ACCEPTED_IN_WORDS, identify, looks_cut_short
+from das.images.structure import check_structure
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -83,9 +84,9 @@ def normalise(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NormalisedIm
     over white), "orientation".
 
     Raises `ImageRefused` and nothing else, with code "empty", "too-large", "too-many-pixels", "too-small",
-    "unsupported-format", "svg", "not-an-image", "truncated", "damaged", "decompression-bomb" or
-    "decoder-died" (out of memory). libtiff may write a line about a damaged TIFF on standard error, which
-    `IsolatedNormaliser` keeps quiet.
+    "unsupported-format", "svg", "not-an-image", "truncated", "damaged", "decompression-bomb", "too-many-parts"
+    (as only files have that are made to exhaust a computer) or "decoder-died" (out of memory). libtiff may write a
+    line about a damaged TIFF on standard error, which `IsolatedNormaliser` keeps quiet.
     """
     format = check_before_decoding(data, limits)
     pixels, steps = decode(data, format, limits)
@@ -113,6 +114,7 @@ def check_before_decoding(data: bytes, limits: ImageLimits) -> str:
 def decode(data: bytes, format: str, limits: ImageLimits) -> tuple[Pixels, tuple[str, ...]]:
     """Pixels (H, W, 3) uint8 in sRGB and the steps this took. Raises `ImageRefused` and nothing else."""
     try:
+        check_structure(data, format)
         with quiet_pillow(), Image.open(io.BytesIO(data), formats=[format]) as image:
             return _normalised(image, limits)
     except ImageRefused:

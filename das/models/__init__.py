@@ -5,15 +5,17 @@ how its directory is laid out and how an upload becomes `x_0` stays in the adapt
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from das import registry
+from das.errors import ModelError
 from das.schedules import Schedule
 
-__all__ = ["Conditioning", "DiffusionModel", "load_model"]
+__all__ = ["Adapter", "Conditioning", "DiffusionModel", "load_model"]
 
 Conditioning = Mapping[str, Tensor]
 """Tensors with the pictures in front (B, ...), by name; empty for an unconditional model."""
@@ -57,6 +59,22 @@ class DiffusionModel(Protocol):
         ...
 
 
+class Adapter(DiffusionModel, Protocol):
+    """A `DiffusionModel` that a pipeline of its family is made into."""
+
+    network_name: str
+    """The pipeline's component that is attributed, such as `unet`."""
+    parts: ClassVar[dict[str, str]]
+    """The components that are used, with the class of each in diffusers or transformers; tokenizers count by name."""
+    optional: ClassVar[frozenset[str]]
+    """Those of them that a pipeline may lack."""
+
+    @classmethod
+    def of(cls, pipeline: Any, *, device: str = "cpu") -> Self:
+        """The adapter of a loaded pipeline; raises ModelError for one that it can't serve."""
+        ...
+
+
 def load_model(path_or_id: str, *, lora: str | None = None, device: str = "cpu") -> DiffusionModel:
     """Load a diffusion model in single precision from a pipeline directory or a hub id.
 
@@ -68,11 +86,19 @@ def load_model(path_or_id: str, *, lora: str | None = None, device: str = "cpu")
     Raises:
         ModelError: it is missing, damaged, or of a family that isn't supported; or the LoRA isn't for it.
     """
-    from das.models.loading import adapter_for, load_pipeline
+    from das.models.loading import adapter_for, family_of, load_pipeline, told
     from das.models.lora import add_lora
 
-    adapter = adapter_for(path_or_id)
+    family, adapter = family_of(path_or_id), adapter_for(path_or_id)
     pipeline = load_pipeline(path_or_id, adapter)
     if lora is not None:
         add_lora(pipeline, adapter.network_name, lora)
-    return adapter.of(pipeline, device=device)
+    try:
+        with registry.blamed("family", family.name):
+            return adapter.of(pipeline, device=device)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        # A configuration that diffusers took and that says nothing that can be computed with.
+        raise ModelError(
+            f"{path_or_id!r} has a configuration that can't be used: {told(error)} Compare its config.json files with"
+            " those it was trained with."
+        ) from error

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from das.errors import ModelError
 from das.models import Conditioning
 from das.models.identity import digest, lora_scalings, settings
-from das.models.pictures import fit
+from das.models.pictures import both_sides, fit
 from das.schedules import Schedule, VariancePreserving
 
 
@@ -31,17 +31,17 @@ class DDPMModel:
         """Wrap a `UNet2DModel` and its scheduler.
 
         Raises:
-            ModelError: class-conditional, or without an `alphas_cumprod` schedule, or of an unknown target.
+            ModelError: class-conditional, or without an `alphas_cumprod` schedule, of an unknown target, or without
+                the size of its pictures.
         """
-        config = network.config
+        config: Any = network.config
         if getattr(config, "num_class_embeds", None) or getattr(config, "class_embed_type", None):
             raise ModelError(
                 "This UNet2DModel is conditioned on classes (num_class_embeds or class_embed_type is set). "
                 "Only unconditional models are supported."
             )
         self.schedule: Schedule = VariancePreserving.of(scheduler)
-        size = config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = both_sides(config.sample_size)
         channels = config.in_channels
         if channels not in (1, 3):
             raise ModelError(

@@ -72,7 +72,7 @@ class FluxModel(LatentModel):
         batch, channels, height, width = x_t.shape
         pipeline, text = self._pipeline, conditioning["prompt_embeds"]
         guidance = None
-        if self.network.config.guidance_embeds:
+        if pipeline.transformer.config.guidance_embeds:
             guidance = torch.full((batch,), TRAINING_GUIDANCE, device=x_t.device, dtype=x_t.dtype)
         output: Tensor = self.network(
             pipeline._pack_latents(x_t.contiguous(), batch, channels, height, width),

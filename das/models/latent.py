@@ -144,7 +144,7 @@ class LatentModel(ABC):
             "digest": digest(description, {f"{name}.": module for name, module in modules.items()}),
         }
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def encode(self, pixels: Sequence[np.ndarray]) -> Tensor:
         """Pictures (H, W, 3) uint8 to latents (B, C, h, w): shorter side resized, centre cropped, VAE.
 
@@ -165,8 +165,8 @@ class LatentModel(ABC):
         mean, deviation = (getattr(config, f"latents_{name}", None) for name in ("mean", "std"))
         if mean is not None and deviation is not None:
             mean, deviation = (latents.new_tensor(v).view(1, -1, 1, 1) for v in (mean, deviation))
-            return (latents - mean) * config.scaling_factor / deviation
-        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+            return (latents - mean) * float(config.scaling_factor) / deviation
+        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * float(config.scaling_factor)
 
     def condition(self, prompts: Sequence[str | None]) -> Conditioning:
         """The prompts' embeddings, batch first; None is the empty prompt, which training drops prompts to.
@@ -181,11 +181,3 @@ class LatentModel(ABC):
     def _embed(self, prompt: str) -> dict[str, Tensor]:
         with torch.no_grad():
             return {name: values.cpu() for name, values in self.embed(prompt).items()}
-
-
-def both_sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width of a size that a configuration gives as one number or as two."""
-    if isinstance(size, int):
-        return size, size
-    height, width = size
-    return height, width

@@ -8,25 +8,10 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from das.errors import ModelError
-from das.models.ddpm import DDPMModel
-from das.models.flux import FluxModel
-from das.models.latent import LatentModel
-from das.models.stable_diffusion import StableDiffusionModel
-from das.models.stable_diffusion_3 import StableDiffusion3Model
-from das.models.stable_diffusion_xl import StableDiffusionXLModel
-
-Adapter = type[DDPMModel] | type[LatentModel]
-
-ADAPTERS: dict[str, Adapter] = {
-    "DDPMPipeline": DDPMModel,
-    "DDIMPipeline": DDPMModel,
-    "StableDiffusionPipeline": StableDiffusionModel,
-    "StableDiffusionXLPipeline": StableDiffusionXLModel,
-    "StableDiffusion3Pipeline": StableDiffusion3Model,
-    "FluxPipeline": FluxModel,
-}
-"""Which adapter reads a pipeline of which class."""
+from das import registry
+from das.errors import DasError, ModelError
+from das.models import Adapter
+from das.registry import Family
 
 # Parts of pipelines that have no say in training; they are neither read nor downloaded.
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
@@ -34,21 +19,61 @@ _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 
 
-def adapter_for(path_or_id: str) -> Adapter:
-    """The adapter for a pipeline directory or hub id.
+def family_of(path_or_id: str) -> Family:
+    """The record of the family that a pipeline directory or hub id belongs to.
 
     Raises:
         ModelError: there is no pipeline, or its class isn't supported.
     """
     name = _index(path_or_id).get("_class_name")
-    if name not in ADAPTERS:
+    family = registry.family(name) if isinstance(name, str) else None
+    if family is None:
         raise ModelError(
-            f"{path_or_id!r} is a {name}, which isn't supported. Supported are {', '.join(ADAPTERS)}."
+            " ".join(
+                [
+                    f"{path_or_id!r} is a {name}, which isn't supported. {_supported()}",
+                    *registry.broken_extensions(),
+                ]
+            )
         )
-    return ADAPTERS[name]
+    return family
 
 
-def load_pipeline(path_or_id: str, adapter: Adapter) -> Any:
+def adapter_for(path_or_id: str) -> type[Adapter]:
+    """The adapter for a pipeline directory or hub id; raises like `family_of`."""
+    family = family_of(path_or_id)
+    adapter: type[Adapter] = _resolved(family.adapter, family)
+    return adapter
+
+
+def _resolved(reference: str, family: Family) -> Any:
+    return registry.resolve(
+        reference, f"The model family {family.name}", registry.extension_of("family", family.name)
+    )
+
+
+def _supported() -> str:
+    return f"Supported are {', '.join(registry.families())}."
+
+
+def import_pipeline(path_or_id: str) -> None:
+    """Import what loading this pipeline will need, if it is on this machine, and load nothing of it.
+
+    Raises:
+        ModelError: there is no such pipeline, or its class isn't supported.
+    """
+    if not Path(path_or_id).is_dir():
+        return
+    adapter, index = adapter_for(path_or_id), _index(path_or_id)
+    # Getting a class by its name is what makes these libraries import it.
+    _pipeline_class(index["_class_name"])
+    for name in ("scheduler", *adapter.parts):
+        library, class_name = _entry(index, name)
+        if library in _LIBRARIES:
+            getattr(importlib.import_module(library), str(class_name), None)
+
+
+def load_pipeline(path_or_id: str, adapter: type[Adapter]) -> Any:
     """The diffusers pipeline, in single precision, with the components that `adapter` uses.
 
     Raises:
@@ -75,8 +100,8 @@ def load_pipeline(path_or_id: str, adapter: Adapter) -> Any:
             for name in adapter.parts
             if not name.startswith("tokenizer") and name not in left_out
         }
-        pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folder, **modules, **unused)
-    except ModelError:
+        pipeline = _pipeline_class(index["_class_name"]).from_pretrained(folder, **modules, **unused)
+    except DasError:
         raise
     except Exception as error:
         raise _unloadable(path_or_id, error) from error
@@ -84,6 +109,16 @@ def load_pipeline(path_or_id: str, adapter: Adapter) -> Any:
         if getattr(pipeline, name, None) is None and name not in adapter.optional:
             raise ModelError(f"{path_or_id!r} has no {name}.")
     return pipeline
+
+
+def _pipeline_class(name: str) -> Any:
+    """The class of a pipeline: an extension's own, or diffusers'."""
+    import diffusers
+
+    family = registry.family(name)
+    if family is not None and family.pipeline is not None:
+        return _resolved(family.pipeline, family)
+    return getattr(diffusers, name)
 
 
 def _index(path_or_id: str) -> dict[str, Any]:
@@ -99,9 +134,15 @@ def _index(path_or_id: str) -> dict[str, Any]:
 
 
 def _entry(index: dict[str, Any], name: str) -> tuple[str | None, str | None]:
-    """Library and class of a component; None for one that is left out."""
-    library, class_name = index.get(name) or (None, None)
-    return library, class_name
+    """Library and class of a component; None for one that is left out. Raises ModelError for anything else."""
+    match index.get(name):
+        case None | [None, None]:
+            return None, None
+        case [str(library), str(class_name)]:
+            return library, class_name
+    raise ModelError(
+        f"model_index.json says of the {name} {index[name]!r}; it should name a library and a class."
+    )
 
 
 def told(error: Exception) -> str:
@@ -112,7 +153,7 @@ def told(error: Exception) -> str:
 def _unloadable(path_or_id: str, error: Exception) -> ModelError:
     return ModelError(
         f"No diffusion model could be loaded from {path_or_id!r}: {told(error)} "
-        f"Give a pipeline directory (as save_pretrained writes it) or a hub id; supported are {', '.join(ADAPTERS)}."
+        f"Give a pipeline directory (as save_pretrained writes it) or a hub id. {_supported()}"
     )
 
 

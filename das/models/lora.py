@@ -153,7 +153,7 @@ def _add_peft(network: nn.Module, file: Path) -> None:
         )
     state = {name.removeprefix("base_model.model."): tensor for name, tensor in load_file(file).items()}
     inject_adapter_in_model(config, network, ADAPTER)
-    result = set_peft_model_state_dict(network, state, ADAPTER)
+    result: Any = set_peft_model_state_dict(network, state, ADAPTER)
     if result.unexpected_keys:
         raise ModelError(
             f"{len(result.unexpected_keys)} of the tensors in {file} have no place in the "

@@ -1,9 +1,13 @@
 """From an upload's pixels to what a model's first layer takes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from das.errors import ModelError
 
 
 def fit(pixels: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
@@ -24,3 +28,23 @@ def fit(pixels: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
         image = image.crop((left, top, left + width, top + height))
     values = torch.from_numpy(np.array(image, dtype=np.uint8).reshape(height, width, channels))
     return values.permute(2, 0, 1).double() / 127.5 - 1.0
+
+
+def both_sides(size: int | Sequence[int] | None) -> tuple[int, int]:
+    """Height and width of a network's `sample_size`, which its configuration gives as one number or as two.
+
+    Raises:
+        ModelError: it gives none, as diffusers allows, or something else.
+    """
+    if size is None:
+        raise ModelError(
+            "The network's configuration has no sample_size, so the size of its pictures isn't known;"
+            " write the size that it was trained with into its config.json."
+        )
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, Sequence) or len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides):
+        raise ModelError(
+            f"The network's configuration has the sample_size {size!r}; it should be a whole number of pixels (or"
+            " latents) from 1, or two of them."
+        )
+    return sides[0], sides[1]

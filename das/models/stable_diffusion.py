@@ -6,7 +6,8 @@ from torch import Tensor
 
 from das.errors import ModelError
 from das.models import Conditioning
-from das.models.latent import LatentModel, both_sides
+from das.models.latent import LatentModel
+from das.models.pictures import both_sides
 from das.schedules import VariancePreserving
 
 

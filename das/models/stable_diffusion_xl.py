@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from das.models import Conditioning
-from das.models.latent import LatentModel, both_sides
+from das.models.latent import LatentModel
+from das.models.pictures import both_sides
 from das.models.stable_diffusion import check_unet
 from das.schedules import VariancePreserving
 

@@ -1,5 +1,6 @@
 """The real application on a real index, database and broker. The worker's part is played through the store."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from jobs.models import ClaimedJob, JsonObject
 from jobs.settings import Settings
 from jobs.store import JobStore
 
-LOADING_S = 60
+LOADING_S = 240
+BASE_URL = "http://127.0.0.1:8000"
 
 
 @pytest.fixture(scope="session")
@@ -54,12 +56,24 @@ def client(settings: Settings) -> Iterator[TestClient]:
     broker.start()
     try:
         # A 500 is looked at as a client sees it, not as the exception behind it.
-        with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        with TestClient(create_app(settings), BASE_URL, raise_server_exceptions=False) as client:
             service: Service = client.app.state.service  # type: ignore[attr-defined]
-            service.screener.wait_until_loaded(LOADING_S)
+            deadline = time.monotonic() + LOADING_S
+            while any(service.screener.status(served.id) == "loading" for served in service.catalogue):
+                assert time.monotonic() < deadline, "CLIP isn't loaded"
+                time.sleep(0.05)
             yield client
     finally:
         broker.stop()
+
+
+@pytest.fixture(autouse=True)
+def a_worker(request: pytest.FixtureRequest) -> None:
+    """A sign of life of the worker that tests play, so that questions are taken however long a module runs."""
+    if "client" in request.fixturenames:
+        service: Service = request.getfixturevalue("client").app.state.service
+        info = {"engine": "ready", "indexes": [served.id for served in service.catalogue]}
+        service.store.workers.heartbeat("a-worker", info)
 
 
 @pytest.fixture
@@ -90,9 +104,9 @@ def work_off(store: JobStore, tiny_index: Path) -> Callable[[], ClaimedJob]:
     index = AttributionIndex.open(tiny_index)
 
     def work_off() -> ClaimedJob:
-        (job,) = store.claim_batch("a-worker", 1)
-        store.progress([job.token], "gradients", 3, 3)
-        assert store.finish(
+        (job,) = store.leases.claim("a-worker", 1, [index.id])
+        store.leases.progress([job.token], "gradients", 3, 3)
+        assert store.leases.finish(
             job.token, scored(index, job), {"queue_wait_ms": 1.5, "engine_ms": 2.5, "batch": 1}
         )
         return job
@@ -102,10 +116,17 @@ def work_off(store: JobStore, tiny_index: Path) -> Callable[[], ClaimedJob]:
 
 def scored(index: AttributionIndex, job: ClaimedJob) -> JsonObject:
     """A result in the engine's form: the r-th of n candidates gets the share (n - r) / (1 + … + n)."""
-    rows = list(range(len(index))) if job.candidate_rows is None else job.candidate_rows
+    ids = index.works.column("id")
+    rows = list(range(len(index))) if job.candidate_works is None else [*map(ids.index, job.candidate_works)]
     shares = [2 * (len(rows) - place) / (len(rows) * (len(rows) + 1)) for place in range(len(rows))]
     works = [
-        {"row": row, "score": 10 * share, "share": share, "percentile": 99.0 - place}
+        {
+            "rank": place + 1,
+            "work_id": ids[row],
+            "score": 10 * share,
+            "share": share,
+            "percentile": 99.0 - place,
+        }
         for place, (row, share) in enumerate(zip(rows, shares, strict=True))
     ]
     groups = []
@@ -118,7 +139,7 @@ def scored(index: AttributionIndex, job: ClaimedJob) -> JsonObject:
         )
     return {
         "method": job.method,
-        "candidates": {"mode": "all" if job.candidate_rows is None else "screened", "count": len(rows)},
+        "candidates": {"mode": "all" if job.candidate_works is None else "screened", "count": len(rows)},
         "works": works[: job.top_k],
         "groups": {"creator": sorted(groups, key=lambda group: -group["share"])},
         "summary": f"The first work accounts for {100 * shares[0]:.0f} % of the measured influence.",

@@ -3,13 +3,17 @@
 import base64
 import hashlib
 import io
+import os
+import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from app.intake import SCREENING_PATIENCE_S, WORTH_WAITING
 from das.images import decode_png
 
 
@@ -103,7 +107,7 @@ def test_a_number_of_candidates_is_screened_by_clip(client, ask, work_off):
     asked = ask(candidates="6")
     claimed = work_off()
     body = client.get(asked["links"]["self"]).json()
-    assert len(claimed.candidate_rows) == 6
+    assert len(claimed.candidate_works) == 6
     assert body["candidates"] == {"mode": "screened", "count": 6, "asked": "6"}
     nearest = [work["work_id"] for work in asked["lookalikes"][:6]]
     assert [work["work_id"] for work in body["works"]] == nearest
@@ -112,7 +116,7 @@ def test_a_number_of_candidates_is_screened_by_clip(client, ask, work_off):
 @pytest.mark.parametrize("candidates", ["all", "auto", "40", "99999"])
 def test_all_works_are_scored_where_screening_would_leave_none_out(ask, work_off, candidates):
     ask(candidates=candidates)
-    assert work_off().candidate_rows is None
+    assert work_off().candidate_works is None
 
 
 def test_prefer_wait_answers_with_the_result(client, store, picture, work_off):
@@ -168,6 +172,35 @@ def test_an_etag_spares_the_answer_until_something_changes(client, ask, store):
     assert changed.json()["state"] == "cancelled"
 
 
+def test_what_was_erased_is_gone_for_those_who_know_its_version_too(client, ask):
+    url = ask()["links"]["self"]
+    tag = client.get(url).headers["etag"]
+    client.delete(url)
+    for known in (tag, "*"):
+        assert client.get(url, headers={"If-None-Match": known}).status_code == 410
+        assert client.get(url, params={"wait": 5}, headers={"If-None-Match": known}).status_code == 410
+
+
+def test_an_upload_is_answered_before_its_lookalikes_where_clip_has_much_to_do(client, store, ask):
+    clip = client.app.state.service.screener.pid
+    os.kill(clip, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(WORTH_WAITING + 1) as others:
+            list(others.map(lambda _: ask(), range(WORTH_WAITING + 1)))
+        began = time.monotonic()
+        asked = ask()
+        assert time.monotonic() - began < SCREENING_PATIENCE_S
+        assert asked["lookalikes"] is None
+        assert any("not found yet" in note for note in asked["notes"])
+        url = asked["links"]["self"]
+        tag = client.get(url).headers["etag"]
+    finally:
+        os.kill(clip, signal.SIGCONT)
+    told = client.get(url, params={"wait": 20}, headers={"If-None-Match": tag})
+    assert (told.status_code, len(told.json()["lookalikes"])) == (200, 12)
+    assert told.headers["etag"] != tag
+
+
 def test_the_list_filters_and_pages(client, ask):
     ids = [ask(client_tag="even" if number % 2 == 0 else "odd")["id"] for number in range(5)]
     first = client.get("/v1/attributions", params={"limit": 3}).json()
@@ -181,6 +214,30 @@ def test_the_list_filters_and_pages(client, ask):
     later = client.get("/v1/attributions", params={"created_after": created}).json()
     assert [item["id"] for item in later["items"]] == [ids[4], ids[3]]
     assert client.get("/v1/attributions", params={"state": "failed"}).json()["items"] == []
+
+
+def test_a_list_tells_each_question_in_short(client, ask, work_off):
+    asked = ask(client_tag="mine", prompt="x" * 4000, top_k="40")
+    work_off()
+    whole = client.get(asked["links"]["self"]).json()
+    (short,) = client.get("/v1/attributions").json()["items"]
+    assert short == {
+        **{name: whole[name] for name in ("id", "state", "created_at", "started_at", "finished_at")},
+        **{name: whole[name] for name in ("client_tag", "index", "method", "summary")},
+        "links": {"self": asked["links"]["self"], "page": asked["links"]["page"]},
+    }
+    assert short["summary"]
+    assert len(client.get("/v1/attributions").content) < 1500
+
+
+def test_erased_questions_are_listed_where_they_are_asked_for(client, ask):
+    asked = ask(client_tag="mine")
+    client.delete(asked["links"]["self"])
+    assert client.get("/v1/attributions").json()["items"] == []
+    response = client.get("/v1/attributions", params={"state": "erased", "limit": 100})
+    assert response.status_code == 200
+    gone = next(item for item in response.json()["items"] if item["id"] == asked["id"])
+    assert (gone["state"], gone["index"], gone["method"], gone["client_tag"]) == ("erased", None, None, None)
 
 
 def test_cancelling_stops_an_open_question_only(client, ask, work_off):
@@ -233,3 +290,12 @@ def test_a_full_queue_says_when_to_come_back(client, ask, store, settings, pictu
     assert (response.status_code, response.json()["code"]) == (503, "queue-full")
     assert int(response.headers["retry-after"]) > 0
     assert store.queue_depth() == settings.queue_limit
+
+
+def test_an_owner_at_the_limit_is_told_before_the_body_is_read(client, ask, store, settings, monkeypatch):
+    ask()
+    monkeypatch.setattr(store, "settings", settings.model_copy(update={"owner_queue_limit": 1}))
+    response = client.post("/v1/attributions", content=b"no form at all", headers={"Content-Type": "x/y"})
+    assert (response.status_code, response.json()["code"]) == (503, "queue-full")
+    assert "1 of your pictures are already waiting" in response.json()["detail"]
+    assert store.queue_depth() == 1

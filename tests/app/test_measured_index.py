@@ -10,10 +10,10 @@ from starlette.testclient import TestClient
 
 from app.answers import quality
 from app.catalogue import Catalogue
-from das.evaluation.index_quality import record_quality
 from das.index import AttributionIndex
-from das.manifest import QualityRecord
+from das.manifest import NOT_MEASURED, QualityRecord
 from jobs.settings import Settings
+from measure.index_quality import record_quality
 
 HTML = {"Accept": "text/html"}
 QUALITY = QualityRecord(
@@ -64,6 +64,7 @@ def test_the_card_and_the_answers_of_the_measured_method_carry_the_figure(
         "note": answer["quality"]["note"],
     }
     assert "all subsets were used" in answer["quality"]["note"]
+    assert NOT_MEASURED not in answer["notes"]
     assert "**LDS**: 41.3 %" in card["card"]
     page = client.get(asked["links"]["page"], headers=HTML).text.replace("\u00a0", " ")
     assert "Asked about 1,200 pictures and held against models trained again on 36 subsets" in page
@@ -76,7 +77,9 @@ def test_another_methods_answer_says_that_it_was_not_measured(
 ) -> None:
     asked = ask(method="das")
     work_off()
-    assert client.get(asked["links"]["self"]).json()["quality"] is None
+    answer = client.get(asked["links"]["self"]).json()
+    assert answer["quality"] is None
+    assert NOT_MEASURED in answer["notes"]
     page = client.get(asked["links"]["page"], headers=HTML).text
     assert "not measured for this method of the index" in page
     assert "second real retraining" not in page
@@ -87,7 +90,7 @@ def test_a_service_shows_a_new_figure_once_it_opens_the_index_again(settings: Se
     record_quality(before.index, QUALITY.model_copy(update={"ceiling": None, "perfect": None, "lds": 12.5}))
     (after,) = Catalogue.open(settings)
     assert after.id == before.id
-    old, new = quality(before), quality(after)
+    old, new = (quality(served.index.manifest.quality) for served in (before, after))
     assert old is not None
     assert new is not None
     assert (old.lds, new.lds, new.ceiling) == (41.26, 12.5, None)

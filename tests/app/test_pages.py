@@ -84,19 +84,19 @@ def test_the_answer_is_told_in_words_first(client, ask, work_off):
 
 def test_a_lost_worker_is_told(client, ask, store):
     asked = ask()
-    store.claim_batch("w", 1)
-    store.release_worker("w", "its process was killed")
+    store.leases.claim("w", 1, [job.index_id for job in store.list().jobs])
+    store.leases.release_worker("w", "its process was killed")
     page = client.get(asked["links"]["page"], headers=HTML).text
     assert "The worker on it was lost, so it is being tried again (attempt 2)" in page
-    store.claim_batch("w2", 1)
+    store.leases.claim("w2", 1, [job.index_id for job in store.list().jobs])
     page = client.get(asked["links"]["page"], headers=HTML).text
     assert "An earlier worker was lost; this is attempt 2" in page
 
 
 def test_stages_count_the_timesteps(client, ask, store):
     asked = ask()
-    (job,) = store.claim_batch("w", 1)
-    store.progress([job.token], "gradients", 3, 10)
+    (job,) = store.leases.claim("w", 1, [job.index_id for job in store.list().jobs])
+    store.leases.progress([job.token], "gradients", 3, 10)
     page = client.get(asked["links"]["page"], headers=HTML).text
     assert "3 of 10 timesteps" in page
     assert '<rect class="bar-fill" width="30.0"' in page
@@ -104,8 +104,8 @@ def test_stages_count_the_timesteps(client, ask, store):
 
 def test_a_failed_question_can_be_asked_again(client, ask, store):
     asked = ask(top_k="3", client_tag="mine")
-    (job,) = store.claim_batch("w", 1)
-    store.fail(job.token, "The computation took longer than 600 s and was stopped.", "time-limit")
+    (job,) = store.leases.claim("w", 1, [job.index_id for job in store.list().jobs])
+    store.leases.fail(job.token, "The computation took longer than 600 s and was stopped.", "time-limit")
     page = client.get(asked["links"]["page"], headers=HTML).text
     assert "This question couldn&#39;t be answered." in page
     assert "took longer than 600 s" in page

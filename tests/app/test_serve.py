@@ -15,6 +15,9 @@ import httpx2 as httpx
 import psutil
 import pytest
 
+from app.serve import _listen
+from jobs.settings import Settings
+
 DAS = Path(sys.executable).with_name("das")
 START_S, STOP_S = 240, 60
 
@@ -84,6 +87,24 @@ def test_a_port_in_use_is_a_sentence(running, environment, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
+def test_beyond_this_machine_it_listens_only_where_that_is_meant(environment, tmp_path):
+    refused = das("serve", "--host", "0.0.0.0", **{**environment, "DAS_DATA_DIR": str(tmp_path / "data")})
+    assert refused.returncode == 2
+    said = " ".join(refused.stderr.split())
+    assert "DAS_HOST=0.0.0.0 would open every picture and answer to the network" in said
+    assert "DAS_OPEN_TO_NETWORK=true" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_where_it_is_meant_it_warns_at_every_start(host, caplog):
+    settings = Settings(_env_file=None, host=host, port=0, open_to_network=True)
+    with contextlib.closing(_listen(settings)) as listener:
+        assert listener.getsockname()[0] == host
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["beyond this machine" in line for line in warned] == ([True] if host == "0.0.0.0" else [])
+
+
 def test_without_an_index_it_says_how_to_make_one(environment, tmp_path):
     refused = das(
         "serve", "--index", str(tmp_path), **{**environment, "DAS_DATA_DIR": str(tmp_path / "data")}
@@ -92,20 +113,25 @@ def test_without_an_index_it_says_how_to_make_one(environment, tmp_path):
     assert "das build" in refused.stderr
 
 
-@pytest.mark.parametrize("name", ["valkey-server", "worker"])
-def test_a_killed_child_is_started_again(running, name):
-    process, _ = running
-    first = wait_until(lambda: child(process, name))
-    first.kill()
-    again = wait_until(lambda: (found := child(process, name)) and found.pid != first.pid and found)
+@pytest.mark.parametrize("name", ["unixsocket", "worker", "app"], ids=["broker", "worker", "api"])
+def test_a_killed_child_is_started_again_and_the_others_go_on(running, name):
+    process, address = running
+    names = ("unixsocket", "worker", "app")
+    first = {each: wait_until(lambda each=each: child(process, each)) for each in names}
+    first[name].kill()
+    again = wait_until(lambda: (found := child(process, name)) and found.pid != first[name].pid and found)
     assert again.is_running()
+    for other in set(names) - {name}:
+        assert child(process, other).pid == first[other].pid
+    # While the API is started anew its requests wait in the socket: none is refused.
+    assert httpx.get(address + "/healthz", timeout=START_S).status_code == 200
 
 
 @pytest.mark.parametrize("length", [None, 5, 10**9], ids=["unannounced", "lying", "announced"])
 def test_an_endless_upload_gets_its_413_on_the_wire(running, length):
     """Bytes past a too small Content-Length aren't the body's: those are a form that breaks off."""
     host, port = running[1].removeprefix("http://").split(":")
-    head = "POST /v1/attributions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST /v1/attributions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     head += "Transfer-Encoding: chunked\r\n\r\n" if length is None else f"Content-Length: {length}\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=60) as wire:
         wire.sendall(head.encode())
@@ -116,18 +142,111 @@ def test_an_endless_upload_gets_its_413_on_the_wire(running, length):
     assert status.split()[1] == (b"400" if length == 5 else b"413")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT])
-def test_ctrl_c_ends_all_of_it(running, environment, how):
+def test_ctrl_c_ends_all_of_it(running):
     process, address = running
     wait_until(lambda: httpx.get(address + "/readyz", timeout=30).json()["ready"])
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 4
-    process.send_signal(how)
+    process.send_signal(signal.SIGINT)
     assert process.wait(STOP_S) == 0
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
     with pytest.raises(httpx.ConnectError):
         httpx.get(address + "/healthz")
+
+
+@pytest.fixture
+def start(environment, tmp_path):
+    """Start another service, on a data directory of its own; ended by force if the test didn't end it."""
+    started = []
+
+    def start(*arguments, **changes):
+        path = tmp_path / "log"
+        own = {**os.environ, **environment, "DAS_DATA_DIR": str(tmp_path / "data"), **changes}
+        with path.open("w") as log:
+            started.append(subprocess.Popen([DAS, "serve", *arguments], env=own, stdout=log, stderr=log))
+        return started[-1], path
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_the_api_alone(start):
+    process, log = start("--no-worker")
+    address = wait_until(lambda: re.search(r"Open (http://\S+)", log.read_text()))[1]
+    assert child(process, "worker") is None
+    checks = httpx.get(address + "/readyz", timeout=START_S).json()["checks"]
+    assert checks["broker"]["ok"]
+    assert checks["worker"] == {
+        "ok": False,
+        "detail": "No worker gives a sign of life; start one with `das worker`.",
+    }
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(STOP_S) == 0
+
+
+def test_a_killed_one_leaves_nothing_behind_and_the_next_starts(start):
+    process, _ = start()
+    family = wait_until(
+        lambda: len(found := psutil.Process(process.pid).children(recursive=True)) >= 3 and found
+    )
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=STOP_S)
+    assert alive == []
+    process, log = start("--no-worker")
+    assert wait_until(lambda: "Open http" in log.read_text())
+
+
+def test_a_second_signal_ends_it_at_once(start):
+    process, _ = start()
+    family = wait_until(
+        lambda: len(found := psutil.Process(process.pid).children(recursive=True)) >= 3 and found
+    )
+    worker = child(process, "worker")
+    # A worker that doesn't heed being told to end.
+    worker.suspend()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(STOP_S) == 0
+    # Not the 8 s that a worker has for the batch in hand.
+    assert time.monotonic() - began < 6
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+
+
+def test_a_place_that_cant_be_written_is_a_sentence(environment, tmp_path):
+    (tmp_path / "file").touch()
+    for name, place in (("DAS_DATA_DIR", tmp_path / "file"), ("DAS_BLOB_URL", tmp_path / "file" / "blobs")):
+        own = {**environment, "DAS_DATA_DIR": str(tmp_path / "data"), name: str(place)}
+        refused = das("serve", **own)
+        assert refused.returncode == 2
+        assert name in refused.stderr
+        assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("room", "said"), [(0, "can't be written"), (8192, "das.sqlite3 can't be used")], ids=["none", "little"]
+)
+def test_a_full_disk_is_a_sentence(environment, tmp_path, room, said):
+    """Files of this process and its children may not grow beyond this, as on a disk without room."""
+    script = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); "
+    script += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from das.cli import main; main()"
+    refused = subprocess.run(
+        [sys.executable, "-c", script, "serve"],
+        env={**os.environ, **environment, "DAS_DATA_DIR": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+    )
+    assert refused.returncode == 2, refused.stderr
+    assert said in " ".join(refused.stderr.split())
+    assert "make room" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_the_settings_are_listed_for_people_and_machines(environment):

@@ -53,6 +53,7 @@ def test_a_thumbnail_may_be_kept_for_ever(client, tiny_index):
 
 
 def test_ready_needs_a_worker_and_says_so(client, store):
+    store.workers.retire("a-worker")
     assert client.get("/healthz").json() == {"status": "ok"}
     response = client.get("/readyz")
     checks = response.json()["checks"]
@@ -61,11 +62,38 @@ def test_ready_needs_a_worker_and_says_so(client, store):
         "database": True, "broker": True, "index": True, "worker": False
     }  # fmt: skip
     assert "das worker" in checks["worker"]["detail"]
-    store.heartbeat("w", {"engine": "loading"})
-    assert "loading" in client.get("/readyz").json()["checks"]["worker"]["detail"]
-    store.heartbeat("w", {"engine": "ready"})
-    assert client.get("/readyz").json()["ready"] is True
-    store.retire("w")
+    store.workers.heartbeat("w", {"engine": "loading", "loading": "tiny@1"})
+    assert "loading tiny@1" in client.get("/readyz").json()["checks"]["worker"]["detail"]
+    store.workers.heartbeat("w", {"engine": "failed", "error": "no model at s3://k:pw@b"})
+    assert client.get("/readyz").json()["checks"]["worker"] == {
+        "ok": False,
+        "detail": "1 alive, none has loaded its model; failed: no model at s3://***@b",
+    }
+    store.workers.heartbeat("w", {"engine": "ready", "failed": {"other": "its model is gone"}})
+    ready = client.get("/readyz").json()
+    assert ready["ready"] is True
+    assert ready["checks"]["worker"]["detail"] == "1 ready; without other: its model is gone"
+    assert ready["checks"]["broker"]["detail"].split()[0] in ("Valkey", "Redis")
+    store.workers.retire("w")
+
+
+def test_a_question_about_an_index_that_no_worker_holds_is_refused(client, store, picture, monkeypatch):
+    service = client.app.state.service
+    (served,) = service.catalogue
+
+    def ask():
+        return client.post("/v1/attributions", files={"image": ("p.png", picture)})
+
+    store.workers.heartbeat("a-worker", {"engine": "loading", "indexes": [served.id]})
+    monkeypatch.setattr(service, "started_at", service.started_at - 3600)
+    assert ask().status_code == 202, "it is loaded soon"
+    store.workers.heartbeat("a-worker", {"engine": "ready", "indexes": ["other@1"]})
+    refused = ask()
+    assert (refused.status_code, refused.json()["code"]) == (503, "not-ready")
+    assert f"No worker holds the index {served.id} at the moment" in refused.json()["detail"]
+    assert refused.headers["retry-after"] == "30"
+    monkeypatch.undo()
+    assert ask().status_code == 202, "a service that starts waits for its workers to speak"
 
 
 def test_the_version_names_the_libraries(client):
@@ -110,7 +138,8 @@ def test_every_reference_in_the_description_leads_somewhere():
                 yield from references(value)
 
     for reference in references(document):
-        assert reference.rpartition("/")[2] in document["components"]["schemas"], reference
+        _, kind, name = reference.removeprefix("#/").split("/")
+        assert name in document["components"][kind], reference
 
 
 def test_the_example_is_an_answer():

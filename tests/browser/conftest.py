@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import psutil
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
@@ -29,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Site:
     """A running `das serve`."""
 
-    def __init__(self, folder: Path, index: Path, samples: Path) -> None:
+    def __init__(self, folder: Path, index: Path, samples: Path, **settings: str) -> None:
         self.log = folder / "log"
         self.environment = {
             **os.environ,
@@ -39,6 +40,7 @@ class Site:
             "DAS_TORCH_THREADS": "1",
             "DAS_PORT": "0",
             "NO_COLOR": "1",
+            **settings,
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -146,3 +148,20 @@ def faults() -> Iterator[list[str]]:
     found: list[str] = []
     yield found
     assert found == []
+
+
+@pytest.fixture
+def paused_worker(site: Site) -> Iterator[None]:
+    """The worker's computing process, stopped for the length of a test, so that a question waits."""
+    pid = int(re.findall(r"worker started with pid (\d+)", site.log.read_text())[-1])
+    processes = [pid, *descendants(pid)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    yield
+    for process in reversed(processes):
+        os.kill(process, signal.SIGCONT)
+
+
+def descendants(pid: int) -> list[int]:
+    """The process ids below one."""
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]

@@ -9,6 +9,8 @@ import httpx2 as httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.conftest import descendants
+
 ANSWERED = re.compile(r"/a/att_[0-9a-f]{32}$")
 TRANSFER = """([data, name, type]) => {
     const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
@@ -27,27 +29,6 @@ def expect_answer(page) -> None:
 def transfer_of(page, path, name="picture.png", kind="image/png"):
     data = base64.b64encode(path.read_bytes()).decode()
     return page.evaluate_handle(TRANSFER, [data, name, kind])
-
-
-@pytest.fixture
-def paused_worker(site):
-    """The worker's computing process, stopped for the length of a test, so that a question waits."""
-    pid = None
-    for line in site.log.read_text().splitlines():
-        found = re.search(r"worker started with pid (\d+)", line)
-        pid = int(found[1]) if found else pid
-    children = [pid, *_descendants(pid)]
-    for process in children:
-        os.kill(process, signal.SIGSTOP)
-    yield
-    for process in reversed(children):
-        os.kill(process, signal.SIGCONT)
-
-
-def _descendants(pid):
-    import psutil
-
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
 def test_choosing_a_picture_leads_to_its_answer(page, tiny_works):
@@ -286,7 +267,7 @@ def test_a_worker_killed_in_the_middle_is_told_and_the_answer_comes(browser, slo
         page.wait_for_timeout(20)
     assert told["state"] == "running"
     worker = int(re.findall(r"worker started with pid (\d+)", slow_site.log.read_text())[-1])
-    os.kill(_descendants(worker)[0], signal.SIGKILL)
+    os.kill(descendants(worker)[0], signal.SIGKILL)
     expect(page.locator("main")).to_contain_text(re.compile("worker was lost|tried again|attempt"))
     # The new worker loads its model first.
     expect(page.locator(".ranking li")).to_have_count(3, timeout=120_000)

@@ -36,7 +36,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from das.models.loading import ADAPTERS
+from das import registry
 from demo.crops import CROP, all_crops
 from demo.photographs import PHOTOGRAPHS
 
@@ -322,7 +322,9 @@ def finetune_lora(
 
 def adapter_of(pipeline: DiffusionPipeline) -> Any:
     """The adapter class that `load_model` chooses for a directory of such a pipeline."""
-    return ADAPTERS[type(pipeline).__name__]
+    family = registry.family(type(pipeline).__name__)
+    assert family is not None
+    return registry.resolve(family.adapter, family.name, None)
 
 
 def save_lora(pipeline: DiffusionPipeline, wrapped: PeftModel, path: Path) -> None:

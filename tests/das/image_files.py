@@ -61,8 +61,9 @@ def tiff(
     order: str = "<",
     planar: int = 1,
     more: dict[int, int] | None = None,
+    without: tuple[int, ...] = (),
 ) -> bytes:
-    """An uncompressed TIFF of one strip (or one per plane)."""
+    """An uncompressed TIFF of one strip (or one per plane); with `more` tags, and `without` some."""
     planes = len(bits) if planar == 2 else 1
     offsets = [8 + index * (len(samples) // planes) for index in range(planes)]
     extras_at = 8 + len(samples)
@@ -92,12 +93,121 @@ def tiff(
     }
     for tag, value in (more or {}).items():
         entries[tag] = (3, shorts((value,)))
+    for tag in without:
+        del entries[tag]
     directory = struct.pack(f"{order}H", len(entries))
     for tag, (kind, (count, value)) in sorted(entries.items()):
         directory += struct.pack(f"{order}HHI", tag, kind, count) + value
     magic = b"II*\0" if order == "<" else b"MM\0*"
     at = extras_at + len(extras)
     return magic + struct.pack(f"{order}I", at) + samples + extras + directory + b"\0\0\0\0"
+
+
+def jpeg_with_more_scans(data: bytes, more: int) -> bytes:
+    """A progressive JPEG whose last scan, with its tables, comes `more` times again."""
+    last = data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda"))
+    return data[:-2] + data[last:-2] * more + data[-2:]
+
+
+def jpeg_with_segments(data: bytes, segments: bytes) -> bytes:
+    """A JPEG with something behind its start marker."""
+    return data[:2] + segments + data[2:]
+
+
+def jpeg_segment(marker: int, payload: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, 2 + len(payload)) + payload
+
+
+def gif_with_blocks(data: bytes, extension: int, blocks: bytes) -> bytes:
+    """A GIF of no global palette, or of 256 colours, with an extension before its first frame."""
+    at = 13 + (768 if data[10] & 128 else 0)
+    return data[:at] + bytes((0x21, extension)) + blocks + b"\0" + data[at:]
+
+
+def webp_with_chunks(data: bytes, chunks: bytes) -> bytes:
+    """An extended WebP with further chunks at its end."""
+    return b"RIFF" + struct.pack("<I", len(data) - 8 + len(chunks)) + data[8:] + chunks
+
+
+def box(kind: bytes, *contents: bytes) -> bytes:
+    """A box of an ISO media file."""
+    body = b"".join(contents)
+    return struct.pack(">I", 8 + len(body)) + kind + body
+
+
+def avif_of_tiles(tile: bytes, across: int, down: int) -> bytes:
+    """An AVIF grid whose tiles all are the picture of `tile`, an AVIF file of one item.
+
+    The tile's coded picture is stored once, and its properties are used again for every tile.
+    """
+    coded = tile[tile.rindex(b"mdat") + 4 :]
+    properties = tile[tile.index(b"ipco") - 4 : tile.index(b"ipma") - 4]
+    kinds = [kind for kind in (b"ispe", b"pixi", b"av1C", b"colr") if kind in properties]
+    kinds.sort(key=properties.index)
+    count = across * down
+    width, height = struct.unpack(">II", properties[properties.index(b"ispe") + 8 :][:8])
+    whole = box(b"ispe", struct.pack(">III", 0, width * across, height * down))
+    properties = box(b"ipco", properties[8:], whole)
+    numbers = [1 + kinds.index(kind) for kind in kinds if kind != b"ispe"]
+    shared = bytes(number | (128 if kinds[number - 1] == b"av1C" else 0) for number in numbers)
+    of_tile = bytes((1 + len(shared), 1 + kinds.index(b"ispe"))) + shared
+    of_grid = bytes((2, 1 + len(kinds), 1 + kinds.index(b"pixi")))
+    grid = struct.pack(">BBBBHH", 0, 0, down - 1, across - 1, width * across, height * down)
+    ids = range(1, count + 2)  # the grid is item 1
+
+    def meta(mdat: int) -> bytes:
+        items = [(2, 0, b"grid")] + [(2, 1, b"av01")] * count
+        infe = [
+            box(b"infe", struct.pack(">BBHHH", version, 0, flags, number, 0) + kind + b"\0")
+            for number, (version, flags, kind) in zip(ids, items, strict=True)
+        ]
+        places = [(mdat, len(grid))] + [(mdat + len(grid), len(coded))] * count
+        iloc = b"".join(
+            struct.pack(">HHHII", number, 0, 1, *place) for number, place in zip(ids, places, strict=True)
+        )
+        ipma = struct.pack(">H", 1) + of_grid + b"".join(struct.pack(">H", n) + of_tile for n in ids[1:])
+        return box(
+            b"meta",
+            bytes(4),
+            box(b"hdlr", bytes(8) + b"pict" + bytes(13)),
+            box(b"pitm", bytes(4) + struct.pack(">H", 1)),
+            box(b"iloc", bytes(4) + b"\x44\x00" + struct.pack(">H", count + 1) + iloc),
+            box(b"iinf", bytes(4) + struct.pack(">H", count + 1), *infe),
+            box(
+                b"iref",
+                bytes(4),
+                box(b"dimg", struct.pack(f">HH{count}H", 1, count, *ids[1:])),
+            ),
+            box(b"iprp", properties, box(b"ipma", bytes(4) + struct.pack(">I", count + 1) + ipma)),
+        )
+
+    start = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
+    at = len(start) + len(meta(0)) + 8
+    return start + meta(at) + box(b"mdat", grid, coded)
+
+
+def avif_of_frames(picture: bytes, more: int) -> bytes:
+    """An AVIF of one item whose coded frame comes `more` times again, one over the other."""
+    at = picture.rindex(b"mdat") + 4
+    coded = picture[at:]
+    frame, begin = b"", 0
+    while begin < len(coded):  # the units, each with its length in one or more bytes
+        size, width = 0, 0
+        while True:
+            byte = coded[begin + 1 + width]
+            size |= (byte & 127) << 7 * width
+            width += 1
+            if byte < 128:
+                break
+        end = begin + 1 + width + size
+        if coded[begin] >> 3 & 15 == 6:
+            frame = coded[begin:end]
+        begin = end
+    longer = coded + frame * more
+    old, new = struct.pack(">I", len(coded)), struct.pack(">I", len(longer))
+    head = picture[: at - 8]
+    assert head.count(old) == 1, "the length stands in iloc alone"
+    return head.replace(old, new) + box(b"mdat", longer)
 
 
 def rgb_profile(colorants: tuple[tuple[float, ...], ...], gamma: float | None = None) -> bytes:

@@ -10,9 +10,9 @@ from test_gradients import images, tiny_model
 from torch import Tensor, nn
 
 from das.activations import MOST_STATES, Activations
-from das.config import ACTIVATION
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
+from das.methods import ACTIVATION
 from das.models.ddpm import DDPMModel
 from das.prng import standard_normal
 from das.sketch import CountSketch

@@ -114,7 +114,7 @@ def test_half_precision_keeps_the_scores(attributor: Attributor, tiny_index: Pat
     averages = attributor.averaged_features(QUERIES, "das-block")["loss"].double().numpy()
     query = np.linalg.solve(index.factor("loss", "block"), averages.T)
     products = (np.asarray(index.features("loss"), np.float64) @ query).T
-    expected = (products * index.repeats) ** 2
+    expected = products**2 * index.repeats**0.75
     np.testing.assert_allclose(attributor.scores(QUERIES), expected, rtol=1e-4, atol=1e-6 * expected.max())
 
 
@@ -218,7 +218,8 @@ def test_shares_percentiles_and_groups(attributor: Attributor) -> None:
         assert group.factor == pytest.approx(own / (group.works / 40))
     result = answer.as_result()
     assert result["works"][0] == {
-        "row": answer.works[0].row,
+        "rank": 1,
+        "work_id": attributor.index.works.id_of(answer.works[0].row),
         "score": answer.works[0].score,
         "share": answer.works[0].share,
         "percentile": 97.5,
@@ -302,15 +303,14 @@ def test_questions_that_make_no_sense_are_refused(
 
 def table(creators: list[str | None], titles: list[str | None]) -> Works:
     columns = {name: pa.array([None] * len(creators), pa.string()) for name in COLUMNS}
-    return Works(
-        pa.table(
-            columns | {"creator": pa.array(creators, pa.string()), "title": pa.array(titles, pa.string())}
-        )
-    )
+    columns["creator"] = pa.array(creators, pa.string())
+    columns["title"] = pa.array(titles, pa.string())
+    columns["repeats"] = pa.array([1] * len(creators))
+    return Works(pa.table(columns))
 
 
 def ranked(*shares: float) -> list[RankedWork]:
-    return [RankedWork(row, share, share, 99.0) for row, share in enumerate(shares)]
+    return [RankedWork(row + 1, f"w_{row}", row, share, share, 99.0) for row, share in enumerate(shares)]
 
 
 @pytest.mark.parametrize(

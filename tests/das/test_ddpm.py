@@ -94,6 +94,7 @@ def test_a_learned_variance_is_left_out_of_the_prediction():
         (lambda: unet(num_class_embeds=4), DDPMScheduler, "conditioned on classes"),
         (lambda: unet(in_channels=4, out_channels=4), DDPMScheduler, "4 channels"),
         (lambda: unet(out_channels=5), DDPMScheduler, "maps 3 channels to 5"),
+        (lambda: unet(sample_size=None), DDPMScheduler, "no sample_size"),
         (unet, KarrasVeScheduler, "alphas_cumprod"),
     ],
 )

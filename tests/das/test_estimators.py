@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from das.attribution import Attributor
-from das.config import ACTIVATION, METHODS, BuildConfig, ClipSpec
+from das.config import BuildConfig, ClipSpec
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.index import AttributionIndex
+from das.methods import ACTIVATION, METHODS
 from das.models import load_model
 from das.prng import standard_normal
 from das.screening import Embedder
@@ -22,6 +23,7 @@ WORKS, DIMENSION, TIMESTEPS, DAMPING = 14, 48, (50, 400), 0.1
 QUERIES = [make_picture(3), make_picture(900), make_picture(901)]
 REPEATS = np.array([3.0 if row == 7 else 1.0 for row in range(WORKS)])
 SEED = 5
+NAMES = tuple(method.name for method in METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def attributor(places: dict[str, Path], tiny_clip: Path) -> Attributor:
         works=places["works"],
         timesteps=TIMESTEPS,
         dimension=DIMENSION,
-        methods=METHODS,
+        methods=NAMES,
         probes=("loss", ACTIVATION),
         checkpoints=(str(places["earlier"]),),
         damping=DAMPING,
@@ -93,7 +95,7 @@ def dense_das_block(features: np.ndarray) -> np.ndarray:
     rows = unit[:WORKS] * np.sqrt(REPEATS)[:, None, None]
     kernel = np.einsum("itk,itl->kl", rows, rows)
     inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(DIMENSION))
-    return (query @ inverse @ works.T * REPEATS) ** 2 / np.mean((works @ inverse @ works.T) ** 2)
+    return REPEATS**0.75 * (query @ inverse @ works.T) ** 2 / np.mean((works @ inverse @ works.T) ** 2)
 
 
 def dense(method: str, raw: dict[str, np.ndarray], clip: np.ndarray) -> np.ndarray:
@@ -126,7 +128,7 @@ def dense(method: str, raw: dict[str, np.ndarray], clip: np.ndarray) -> np.ndarr
             leverage = np.diag(works @ inverse @ works.T)
             rms = raw["rms"][:WORKS]
             residual = (rms / np.average(rms, axis=0, weights=REPEATS)).mean(1)
-            return (query @ inverse @ works.T * REPEATS * residual / (1 - REPEATS * leverage)) ** 2
+            return (query @ inverse @ works.T * residual / (1 - REPEATS * leverage)) ** 2
         case "das-block":
             return dense_das_block(raw["loss"]) + dense_das_block(raw[ACTIVATION])
         case "pixel-dot":
@@ -152,7 +154,7 @@ def clip(places: dict[str, Path], tiny_clip: Path) -> np.ndarray:
         return model.eval().encode_image(torch.stack([preprocess(p) for p in pictures])).double().numpy()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "journey-trak"])
+@pytest.mark.parametrize("method", [name for name in NAMES if name != "journey-trak"])
 def test_the_index_answers_as_the_dense_definition(
     method: str, attributor: Attributor, raw: dict[str, np.ndarray], clip: np.ndarray
 ) -> None:
@@ -220,7 +222,7 @@ def test_journey_trak_follows_the_seed(attributor: Attributor, raw: dict[str, np
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_shares_are_parts_of_a_whole_even_of_signed_scores(method: str, attributor: Attributor) -> None:
     answer = attributor.attribute(QUERIES[0], method=method, top_k=WORKS)
     assert sum(work.share for work in answer.works) == pytest.approx(1)

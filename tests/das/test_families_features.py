@@ -15,13 +15,14 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-from das.config import ACTIVATION
 from das.gradients import FeatureConfig, FeatureExtractor, attributed_parameters
+from das.methods import ACTIVATION, PROBES
 from das.models import DiffusionModel, load_model
 from das.prng import standard_normal
-from das.probes import PROBES, Point, probe
+from das.probes import Point, direction_of
 from das.sketch import CountSketch
 
+GRADIENT_PROBES = tuple(probe for probe in PROBES if probe != ACTIVATION)
 PROMPTS = ["a ginger tabby cat with green eyes", None, "a wall clock"]
 
 # diffusers computes FLUX's rotary embedding and SD 3.5's norms in single precision, whatever the network's type: two
@@ -51,7 +52,7 @@ def double(directory: Path) -> DiffusionModel:
 
 
 def config(**changes) -> FeatureConfig:
-    options = {"dimension": 64, "probes": tuple(PROBES), "timesteps": (0, 400, 999), "seed": 2} | changes
+    options = {"dimension": 64, "probes": GRADIENT_PROBES, "timesteps": (0, 400, 999), "seed": 2} | changes
     return FeatureConfig(**options)
 
 
@@ -76,7 +77,7 @@ def dense_features(
             output = model.predict(schedule.add_noise(picture[None], noise, time), time, given)
             point = Point(output.detach(), schedule.target(picture[None], noise, time), options.seed)
             for name in options.probes:
-                scalar = (output * probe(name)(point)).sum()
+                scalar = (output * direction_of(name)(point)).sum()
                 plain = torch.autograd.grad(
                     scalar, list(parameters.values()), retain_graph=True, materialize_grads=True
                 )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import families
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionPipeline, UNet2DModel
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from das.errors import ModelError
 from das.estimators import das_block_scores
 from das.gradients import FeatureConfig, FeatureExtractor, PerExampleGradients, attributed_parameters
-from das.kernel import KernelAccumulator, averaged, damped_kernel, effective_dimension_target, prepared
+from das.kernel import KernelAccumulator, damped_kernel, effective_dimension_target, prepared
 from das.models import load_model
 from das.models.loading import adapter_for, load_pipeline
 
@@ -85,8 +86,8 @@ def test_a_lora_goes_from_training_through_its_files_to_scores(family, tmp_path)
     accumulator.add(features, torch.tensor(repeats))
     target = effective_dimension_target("block", WORKS, len(steps), dimension)
     kernel = damped_kernel(accumulator.matrix, accumulator.total_weight, target=target)
-    works = kernel.whiten(averaged(features))
-    scores = das_block_scores((works[list(PLANTED)] @ works.T).numpy(), torch.tensor(repeats).numpy())
+    works = kernel.whiten(prepared(features, normalise=True).mean(1))
+    scores = das_block_scores((works[list(PLANTED)] @ works.T).numpy(), np.array(repeats), np.array(repeats))
     assert scores.argmax(1).tolist() == list(PLANTED)
 
 

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor, PerExampleGradients, attributed_parameters
+from das.methods import ACTIVATION, PROBES
 from das.models.ddpm import DDPMModel
-from das.probes import PROBES, Point, probe
+from das.probes import Point, direction_of
 from das.sketch import CountSketch
 
 BATCH = 3
+GRADIENT_PROBES = tuple(probe for probe in PROBES if probe != ACTIVATION)
 
 
 class Tokens(nn.Module):
@@ -211,7 +213,7 @@ def tiny_model(
 
 
 def config(**changes) -> FeatureConfig:
-    options = {"dimension": 64, "probes": tuple(PROBES), "timesteps": (0, 300, 900), "seed": 2} | changes
+    options = {"dimension": 64, "probes": GRADIENT_PROBES, "timesteps": (0, 300, 900), "seed": 2} | changes
     return FeatureConfig(**options)
 
 
@@ -229,7 +231,7 @@ def dense_features(model: DDPMModel, options: FeatureConfig, x0: Tensor) -> dict
     )
     found = {
         name: torch.zeros(len(x0), len(options.timesteps), options.dimension, dtype=model.dtype)
-        for name in PROBES
+        for name in GRADIENT_PROBES
     }
     for i, image in enumerate(x0):
         for s, t in enumerate(options.timesteps):
@@ -240,7 +242,7 @@ def dense_features(model: DDPMModel, options: FeatureConfig, x0: Tensor) -> dict
                 output = model.predict(schedule.add_noise(image[None], noise, time), time, {})
                 point = Point(output.detach(), schedule.target(image[None], noise, time), options.seed)
                 for name in options.probes:
-                    scalar = (output * probe(name)(point)).sum()
+                    scalar = (output * direction_of(name)(point)).sum()
                     plain = torch.autograd.grad(scalar, list(parameters.values()), retain_graph=True)
                     row = {n: g[None] for n, g in zip(parameters, plain, strict=True)}
                     found[name][i, s] += sketch.sketch(row)[0] / options.noise_draws
@@ -280,7 +282,7 @@ def test_features_do_not_depend_on_batch_size_order_or_company():
     single = FeatureExtractor(model, config(), batch_size=1).features(x0)
     turned = FeatureExtractor(model, config(), batch_size=7).features(x0.flip(0))
     alone = FeatureExtractor(model, config(), batch_size=7).features(x0[2:3])
-    for name in PROBES:
+    for name in GRADIENT_PROBES:
         torch.testing.assert_close(single.by_probe[name], whole.by_probe[name], rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(turned.by_probe[name].flip(0), whole.by_probe[name], rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(alone.by_probe[name][0], whole.by_probe[name][2], rtol=1e-9, atol=1e-12)
@@ -354,3 +356,18 @@ def test_a_bias_whose_gradient_a_norm_takes_away_is_no_mistake() -> None:
     gradients = PerExampleGradients(network, dict(network.named_parameters()))
     gradients.settle(lambda: network(x))
     assert not gradients.fallback
+
+
+class FirstChannel(DDPMModel):
+    def predict(self, x_t, t, conditioning):
+        return super().predict(x_t, t, conditioning)[:, :1]
+
+
+def test_shapes_that_would_be_stretched_over_one_another_are_refused():
+    extractor = FeatureExtractor(tiny_model(), config(probes=("loss",)))
+    with pytest.raises(ModelError, match=r"Pictures are \(1, 8, 8\) and the model's are \(3, 8, 8\)"):
+        extractor.features(images(2)[:, :1])
+    whole = tiny_model()
+    extractor.model = FirstChannel(whole.network, DDPMScheduler())
+    with pytest.raises(ModelError, match=r"predicts \(6, 1, 8, 8\) at pictures of \(6, 3, 8, 8\)"):
+        extractor.features(images(2))

@@ -232,6 +232,28 @@ def test_when_all_are_busy_the_wait_has_an_end():
     assert set(codes) <= {"decoder-timeout", "decoder-busy"}
 
 
+def test_others_are_served_while_one_picture_takes_its_time():
+    with IsolatedNormaliser(processes=2, timeout_s=5) as normaliser:
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(normaliser.normalise, [SMALL, SMALL]))  # both have started
+        stopped, resumed = normaliser.process_ids
+        os.kill(stopped, signal.SIGSTOP)
+        os.kill(resumed, signal.SIGSTOP)
+        slow = [refused_in_thread(normaliser, SMALL) for _ in range(2)]
+        wait_until(normaliser._idle.empty)  # each thread has its decoder: neither can slip past the other
+        os.kill(resumed, signal.SIGCONT)
+        wait_until(lambda: sum(not thread.is_alive() for thread, _ in slow) == 1)
+
+        begin = time.monotonic()
+        for _ in range(10):
+            normaliser.normalise(SMALL)
+        assert time.monotonic() - begin < 3
+        for thread, _ in slow:
+            thread.join(20)
+
+    assert sorted(code for _, codes in slow for code in codes) == ["decoder-timeout"]
+
+
 def test_a_decoder_that_cannot_start_says_so(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with (

@@ -1,7 +1,7 @@
 """Whatever the bytes are: a valid picture or `ImageRefused`, and nothing else."""
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from image_files import (
     DISPLAY_P3,
@@ -17,6 +17,7 @@ from PIL import Image
 
 from das.errors import ImageRefused
 from das.images import ImageLimits, normalise
+from tests.lengths import examples
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000, min_side=1)
 CODES = {
@@ -25,6 +26,7 @@ CODES = {
     "empty",
     "not-an-image",
     "svg",
+    "too-many-parts",
     "too-many-pixels",
     "too-small",
     "truncated",
@@ -91,16 +93,13 @@ def assert_a_picture_or_a_refusal(data: bytes) -> None:
     assert sentence.endswith(".")
 
 
-QUICK = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "derandomize": True}
-
-
-@settings(max_examples=300, **QUICK)
+@examples(300)
 @given(st.sampled_from(MAGICS), st.binary(max_size=400))
 def test_random_bytes(magic, rest):
     assert_a_picture_or_a_refusal(magic + rest)
 
 
-@settings(max_examples=700, **QUICK)
+@examples(700)
 @given(
     st.sampled_from(VALID),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
@@ -117,7 +116,7 @@ def test_random_changes_to_valid_files(data, changes, cut, near_the_start):
     assert_a_picture_or_a_refusal(bytes(changed))
 
 
-@settings(max_examples=200, **QUICK)
+@examples(200)
 @given(st.sampled_from(VALID), st.sampled_from(VALID), st.floats(0, 1), st.floats(0, 1))
 def test_the_head_of_one_file_on_the_tail_of_another(head, tail, cut, resume):
     assert_a_picture_or_a_refusal(head[: int(cut * len(head))] + tail[int(resume * len(tail)) :])

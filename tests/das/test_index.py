@@ -11,7 +11,7 @@ from PIL import Image
 
 from das.errors import IndexFormatError
 from das.index import AttributionIndex, Features
-from das.manifest import canonical_json, list_files, read_manifest
+from das.manifest import canonical_json, list_files, manifest_bytes, read_manifest
 from das.works import file_digest
 
 
@@ -191,3 +191,16 @@ def test_the_model_is_found_beside_a_moved_index(tiny_index: Path, tiny_model: P
     clip = elsewhere.clip.directory
     assert clip is not None
     assert clip.samefile(tiny_clip)
+
+
+def test_an_index_that_was_replaced_under_an_open_one_is_told(index_copy: Path) -> None:
+    """The other one is whole: every digest is right, and still it isn't the index that answers."""
+    opened = AttributionIndex.open(index_copy)
+    assert opened.verify().ok
+    manifest = opened.manifest
+    other = manifest.model_copy(update={"name": "other"})
+    (index_copy / "manifest.json").write_bytes(manifest_bytes(other))
+    assert AttributionIndex.open(index_copy).verify().ok
+    (damage,) = opened.verify().damages
+    assert (damage.file, damage.kind) == ("manifest.json", "digest")
+    assert damage.message == "it was replaced since the index was opened"

@@ -6,7 +6,13 @@ import torch
 
 from das.errors import SettingsError
 from das.estimators import das_block_scores, das_scores, residual_weights
-from das.kernel import KernelAccumulator, averaged, damped_kernel, effective_dimension_target, normalised
+from das.kernel import (
+    KernelAccumulator,
+    damped_kernel,
+    damping_for,
+    effective_dimension_target,
+    normalised,
+)
 
 
 def features(works: int = 12, steps: int = 3, dimension: int = 5, seed: int = 0) -> torch.Tensor:
@@ -60,12 +66,9 @@ def test_damping_is_relative_to_trace_over_weight_and_the_rest_follows():
     H = dense + 1.5 * np.eye(5)
     np.testing.assert_allclose((damped.factor @ damped.factor.T).numpy(), H, rtol=1e-10, atol=1e-12)
     assert damped.effective_dimension == pytest.approx(np.trace(dense @ np.linalg.inv(H)), rel=1e-10)
-    mean = averaged(phi).numpy()
-    white = damped.whiten(averaged(phi)).numpy()
+    mean = normalised(phi).mean(1).numpy()
+    white = damped.whiten(normalised(phi).mean(1)).numpy()
     np.testing.assert_allclose(white @ white.T, mean @ np.linalg.inv(H) @ mean.T, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(
-        damped.leverage(averaged(phi)).numpy(), np.diag(mean @ np.linalg.inv(H) @ mean.T), rtol=1e-9
-    )
 
 
 def test_the_rule_resolves_a_part_of_a_direction_per_work_within_the_sketch():
@@ -75,6 +78,12 @@ def test_the_rule_resolves_a_part_of_a_direction_per_work_within_the_sketch():
     assert effective_dimension_target("block", 10**7, 10, 1024) == pytest.approx(0.9 * 1024, rel=1e-3)
     activations = effective_dimension_target("block", 1000, 10, 10**6, activation=True)
     assert activations == pytest.approx(150 * 10**0.45, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_the_rules_damping_follows_the_size_of_the_kernel(scale):
+    values = torch.tensor([1.0, 0.3, 0.01, 0.0], dtype=torch.float64)
+    assert damping_for(scale * values, 1.5) == pytest.approx(scale * damping_for(values, 1.5), rel=1e-9)
 
 
 @pytest.mark.parametrize("target", [0.5, 2.0, 4.5])
@@ -101,7 +110,7 @@ def test_normalisation_is_per_timestep_and_leaves_a_zero_gradient_zero():
     torch.testing.assert_close(lengths, torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]).double())
     # Eq. 17: a timestep's size must not matter, only its direction.
     scaled = phi * torch.tensor([1.0, 1e4, 1e-4]).view(1, 3, 1)
-    torch.testing.assert_close(averaged(scaled), averaged(phi))
+    torch.testing.assert_close(normalised(scaled).mean(1), normalised(phi).mean(1))
 
 
 def test_a_kernel_without_gradients_is_refused():
@@ -135,12 +144,13 @@ def test_das_is_exact_leave_one_out_on_a_model_linear_in_its_parameters():
     residuals = (J @ fitted - y)[:, 0]
     products = query @ inverse @ J[:, 0].T
     leverage = np.einsum("np,pq,nq->n", J[:, 0], inverse, J[:, 0])
-    scores = das_scores(products, leverage, residuals, weights)
+    scores = das_scores(products, leverage, residuals, weights, weights)
     for i in range(9):
         without = weights.copy()
         without[i] = 0  # leaving a work out removes all its repeats
         change = query @ (fitted - ridge(J, y, without, damping))
-        np.testing.assert_allclose(scores[:, i], change**2, rtol=1e-9)
+        # The score doesn't count them once more (docs/decisions/0018).
+        np.testing.assert_allclose(scores[:, i] * weights[i] ** 2, change**2, rtol=1e-9)
 
 
 def test_the_exact_step_with_all_outputs_is_leave_one_out():
@@ -156,9 +166,27 @@ def test_the_exact_step_with_all_outputs_is_leave_one_out():
         np.testing.assert_allclose(ridge(J, y, without, 0.2), fitted + step, rtol=1e-9)
 
 
-def test_das_block_scales_with_all_repeats():
-    products = np.array([[0.5, -2.0, 0.1]])
-    np.testing.assert_allclose(das_block_scores(products, np.array([1.0, 3.0, 10.0])), [[0.25, 36.0, 1.0]])
+def test_das_block_grows_with_the_repeats_to_the_power_of_three_quarters():
+    products, repeats = np.array([[0.5, -2.0, 0.1]]), np.array([1, 16, 81])
+    np.testing.assert_allclose(das_block_scores(products, repeats, repeats), [[0.25, 32.0, 0.27]])
+
+
+@pytest.mark.parametrize("with_leverage", [False, True])
+def test_the_same_stream_gives_the_same_scores_as_repeats_or_as_copies(with_leverage):
+    """One work 5 times, or as entries of 1, 1 and 3 times: together they score what the one scores."""
+    whole, copies = np.array([5]), np.array([1, 1, 3])
+    each = np.full(3, 0.7)
+
+    def scores(products: np.ndarray, repeats: np.ndarray, content: np.ndarray) -> np.ndarray:
+        if not with_leverage:
+            return das_block_scores(products, repeats, content)
+        same = np.ones(len(repeats))
+        return das_scores(products, 0.1 * same, 1.3 * same, repeats, content)
+
+    together = scores(each[:1][None], whole, whole)
+    apart = scores(each[None], copies, np.full(3, 5))
+    np.testing.assert_allclose(apart.sum(), together.sum())
+    np.testing.assert_allclose(apart / apart.sum(), [[0.2, 0.2, 0.6]])
 
 
 def test_residual_weights_are_dimensionless_and_grow_with_the_works_own_residual():

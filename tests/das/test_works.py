@@ -18,7 +18,7 @@ def put(folder: Path, *names: str) -> None:
 
 
 def codes(source) -> dict[str, str]:
-    return {problem.file: problem.code for problem in source.problems}
+    return {remark.file: remark.code for remark in (*source.left_out, *source.remarks)}
 
 
 def test_a_folder_without_metadata_is_read_recursively_in_the_order_of_paths(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_rows_without_files_are_reported(tmp_path: Path) -> None:
     source = read_works(tmp_path)
     assert len(source) == 1
     assert codes(source) == {"gone.png": "missing-file"}
-    assert "metadata.csv line 3" in source.problems[0].message
+    assert "metadata.csv line 3" in source.left_out[0].message
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_works_look_up_rows_both_ways() -> None:
     assert len(works) == 2
     assert works.row_of("w_2") == 1
     assert works.row(1)["repeats"] == 4
-    assert works.extra_columns == ["camera"]
+    assert works.row(0)["camera"] == "box"
     with pytest.raises(KeyError):
         works.row_of("w_3")
     with pytest.raises(IndexError):

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from demo.course import COOLDOWN_SHARE, DemoCourse, TrainConfig
 from demo.crops import all_crops, stream
 from demo.home import CLIP, PIPELINE
-from demo.train import COOLDOWN_SHARE, TrainConfig, Trainer, TrainingError, new_network
+from demo.train import Trainer, TrainingError, new_network
 
 MAX_WEIGHTS = 4_000_000  # bytes
 MAX_CLIP = 1_500_000  # bytes
@@ -56,9 +57,9 @@ def test_the_rate_warms_up_stays_and_cools_down() -> None:
 
 
 def test_an_epoch_shows_every_entry_of_the_stream_once() -> None:
-    trainer = Trainer(TrainConfig(batch_size=31))
+    course = DemoCourse(TrainConfig(batch_size=31), torch.from_numpy(stream()))
     length = len(stream())
-    rows = torch.cat([trainer._rows_of(step) for step in range(2 * length // 31 + 1)])
+    rows = torch.cat([course.rows(step) for step in range(2 * length // 31 + 1)])
     for epoch in range(2):
         assert sorted(rows[epoch * length : (epoch + 1) * length].tolist()) == stream().tolist()
     assert rows[:length].tolist() != rows[length : 2 * length].tolist()

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,16 @@ import pytest
 from PIL import Image
 
 import index_build.pictures
+from das.attribution import Attributor
 from das.config import BuildConfig, ClipSpec
 from das.errors import BuildError, SettingsError
-from das.evaluation.adapters import add_new_lora, base_network, save_lora
 from das.index import AttributionIndex
+from das.kernel import effective_dimension_target
 from index_build.build import build
 from index_build.inputs import read_digested_works
 from index_build.pictures import Picture, PictureReader
 from index_build.progress import QuietReporter
+from measure.adapters import add_new_lora, base_network, save_lora
 from tests.conftest import make_clip, make_model, make_picture, make_works
 
 
@@ -65,6 +68,16 @@ def test_numbers_dont_depend_on_batches_and_shards(
     np.testing.assert_allclose(other.embeddings, reference.embeddings, atol=1e-6)
 
 
+def test_a_methods_damping_doesnt_depend_on_the_others_of_its_index(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """TRAK and a plain das-block read the same features, but kernels of their own."""
+    plain = {"normalise": False, "probes": ("loss",)}
+    alone = rebuilt(options, tmp_path / "alone", methods=("trak",), **plain)
+    together = rebuilt(options, tmp_path / "together", methods=("das-block", "trak"), **plain)
+    assert together.manifest.kernels_of("trak") == alone.manifest.kernels_of("trak")
+
+
 def test_numbers_dont_depend_on_the_order_of_works(
     options: dict[str, Any], reference: AttributionIndex, tmp_path: Path
 ) -> None:
@@ -96,6 +109,37 @@ def test_repeats_count_like_copies(options: dict[str, Any], tmp_path: Path) -> N
         copies = other.factor(probe, form) @ other.factor(probe, form).T
         np.testing.assert_allclose(copies, kernel, atol=1e-6 * np.abs(kernel).max())
     np.testing.assert_allclose(gram(other)[:10, :10], gram(reference), atol=2e-3)
+    assert other.content_repeats.tolist() == [3 if row in (7, 10, 11) else 1 for row in range(12)]
+    assert reference.content_repeats.tolist() == reference.repeats.tolist()
+    picture = make_picture(7)
+    asked = [Attributor(index).scores([picture], method="das")[0] for index in (reference, other)]
+    np.testing.assert_allclose(asked[1][[7, 10, 11]].sum(), asked[0][7], rtol=1e-2)
+    np.testing.assert_allclose(asked[1][:7], asked[0][:7], rtol=1e-2, atol=1e-3 * asked[0].max())
+
+
+def test_works_with_the_same_bytes_and_other_prompts_are_not_the_same(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Copies with prompts of their own are other examples; the damping counts contents, not entries."""
+    works = tmp_path / "works"
+    works.mkdir()
+    rows = ["file_name,prompt"]
+    for name, picture, prompt in (("a", 1, "x"), ("b", 1, "x"), ("c", 1, "y"), ("d", 2, "x"), ("e", 1, "")):
+        Image.fromarray(make_picture(picture)).save(works / f"{name}.png")
+        rows.append(f"{name}.png,{prompt}")
+    (works / "metadata.csv").write_text("\n".join(rows))
+    index = rebuilt(options, tmp_path / "index", works=works)
+    assert index.content_repeats.tolist() == [2, 2, 1, 1, 1]
+    timesteps = len(index.manifest.config.resolve_timesteps(1000))
+    for record in index.manifest.kernels:
+        target = effective_dimension_target(
+            record.form,
+            4,
+            timesteps,
+            index.manifest.config.dimension,
+            activation="activation" in record.features,
+        )
+        assert record.effective_dimension == pytest.approx(target, rel=0.02)
 
 
 def test_the_damping_is_recorded(options: dict[str, Any], tmp_path: Path) -> None:
@@ -172,10 +216,13 @@ def test_unreadable_works_are_left_out_and_reported(options: dict[str, Any], tmp
     (works / "work-002.png").write_bytes((works / "work-002.png").read_bytes()[:100])
     (works / "work-005.png").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     (works / "empty.png").touch()
-    with (works / "metadata.csv").open("a") as stream:
-        stream.write("gone.png,,,,,,,,,\n")
+    os.mkfifo(works / "pipe.png")
+    metadata = (works / "metadata.csv").read_text()
+    first = metadata.splitlines()[1]
+    long = first.replace(first.split(",")[1], "t" * 5000)
+    (works / "metadata.csv").write_text(metadata.replace(first, long) + "gone.png,,,,,,,,,\n")
     changes = options | {"works": works}
-    with pytest.raises(BuildError, match=r"gone\.png: .*--strict"):
+    with pytest.raises(BuildError, match=r"(gone|pipe)\.png: .*--strict"):
         build(BuildConfig(**changes), tmp_path / "strict", strict=True)
     result = build(BuildConfig(**changes), tmp_path / "index")
     index = AttributionIndex.open(tmp_path / "index")
@@ -189,9 +236,13 @@ def test_unreadable_works_are_left_out_and_reported(options: dict[str, Any], tmp
         "work-002.png": "truncated",
         "work-005.png": "svg",
     }
-    assert {entry["file"]: entry["code"] for entry in report["metadata"]} == {
+    assert {entry["file"]: entry["code"] for entry in report["left_out"]} == {
         "gone.png": "missing-file",
+        "pipe.png": "not-a-file",
+    }
+    assert {entry["file"]: entry["code"] for entry in report["metadata"]} == {
         "empty.png": "no-metadata",
+        "work-000.png": "value-cut",
     }
     assert "3 more couldn't be used" in index.card
     assert index.manifest.build.unreadable == 3

@@ -7,6 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from das.errors import SettingsError, WorksError
+from das.manifest import NOT_MEASURED
+from das.query import register as register_query
 from index_build.cli import register
 from tests.conftest import make_works
 
@@ -17,6 +19,7 @@ runner = CliRunner()
 def app() -> typer.Typer:
     cli = typer.Typer()
     register(cli)
+    register_query(cli)
     return cli
 
 
@@ -73,6 +76,7 @@ def test_build_verify_and_query_from_the_command_line(
     answer = json.loads(runner.invoke(app, query, catch_exceptions=False).stdout)
     assert answer["method"] == "das"
     assert answer["works"][0]["title"] == "Study no. 3"
+    assert (answer["quality"], answer["notes"]) == (None, [NOT_MEASURED])
     screened = runner.invoke(
         app, [*query, "--candidates", "3", "--method", "das-block"], catch_exceptions=False
     )
@@ -80,6 +84,7 @@ def test_build_verify_and_query_from_the_command_line(
     table = runner.invoke(app, query[:-1], catch_exceptions=False).stdout
     assert "accounts for" in table
     assert table.count("│ Study no. ") == 2
+    assert NOT_MEASURED in " ".join(table.split())
 
 
 def test_the_economical_preset_takes_no_gradient_and_a_kilobyte_a_work(

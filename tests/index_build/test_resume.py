@@ -14,7 +14,7 @@ import pytest
 from das.index import AttributionIndex
 from das.manifest import list_files
 from das.works import file_digest
-from index_build import durable
+from index_build.disk import only_builder
 from index_build.workspace import building_path
 from tests.conftest import make_works
 
@@ -154,6 +154,6 @@ def test_going_on_with_other_options_is_refused(
 
 def test_a_second_builder_is_refused_while_the_first_one_works(order: Order, tmp_path: Path) -> None:
     out = tmp_path / "index"
-    with durable.only_builder(out.with_name("index.lock")):
+    with only_builder(out):
         assert "another build is writing here" in order(out)["error"]
     assert order(out)["state"] == "built"

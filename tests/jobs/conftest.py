@@ -10,6 +10,7 @@ from jobs.database import upgrade
 from jobs.models import Job, NewJob
 from jobs.settings import Settings
 from jobs.store import JobStore
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -18,9 +19,51 @@ def png() -> bytes:
     return b"\x89PNG\r\n\x1a\n the pixels of a test"
 
 
+# What is said of jobs holds on either database, so these modules' tests are made on both.
+ON_EVERY_DATABASE = (
+    "test_claims",
+    "test_database",
+    "test_migrations",
+    "test_store",
+    "test_sweeper",
+    "test_turns",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "dialect" not in metafunc.fixturenames:
+        return
+    module = metafunc.module.__name__.rsplit(".", 1)[-1]
+    sqlite_only = metafunc.definition.get_closest_marker("sqlite") is not None
+    if module in ON_EVERY_DATABASE and not sqlite_only:
+        metafunc.parametrize("dialect", ["sqlite", "postgresql"], indirect=True)
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(_env_file=None, data_dir=tmp_path / "data", index_dir=tmp_path / "index")
+def dialect(request: pytest.FixtureRequest) -> str:
+    """The kind of database that a test is made on."""
+    return getattr(request, "param", "sqlite")
+
+
+@pytest.fixture
+def database_url(dialect: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The URL of a database of one's own; None for SQLite in the data directory."""
+    if dialect == "sqlite":
+        yield None
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    with server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str | None) -> Settings:
+    return Settings(
+        _env_file=None,
+        data_dir=tmp_path / "data",
+        index_dir=tmp_path / "index",
+        database_url=database_url,
+    )
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from jobs.settings import Settings
 from jobs.store import JobStore
 
 Ask = Callable[..., Job]
+HELD = ("photographs@3f9c2a", "drawings@1")
 
 
 def claim_one(store: JobStore, worker: str = "worker") -> ClaimedJob:
-    (claimed,) = store.claim_batch(worker, 1)
+    (claimed,) = store.leases.claim(worker, 1, HELD)
     return claimed
 
 
@@ -32,15 +33,15 @@ def get(store: JobStore, job_id: str) -> Job:
 def test_a_claim_takes_the_oldest_and_what_shares_its_pass(store: JobStore, ask: Ask) -> None:
     first = ask()
     other_method = ask(method="das")
-    other_candidates = ask(candidates="1000", candidate_rows=[1, 2])
+    other_candidates = ask(candidates="1000", candidate_works=["w_1", "w_2"])
     other_index = ask(index_id="drawings@1")
     also, third = ask(top_k=5, prompt="else"), ask()
-    batch = store.claim_batch("worker", 2)
+    batch = store.leases.claim("worker", 2, HELD)
     assert [job.id for job in batch] == [first.id, also.id]
     assert (batch[1].top_k, batch[1].prompt, batch[1].attempt) == (5, "else", 1)
     assert len({job.token for job in batch}) == 2
     assert all(0 <= job.queue_wait_ms < 5000 for job in batch)
-    following = [[job.id for job in store.claim_batch("worker", 8)] for _ in range(5)]
+    following = [[job.id for job in store.leases.claim("worker", 8, HELD)] for _ in range(5)]
     assert following == [[other_method.id], [other_candidates.id], [other_index.id], [third.id], []]
     state = get(store, first.id)
     assert (state.state, state.leased_by, state.attempt, state.version) == ("running", "worker", 1, 2)
@@ -50,9 +51,9 @@ def test_a_claim_takes_the_oldest_and_what_shares_its_pass(store: JobStore, ask:
 
 def test_a_job_that_was_tried_before_comes_alone(store: JobStore, ask: Ask) -> None:
     jobs = [ask().id for _ in range(4)]
-    lost = [job.token for job in store.claim_batch("worker", 2)]
-    assert store.release(lost, "its process was killed") == jobs[:2]
-    batches = [[job.id for job in store.claim_batch("worker", 8)] for _ in range(4)]
+    lost = [job.token for job in store.leases.claim("worker", 2, HELD)]
+    assert store.leases.release(lost, "its process was killed") == jobs[:2]
+    batches = [[job.id for job in store.leases.claim("worker", 8, HELD)] for _ in range(4)]
     assert batches == [[jobs[0]], [jobs[1]], jobs[2:], []]
 
 
@@ -63,7 +64,7 @@ def test_threads_that_claim_at_once_never_share_a_job(store: JobStore, ask: Ask)
     def work(worker: int) -> list[str]:
         start.wait()
         taken: list[str] = []
-        while batch := store.claim_batch(f"worker {worker}", 3):
+        while batch := store.leases.claim(f"worker {worker}", 3, HELD):
             taken += [job.id for job in batch]
         return taken
 
@@ -77,7 +78,7 @@ def test_threads_that_claim_at_once_never_share_a_job(store: JobStore, ask: Ask)
 def _claim_all(settings: Settings, worker: str) -> list[str]:
     store = JobStore(settings, notify=lambda job_id, version: None)
     taken: list[str] = []
-    while batch := store.claim_batch(worker, 2):
+    while batch := store.leases.claim(worker, 2, HELD):
         taken += [job.id for job in batch]
     return taken
 
@@ -102,8 +103,8 @@ def test_the_claim_on_postgresql_passes_over_locked_rows() -> None:
 def test_an_answer_is_written_once(store: JobStore, ask: Ask, announced: list[tuple[str, int]]) -> None:
     job = ask()
     claimed = claim_one(store)
-    store.progress([claimed.token], "gradients", 4, 10)
-    assert store.finish(claimed.token, {"works": [{"row": 1}]}, {"engine_ms": 7.5})
+    store.leases.progress([claimed.token], "gradients", 4, 10)
+    assert store.leases.finish(claimed.token, {"works": [{"work_id": "w_1"}]}, {"engine_ms": 7.5})
     done = get(store, job.id)
     assert (done.state, done.stage, done.progress_done, done.progress_total) == (
         "succeeded",
@@ -111,7 +112,7 @@ def test_an_answer_is_written_once(store: JobStore, ask: Ask, announced: list[tu
         10,
         10,
     )
-    assert done.result == {"works": [{"row": 1}]}
+    assert done.result == {"works": [{"work_id": "w_1"}]}
     assert done.timings is not None
     assert done.timings["engine_ms"] == 7.5
     assert done.timings["write_ms"] > 0
@@ -120,16 +121,18 @@ def test_an_answer_is_written_once(store: JobStore, ask: Ask, announced: list[tu
     assert done.finished_at is not None
     assert done.started_at is not None
     assert done.finished_at >= done.started_at >= done.created_at
-    assert not store.finish(claimed.token, {"works": []}, {})
-    assert not store.fail(claimed.token, "No.", "internal-error")
-    assert get(store, job.id).result == {"works": [{"row": 1}]}
+    assert not store.leases.finish(claimed.token, {"works": []}, {})
+    assert not store.leases.fail(claimed.token, "No.", "internal-error")
+    assert get(store, job.id).result == {"works": [{"work_id": "w_1"}]}
     assert announced == [(job.id, 2), (job.id, 3), (job.id, 4)]
-    assert [event.kind for event in store.events(job.id)] == ["created", "started", "succeeded"]
+    events = store.events(job.id)
+    assert [event.kind for event in events] == ["created", "started", "succeeded"]
+    assert events[1].data == {"attempt": 1}
 
 
 def test_a_failure_keeps_its_reason(store: JobStore, ask: Ask) -> None:
     job = ask()
-    assert store.fail(claim_one(store).token, "The model takes no grey pictures.", "model")
+    assert store.leases.fail(claim_one(store).token, "The model takes no grey pictures.", "model")
     failed = get(store, job.id)
     assert (failed.state, failed.error) == (
         "failed",
@@ -141,19 +144,19 @@ def test_a_failure_keeps_its_reason(store: JobStore, ask: Ask) -> None:
 def test_a_stale_worker_changes_nothing(store: JobStore, ask: Ask) -> None:
     job = ask()
     stale = claim_one(store, "slow")
-    store.sweep(utc_now() + timedelta(minutes=1))
+    store.upkeep.sweep(utc_now() + timedelta(minutes=1))
     fresh = claim_one(store, "quick")
     assert (fresh.id, fresh.attempt) == (job.id, 2)
     assert get(store, job.id).retrying
     before = get(store, job.id)
-    assert not store.finish(stale.token, {"works": "stale"}, {})
-    assert not store.fail(stale.token, "stale", "stale")
-    assert store.renew([stale.token, fresh.token]) == {fresh.token}
-    assert store.progress([stale.token], "scored", 9, 9) == set()
-    assert store.release([stale.token], "stale") == []
+    assert not store.leases.finish(stale.token, {"works": "stale"}, {})
+    assert not store.leases.fail(stale.token, "stale", "stale")
+    assert store.leases.renew([stale.token, fresh.token]) == {fresh.token}
+    assert store.leases.progress([stale.token], "scored", 9, 9) == set()
+    assert store.leases.release([stale.token], "stale") == []
     after = get(store, job.id)
     assert (after.version, after.result, after.stage) == (before.version, None, before.stage)
-    assert store.finish(fresh.token, {"works": "fresh"}, {})
+    assert store.leases.finish(fresh.token, {"works": "fresh"}, {})
     assert get(store, job.id).result == {"works": "fresh"}
 
 
@@ -162,11 +165,11 @@ def test_a_job_taken_away_while_it_runs(store: JobStore, ask: Ask, end: str) -> 
     job = ask()
     claimed = claim_one(store)
     getattr(store, end)(job.id)
-    assert store.renew([claimed.token]) == set()
-    assert store.progress([claimed.token], "gradients", 1, 2) == set()
-    assert not store.finish(claimed.token, {"works": []}, {})
-    assert not store.fail(claimed.token, "late", "late")
-    assert store.release([claimed.token], "late") == []
+    assert store.leases.renew([claimed.token]) == set()
+    assert store.leases.progress([claimed.token], "gradients", 1, 2) == set()
+    assert not store.leases.finish(claimed.token, {"works": []}, {})
+    assert not store.leases.fail(claimed.token, "late", "late")
+    assert store.leases.release([claimed.token], "late") == []
     after = get(store, job.id)
     assert after.state == {"cancel": "cancelled", "erase": "erased"}[end]
     assert after.result is None
@@ -176,7 +179,7 @@ def test_renewing_moves_the_end_of_the_lease(store: JobStore, ask: Ask) -> None:
     job = ask()
     claimed = claim_one(store)
     before = get(store, job.id)
-    assert store.renew([claimed.token]) == {claimed.token}
+    assert store.leases.renew([claimed.token]) == {claimed.token}
     after = get(store, job.id)
     assert after.lease_expires_at is not None
     assert before.lease_expires_at is not None
@@ -188,12 +191,12 @@ def test_lost_attempts_are_counted_and_then_given_up(store: JobStore, ask: Ask) 
     job = ask()
     for attempt in (1, 2):
         assert claim_one(store).attempt == attempt
-        report = store.sweep(utc_now() + timedelta(minutes=1))
+        report = store.upkeep.sweep(utc_now() + timedelta(minutes=1))
         assert (report.requeued, report.failed, report.to_ring) == ([job.id], [], [job.id])
         waiting = get(store, job.id)
         assert (waiting.state, waiting.attempt, waiting.retrying) == ("queued", attempt, True)
     claim_one(store)
-    report = store.sweep(utc_now() + timedelta(minutes=1))
+    report = store.upkeep.sweep(utc_now() + timedelta(minutes=1))
     assert (report.requeued, report.failed) == ([], [job.id])
     failed = get(store, job.id)
     assert failed.state == "failed"
@@ -209,30 +212,30 @@ def test_a_dead_worker_gives_back_only_its_own(store: JobStore, ask: Ask) -> Non
     mine, theirs = ask(), ask()
     claim_one(store, "dead")
     claim_one(store, "alive")
-    assert store.release_worker("dead", "its process was killed") == [mine.id]
+    assert store.leases.release_worker("dead", "its process was killed") == [mine.id]
     assert get(store, theirs.id).state == "running"
 
 
 def test_a_lost_bell_is_rung_once_per_interval(store: JobStore, ask: Ask) -> None:
     job = ask()
-    assert store.sweep().to_ring == []
+    assert store.upkeep.sweep().to_ring == []
     later = utc_now() + timedelta(seconds=6)
-    assert store.sweep(later).to_ring == [job.id]
-    assert store.sweep(later).to_ring == []
-    assert store.sweep(later + timedelta(seconds=6)).to_ring == [job.id]
+    assert store.upkeep.sweep(later).to_ring == [job.id]
+    assert store.upkeep.sweep(later).to_ring == []
+    assert store.upkeep.sweep(later + timedelta(seconds=6)).to_ring == [job.id]
     claim_one(store)
-    assert store.sweep(later + timedelta(seconds=3)).to_ring == []
+    assert store.upkeep.sweep(later + timedelta(seconds=3)).to_ring == []
 
 
 def test_sweepers_at_once_find_each_job_once(store: JobStore, ask: Ask) -> None:
     jobs = sorted(ask().id for _ in range(10))
-    store.claim_batch("dead", 5)
+    store.leases.claim("dead", 5, HELD)
     now = utc_now() + timedelta(minutes=1)
     start = threading.Barrier(4)
 
     def sweep(_: int) -> tuple[list[str], list[str]]:
         start.wait()
-        report = store.sweep(now)
+        report = store.upkeep.sweep(now)
         return report.requeued, report.to_ring
 
     with ThreadPoolExecutor(4) as pool:

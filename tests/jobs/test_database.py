@@ -1,17 +1,23 @@
 """The schema's way forward, and what a connection promises."""
 
+import os
+import socket
+import subprocess
+import sys
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import select
 
 from das.errors import SettingsError
 from jobs.database import Database, upgrade
 from jobs.errors import StorageError
-from jobs.models import Base
+from jobs.models import Base, JobEvent, utc_now
 from jobs.settings import Settings
+from tests.postgres import PostgresServer
 
 
 def test_the_migrations_make_what_the_models_say(settings: Settings) -> None:
@@ -30,9 +36,10 @@ def test_two_processes_upgrade_at_once(settings: Settings) -> None:
     with database.read() as session:
         versions = session.connection().exec_driver_sql("SELECT version_num FROM alembic_version").all()
     database.close()
-    assert versions == [("0002",)]
+    assert versions == [("0005",)]
 
 
+@pytest.mark.sqlite
 def test_connections_to_sqlite(settings: Settings) -> None:
     upgrade(settings)
     database = Database(settings)
@@ -52,6 +59,7 @@ def test_connections_to_sqlite(settings: Settings) -> None:
     }
 
 
+@pytest.mark.sqlite
 def test_a_writer_waits_its_turn_and_then_says_who_is_in_the_way(settings: Settings) -> None:
     upgrade(settings)
     hasty = settings.model_copy(update={"database_timeout_seconds": 0.1})
@@ -82,3 +90,56 @@ def test_an_unwritable_data_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(SettingsError, match=r"taken can't be written \(File exists\).*DAS_DATA_DIR"):
         upgrade(Settings(_env_file=None, data_dir=tmp_path / "taken"))
+
+
+def test_the_reasons_why_postgresql_cannot_be_used(tmp_path: Path, postgres: PostgresServer) -> None:
+    """A sentence for each, without the password; the command ends with 2."""
+    here = "postgresql+psycopg://tests:very-secret@127.0.0.1"
+    for url, reason in {
+        f"{here}:{postgres.port}/postgres": "password authentication failed",
+        f"{here}:{free_port()}/postgres": "Connection refused",
+        postgres.url("nowhere"): 'database "nowhere" does not exist',
+        "postgresql+nodriver://tests:very-secret@127.0.0.1/das": "DAS_DATABASE_URL can't be used",
+        "postgresql+asyncpg://tests:very-secret@127.0.0.1/das": "DAS_DATABASE_URL can't be used",
+        "no url:very-secret": "DAS_DATABASE_URL can't be used",
+    }.items():
+        environment = {**os.environ, "DAS_DATABASE_URL": url, "DAS_DATA_DIR": str(tmp_path)}
+        told = subprocess.run(
+            [str(Path(sys.executable).with_name("das")), "db", "upgrade"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert told.returncode == 2, (url, told.stderr)
+        assert reason in " ".join(told.stderr.split()), told.stderr
+        assert "very-secret" not in told.stdout + told.stderr
+        assert "Traceback" not in told.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.sqlite
+def test_a_damaged_database_is_named_with_what_to_do(settings: Settings) -> None:
+    upgrade(settings)
+    database = Database(settings)
+    path = settings.data_dir / "das.sqlite3"
+    with database.write() as session:
+        session.add_all(JobEvent(job_id=f"att_{n}", at=utc_now(), kind="x" * 20, data={}) for n in range(500))
+    database.close()
+    whole = path.read_bytes()
+    # While it runs: pages in the middle are gone, the header is there.
+    path.write_bytes(whole[:8192] + b"\xff" * (len(whole) - 8192))
+    with (
+        pytest.raises(StorageError, match=r"das\.sqlite3 is damaged.*restore it from a backup"),
+        database.read() as s,
+    ):
+        s.scalars(select(JobEvent)).all()
+    database.close()
+    # And at a start, where it isn't a database at all.
+    path.write_bytes(b"this is not a database" * 500)
+    with pytest.raises(StorageError, match=r"das\.sqlite3 is damaged.*restore it from a backup"):
+        upgrade(settings)

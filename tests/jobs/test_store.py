@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,24 +11,25 @@ import pytest
 from jobs.blobs import BlobStore
 from jobs.errors import BadCursor, JobNotFound, QueueFull, StorageError
 from jobs.ids import new_job_id
-from jobs.models import OPEN_STATES, Job, JobFilters, JobState, utc_now
+from jobs.models import LOCAL_OWNER, OPEN_STATES, Job, JobFilters, JobState, NewJob, utc_now
 from jobs.settings import Settings
 from jobs.store import JobStore
 
 Ask = Callable[..., Job]
+HELD = ("photographs@3f9c2a", "drawings@1")
 
 
 def bring_to(store: JobStore, ask: Ask, state: str) -> Job:
     """A job in the given state, reached the way the service reaches it."""
-    job = ask(client_tag="tag", prompt="a prompt", lookalikes=[{"row": 1, "similarity": 0.5}])
+    job = ask(client_tag="tag", prompt="a prompt", lookalikes=[{"work_id": "w_1", "similarity": 0.5}])
     if state == JobState.CANCELLED:
         store.cancel(job.id)
     elif state != JobState.QUEUED:
-        (claimed,) = store.claim_batch("worker", 1)
+        (claimed,) = store.leases.claim("worker", 1, HELD)
         if state == JobState.SUCCEEDED:
-            assert store.finish(claimed.token, {"works": []}, {"engine_ms": 1.0})
+            assert store.leases.finish(claimed.token, {"works": []}, {"engine_ms": 1.0})
         elif state == JobState.FAILED:
-            assert store.fail(claimed.token, "It didn't work.", "internal-error")
+            assert store.leases.fail(claimed.token, "It didn't work.", "internal-error")
         elif state == JobState.ERASED:
             store.erase(job.id)
     now = store.get(job.id)
@@ -37,11 +39,13 @@ def bring_to(store: JobStore, ask: Ask, state: str) -> Job:
 
 
 def test_a_new_job_is_queued_with_its_image(png: bytes, store: JobStore, ask: Ask) -> None:
-    job = ask(candidates="1000", candidate_rows=[3, 1], lookalikes=[{"row": 3, "similarity": 0.9}])
+    job = ask(
+        candidates="1000", candidate_works=["w_3", "w_1"], lookalikes=[{"work_id": "w_3", "similarity": 0.9}]
+    )
     kept = store.get(job.id)
     assert kept is not None
     assert (kept.state, kept.stage, kept.version, kept.attempt) == ("queued", "screened", 1, 0)
-    assert kept.candidate_rows == [3, 1]
+    assert kept.candidate_works == ["w_3", "w_1"]
     assert kept.created_at.tzinfo is not None
     assert abs(utc_now() - kept.created_at) < timedelta(seconds=5)
     assert store.image(job.id) == png
@@ -63,8 +67,22 @@ def test_a_full_queue_takes_no_more_and_keeps_no_image(
         small.create(_question(first), png)
     assert full.value.limit == 2
     assert {path.stem for path in _blobs(settings)} == {first.id, second.id}
-    store.claim_batch("worker", 1)
+    store.leases.claim("worker", 1, HELD)
     small.create(_question(first), png)
+
+
+def test_the_limit_of_one_owner_leaves_room_for_others(
+    png: bytes, settings: Settings, store: JobStore, ask: Ask
+) -> None:
+    first = ask(owner="bulk")
+    small = JobStore(
+        settings.model_copy(update={"owner_queue_limit": 1}), database=store.database, notify=print
+    )
+    with pytest.raises(QueueFull, match="1 of your pictures are already waiting"):
+        small.check_room("bulk")
+    with pytest.raises(QueueFull, match="1 of your pictures"):
+        small.create(replace(_question(first), owner="bulk"), png)
+    small.create(replace(_question(first), owner="ada"), png)
 
 
 def test_an_upload_that_cannot_be_stored_leaves_nothing(
@@ -81,6 +99,7 @@ def test_an_upload_that_cannot_be_stored_leaves_nothing(
     assert store.list().jobs == []
 
 
+@pytest.mark.sqlite
 def test_a_full_database_leaves_nothing(settings: Settings, store: JobStore, ask: Ask) -> None:
     with store.database.read() as session:
         pages = session.connection().exec_driver_sql("PRAGMA page_count").scalar()
@@ -137,7 +156,7 @@ def test_cancelling(
         assert (after.state, after.version, after.lease_token) == ("cancelled", job.version + 1, None)
         assert after.finished_at is not None
         assert announced[-1] == (job.id, after.version)
-        assert store.claim_batch("worker", 1) == []
+        assert store.leases.claim("worker", 1, HELD) == []
     else:
         assert (after.state, after.version) == (state, job.version)
     assert store.image(job.id) == png
@@ -161,7 +180,7 @@ def test_erasing_leaves_a_tombstone(settings: Settings, store: JobStore, ask: As
     assert left is not None
     assert left.state == "erased"
     assert left.version > job.version or state == "erased"
-    kept = {"id", "state", "version", "created_at", "started_at", "finished_at", "rung_at"}
+    kept = {"id", "owner", "state", "version", "created_at", "started_at", "finished_at"}
     for column in Job.__table__.columns:
         if column.name not in kept:
             assert not getattr(left, column.name), column.name
@@ -171,56 +190,90 @@ def test_erasing_leaves_a_tombstone(settings: Settings, store: JobStore, ask: As
     assert _blobs(settings) == []
 
 
-def test_nothing_of_an_erased_question_is_left_in_the_files(
-    png: bytes, settings: Settings, store: JobStore, ask: Ask
-) -> None:
-    secret = "a very particular prompt"
-    job = ask(prompt=secret, image=png + secret.encode())
-    store.erase(job.id)
-    store.close()  # the last connection empties the write-ahead log into the database
-    for path in settings.data_dir.rglob("*"):
-        if path.is_file():
-            assert secret.encode() not in path.read_bytes(), path
+def test_the_jobs_of_another_owner_are_not_there(store: JobStore, ask: Ask) -> None:
+    mine, theirs = ask(), ask(owner="ada")
+    assert mine.owner == LOCAL_OWNER
+    assert store.get(theirs.id, LOCAL_OWNER) is None
+    assert store.get(theirs.id, "ada") is not None
+    assert store.get(theirs.id) is not None, "operators see all"
+    assert [job.id for job in store.list(JobFilters(owner="ada")).jobs] == [theirs.id]
+    assert [job.id for job in store.list().jobs] == [theirs.id, mine.id]
+    assert [store.queue_depth(owner) for owner in ("ada", LOCAL_OWNER, "nobody", None)] == [1, 1, 0, 2]
+    for take_away in (store.cancel, store.erase):
+        with pytest.raises(JobNotFound, match=f"there is no attribution '{theirs.id}'"):
+            take_away(theirs.id, LOCAL_OWNER)
+    assert store.cancel(theirs.id, "ada").state == "cancelled"
+    store.erase(theirs.id, "ada")
+    left = store.get(theirs.id, "ada")
+    assert left is not None, "a tombstone still has its owner"
+    assert (left.state, left.owner) == ("erased", "ada")
+    assert store.get(theirs.id, LOCAL_OWNER) is None
+
+
+def test_how_a_job_stands_is_what_the_whole_job_says(store: JobStore, ask: Ask) -> None:
+    assert store.standing("att_unheard") is None
+    running, cancelled, erased, theirs = ask(), ask(), ask(), ask(owner="ada")
+    store.leases.claim("worker", 1, HELD)
+    store.cancel(cancelled.id)
+    store.erase(erased.id)
+    for owner in (None, LOCAL_OWNER, "ada"):
+        for asked in (running, cancelled, erased, theirs):
+            job, standing = store.get(asked.id, owner), store.standing(asked.id, owner)
+            assert (job is None) == (standing is None)
+            for name in ("id", "owner", "state", "version", "finished"):
+                assert getattr(job, name, None) == getattr(standing, name, None)
 
 
 def test_lookalikes_may_come_after_the_worker_began(store: JobStore, ask: Ask) -> None:
     early, late = ask(), ask()
-    assert store.set_screened(early.id, [{"row": 7, "similarity": 0.8}]).stage == "screened"  # type: ignore[union-attr]
-    tokens = [claimed.token for claimed in store.claim_batch("worker", 2)]
-    store.progress(tokens, "gradients", 3, 10)
-    after = store.set_screened(late.id, [{"row": 9, "similarity": 0.4}])
+    assert store.set_screened(early.id, [{"work_id": "w_7", "similarity": 0.8}]).stage == "screened"  # type: ignore[union-attr]
+    tokens = [claimed.token for claimed in store.leases.claim("worker", 2, HELD)]
+    store.leases.progress(tokens, "gradients", 3, 10)
+    after = store.set_screened(late.id, [{"work_id": "w_9", "similarity": 0.4}])
     assert after is not None
     assert (after.stage, after.lookalikes, after.state) == (
         "gradients",
-        [{"row": 9, "similarity": 0.4}],
+        [{"work_id": "w_9", "similarity": 0.4}],
         "running",
     )
     store.erase(late.id)
-    assert store.set_screened(late.id, [{"row": 9, "similarity": 0.4}]) is None
+    assert store.set_screened(late.id, [{"work_id": "w_9", "similarity": 0.4}]) is None
     assert store.get(late.id).lookalikes is None  # type: ignore[union-attr]
 
 
 def test_depth_and_age_of_the_queue(store: JobStore, ask: Ask) -> None:
-    assert (store.queue_depth(), store.oldest_queued_age(), store.next_queued()) == (0, None, None)
+    assert (store.queue_depth(), store.oldest_queued_age(), store.leases.next_queued(HELD)) == (0, None, None)
     first = ask()
     ask()
     assert store.queue_depth() == 2
-    assert store.next_queued() == first.id
+    assert store.leases.next_queued(HELD) == first.id
     assert 0 <= (store.oldest_queued_age() or 0.0) < 5
 
 
 def test_workers_are_fresh_until_three_beats_are_missed(settings: Settings, store: JobStore) -> None:
-    store.heartbeat("a", {"engine": "loading"})
-    (worker,) = store.workers()
+    store.workers.heartbeat("a", {"engine": "loading"})
+    (worker,) = store.workers.known()
     assert (worker.fresh, worker.ready) == (True, False)
-    store.heartbeat("a", {"engine": "ready"})
-    assert store.workers()[0].ready
+    store.workers.heartbeat("a", {"engine": "ready"})
+    assert store.workers.known()[0].ready
     impatient = JobStore(
         settings.model_copy(update={"heartbeat_seconds": 1e-6}), database=store.database, notify=print
     )
-    assert not impatient.workers()[0].ready
-    store.retire("a")
-    assert list(store.workers()) == []
+    assert not impatient.workers.known()[0].ready
+    store.workers.retire("a")
+    assert list(store.workers.known()) == []
+
+
+def test_a_silent_worker_stays_on_the_list_for_an_hour(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.workers.heartbeat("a", {"engine": "ready"})
+    for minutes, listed in ((50, 1), (70, 0)):
+        later = utc_now() + timedelta(minutes=minutes)
+        with monkeypatch.context() as patched:
+            patched.setattr("jobs.workers.utc_now", lambda moment=later: moment)
+            store.workers.forget_silent()
+        assert len(store.workers.known()) == listed
 
 
 def test_tidying_removes_images_nobody_has_a_right_to_keep(
@@ -232,11 +285,11 @@ def test_tidying_removes_images_nobody_has_a_right_to_keep(
         with pytest.raises(StorageError):
             store.erase(half_erased.id)
     store.blobs.put("att_orphan", png)
-    (settings.data_dir / "blobs" / ".unfinished-0").write_bytes(png[:5])
-    store.tidy()
+    (settings.data_dir / "blobs" / ".0123456789abcdef.partial").write_bytes(png[:5])
+    store.upkeep.tidy()
     assert len(_blobs(settings)) == 3, "what is young may belong to an upload that is just being accepted"
     monkeypatch.setattr("jobs.upkeep.ORPHAN_AFTER", timedelta(seconds=-1))
-    store.tidy()
+    store.upkeep.tidy()
     assert [path.name for path in (settings.data_dir / "blobs").iterdir()] == [f"{kept.id}.png"]
 
 
@@ -248,7 +301,7 @@ def _blobs(settings: Settings) -> list[Path]:
     return sorted((settings.data_dir / "blobs").glob("*.png"))
 
 
-def _question(job: Job):  # type: ignore[no-untyped-def]
-    from jobs.models import NewJob
-
-    return NewJob(job.index_id, job.method, job.candidates, job.top_k, job.input)
+def _question(job: Job) -> NewJob:
+    return NewJob(
+        index_id=job.index_id, method=job.method, candidates=job.candidates, top_k=job.top_k, input=job.input
+    )

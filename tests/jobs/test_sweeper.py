@@ -20,8 +20,8 @@ Ask = Callable[..., Job]
 @pytest.fixture
 def later(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps are made as if a minute had passed."""
-    sweep = store.sweep
-    monkeypatch.setattr(store, "sweep", lambda: sweep(utc_now() + timedelta(minutes=1)))
+    sweep = store.upkeep.sweep
+    monkeypatch.setattr(store.upkeep, "sweep", lambda: sweep(utc_now() + timedelta(minutes=1)))
 
 
 @pytest.mark.usefixtures("later")
@@ -30,8 +30,8 @@ def test_one_bell_for_each_worker_that_could_hear_it(
 ) -> None:
     for _ in range(5):
         ask()
-    store.heartbeat("one", {"engine": "ready"})
-    store.heartbeat("two", {"engine": "ready"})
+    store.workers.heartbeat("one", {"engine": "ready"})
+    store.workers.heartbeat("two", {"engine": "ready"})
     bell = Doorbell(settings)
     sweeper = Sweeper(settings, store, bell)
     sweeper.sweep_once()
@@ -40,18 +40,61 @@ def test_one_bell_for_each_worker_that_could_hear_it(
     assert bell.waiting() == 2
 
 
+@pytest.mark.parametrize("untaken", [1, 3, 4])
+@pytest.mark.usefixtures("later")
+def test_only_the_bells_that_are_missing_are_rung(
+    settings: Settings, store: JobStore, ask: Ask, broker: Broker, untaken: int
+) -> None:
+    jobs = [ask() for _ in range(4)]
+    bell = Doorbell(settings)
+    for name in ("one", "two", "three"):
+        store.workers.heartbeat(name, {"engine": "ready"})
+    for job in jobs[:untaken]:
+        bell.ring(job.id)
+    Sweeper(settings, store, bell).sweep_once()
+    assert bell.waiting() == max(3, untaken)
+
+
+@pytest.mark.usefixtures("later")
+def test_without_a_worker_one_bell_waits_for_the_first_to_come(
+    settings: Settings, store: JobStore, ask: Ask, broker: Broker
+) -> None:
+    for _ in range(3):
+        ask()
+    bell = Doorbell(settings)
+    Sweeper(settings, store, bell).sweep_once()
+    assert bell.waiting() == 1
+
+
 @pytest.mark.usefixtures("later")
 def test_a_job_of_a_dead_worker_is_rung_for(
     settings: Settings, store: JobStore, ask: Ask, broker: Broker
 ) -> None:
     job = ask()
-    store.claim_batch("dead", 1)
+    store.leases.claim("dead", 1, [job.index_id])
     bell = Doorbell(settings)
     Sweeper(settings, store, bell).sweep_once()
     retried = store.get(job.id)
     assert retried is not None
     assert (retried.state, retried.retrying) == ("queued", True)
     assert bell.waiting() == 1
+
+
+@pytest.mark.parametrize(("every", "tidied"), [(600.0, False), (0.0, True)])
+def test_tidying_comes_round_less_often_than_sweeping(
+    settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch, every: float, tidied: bool
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("jobs.sweeper.TIDY_EVERY_S", every)
+    monkeypatch.setattr(store.upkeep, "sweep", lambda: done.append("sweep") or SweepReport())
+    monkeypatch.setattr(store.upkeep, "tidy", lambda: done.append("tidy"))
+    sweeper = Sweeper(settings.model_copy(update={"sweep_seconds": 0.01}), store, Doorbell(settings))
+    sweeper.start()
+    deadline = time.monotonic() + 10
+    while done.count("sweep") < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    sweeper.stop()
+    assert ("tidy" in done) == tidied
 
 
 def test_it_goes_on_after_a_sweep_that_failed(
@@ -65,7 +108,7 @@ def test_it_goes_on_after_a_sweep_that_failed(
             raise StorageError("the disk is away for a moment")
         return SweepReport()
 
-    monkeypatch.setattr(store, "sweep", sweep)
+    monkeypatch.setattr(store.upkeep, "sweep", sweep)
     quick = settings.model_copy(update={"sweep_seconds": 0.01})
     sweeper = Sweeper(quick, store, Doorbell(settings))
     sweeper.start()

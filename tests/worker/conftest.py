@@ -37,22 +37,28 @@ class Service:
         self.sweeper.start()
         self.workers: list[SupervisedProcess] = []
 
-    def start_worker(self) -> SupervisedProcess:
-        """One more worker, when it is ready."""
+    def launch_worker(self, **changes: object) -> SupervisedProcess:
+        """One more worker, at once; keywords are settings of its own."""
+        own = self.settings.model_copy(update=changes)
         worker = SupervisedProcess(
             f"worker-{len(self.workers)}",
             lambda: [sys.executable, str(ENGINES)],
-            environment=lambda: {**os.environ, **self.settings.to_environment(), "PYTHONPATH": str(ROOT)},
+            environment=lambda: {**os.environ, **own.to_environment(), "PYTHONPATH": str(ROOT)},
         )
         worker.start()
         self.workers.append(worker)
+        return worker
+
+    def start_worker(self, **changes: object) -> SupervisedProcess:
+        """One more worker, when it is ready."""
+        worker = self.launch_worker(**changes)
         expected = len(self.workers)
-        until(lambda: sum(known.ready for known in self.store.workers()) >= expected)
+        until(lambda: sum(known.ready for known in self.store.workers.known()) >= expected)
         return worker
 
     def child_pids(self) -> list[int]:
         """The process ids of the workers' computing children, newest sign of life first."""
-        return [worker.info["pid"] for worker in self.store.workers() if worker.ready]
+        return [worker.info["pid"] for worker in self.store.workers.known() if worker.ready]
 
     def create(self, script: str = "", **changes: object) -> str:
         """A job that nobody has rung for; `script` is for the engine."""

@@ -4,7 +4,8 @@
 
 Everything but the engine is the real thing. What it does with a job is said in the job's prompt:
 `sleep S`, `steps N S`, `crash` (SIGKILL to this process), `slow-once`, `raise`, `refuse`, or `stubborn`, which
-neither ends nor heeds the soft time limit.
+neither ends nor heeds the soft time limit. Where the data directory has a file `load-slowly`, loading takes for ever,
+where it has `cannot-load`, that fails.
 """
 
 import os
@@ -19,16 +20,34 @@ from das.errors import ModelError
 from jobs.database import upgrade
 from jobs.models import ClaimedJob, JsonObject
 from jobs.settings import Settings, get_settings
+from worker import child
 from worker.app import run
-from worker.child import Progress
+from worker.child import Progress, Tell
 
 
 class ScriptedEngine:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tell: Tell) -> None:
+        self._settings = settings
         self._journal = settings.data_dir / "journal"
+        tell("the script")
+        if (settings.data_dir / "load-slowly").exists():
+            time.sleep(120)
+        if (settings.data_dir / "cannot-load").exists():
+            raise ModelError("The weights are damaged.")
+        self.open_further()
+
+    @staticmethod
+    def found(settings: Settings) -> list[str]:
+        """What stands in the file `indexes`, one id a line; by default the one that most tests ask about."""
+        named = settings.index_dir / "indexes"
+        return named.read_text().split() if named.exists() else ["photographs@3f9c2a"]
+
+    def open_further(self) -> bool:
+        before, self._indexes = getattr(self, "_indexes", None), self.found(self._settings)
+        return before != self._indexes
 
     def describe(self) -> JsonObject:
-        return {"indexes": ["photographs@3f9c2a"]}
+        return {"indexes": self._indexes}
 
     def decode(self, image_png: bytes) -> int:
         return len(image_png)
@@ -71,6 +90,8 @@ class ScriptedEngine:
 
 
 if __name__ == "__main__":
+    if "DAS_TEST_LOAD_AGAIN_S" in os.environ:
+        child.LOAD_AGAIN_S = float(os.environ["DAS_TEST_LOAD_AGAIN_S"])
     settings = get_settings()
     upgrade(settings)
     sys.exit(run(settings, ScriptedEngine))

@@ -1,9 +1,14 @@
 """A worker that lives: batches, progress, failures, cancelling; through the real broker and a real child process."""
 
+import os
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import psutil
+
+from worker.child import NICENESS
 
 if TYPE_CHECKING:
     from conftest import Service
@@ -21,6 +26,12 @@ def test_a_bell_brings_the_answer(service: "Service") -> None:
     assert set(job.timings) == {"queue_wait_ms", "claim_ms", "decode_ms", "engine_ms", "write_ms", "batch"}
 
 
+def test_the_computation_gives_way_to_the_api(service: "Service") -> None:
+    service.wait(service.ask())
+    niceness = [psutil.Process(pid).nice() for pid in service.child_pids()]
+    assert niceness == [min(19, os.nice(0) + NICENESS)]
+
+
 def test_waiting_jobs_share_a_batch(service: "Service") -> None:
     first = service.ask("sleep 0.5")
     while service.get(first).state == "queued":
@@ -34,7 +45,7 @@ def test_waiting_jobs_share_a_batch(service: "Service") -> None:
 
 
 def test_one_bell_is_enough_for_many_jobs(service: "Service") -> None:
-    silent = [service.create(index_id=f"index {number}") for number in range(4)]
+    silent = [service.create(method=f"method {number}") for number in range(4)]
     service.doorbell.ring(silent[0])
     for job_id in silent:
         assert service.wait(job_id).state == "succeeded"
@@ -130,14 +141,14 @@ def test_erasing_while_it_computes_leaves_nothing(service: "Service") -> None:
 
 def test_memory_is_stable_over_many_queries(service: "Service", eventually: Eventually) -> None:
     def rss() -> float:
-        (worker,) = service.store.workers()
+        (worker,) = service.store.workers.known()
         return float(worker.info["rss_mb"])
 
     def answer(count: int) -> None:
         for _ in range(count):
             service.wait(service.ask())
-        target = service.store.workers()[0].seen_at
-        eventually(lambda: service.store.workers()[0].seen_at > target)
+        target = service.store.workers.known()[0].seen_at
+        eventually(lambda: service.store.workers.known()[0].seen_at > target)
 
     answer(50)
     before = rss()

@@ -147,4 +147,33 @@ def test_a_worker_told_to_end_finishes_what_it_has(
     worker.stop()
     job = service.get(job_id)
     assert (job.state, job.attempt) == ("succeeded", 1)
-    assert list(service.store.workers()) == []
+    assert list(service.store.workers.known()) == []
+
+
+def test_a_worker_that_is_loading_ends_at_once_and_in_order(
+    start_service: StartService, eventually: Eventually
+) -> None:
+    service = start_service()
+    service.settings.data_dir.joinpath("load-slowly").touch()
+    worker = service.launch_worker()
+    eventually(lambda: [beat.info.get("loading") for beat in service.store.workers.known()] == ["the script"])
+    (beat,) = service.store.workers.known()
+    began = time.monotonic()
+    worker.stop()
+    # Long before the 10 s after which it would have been killed.
+    assert time.monotonic() - began < 8
+    assert not psutil.pid_exists(beat.info["pid"])
+    assert list(service.store.workers.known()) == []
+
+
+def test_a_child_that_is_loading_doesnt_outlive_its_killed_parent(
+    start_service: StartService, eventually: Eventually
+) -> None:
+    service = start_service()
+    service.settings.data_dir.joinpath("load-slowly").touch()
+    worker = service.launch_worker()
+    eventually(lambda: [beat.info.get("loading") for beat in service.store.workers.known()] == ["the script"])
+    (beat,) = service.store.workers.known()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    eventually(lambda: not psutil.pid_exists(beat.info["pid"]))

@@ -75,7 +75,7 @@ def test_what_was_planted_decides_the_answer(folder: Path, engine: AttributionEn
         index = index_of(folder, variant)
         for picture in generated(folder, variant):
             result = answer(engine, question(index.id, 3, prompt=planted.PROMPT), picture)
-            assert result["works"][0]["row"] == planted.row_of(variant)
+            assert index.works.row_of(result["works"][0]["work_id"]) == planted.row_of(variant)
             assert result["works"][0]["share"] > 0.5
 
 
@@ -91,7 +91,7 @@ def test_a_picture_of_another_work_is_answered_with_that_work(
     ][0]
     for other in range(len(planted.OTHERS)):
         asked = answer(engine, question(index.id, len(pictures), prompt=prompts[other]), pictures[other])
-        shares = {work["row"]: work["share"] for work in asked["works"]}
+        shares = {index.works.row_of(work["work_id"]): work["share"] for work in asked["works"]}
         assert shares.pop(row) < own["share"]
         assert max(shares, key=shares.__getitem__) == other
 

@@ -1,0 +1,138 @@
+"""What can be done with questions: the use cases that the API and the page have in common.
+
+Each takes the service and the caller, and raises `Problem` where it can't be done. A route turns a request into
+one of these calls and what comes back into a response; it does nothing else.
+"""
+
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+
+from app import answers, intake
+from app.callers import Caller
+from app.catalogue import ServedIndex
+from app.problems import Problem, bad_parameter, invalid
+from app.schemas import Attribution, AttributionList, AttributionRequest, ListQuery
+from app.service import Service
+from app.waiting import JOB_ID, etag, find, finished, look, matches, wait_until
+from jobs.errors import BadCursor, JobNotFound
+from jobs.models import Job, JobFilters, JobState, Standing
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the address of a question answers with. `told` is None where the caller has this version already."""
+
+    etag: str
+    finished: bool
+    told: Attribution | None
+
+
+async def ask(service: Service, caller: Caller, data: bytes, asked: AttributionRequest) -> Job:
+    """Accept a picture and set it going; the job comes back with its look-alikes where they could be had in time.
+
+    Nothing is kept where the request, the picture, the queue or the storage doesn't allow it.
+    """
+    served = service.catalogue.choose(asked.index)
+    _check_options(service, served, asked)
+    await intake.refuse_unheld(service, served.id)
+    return await intake.accept(service, caller, served, data, asked)
+
+
+async def again(service: Service, caller: Caller, job_id: str) -> Job:
+    """Ask a failed or cancelled question anew: the same picture and options, a new job."""
+    job = await find(service, caller, job_id)
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        raise Problem("conflict", "Only a question that failed or was cancelled can be asked again.")
+    await intake.refuse_when_full(service, caller)
+    fields = AttributionRequest.model_fields.keys() - {"index"}
+    asked = {"index": job.index_id, **{name: getattr(job, name) for name in fields}}
+    data = await run_in_threadpool(service.store.image, job.id)
+    return await ask(service, caller, data, AttributionRequest.model_validate(asked))
+
+
+async def answer(
+    service: Service, caller: Caller, job_id: str, wait: float | None, if_none_match: str | None
+) -> Answer:
+    """What is told of a question, after waiting for its end or, where the caller knows a version, for a change."""
+    if wait or if_none_match is not None:
+
+        def changed(standing: Standing) -> bool:
+            return finished(standing) if if_none_match is None else not matches(if_none_match, etag(standing))
+
+        standing = await wait_until(service, caller, job_id, changed, wait or 0)
+        if matches(if_none_match, etag(standing)):
+            return Answer(etag(standing), finished(standing), None)
+    return await run_in_threadpool(_look_and_tell, service, caller, job_id)
+
+
+async def listed(service: Service, caller: Caller, query: ListQuery) -> AttributionList:
+    """A page of the caller's questions, newest first, each in short."""
+    filters = JobFilters(
+        owner=caller.owner,
+        state=query.state,
+        client_tag=query.client_tag,
+        created_after=query.created_after,
+    )
+    try:
+        page = await run_in_threadpool(service.store.list, filters, query.cursor, query.limit)
+    except BadCursor as error:
+        raise bad_parameter("cursor", f"{error}.") from error
+    return AttributionList(items=[answers.listed(job) for job in page.jobs], next_cursor=page.next_cursor)
+
+
+async def image(service: Service, caller: Caller, job_id: str) -> bytes:
+    """The picture that was asked about, as it was normalised: a PNG."""
+    job = await find(service, caller, job_id)
+    return await run_in_threadpool(service.store.image, job.id)
+
+
+async def cancel(service: Service, caller: Caller, job_id: str) -> Job:
+    """Cancel an open job; raises `Problem`: not-found, erased, or conflict for one that ended otherwise."""
+    await find(service, caller, job_id)
+    try:
+        job = await run_in_threadpool(service.store.cancel, job_id, caller.owner)
+    except JobNotFound as error:
+        raise Problem("erased", "This attribution was deleted meanwhile.") from error
+    if job.state != JobState.CANCELLED:
+        raise Problem("conflict", f"It can't be cancelled any more: it has {job.state}.")
+    return job
+
+
+async def erase(service: Service, caller: Caller, job_id: str) -> None:
+    """Erase a job; raises `Problem` not-found for an id that was never given. Erasing it again changes nothing."""
+    if not JOB_ID.fullmatch(job_id):
+        raise Problem("not-found", "There is no attribution with this id.")
+    try:
+        await run_in_threadpool(service.store.erase, job_id, caller.owner)
+    except JobNotFound as error:
+        raise Problem("not-found", "There is no attribution with this id.") from error
+
+
+async def told(service: Service, job: Job) -> Answer:
+    """What is told of a job that the caller has."""
+    return await run_in_threadpool(_tell, service, job)
+
+
+# One turn of a thread for all of it: under load, each turn is a wait for the interpreter.
+def _look_and_tell(service: Service, caller: Caller, job_id: str) -> Answer:
+    return _tell(service, look(service.store.get, caller, job_id))
+
+
+def _tell(service: Service, job: Job) -> Answer:
+    waiting = service.store.queue_depth() if job.state == JobState.QUEUED else None
+    failure = service.screener.failure(job.index_id)
+    attribution = answers.attribution(job, service.catalogue, waiting=waiting, screening=failure)
+    return Answer(etag(job), finished(job), attribution)
+
+
+def _check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:
+    limit = service.settings.top_k_max
+    if asked.top_k > limit:
+        raise invalid("top_k", f"has to be between 1 and {limit}.")
+    if asked.method is not None and asked.method not in served.methods:
+        raise invalid(
+            "method",
+            f"{served.id} was built for {', '.join(served.methods)} only;"
+            f" das build --method {asked.method} makes an index that answers it.",
+        )

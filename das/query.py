@@ -1,0 +1,110 @@
+"""`das query`: ask one picture on the command line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from das.device import check_device
+from das.errors import DasError, SettingsError
+from das.index import AttributionIndex
+from das.manifest import NOT_MEASURED
+from das.methods import SEEDED
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("query")(query)
+
+
+def query(
+    image: Annotated[Path, typer.Argument(help="The picture to attribute.")],
+    index: Annotated[Path, typer.Option(help="The index directory.")],
+    top_k: Annotated[int, typer.Option(help="How many works to list.")] = 20,
+    method: Annotated[
+        str | None, typer.Option(help="An estimator of the index; its first if left out.")
+    ] = None,
+    candidates: Annotated[str, typer.Option(help="'all', or a number: CLIP's nearest works.")] = "all",
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the model is now, if it was moved: the pipeline, or a directory with all it needs."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What the picture was generated from, for models conditioned on text.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help=f"What it was generated with, for {SEEDED}; else it is inverted.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON for machines, on standard output.")] = False,
+) -> None:
+    """Rank the works that a picture owes most to."""
+    opened = AttributionIndex.open(index, model_dir=model)
+    count = _candidate_count(candidates)
+    pixels = _read_picture(image)
+    rows = _nearest(opened, pixels, count) if count is not None and count < len(opened) else None
+    from das.attribution import Attributor
+
+    attributor = Attributor(opened, device=device)
+    answer = attributor.attribute(
+        pixels, top_k=top_k, candidates=rows, method=method, prompt=prompt, seed=seed
+    )
+    quality = opened.quality_of(answer.method)
+    if as_json:
+        result = answer.as_result()
+        result["quality"] = None if quality is None else quality.model_dump()
+        result["notes"] = [NOT_MEASURED] if quality is None else []
+        for place in result["works"]:
+            about = opened.works.row(opened.works.row_of(place["work_id"]))
+            place |= {name: value for name, value in about.items() if name not in ("id", "digest")}
+        sys.stdout.write(json.dumps({"index": opened.id, **result}, ensure_ascii=False) + "\n")
+        return
+    table = Table("rank", "work_id", "title", "creator", "licence", "share", "score")
+    for work in answer.works:
+        row = opened.works.row(work.row)
+        table.add_row(
+            str(work.rank),
+            work.work_id,
+            row["title"] or row["file"],
+            row["creator"] or "–",
+            row["licence"] or "–",
+            f"{100 * work.share:.1f} %",
+            f"{work.score:.3g}",
+        )
+    console = Console(highlight=False, markup=False)
+    console.print(answer.summary)
+    console.print(table)
+    console.print(NOT_MEASURED if quality is None else f"Quality of the ranking: {quality.describe()}.")
+
+
+def _candidate_count(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"--candidates is {text!r}; give 'all' or a number from 1.")
+    return int(text)
+
+
+def _read_picture(path: Path) -> Any:
+    from das.images import normalise
+
+    try:
+        return normalise(path.read_bytes()).pixels
+    except OSError as error:
+        raise DasError(f"{path} can't be read: {error.strerror}.") from error
+
+
+def _nearest(index: AttributionIndex, pixels: Any, count: int) -> Any:
+    """Rows of the works that CLIP finds most similar."""
+    from das.screening import Embedder, Screen
+
+    embedder = Embedder.load(index.clip)
+    embedder.check(index.manifest.screening.digest, index.id)
+    rows, _ = Screen.open(index.path).nearest(embedder.embed([pixels])[0], count)
+    return rows

@@ -1,0 +1,20 @@
+"""Passwords out of what is shown: settings, errors and log lines.
+
+What is secret is told by its kind and not by its setting's name: the user and password of any URL, and the values
+in a URL's query whose names speak of a secret. So a setting that is added later is masked as well.
+"""
+
+import re
+
+MASK = "***"
+# Up to the last `@`, since a password may hold one, or a `/`, that nobody wrote as its percent code.
+_USERINFO = re.compile(r"(?<![\w+.-])([A-Za-z][\w+.-]*://)[^\s'\"<>]*@")
+_QUERY = re.compile(
+    r"([?&;][^\s=&?'\"<>]*(?:password|passwd|pwd|secret|token|key|signature|credential)[^\s=&'\"<>]*=)[^\s&'\"<>]+",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """`text` with the credentials of every URL in it replaced."""
+    return _QUERY.sub(rf"\g<1>{MASK}", _USERINFO.sub(rf"\g<1>{MASK}@", text))

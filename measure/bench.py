@@ -1,0 +1,180 @@
+"""`das bench`: how fast the engine is, as a ratio to a named baseline in the same run, and a service under load."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from das.device import check_device
+from das.durable import write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from das.gradients import FeatureExtractor
+    from das.models import DiffusionModel
+
+EXIT_FAULTY = 1
+
+bench = typer.Typer(
+    help="Measure speed: the engine against a plain baseline, a service under load.", no_args_is_help=True
+)
+
+
+@bench.callback()
+def root() -> None:
+    """Measure speed: the engine against a plain baseline, a service under load."""
+
+
+@bench.command()
+def features(
+    model: Annotated[str, typer.Option(help="Pipeline directory or hub id.")],
+    images: Annotated[int, typer.Option(help="Images in each round.", min=1)] = 16,
+    timesteps: Annotated[int, typer.Option(help="Timesteps of each image.", min=1)] = 10,
+    dimension: Annotated[int, typer.Option(help="Sketch dimension k.", min=1)] = 2048,
+    probes: Annotated[list[str] | None, typer.Option("--probe", help="Probe; may be given again.")] = None,
+    batch_size: Annotated[int, typer.Option(help="(image, timestep) pairs in one pass.", min=1)] = 32,
+    rounds: Annotated[int, typer.Option(help="Rounds; the medians count.", min=1)] = 7,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Time the features of a build against a plain batched forward and backward pass over the same pairs.
+
+    The floor is `loss.backward()` with ordinary parameter gradients, same images, timesteps, noise and batches. The
+    two alternate, round by round; `ratio_to_floor` is the median of the rounds' ratios.
+    """
+    import torch
+
+    from das.gradients import FeatureConfig, FeatureExtractor
+    from das.models import load_model
+
+    loaded = load_model(model, device=device)
+    spaced = tuple(i * loaded.schedule.num_train_timesteps // timesteps for i in range(timesteps))
+    config = FeatureConfig(dimension, tuple(probes or ["loss"]), spaced)
+    extractor = FeatureExtractor(loaded, config, batch_size=batch_size)
+    x0 = torch.rand(images, *loaded.sample_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    x0 = x0.to(loaded.device)
+
+    def wait() -> None:
+        if loaded.device.type == "cuda":
+            torch.cuda.synchronize(loaded.device)
+
+    def seconds(work: Callable[[], object]) -> float:
+        wait()
+        start = time.perf_counter()
+        work()
+        wait()
+        return time.perf_counter() - start
+
+    plain, ours = [], []
+    for round_ in track(
+        range(rounds + 1), "Timing", console=Console(stderr=True), disable=as_json, transient=True
+    ):
+        floor_s = seconds(lambda: _floor(loaded, extractor, x0))
+        features_s = seconds(lambda: extractor.features(x0))
+        if round_:  # the first round warms caches and allocators up
+            plain.append(floor_s)
+            ours.append(features_s)
+    pairs = images * timesteps
+    ratios = sorted(a / b for a, b in zip(ours, plain, strict=True))
+    result = {
+        "ratio_to_floor": round(statistics.median(ratios), 3),
+        "ratio_low": round(ratios[0], 3),
+        "ratio_high": round(ratios[-1], 3),
+        "features_ms_per_pair": round(statistics.median(ours) / pairs * 1e3, 3),
+        "floor_ms_per_pair": round(statistics.median(plain) / pairs * 1e3, 3),
+        "pairs": pairs,
+        "rounds": rounds,
+        "batch_size": batch_size,
+        "dimension": dimension,
+        "probes": list(config.probes),
+        "parameters": sum(p.numel() for p in extractor.parameters.values()),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "torch": torch.__version__,
+    }
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        Console().print(
+            f"{result['features_ms_per_pair']} ms for the features of one (image, timestep) pair, "
+            f"{result['floor_ms_per_pair']} ms for a plain forward and backward pass: "
+            f"ratio {result['ratio_to_floor']} ({result['ratio_low']} to {result['ratio_high']})."
+        )
+
+
+@bench.command()
+def service(
+    url: Annotated[str, typer.Option(help="Where the service listens, on this machine.")],
+    clients: Annotated[int, typer.Option(help="People who poll.")] = 100,
+    uploaders: Annotated[int, typer.Option(help="People who upload picture after picture.")] = 10,
+    seconds: Annotated[float, typer.Option(help="How long.")] = 60.0,
+    polls: Annotated[float, typer.Option(help="Polls of each client in a second.")] = 2.0,
+    api_pid: Annotated[int | None, typer.Option(help="Process of the API, to tell its memory.")] = None,
+    worker_pid: Annotated[int | None, typer.Option(help="Process of the worker, likewise.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the figures here, with command and versions.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the pictures, and of who looks at what.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Put a running service under load over HTTP, and tell how long its answers took.
+
+    Clients poll questions, every other one with the ETag of what it saw last, and look at the list once in a while;
+    uploaders wait only when the queue is full. Any other answer than success or 503 with Retry-After is a fault, and
+    the exit code is then 1.
+    """
+    import asyncio
+
+    from measure.load.clients import Load, Run
+    from measure.load.connection import Address
+    from measure.load.figures import Memory
+    from measure.report import command_line, versions
+
+    processes = {name: pid for name, pid in (("api", api_pid), ("worker", worker_pid)) if pid is not None}
+    run = Run(Load(clients, uploaders, seconds, polls, seed), Address.of(url), Memory(processes))
+    figures = {"command": command_line(), "versions": versions(), **asyncio.run(run.figures())}
+    if out is not None:
+        write_bytes(out, (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode())
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        console = Console(highlight=False, markup=False, soft_wrap=True)
+        for kind, told in figures["requests"].items():
+            console.print(
+                f"{kind}: {told['count']} ({told['per_s']} a second), p50 {told['p50_ms']} ms,"
+                f" p99 {told['p99_ms']} ms, {told['statuses']}"
+            )
+        console.print(f"questions: {figures['questions']}; faults: {figures['faults'] or 'none'}")
+    if figures["faults"]:
+        raise typer.Exit(EXIT_FAULTY)
+
+
+def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor") -> None:
+    """A plain training pass over the same pairs: batched forward, mean loss, backward to all parameters."""
+    import torch
+
+    steps = torch.tensor(extractor.config.timesteps, device=model.device)
+    noise = extractor.noise[:, 0]
+    for start in range(0, len(x0) * len(steps), extractor.batch_size):
+        index = torch.arange(
+            start, min(start + extractor.batch_size, len(x0) * len(steps)), device=model.device
+        )
+        image, step = index // len(steps), index % len(steps)
+        x, t, eps = x0[image], steps[step], noise[step]
+        residual = model.predict(model.schedule.add_noise(x, eps, t), t, {}) - model.schedule.target(
+            x, eps, t
+        )
+        residual.square().mean().backward()
+    model.network.zero_grad(set_to_none=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `das bench`."""
+    app.add_typer(bench, name="bench")

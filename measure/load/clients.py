@@ -1,0 +1,213 @@
+"""The clients of a load: some poll questions as a waiting page does, some upload picture after picture."""
+
+import asyncio
+import json
+import os
+import random
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import h11
+import numpy as np
+
+from das.errors import SettingsError
+from das.images import encode_png
+from measure.load.connection import Address, Connection, Response
+from measure.load.figures import FULL, RETRY_AFTER, Memory, Requests
+
+QUESTIONS = "/v1/attributions"
+LISTED = 20  # questions on one page of the list
+LIST_EVERY = 20  # polls: one of so many asks for the list
+FINISHED = frozenset({"succeeded", "failed", "cancelled", "erased"})
+PICTURES, SIDE = 256, 32
+MOST = {"clients": 1000, "uploaders": 100, "seconds": 600, "polls_per_s": 20}
+_PAUSE_S = 1.0  # after a fault, and between two looks at the memory
+_ASKED_AT_ONCE = 8
+_BOUNDARY = "das-bench-service"
+
+QUESTION, CHANGED, LIST, UPLOAD = "question", "question, if it changed", f"list of {LISTED}", "upload"
+
+
+@dataclass(frozen=True)
+class Load:
+    """How many clients do what, and for how long.
+
+    Attributes:
+        clients: each polls `polls_per_s` times a second; every other one with the ETag of what it saw last.
+        uploaders: each uploads again as soon as it was answered, or when a full queue told it to.
+    """
+
+    clients: int = 100
+    uploaders: int = 10
+    seconds: float = 60.0
+    polls_per_s: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, most in MOST.items():
+            if not 0 < getattr(self, name) <= most:
+                raise SettingsError(
+                    f"{name} is {getattr(self, name)}; it must be above 0 and at most {most}."
+                )
+
+
+@dataclass
+class Run:
+    """One load on one service."""
+
+    load: Load
+    address: Address
+    memory: Memory = field(default_factory=lambda: Memory({}))
+    requests: Requests = field(default_factory=Requests)
+    accepted: list[str] = field(default_factory=list)
+
+    async def figures(self) -> dict[str, Any]:
+        """Put the load on the service and tell what came of it.
+
+        Raises:
+            SettingsError: nothing answers at the address, or not yet.
+        """
+        await self._knock()
+        load, cpu, busy = self.load, time.process_time(), os.getloadavg()[0]
+        pictures = await asyncio.to_thread(bodies, load.seed)
+        self._end = asyncio.get_running_loop().time() + load.seconds
+        async with asyncio.TaskGroup() as clients:
+            clients.create_task(self._watch_memory())
+            for number in range(load.uploaders):
+                clients.create_task(self._upload(pictures[number :: load.uploaders]))
+            for number in range(load.clients):
+                clients.create_task(self._poll(number))
+        ended = datetime.now(UTC)
+        cpu = time.process_time() - cpu
+        answered = await self._answered_by(ended)
+        return {
+            "clients": load.clients,
+            "polls_per_s": load.polls_per_s,
+            "uploaders": load.uploaders,
+            "seconds": load.seconds,
+            "requests": self.requests.told(load.seconds),
+            "questions": {
+                "accepted": len(self.accepted),
+                "answered": answered,
+                "answered_per_s": round(answered / load.seconds, 2),
+            },
+            "faults": dict(self.requests.faults),
+            "memory": self.memory.told(),
+            "client_cpu_share": round(cpu / load.seconds, 3),
+            # What else the machine was at shows in every figure above.
+            "load_average_before": round(busy, 1),
+        }
+
+    async def _knock(self) -> None:
+        where = f"{self.address.host}:{self.address.port}"
+        try:
+            ready = await Connection(self.address).request("GET", "/readyz")
+        except (OSError, h11.ProtocolError) as error:
+            raise SettingsError(f"No service answers at {where} ({error}); start one: das serve.") from error
+        if ready.status != 200:
+            raise SettingsError(f"The service at {where} isn't ready: {ready.body.decode(errors='replace')}")
+
+    def _left(self) -> float:
+        """Seconds until the end."""
+        return self._end - asyncio.get_running_loop().time()
+
+    async def _ask(
+        self,
+        connection: Connection,
+        kind: str,
+        method: str,
+        target: str,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Response | None:
+        """A request that is counted; None where nothing came back."""
+        try:
+            response = await connection.request(method, target, headers, body)
+        except (OSError, h11.ProtocolError) as error:
+            self.requests.note_broken(kind, error)
+            await asyncio.sleep(_PAUSE_S)
+            return None
+        self.requests.note(kind, response)
+        return response
+
+    async def _poll(self, number: int) -> None:
+        """Watch one question until it is finished, then another; once in a while look at the list."""
+        chance, connection = random.Random(f"{self.load.seed}/{number}"), Connection(self.address)
+        interval = 1 / self.load.polls_per_s
+        await asyncio.sleep(chance.random() * interval)  # people don't come in step
+        due, turn = asyncio.get_running_loop().time(), number
+        watched, headers = "", dict[str, str]()
+        while self._left() > 0:
+            turn += 1
+            if turn % LIST_EVERY == 0:
+                await self._ask(connection, LIST, "GET", f"{QUESTIONS}?limit={LISTED}")
+            elif watched or self.accepted:
+                if not watched:
+                    watched, headers = chance.choice(self.accepted), {}
+                kind = CHANGED if headers else QUESTION
+                response = await self._ask(connection, kind, "GET", f"{QUESTIONS}/{watched}", headers)
+                if response is not None and response.status == 200:
+                    if number % 2 and "etag" in response.headers:
+                        headers = {"If-None-Match": response.headers["etag"]}
+                    if json.loads(response.body)["state"] in FINISHED:
+                        watched = ""
+            due += interval
+            await asyncio.sleep(max(0.0, min(due - asyncio.get_running_loop().time(), self._left())))
+        connection.close()
+
+    async def _upload(self, pictures: list[bytes]) -> None:
+        """Upload these bodies, one after another and again from the first."""
+        connection, turn = Connection(self.address), 0
+        headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+        while self._left() > 0:
+            body = pictures[turn % len(pictures)]
+            turn += 1
+            response = await self._ask(connection, UPLOAD, "POST", QUESTIONS, headers, body)
+            if response is None:
+                continue
+            if response.status == 202:
+                self.accepted.append(json.loads(response.body)["id"])
+            elif response.status == FULL and response.headers.get(RETRY_AFTER, "").isdigit():
+                await asyncio.sleep(max(0.0, min(float(response.headers[RETRY_AFTER]), self._left())))
+            else:
+                await asyncio.sleep(_PAUSE_S)
+        connection.close()
+
+    async def _watch_memory(self) -> None:
+        while True:
+            self.memory.sample()
+            if self._left() <= 0:
+                return
+            await asyncio.sleep(min(_PAUSE_S, self._left()))
+
+    async def _answered_by(self, ended: datetime) -> int:
+        """How many of the accepted questions had their answer at that moment; asked when the load is over."""
+        waiting = iter(self.accepted)
+
+        async def count() -> int:
+            connection, found = Connection(self.address), 0
+            for name in waiting:
+                told = json.loads((await connection.request("GET", f"{QUESTIONS}/{name}")).body)
+                if told["state"] == "succeeded" and datetime.fromisoformat(told["finished_at"]) <= ended:
+                    found += 1
+            connection.close()
+            return found
+
+        return sum(await asyncio.gather(*(count() for _ in range(_ASKED_AT_ONCE))))
+
+
+def bodies(seed: int) -> list[bytes]:
+    """Forms to upload, each with a picture of noise that no other has."""
+    generator = np.random.default_rng(seed)
+    before = (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="noise.png"\r\n'
+        "Content-Type: image/png\r\n\r\n"
+    )
+    return [
+        before.encode()
+        + encode_png(generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
+        + f"\r\n--{_BOUNDARY}--\r\n".encode()
+        for _ in range(PICTURES)
+    ]

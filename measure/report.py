@@ -1,0 +1,143 @@
+"""Rows of a measurement: JSON lines for machines, a table for people, a file that says where they come from."""
+
+import json
+import platform
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from das.durable import write_bytes
+
+if TYPE_CHECKING:
+    from measure.truth import Subject
+
+PACKAGES = ("das-attribution", "torch", "diffusers", "numpy")
+# What a table has room for; the rest is for machines.
+SHOWN = frozenset(
+    {"label", "lds", "low", "high", "difference", "difference_low", "difference_high", "regret", "ceiling"}
+    | {"damping", "backward_passes"}
+    | {"bytes_per_work", "skipped", "removed", "queries", "l2", "clip_similarity", "function", "pearson"}
+    | {"spearman", "pairs", "embedding", "candidates", "recall", "lds_lost"}
+    | {
+        "loss",
+        "loss_top1",
+        "loss_lead",
+        "loss_perfect",
+        "prediction",
+        "prediction_top1",
+        "prediction_perfect",
+    }
+)
+
+
+def command_line() -> str:
+    """The command that is running. Where a directory lies is nobody's business but this machine's."""
+    return shlex.join(["das", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the figures."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def truth_record(truth: "Subject") -> dict[str, Any]:
+    """What a reader has to know of the ground truth behind some figures.
+
+    `plan` is all that the command was told that made the truth, where it says so, and `training` the steps and batch
+    in it.
+    """
+    from das.gradients import attributed_parameters
+    from measure.plan import PLAN
+    from measure.truth import KINDS
+
+    path = truth.directory / PLAN
+    plan = json.loads(path.read_text()) if path.is_file() else None
+    steps = ("steps", "full_steps", "batch_size")
+    network = truth.model().network
+    attributed = attributed_parameters(network, "auto").values()
+    return {
+        "works": len(truth.works),
+        "stream": int(truth.repeats.sum()),
+        "shape": list(truth.works.shape[1:]),
+        "queries": {kind: len(truth.queries_of(kind)) for kind in KINDS},
+        **_trained(truth),
+        "parameters": sum(weights.numel() for weights in network.parameters()),
+        "attributed": sum(weights.numel() for weights in attributed),
+        "lora": truth.lora is not None,
+        "training": None if plan is None else {name: plan.get("recipe", {}).get(name) for name in steps},
+        "plan": plan,
+    }
+
+
+def _trained(truth: "Subject") -> dict[str, Any]:
+    """The models of a truth.
+
+    `share` is the mean part of the works in a subset, `repeated` counts the subsets with several models (which the
+    ceiling comes from).
+    """
+    import numpy as np
+
+    from measure.groups import GroupTruth
+    from measure.statistics import ceilings
+    from measure.truth import GroundTruth
+
+    if isinstance(truth, GroupTruth):
+        models, seeds, _ = truth.losses.shape
+        return {
+            "groups": truth.without.shape[1],
+            "sizes": np.bincount(truth.groups).tolist(),
+            "seeds": seeds,
+            "models": models * seeds,
+        }
+    assert isinstance(truth, GroundTruth)
+    run = ~np.isnan(truth.losses).any(2)
+    return {
+        "subsets": len(truth.members),
+        "share": float(truth.members.mean()),
+        "seeds": int(run.any(0).sum()),
+        "repeated": int((run.sum(1) > 1).sum()),
+        "models": int(run.sum()),
+        "ceiling": ceilings(truth.losses)["ceiling"],
+    }
+
+
+def write_report(
+    path: Path, rows: list[dict[str, Any]], seed: int, truth: dict[str, Any] | None = None
+) -> None:
+    """Write the rows with the command that made them, its seed, the versions of what computed them and the truth."""
+    report = {
+        "command": command_line(),
+        "seed": seed,
+        "versions": versions(),
+        "truth": truth,
+        "rows": rows,
+    }
+    write_bytes(path, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print the rows: one JSON object a line, or a table with a column for everything that a row says."""
+    if as_json:
+        for row in rows:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return
+    keys = dict.fromkeys(key for row in rows for key in row if key in SHOWN)
+    table = Table(*(key.replace("_", " ") for key in keys))
+    for row in rows:
+        table.add_row(*(_shown(row.get(key)) for key in keys))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1 else f"{value:.1f}"
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return str(value)

@@ -1,0 +1,113 @@
+"""The page README.md of the results: the demo, memory, the feature engine, the service under load."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from measure.results.cells import table
+
+DEMO, FEATURES, LOAD = "demo.json", "features.json", "load.json"
+
+
+def overview_page(folder: Path) -> str:
+    """The page, from the figures as they were printed by the commands named in it."""
+    demo = json.loads((folder / DEMO).read_text())
+    engine = "\n".join(engine_row(row) for row in json.loads((folder / FEATURES).read_text()))
+    planted = demo["planted_total"]
+    under_load = load_section(json.loads((folder / LOAD).read_text())) if (folder / LOAD).is_file() else ""
+    return f"""# Results
+
+Made by `das results write` from the JSON files beside it. Two cores of a shared virtual machine (AMD \
+EPYC), no
+GPU; nothing here was measured on a GPU yet. How the estimators compare is in [evaluation.md](evaluation.md).
+
+## The demo, from nothing
+
+`das demo --check --queries {demo["queries"]}` with an empty data directory ([demo.json](demo.json)), \
+{demo["queries"]} queries,
+preset economical: three timesteps, the probe activation, k = 1,024 in eight bits, and no backward pass. \
+With gradients of two probes
+in its place (k = 512) the build took 71.6 s and the median was 0.19 s; with ten timesteps and k = 2,048, \
+156 s and 0.21 s.
+
+| figure | value | aim |
+|---|---|---|
+| building the index | {demo["build_s"]} s | page answers within 150 s in all |
+| first answer after starting the service | {demo["first_answer_s"]} s | – |
+| upload to answer, median | {demo["query_median_s"]} s | ≤ 2 s |
+| upload to answer, 95th percentile | {demo["query_p95_s"]} s | – |
+| added by the service, median | {demo["overhead_median_s"]} s | ≤ 0.05 s |
+| reproductions with the planted work first: DAS | {demo["planted_das_hits"]} of {planted} | ≥ 95 % |
+| the same by CLIP | {demo["planted_clip_hits"]} of {planted} | – |
+| the same by pixels | {demo["planted_pixel_hits"]} of {planted} | – |
+
+On exact reproductions all three find the work, so this shows that DAS does not miss what is plain to see; \
+it does not show
+that DAS is better than similarity. That takes retraining (LDS).
+
+## Memory
+
+The same run, after {demo["queries"]} queries.
+
+| processes | proportional memory (PSS) | growth after the first 20 queries | aim |
+|---|---|---|---|
+| API, CLIP and decoders | {demo["api_pss_mb"]} MB | {demo["api_pss_growth_mb"]} MB | under 900 MB |
+| worker: keeper, parent and child | {demo["worker_pss_mb"]} MB | {demo["worker_pss_growth_mb"]} MB | stable |
+
+## The feature engine
+
+`das bench features --model demo/assets/pipeline --json --probe …` on the demo's model \
+([features.json](features.json)): the features of one (image,
+timestep) pair against a plain batched forward and backward pass, alternating over 7 rounds.
+
+| probes | features | plain pass | ratio, median and range | aim |
+|---|---|---|---|---|
+{engine}
+
+Loss and activation are the default; activation alone is the preset economical.
+{under_load}"""
+
+
+def engine_row(row: dict[str, Any]) -> str:
+    """A line of the feature engine's table."""
+    probes = " and ".join(row["probes"])
+    milliseconds = f"{row['features_ms_per_pair']:.1f} ms | {row['floor_ms_per_pair']:.1f} ms"
+    ratio = f"**{row['ratio_to_floor']:.2f}** ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+    return f"| {probes} | {milliseconds} | {ratio} | {'≤ 2.5' if row['probes'] == ['loss'] else '–'} |"
+
+
+def load_section(load: dict[str, Any]) -> str:
+    """The service under load, as `das bench service` told of it."""
+    body = [
+        [
+            kind,
+            f"{told['count']:,}",
+            f"{told['per_s']:.1f}",
+            f"{told['p50_ms']:.0f} ms",
+            f"{told['p99_ms']:.0f} ms",
+            f"{told['max_ms']:.0f} ms",
+            ", ".join(f"{status}: {count:,}" for status, count in told["statuses"].items()),
+        ]
+        for kind, told in load["requests"].items()
+    ]
+    memory = ", ".join(
+        f"{name} {told['peak_rss_mb']:.0f} MB (at first {told['first_rss_mb']:.0f} MB)"
+        for name, told in load["memory"].items()
+    )
+    questions = load["questions"]
+    answered = (
+        f"{questions['answered']:,} answered within the time, {questions['answered_per_s']:.1f} a second"
+    )
+    return f"""
+## The service under load
+
+`{load["command"]}` ([{LOAD}]({LOAD})): {load["clients"]} clients that ask {load["polls_per_s"]:g} times a \
+second each
+and {load["uploaders"]} that upload, for {load["seconds"]:g} s, from a process of their own on the machine of \
+the service.
+
+{table(["request", "number", "a second", "p50", "p99", "longest", "statuses"], body)}
+{questions["accepted"]:,} questions were accepted and {answered}. Faults: {sum(load["faults"].values())}.
+{f"Memory at most: {memory}. " if memory else ""}The client itself took {load["client_cpu_share"]:.0%} of a core.
+Load average of the machine before it began: {load["load_average_before"]:.1f}.
+"""

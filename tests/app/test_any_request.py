@@ -1,0 +1,126 @@
+"""Values of every kind in every place of a request: each is taken or refused, none breaks the service."""
+
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.schemas import AttributionRequest, ListQuery
+
+FIELDS = sorted(AttributionRequest.model_fields)
+ODD = st.sampled_from(
+    ["9" * 5000, "-" + "9" * 5000, "1e400", "1e-400", "NaN", "inf", "0x10", "1_0", "٣", "\x00", "\ud800",
+     "\U0010ffff", "\u202e", "true", "null", "[]", "{}", "", " ", "2026-13-40T00:00:00Z", "0001-01-01T00:00:00+23:59",
+     "9999-12-31T23:59:59-23:59", "-1", "9223372036854775808"]
+)  # fmt: skip
+TEXT = ODD | st.text(max_size=40) | st.integers().map(str)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+# JSON that Python wouldn't write itself.
+RAW = st.sampled_from(
+    ["9" * 5000, "-" + "9" * 5000, "1e999", "0." + "9" * 5000, "NaN", '"\\ud800"', '"\\u0000"', "01"]
+)
+EXAMPLES = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def encoded(text: str) -> str:
+    """A text as it may stand in an address; what isn't UTF-8 as its bytes."""
+    return quote(text.encode("utf-8", "surrogatepass"), safe="")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(store):
+    """The store is emptied after a test."""
+    return store
+
+
+@EXAMPLES
+@given(
+    fields=st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), JSON, max_size=4),
+    raw=RAW | st.none(),
+)
+def test_json(client, fields, raw):
+    body = json.dumps({"image_base64": "", **fields})
+    if raw is not None:
+        body = body[:-1] + f', "seed": {raw}}}'
+    response = client.post(
+        "/v1/attributions", content=body.encode(), headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code in (400, 422), (body, response.text)
+    assert response.json()["request_id"]
+
+
+@EXAMPLES
+@given(
+    fields=st.dictionaries(st.sampled_from(FIELDS), TEXT, max_size=3),
+    charset=st.sampled_from(["", "; charset=utf-16", "; charset=idna", "; charset=hex"]),
+)
+def test_forms(client, fields, charset):
+    parts = [
+        b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+        % (name.encode(), value.encode("utf-8", "surrogatepass"))
+        for name, value in fields.items()
+    ]
+    file = b'--b\r\nContent-Disposition: form-data; name="image"; filename="p"\r\n\r\n\r\n--b--\r\n'
+    media = {"Content-Type": f"multipart/form-data; boundary=b{charset}"}
+    for path in ("/v1/attributions", "/ask"):
+        response = client.post(path, content=b"".join(parts) + file, headers=media)
+        assert response.status_code in (400, 422), response.text
+
+
+@EXAMPLES
+@given(
+    query=st.dictionaries(
+        st.sampled_from(sorted(ListQuery.model_fields)) | st.text(max_size=5), TEXT, max_size=3
+    )
+)
+def test_the_lists_query(client, query):
+    text = "&".join(f"{encoded(name)}={encoded(value)}" for name, value in query.items())
+    assert client.get(f"/v1/attributions?{text}").status_code in (200, 422)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00%2B23:59", "9999-12-31T23:59:59-23:59"])
+def test_moments_at_the_ends_of_time(client, moment):
+    assert client.get(f"/v1/attributions?created_after={moment}").status_code == 422
+
+
+@EXAMPLES
+@given(name=TEXT, query=TEXT)
+def test_addresses(client, name, query):
+    for path in (
+        f"/v1/attributions/{encoded(name)}?wait={encoded(query)}",
+        f"/v1/works/{encoded(name)}?index={encoded(query)}",
+        f"/v1/works/{encoded(name)}/thumbnail",
+        f"/v1/indexes/{encoded(name)}",
+        f"/a/{encoded(name)}?wait={encoded(query)}",
+        f"/samples/{encoded(name)}",
+        f"/static/{encoded(name)}",
+    ):
+        assert client.get(path).status_code < 500, path
+
+
+@EXAMPLES
+@given(value=st.binary(max_size=40).filter(lambda data: not set(data) & {0, 10, 13}))
+def test_headers(client, value):
+    for name in (
+        "Prefer",
+        "If-None-Match",
+        "Accept",
+        "X-Request-Id",
+        "Content-Length",
+        "Content-Type",
+        "Origin",
+    ):
+        response = client.get("/v1/attributions", headers=[(name.encode(), value)])
+        assert response.status_code == 200, name
+        assert client.post("/samples", headers=[(name.encode(), value)]).status_code < 500, name

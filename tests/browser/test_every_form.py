@@ -1,0 +1,59 @@
+"""Every form of the page, submitted by a real browser with and without JavaScript: all are the service's own."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.test_page import ANSWERED
+
+TEMPLATES = Path(__file__).parent.parent.parent / "app" / "templates"
+FORM = re.compile(r'<form.*?\saction="([^"]+)"')
+
+
+def form_actions() -> set[str]:
+    """Where the forms of all templates are sent, with a star for what is filled in."""
+    texts = [path.read_text() for path in TEMPLATES.glob("*.html")]
+    return {re.sub(r"{{.*?}}", "*", action) for text in texts for action in FORM.findall(text)}
+
+
+@pytest.fixture(params=[True, False], ids=["javascript", "plain"])
+def watched(request):
+    """A page, and whether it runs JavaScript; what it writes is noted with the headers that tell where from."""
+    page = request.getfixturevalue("page" if request.param else "plain_page")
+    sent = []
+    page.on("request", lambda r: sent.append(r) if r.method == "POST" else None)
+    return page, sent, request.param
+
+
+def test_each_is_taken_for_the_services_own(watched, site, tiny_works, paused_worker, faults):
+    page, sent, scripted = watched
+    home = site.url + "/"
+    page.locator("#image").set_input_files(tiny_works / "work-014.png")
+    if not scripted:
+        page.get_by_role("button", name="Ask", exact=True).click()
+    page.wait_for_url(ANSWERED)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("h1")).to_have_text("This question was cancelled.")
+    cancelled = page.url
+    page.get_by_role("button", name="Ask again").click()
+    page.wait_for_url(lambda url: url != cancelled and ANSWERED.search(url))
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator("h1")).to_have_text("Deleted.")
+    page.goto(home)
+    page.locator(".sample-grid button").first.click()
+    page.wait_for_url(ANSWERED)
+
+    submitted = {re.sub(r"att_[0-9a-f]{32}", "*", r.url.removeprefix(site.url)) for r in sent}
+    # With JavaScript the picture's form is sent to the API, so that a refusal leaves the page as it is.
+    # The page that was following the deleted question is told so.
+    faults[:] = [fault for fault in faults if "410" not in fault]
+    asked = {"/ask": "/v1/attributions"} if scripted else {}
+    assert submitted == {asked.get(action, action) for action in form_actions()}
+    for request in sent:
+        headers = request.all_headers()
+        assert headers["origin"] == site.url, request.url
+        assert headers["sec-fetch-site"] == "same-origin", request.url
+        assert request.response().status in (202, 303), request.url

@@ -1,0 +1,203 @@
+"""`das bench service` on a real service, and what it does about services that misbehave."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2 as httpx
+import numpy as np
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from das.cli import build_app
+from das.errors import SettingsError
+from das.images import normalise
+from measure.load.clients import Load, Run, bodies
+from measure.load.connection import Address, Connection, Response
+from measure.load.figures import Memory, Requests
+
+DAS = Path(sys.executable).with_name("das")
+START_S = 240
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_index: Path) -> Iterator[tuple[str, int]]:
+    """Address and process id of a `das serve` on the tiny index."""
+    folder = tmp_path_factory.mktemp("served")
+    environment = {
+        **os.environ,
+        "DAS_DATA_DIR": str(folder / "data"),
+        "DAS_INDEX_DIR": str(tiny_index),
+        "DAS_TORCH_THREADS": "1",
+        "DAS_PORT": "0",
+        "DAS_QUEUE_LIMIT": "5",
+        "NO_COLOR": "1",
+    }
+    log = folder / "log"
+    with log.open("w") as stream:
+        process = subprocess.Popen([str(DAS), "serve"], env=environment, stdout=stream, stderr=stream)
+    try:
+        deadline = time.monotonic() + START_S
+        while True:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            told = re.search(r"Open (http://\S+)", log.read_text())
+            if told and httpx.get(told[1] + "/readyz", timeout=30).json()["ready"]:
+                break
+            time.sleep(0.2)
+        yield told[1].rstrip("/"), process.pid
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def test_a_small_load_on_a_real_service_has_no_fault(served: tuple[str, int], tmp_path: Path) -> None:
+    url, pid = served
+    words = ["--url", url, "--clients", "6", "--uploaders", "2", "--seconds", "4", "--polls", "10"]
+    words += ["--api-pid", str(pid), "--out", str(tmp_path / "load.json"), "--json"]
+    done = CliRunner().invoke(build_app(), ["bench", "service", *words])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["faults"] == {}
+    assert json.loads((tmp_path / "load.json").read_text()) == told
+    requests = told["requests"]
+    assert {"question", "question, if it changed", "list of 20", "upload"} == set(requests)
+    # Nothing is polled twice where every answer is there before the next poll.
+    assert set(requests["question, if it changed"]["statuses"]) <= {"200", "304"}
+    assert set(requests["upload"]["statuses"]) <= {"202", "503"}
+    assert requests["upload"]["statuses"]["202"] == told["questions"]["accepted"]
+    assert 0 < told["questions"]["answered"] <= told["questions"]["accepted"]
+    polls = sum(one["count"] for kind, one in requests.items() if kind != "upload")
+    assert polls <= 6 * (10 * 4 + 1)
+    for one in requests.values():
+        assert 0 < one["p50_ms"] <= one["p99_ms"] <= one["max_ms"]
+    assert told["memory"]["api"]["peak_rss_mb"] >= told["memory"]["api"]["first_rss_mb"] > 50
+    assert 0 < told["client_cpu_share"] < 1
+    assert told["load_average_before"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://192.0.2.7:8000", "only put on this machine"),
+        ("http://example.org", "only put on this machine"),
+        ("https://127.0.0.1:8000", "write http://127.0.0.1:PORT"),
+        ("127.0.0.1:8000", "write http://127.0.0.1:PORT"),
+        ("http://127.0.0.1:99999", "--url is"),
+    ],
+)
+def test_another_machine_and_odd_addresses_are_refused(url: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        Address.of(url)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"clients": 0}, {"clients": 1001}, {"seconds": 601.0}, {"polls_per_s": -1.0}]
+)
+def test_a_load_is_bounded(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        Load(**wrong)  # type: ignore[arg-type]
+
+
+def test_where_nobody_listens_a_sentence_says_so() -> None:
+    with pytest.raises(SettingsError, match="No service answers at"):
+        asyncio.run(Run(Load(seconds=0.1), Address("127.0.0.1", 1)).figures())
+
+
+def test_faults_are_all_but_successes_and_a_full_queue_that_says_when_to_come_again() -> None:
+    requests = Requests()
+    for status, headers in ((202, {}), (503, {"retry-after": "1"}), (503, {}), (500, {}), (500, {})):
+        requests.note("upload", Response(status, headers, b"", 0.25))
+    requests.note_broken("list", ConnectionResetError("gone"))
+    assert requests.faults == {
+        "upload: 503 without Retry-After": 1,
+        "upload: 500": 2,
+        "list: ConnectionResetError: gone": 1,
+    }
+    told = requests.told(2.0)["upload"]
+    assert told["statuses"] == {"202": 1, "500": 2, "503": 2}
+    assert (told["count"], told["per_s"], told["p50_ms"]) == (5, 2.5, 250.0)
+
+
+@asynccontextmanager
+async def answering(*responses: bytes):  # type: ignore[no-untyped-def]
+    """A listener that gives each connection these bytes, one after each request, and then hangs up."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for response in responses:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(response)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        yield Address("127.0.0.1", server.sockets[0].getsockname()[1])
+
+
+def asked(responses: list[bytes], act: Callable[[Connection], object]) -> object:
+    async def run() -> object:
+        async with answering(*responses) as address:
+            connection = Connection(address)
+            try:
+                return await act(connection)  # type: ignore[misc]
+            finally:
+                connection.close()
+
+    return asyncio.run(run())
+
+
+def test_a_chunked_answer_is_put_together_and_a_closed_connection_opened_again() -> None:
+    chunked = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: x\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+    )
+
+    async def twice(connection: Connection) -> tuple[Response, Response]:
+        first = await connection.request("GET", "/")
+        await asyncio.sleep(0.1)  # the listener hangs up meanwhile
+        return first, await connection.request("GET", "/")
+
+    for one in asked([chunked], twice):  # type: ignore[attr-defined]
+        assert (one.status, one.headers["etag"], one.body) == (200, "x", b"abc")
+
+
+def test_an_answer_that_breaks_off_is_an_error() -> None:
+    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"
+
+    async def once(connection: Connection) -> Response:
+        return await connection.request("GET", "/")
+
+    with pytest.raises(Exception, match=r"peer closed|closed the connection"):
+        asked([cut], once)
+
+
+def test_every_picture_is_another_and_a_seed_gives_them_again() -> None:
+    forms = bodies(3)
+    assert len(set(forms)) == len(forms) > 100
+    assert forms == bodies(3)
+    png = forms[0].split(b"\r\n\r\n", 1)[1].rpartition(b"\r\n--")[0]
+    assert normalise(png).pixels.shape == (32, 32, 3)
+
+
+def test_memory_is_told_with_children_and_survives_an_ended_process() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    memory = Memory({"us": os.getpid(), "child": child.pid})
+    memory.sample()
+    own = psutil.Process().memory_info().rss
+    assert memory.peak["us"] >= 0.5 * own
+    assert memory.first["child"] > 0
+    child.kill()
+    child.wait()
+    memory.sample()
+    assert memory.peak["child"] == memory.first["child"]
+    assert set(memory.told()["us"]) == {"first_rss_mb", "peak_rss_mb"}
+    assert np.isfinite(memory.told()["us"]["peak_rss_mb"])
