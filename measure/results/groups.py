@@ -17,8 +17,8 @@ def groups_section(name: str, report: Report) -> str:
     text = [
         f"## Groups: {name}\n",
         GROUPS,
-        f"{truth['works']:,} works in {truth['groups']} groups of {sizes[0]} to {sizes[-1]}; {truth['models']} models,"
-        f" {truth['seeds']} for each group left out; queries: {queries}.\n",
+        f"{truth['works']:,} works in {truth['groups']} groups of {sizes[0]} to {sizes[-1]};"
+        f" {truth['models']} models, {truth['seeds']} for each group left out; queries: {queries}.\n",
         f"`{report['command']}`, seed {report['seed']}, torch {report['versions']['torch']}.\n",
     ]
     for target, meaning in _TARGETS.items():
