@@ -74,9 +74,8 @@ def dense_block(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     averages = unit.mean(1)
     kernel = np.einsum("i,itk,itl->kl", REPEATS, unit[:40], unit[:40])
     inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(len(kernel)))
-    return (averages[40:] @ inverse @ averages[:40].T * REPEATS) ** 2, (
-        averages[:40] @ inverse @ averages[:40].T
-    ) ** 2
+    scores = (averages[40:] @ inverse @ averages[:40].T) ** 2 * REPEATS**0.75
+    return scores, (averages[:40] @ inverse @ averages[:40].T) ** 2
 
 
 def dense_das(raw: np.ndarray, rms: np.ndarray) -> np.ndarray:
@@ -87,7 +86,7 @@ def dense_das(raw: np.ndarray, rms: np.ndarray) -> np.ndarray:
     inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(len(kernel)))
     leverage = np.einsum("ik,kl,il->i", works, inverse, works)
     residual = (rms[:40] / np.average(rms[:40], axis=0, weights=REPEATS)).mean(1)
-    return (queries @ inverse @ works.T * REPEATS * residual / (1 - REPEATS * leverage)) ** 2
+    return (queries @ inverse @ works.T * residual / (1 - REPEATS * leverage)) ** 2
 
 
 def test_das_is_the_dense_reference(precise: Attributor, raw: dict[str, np.ndarray]) -> None:

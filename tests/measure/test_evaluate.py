@@ -37,6 +37,7 @@ def test_lds_prints_a_row_for_each_method(truth, tmp_path):
     parameters = sum(weights.numel() for weights in load_model(str(truth.pipeline)).network.parameters())
     assert written["truth"] == {
         "works": 20,
+        "stream": 20,
         "shape": [1, 8, 8],
         "queries": {"validation": 3, "generated": 4},
         "subsets": 8,
