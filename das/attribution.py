@@ -269,7 +269,9 @@ class Attributor:
             case "residuals":
                 return index.residual_weights
             case "leverage":
-                return self._statistic(index.leverage, features, form)
+                # Of a work as a whole: the block kernel sums T features of each.
+                summed = len(index.manifest.timesteps) if form == "block" else 1
+                return summed * self._statistic(index.leverage, features, form)
             case "solved_norms":
                 return self._statistic(index.solved_norms, features, form)
             case "norms":

@@ -2,9 +2,9 @@
 
 All take `products`: (B, N), `φᵀH⁻¹φ_i` of B queries with N works, or `φᵀφ_i` where a method has no kernel; and give
 scores (B, N), larger for more influence. Here `w_i` is how often the model was trained on work i. The kernel counts
-every repeat, and what is left for a score to count was measured (docs/decisions/0018): `w_i^¾` for das-block, nothing
-for the paper's DAS, whose leverage counts already, and `w_i` for scores that are linear in the work's feature. One
-that normalises the feature has no say for it.
+every repeat, and what is left for a score to count was measured (docs/decisions/0019): `w_i^⅗` and the leverage for
+das-block, nothing but the leverage for the paper's DAS, and `w_i` for scores that are linear in the work's feature.
+One that normalises the feature has no say for it.
 
 Works with the same bytes and prompt are one content. `W_i` is the sum of `w_j` over those of work i: the content has
 the score of one work with `W_i` repeats, and each of them its part `w_i / W_i`.
@@ -12,21 +12,28 @@ the score of one work with `W_i` repeats, and each of them its part `w_i / W_i`.
 
 import numpy as np
 
-REPEATS_POWER = 0.75
-"""Of a work's repeats in front of its das-block score, see docs/decisions/0018."""
+REPEATS_POWER = 0.6
+"""Of a work's repeats in front of its das-block score, see docs/decisions/0019."""
 
 
-def das_block_scores(products: np.ndarray, repeats: np.ndarray, content_repeats: np.ndarray) -> np.ndarray:
-    """DAS-block, `w_i^¾ (φᵀH⁻¹φ_i)²` with the block kernel (METHOD, section 4).
+def das_block_scores(
+    products: np.ndarray, leverage: np.ndarray, repeats: np.ndarray, content_repeats: np.ndarray
+) -> np.ndarray:
+    """DAS-block, `w_i^⅗ (φᵀH⁻¹φ_i)² / (1 - w_i h_i)` with the block kernel (METHOD, section 4).
 
-    The square is the rise of the predictive variance `φᵀH⁻¹φ` when work i is left out, to first order.
+    But for the power that is the rise of the predictive variance `φᵀH⁻¹φ` when `w_i T φ_iφ_iᵀ` is taken out of the
+    kernel: work i with all its repeats, as though its T features were alike. They aren't quite, so the kernel holds
+    more than is taken out, and `w_i h_i < 1`.
 
     Args:
         products: (B, N).
+        leverage: `h_i = T φ_iᵀH⁻¹φ_i`, (N,).
         repeats: `w_i`, (N,).
         content_repeats: `W_i`, (N,).
     """
-    weights = content_repeats**REPEATS_POWER * (repeats / content_repeats)
+    weights = (
+        content_repeats**REPEATS_POWER * (repeats / content_repeats) / (1.0 - content_repeats * leverage)
+    )
     scores: np.ndarray = np.square(products) * weights
     return scores
 

@@ -35,7 +35,8 @@ Quantity = Literal[
 - `repeats` (N,): `w_i`, how often the model was trained on a work;
 - `content_repeats` (N,): `W_i`, how often on its content, all works with the same bytes and prompt together;
 - `residuals` (N,): `r_i`, see `das.estimators.residual_weights`;
-- `leverage` (N,): `h_i = φ_iᵀH⁻¹φ_i`, of methods with a kernel;
+- `leverage` (N,): `h_i = φ_iᵀH⁻¹φ_i`, of methods with a kernel; T times that where the kernel sums T features of a
+  work (the form "block");
 - `norms` (N,): `‖φ_i‖`;
 - `solved_norms` (N,): `‖H⁻¹φ_i‖`, of methods with a kernel; an index keeps it for those that ask.
 """
@@ -128,7 +129,8 @@ class Method:
 METHODS: tuple[Method, ...] = (
     Method(
         "das-block",
-        "`w_i^¾ Σ_probes (f̄ᵀ H⁻¹ f̄_i)²`, each probe in units of its own mean; `K = Σ_i w_i Σ_t f_{i,t} f_{i,t}ᵀ`",
+        "`w_i^⅗ Σ_probes (f̄ᵀ H⁻¹ f̄_i)² / (1 - w_i h_i)`, each probe in units of its own mean;"
+        " `K = Σ_i w_i Σ_t f_{i,t} f_{i,t}ᵀ`, `h_i = T f̄_iᵀ H⁻¹ f̄_i`",
         das_block_scores,
         form="block",
         probes=None,

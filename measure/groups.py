@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from das.device import check_device
 from das.errors import SettingsError
 from measure.courses import Course, course_of, stream_of
 from measure.fleet import train
@@ -100,13 +101,16 @@ def make_groups(
     device: str = "cpu",
     say: Say = lambda text: None,
 ) -> GroupTruth:
-    """Make a ground truth of groups in `out`, or go on with it.
+    """Make a ground truth of groups in `out`, or go on with it; a finished one is kept as those of subsets are.
 
     Raises:
-        SettingsError: the plan can't be followed with these pictures, or `out` was begun with another plan.
+        SettingsError: the plan can't be followed with these pictures, `out` was begun with another plan, or the
+            device isn't there.
     """
     if plan.recipe.rank is not None:
         raise SettingsError("A ground truth of groups takes whole networks, no LoRA.")
+    if not (out / GROUPS).is_file():
+        check_device(device)
     out.mkdir(parents=True, exist_ok=True)
     claim(out, {**plan.describe(), "device": device, "source": source.digest()})
     if not (out / WORKS).is_file():
@@ -121,6 +125,8 @@ def make_groups(
         say(f"full model, {steps} steps")
     if not (out / QUERIES).is_file():
         write_queries(source, out, plan, device)
+    if (out / GROUPS).is_file():
+        return load_groups(out)
     groups = read_arrays(out / WORKS, ("groups",))["groups"]
     alone = [np.array([], np.int64), *np.arange(groups.max() + 1)[:, None]]
     leave_out(

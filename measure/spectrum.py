@@ -106,9 +106,9 @@ class Spectrum:
         return ((self.queries * scale) @ stored.T).numpy()
 
     def leverage(self, damping: float) -> np.ndarray:
-        """`h_i = f̄_iᵀH⁻¹f̄_i`, (N,)."""
+        """`h_i = f̄_iᵀH⁻¹f̄_i`, (N,); T times that with the block kernel, which sums T features of a work."""
         leverage: Tensor = (self.works.square() / (self.values + damping * self.unit)).sum(1)
-        return leverage.numpy()
+        return (self.timesteps if self.form == "block" else 1) * leverage.numpy()
 
     def solved_norms(self, damping: float) -> np.ndarray:
         """`‖H⁻¹f̄_i‖`, (N,)."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from das.device import check_device
 from das.errors import SettingsError
 from das.models import load_model
 from measure.adapters import base_network, save_lora
@@ -20,15 +21,17 @@ from measure.truth import (
     LORA,
     PIPELINE,
     QUERIES,
+    SUBSETS,
     WORKS,
     GroundTruth,
     load_truth,
     read_arrays,
     read_repeats,
     save_truth,
+    write_arrays,
 )
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, GENERATED = "checkpoints", "generated.npz"
 
 
 def make_truth(
@@ -43,6 +46,9 @@ def make_truth(
 ) -> GroundTruth:
     """Make the ground truth in `out`, or go on with it.
 
+    A finished one can be kept without the pictures that it takes from the source, `works.npz` and `queries.npz`:
+    they are drawn again.
+
     Args:
         base: a DDPMPipeline directory; with it, LoRAs of the recipe's rank are trained on that network, and no whole
             networks.
@@ -51,12 +57,15 @@ def make_truth(
         say: told what has been done, a line at a time.
 
     Raises:
-        SettingsError: the plan can't be followed with these pictures, or `out` was begun with another plan.
+        SettingsError: the plan can't be followed with these pictures, `out` was begun with another plan, or the
+            device isn't there.
     """
     if workers < 1:
         raise SettingsError(f"workers must be at least 1, not {workers}.")
     if (plan.recipe.rank is None) != (base is None):
         raise SettingsError("A LoRA needs both: a base to be trained on, and a rank.")
+    if not (out / SUBSETS).is_file():
+        check_device(device)
     out.mkdir(parents=True, exist_ok=True)
     facts = {"device": device, "source": source.digest()}
     if base is not None:
@@ -72,6 +81,8 @@ def make_truth(
     if not (out / QUERIES).is_file():
         write_queries(source, out, plan, device)
         say(f"{plan.validation + plan.generated} queries")
+    if (out / SUBSETS).is_file():
+        return load_truth(out)
     members = plan.members(len(_works(out)))
     runs = {
         (subset, seed): Run(
@@ -130,11 +141,9 @@ def write_queries(source: Source, out: Path, plan: Draw, device: str) -> None:
         labels.append(held_out["labels"])
         kinds += ["validation"] * plan.validation
     if plan.generated:
-        lora = None if plan.recipe.rank is None else str(out / LORA)
-        network = load_model(str(out / PIPELINE), lora=lora, device=device).network
-        shape = (plan.generated, *_works(out).shape[1:])
-        seed = seed_of(plan.seed, "generated")
-        parts.append(sample(network, new_scheduler(), shape, seed=seed, steps=plan.sampling_steps).numpy())
+        if not (out / GENERATED).is_file():
+            write_arrays(out / GENERATED, {"images": _generated(out, plan, device)})
+        parts.append(read_arrays(out / GENERATED, ("images",))["images"])
         labels.append(np.full(plan.generated, -1))
         kinds += ["generated"] * plan.generated
     queries = {
@@ -143,6 +152,14 @@ def write_queries(source: Source, out: Path, plan: Draw, device: str) -> None:
         "kind": np.array(kinds),
     }
     save_truth(out, queries=queries)
+
+
+def _generated(out: Path, plan: Draw, device: str) -> np.ndarray:
+    """Pictures that the full model makes, (n, C, H, W)."""
+    lora = None if plan.recipe.rank is None else str(out / LORA)
+    network = load_model(str(out / PIPELINE), lora=lora, device=device).network
+    shape, seed = (plan.generated, *_works(out).shape[1:]), seed_of(plan.seed, "generated")
+    return sample(network, new_scheduler(), shape, seed=seed, steps=plan.sampling_steps).numpy()
 
 
 def _works(out: Path) -> np.ndarray:

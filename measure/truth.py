@@ -3,7 +3,8 @@
 A directory holds `pipeline/` (a DDPMPipeline trained on all works; or a base, and `lora/`, a peft adapter on it that
 was trained on them), `works.npz` (`images` (N, C, H, W) float32 in [-1, 1], `labels`; and where they aren't all 1,
 `repeats`), `queries.npz` (`images`, `labels`, and where there are both, `kind`: "validation" or "generated") and
-`subsets.npz` (`members` (M, N) bool, `losses` (M, S, Q) float32, NaN where not run).
+`subsets.npz` (`members` (M, N) bool, `losses` (M, S, Q) float32, NaN where not run). One that `das evaluate` made
+also has its plan, `generated.npz` (the pictures of the generated queries) and, in `runs/`, what each model gave.
 """
 
 import zipfile

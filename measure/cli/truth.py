@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from das.errors import SettingsError
-from measure.cli.options import DeviceOption, JsonOption, numbers, use_one_thread
+from measure.cli.options import JsonOption, numbers, use_one_thread
 
 WorksOption = Annotated[Path, typer.Option(help="Pictures (count, height, width, channels) in an npz.")]
 TruthOutOption = Annotated[Path, typer.Option(help="The ground truth's directory, made or gone on with.")]
@@ -27,6 +27,8 @@ RateOption = Annotated[float, typer.Option(help="Peak of the learning rate.")]
 LossTimestepsOption = Annotated[int, typer.Option(help="Evenly spaced timesteps of a query's loss.")]
 LossDrawsOption = Annotated[int, typer.Option(help="Noises for each of them.")]
 SamplingStepsOption = Annotated[int, typer.Option(help="DDIM steps of generated queries.")]
+# Asked for when something is to be trained: a finished truth is completed anywhere.
+TrainingDeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
 TruthSeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.")]
 WorkersOption = Annotated[int, typer.Option(help="Models trained at once, each on one thread.")]
 
@@ -71,7 +73,7 @@ def truth(
     rank: Annotated[int | None, typer.Option(help="Of the LoRAs; needs --base.")] = None,
     seed: TruthSeedOption = 0,
     workers: WorkersOption = 1,
-    device: DeviceOption = "cpu",
+    device: TrainingDeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Train the full model and the subset models that the other measurements are held against.
@@ -147,7 +149,7 @@ def group_truth(
     sampling_steps: SamplingStepsOption = 100,
     seed: TruthSeedOption = 0,
     workers: WorkersOption = 1,
-    device: DeviceOption = "cpu",
+    device: TrainingDeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Train models without each group of works (a creator's, say), for das evaluate groups.

@@ -74,8 +74,9 @@ def dense_block(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     averages = unit.mean(1)
     kernel = np.einsum("i,itk,itl->kl", REPEATS, unit[:40], unit[:40])
     inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(len(kernel)))
-    scores = (averages[40:] @ inverse @ averages[:40].T) ** 2 * REPEATS**0.75
-    return scores, (averages[:40] @ inverse @ averages[:40].T) ** 2
+    among = averages[:40] @ inverse @ averages[:40].T
+    left = 1 - REPEATS * raw.shape[1] * np.diag(among)
+    return (averages[40:] @ inverse @ averages[:40].T) ** 2 * REPEATS**0.6 / left, among**2
 
 
 def dense_das(raw: np.ndarray, rms: np.ndarray) -> np.ndarray:
@@ -113,7 +114,8 @@ def test_half_precision_keeps_the_scores(attributor: Attributor, tiny_index: Pat
     averages = attributor.averaged_features(QUERIES, "das-block")["loss"].double().numpy()
     query = np.linalg.solve(index.factor("loss", "block"), averages.T)
     products = (np.asarray(index.features("loss"), np.float64) @ query).T
-    expected = products**2 * index.repeats**0.75
+    leverage = len(index.manifest.timesteps) * index.leverage("loss", "block")
+    expected = products**2 * index.repeats**0.6 / (1 - index.repeats * leverage)
     np.testing.assert_allclose(attributor.scores(QUERIES), expected, rtol=1e-4, atol=1e-6 * expected.max())
 
 

@@ -95,7 +95,9 @@ def dense_das_block(features: np.ndarray) -> np.ndarray:
     rows = unit[:WORKS] * np.sqrt(REPEATS)[:, None, None]
     kernel = np.einsum("itk,itl->kl", rows, rows)
     inverse = np.linalg.inv(kernel + DAMPING * np.trace(kernel) / REPEATS.sum() * np.eye(DIMENSION))
-    return REPEATS**0.75 * (query @ inverse @ works.T) ** 2 / np.mean((works @ inverse @ works.T) ** 2)
+    among = works @ inverse @ works.T
+    leverage = unit.shape[1] * np.diag(among)
+    return REPEATS**0.6 * (query @ inverse @ works.T) ** 2 / (1 - REPEATS * leverage) / np.mean(among**2)
 
 
 def dense(method: str, raw: dict[str, np.ndarray], clip: np.ndarray) -> np.ndarray:

@@ -87,7 +87,8 @@ def test_a_lora_goes_from_training_through_its_files_to_scores(family, tmp_path)
     target = effective_dimension_target("block", WORKS, len(steps), dimension)
     kernel = damped_kernel(accumulator.matrix, accumulator.total_weight, target=target)
     works = kernel.whiten(prepared(features, normalise=True).mean(1))
-    scores = das_block_scores((works[list(PLANTED)] @ works.T).numpy(), np.array(repeats), np.array(repeats))
+    products, leverage = (works[list(PLANTED)] @ works.T).numpy(), len(steps) * works.square().sum(1).numpy()
+    scores = das_block_scores(products, leverage, np.array(repeats), np.array(repeats))
     assert scores.argmax(1).tolist() == list(PLANTED)
 
 

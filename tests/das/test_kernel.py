@@ -166,21 +166,39 @@ def test_the_exact_step_with_all_outputs_is_leave_one_out():
         np.testing.assert_allclose(ridge(J, y, without, 0.2), fitted + step, rtol=1e-9)
 
 
-def test_das_block_grows_with_the_repeats_to_the_power_of_three_quarters():
-    products, repeats = np.array([[0.5, -2.0, 0.1]]), np.array([1, 16, 81])
-    np.testing.assert_allclose(das_block_scores(products, repeats, repeats), [[0.25, 32.0, 0.27]])
+def test_das_block_grows_with_the_repeats_to_the_power_of_three_fifths():
+    products, repeats, none = np.array([[0.5, -2.0, 0.1]]), np.array([1, 32, 243]), np.zeros(3)
+    np.testing.assert_allclose(das_block_scores(products, none, repeats, repeats), [[0.25, 32.0, 0.27]])
 
 
-@pytest.mark.parametrize("with_leverage", [False, True])
-def test_the_same_stream_gives_the_same_scores_as_repeats_or_as_copies(with_leverage):
+def test_das_block_but_for_the_power_is_the_rise_of_the_variance_when_a_work_is_left_out():
+    """Of works whose features are alike at all timesteps, the largest repeat of which rules its direction."""
+    random = np.random.default_rng(3)
+    timesteps, repeats = 5, np.array([1, 1, 2, 40])
+    works, query = random.normal(size=(4, 6)), random.normal(size=6)
+
+    def variance(counts: np.ndarray) -> float:
+        kernel = timesteps * (works.T * counts) @ works + 0.5 * np.eye(6)
+        return float(query @ np.linalg.solve(kernel, query))
+
+    inverse = np.linalg.inv(timesteps * (works.T * repeats) @ works + 0.5 * np.eye(6))
+    leverage = timesteps * np.diag(works @ inverse @ works.T)
+    assert (repeats * leverage)[3] > 0.9
+    scores = das_block_scores((query @ inverse @ works.T)[None], leverage, repeats, repeats)[0]
+    rises = [variance(repeats * (np.arange(4) != work)) - variance(repeats) for work in range(4)]
+    np.testing.assert_allclose(timesteps * scores * repeats**0.4, rises, rtol=1e-9)
+
+
+@pytest.mark.parametrize("with_residuals", [False, True])
+def test_the_same_stream_gives_the_same_scores_as_repeats_or_as_copies(with_residuals):
     """One work 5 times, or as entries of 1, 1 and 3 times: together they score what the one scores."""
     whole, copies = np.array([5]), np.array([1, 1, 3])
     each = np.full(3, 0.7)
 
     def scores(products: np.ndarray, repeats: np.ndarray, content: np.ndarray) -> np.ndarray:
-        if not with_leverage:
-            return das_block_scores(products, repeats, content)
         same = np.ones(len(repeats))
+        if not with_residuals:
+            return das_block_scores(products, 0.1 * same, repeats, content)
         return das_scores(products, 0.1 * same, 1.3 * same, repeats, content)
 
     together = scores(each[:1][None], whole, whole)

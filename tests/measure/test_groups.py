@@ -81,13 +81,24 @@ def test_the_attributed_model_is_the_first_that_lacks_nothing(made: GroupTruth):
 
 def test_it_goes_on_where_it_was_and_with_several_processes(made: GroupTruth, tmp_path: Path):
     said: list[str] = []
+    (made.directory / "groups.npz").unlink()
     make_groups(source(), made.directory, PLAN, say=said.append)
     assert said == ["0 of 12 models to train"]
+    (made.directory / "groups.npz").unlink()
     lost = made.directory / "runs" / "without-002-seed-1.npz"
     before = read_arrays(lost)["losses"]
     lost.unlink()
     make_groups(source(), made.directory, PLAN, workers=2)
     np.testing.assert_allclose(read_arrays(lost)["losses"], before, rtol=1e-5)
+
+
+def test_a_finished_one_is_kept_without_the_pictures_of_the_source(made: GroupTruth, tmp_path: Path):
+    copy, drawn = tmp_path / "truth", ("works.npz", "queries.npz")
+    shutil.copytree(made.directory, copy, ignore=shutil.ignore_patterns("runs", *drawn))
+    make_groups(source(), copy, PLAN)
+    assert not (copy / "runs").exists()
+    for name in drawn:
+        assert (copy / name).read_bytes() == (made.directory / name).read_bytes()
 
 
 def test_effects_of_models_that_lack_several_groups_are_fitted(tmp_path: Path):

@@ -88,10 +88,20 @@ def test_a_run_goes_on_where_it_stopped_and_gives_the_same(source, made, tmp_pat
     assert kept.stat().st_mtime_ns == before
 
 
+def test_a_finished_one_is_kept_without_the_pictures_of_the_source(source, made, tmp_path):
+    copy, drawn = tmp_path / "truth", ("works.npz", "queries.npz")
+    shutil.copytree(made, copy, ignore=shutil.ignore_patterns("runs", *drawn))
+    make_truth(source, copy, PLAN)
+    assert not (copy / "runs").exists()
+    for name in drawn:
+        assert (copy / name).read_bytes() == (made / name).read_bytes()
+
+
 def test_several_at_once_give_the_same(source, made, tmp_path):
     copy = tmp_path / "truth"
     shutil.copytree(made, copy)
     shutil.rmtree(copy / "runs")
+    (copy / "subsets.npz").unlink()
     make_truth(source, copy, PLAN, workers=2)
     assert np.allclose(load_truth(copy).losses, load_truth(made).losses, rtol=1e-5, equal_nan=True)
 
