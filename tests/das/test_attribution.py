@@ -108,6 +108,11 @@ def test_das_block_is_the_dense_reference(precise: Attributor, raw: dict[str, np
     )
 
 
+def test_twenty_works_are_named_unless_asked_otherwise(attributor: Attributor) -> None:
+    assert len(attributor.attribute(QUERIES[0]).works) == 20
+    assert [len(each.works) for each in attributor.attribute_batch(QUERIES[:2])] == [20, 20]
+
+
 def test_half_precision_keeps_the_scores(attributor: Attributor, tiny_index: Path) -> None:
     """fp16 features against the dense algebra over the same kernel factor in float64."""
     index = AttributionIndex.open(tiny_index)
