@@ -63,7 +63,11 @@ class Site:
         """End it; returns the seconds that took."""
         began = time.monotonic()
         self.process.send_signal(how)
-        self.process.wait(STOP_S)
+        try:
+            self.process.wait(STOP_S)
+        finally:
+            # All that it started ends with it: a failed test leaves no service behind.
+            self.process.kill()
         return time.monotonic() - began
 
     def _wait_for(self, pattern: str) -> str:

@@ -57,7 +57,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_index: Path) -> Iterat
         yield told[1].rstrip("/"), process.pid
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 def test_a_small_load_on_a_real_service_has_no_fault(served: tuple[str, int], tmp_path: Path) -> None:
