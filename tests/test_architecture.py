@@ -102,9 +102,13 @@ def test_only_settings_reads_the_environment():
     }
 
 
-def test_the_results_hold_figures_and_pages_and_no_programs():
-    kinds = {path.suffix for path in (ROOT / "docs" / "results").rglob("*") if path.is_file()}
-    assert kinds == {".json", ".md", ".svg", ".png"}
+def test_the_results_hold_figures_pages_and_truths_and_no_programs():
+    results = ROOT / "docs" / "results"
+    kinds: dict[bool, set[str]] = {True: set(), False: set()}
+    for path in filter(Path.is_file, results.rglob("*")):
+        kinds[path.is_relative_to(results / "truths")].add(path.suffix)
+    assert kinds[False] == {".json", ".md", ".svg", ".png"}
+    assert kinds[True] == {".json", ".npz", ".safetensors"}
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-gpu.lock"])
