@@ -42,7 +42,7 @@ SAMPLES = 2  # generated from the pair's prompt with each LoRA, with the seeds f
 STEPS = {
     "stable-diffusion": (40, 130),
     "stable-diffusion-xl": (40, 130),
-    "stable-diffusion-3": (100, 260),
+    "stable-diffusion-3": (100, 400),
     "flux": (100, 260),
 }
 """Training steps of the network and of a LoRA. A UNet's step takes about three times as long."""

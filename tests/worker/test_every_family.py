@@ -21,7 +21,7 @@ from tests.das import families, planted
 from tests.worker.test_engine import question
 from worker.engine import AttributionEngine
 
-LIKENESS = 0.85
+LIKENESS = 0.8
 """A generated picture is recognisably a work if its RMS distance to it is below this part of that to any other."""
 
 
