@@ -23,7 +23,8 @@ from app.schemas import (
     SummaryLinks,
 )
 from das import registry
-from das.manifest import NOT_MEASURED, QualityRecord
+from das.answer import notes_of
+from das.manifest import QualityRecord
 from jobs.models import Job, JobState, JobSummary, JsonObject, utc_now
 
 # What is told of a ranked work beside its numbers.
@@ -252,8 +253,8 @@ def _notes(
         )
         notes.append(NO_LOOKALIKES.format(reason=reason))
     notes += (job.result or {}).get("notes", [])
-    if job.state == JobState.SUCCEEDED and served is not None and served.index.quality_of(job.method) is None:
-        notes.append(NOT_MEASURED)
+    if job.state == JobState.SUCCEEDED and served is not None:
+        notes += notes_of(served.index.quality_of(job.method), (job.result or {}).get("in_model"))
     if job.prompt is not None and served is not None and not served.conditional:
         notes.append(PROMPT_UNUSED)
     seeded = {method.name for method in registry.methods() if method.along_trajectory}

@@ -23,7 +23,7 @@ ATTRIBUTION: dict[str, Any] = {
         "normalisation": ["orientation", "icc"],
     },
     "progress": {"stage": "scored", "done": 10, "total": 10, "eta_s": 0.0, "attempt": 1, "waiting": None},
-    "summary": "Three works by Ada Example account for 31 % of the measured influence among 1,200 works.",
+    "summary": "The three works by Ada Example account for 31 % of the measured influence among 1,200 works.",
     "in_model": None,
     "quality": None,
     "works": [

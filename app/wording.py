@@ -26,10 +26,6 @@ STEPS = {
     "alpha": "transparency laid over white",
     "first-frame": "first frame of the animation taken",
 }
-NOT_IN_MODEL = (
-    "Whether this picture looks like this model's output has not been measured for this index: for a picture that"
-    " another source made, the ranking below would look just as sure."
-)
 
 
 @dataclass(frozen=True)
@@ -72,11 +68,8 @@ def sentences(a: Attribution) -> list[str]:
         said.append(
             f"An earlier worker was lost; this is attempt {a.progress.attempt}. Nothing has to be done."
         )
-    if a.state == "succeeded":
-        if a.in_model is None:
-            said.append(NOT_IN_MODEL)
-        if a.quality is not None:
-            said.append(_quality_sentence(a.quality))
+    if a.state == "succeeded" and a.quality is not None:
+        said.append(_quality_sentence(a.quality))
     if a.state in ("succeeded", "failed", "cancelled"):
         said.extend(a.notes)
     return said
@@ -98,21 +91,21 @@ def stages(a: Attribution) -> list[StageLine]:
     features_over = progress.stage == "scored" or (progress.total > 0 and progress.done >= progress.total)
     received = StageLine("Received", "done", f"{a.input.format}, {a.input.width} × {a.input.height} pixels")
     compared = StageLine(
-        "Screened",
+        "Compared",
         "done" if screened else "now",
         "look-alikes found" if screened else "looking for look-alikes",
     )
     if not running:
         waiting = progress.waiting or 1
         note = "waiting for a worker" if waiting == 1 else f"waiting for a worker; {waiting} questions wait"
-        return [received, compared, StageLine("Features", "now", note), StageLine("Scored", "later", "")]
-    counted = f"{progress.done} of {progress.total} timesteps" if progress.total else "beginning"
+        return [received, compared, StageLine("Measured", "now", note), StageLine("Ranked", "later", "")]
+    counted = f"{progress.done} of {progress.total} steps" if progress.total else "beginning"
     if progress.eta_s and not features_over:
         counted += f", about {max(1, round(progress.eta_s))} s left"
     features = StageLine(
-        "Features", "done" if features_over else "now", counted, progress.done, progress.total
+        "Measured", "done" if features_over else "now", counted, progress.done, progress.total
     )
-    return [received, compared, features, StageLine("Scored", "now" if features_over else "later", "")]
+    return [received, compared, features, StageLine("Ranked", "now" if features_over else "later", "")]
 
 
 def shares_of(a: Attribution) -> str:
@@ -120,12 +113,12 @@ def shares_of(a: Attribution) -> str:
     if a.candidates is None:
         return ""
     if a.candidates.mode == "all":
-        among = f"all {thousands(a.candidates.count)} works of the index"
+        among = f"all {thousands(a.candidates.count)} training works on record here"
     else:
-        among = f"the {thousands(a.candidates.count)} works that look most like the picture (chosen by CLIP)"
+        among = f"the {thousands(a.candidates.count)} works that look most like the picture"
     return (
-        f"Shares are parts of the influence measured among {among}. They say nothing about works outside, and they"
-        " aren't a legal finding."
+        f"Shares are parts of the influence measured among {among}. They say nothing about works outside."
+        " An answer is evidence of what the model learned from, and no verdict on it."
     )
 
 
@@ -205,11 +198,6 @@ def unbroken(text: str) -> str:
     return text.replace(" %", "\u00a0%")
 
 
-def score(value: float) -> str:
-    """A score with three significant digits; it has no unit."""
-    return f"{value:.3g}"
-
-
 def top(value: float) -> str:
     """A percentile from the other end: 99.2 is the top 0.8 %."""
     return f"top {percent((100 - value) / 100) if value < 99.95 else unbroken('0.1 %')}"
@@ -244,7 +232,6 @@ def is_web(url: str | None) -> bool:
 
 FILTERS = {
     "percent": percent,
-    "score": score,
     "top": top,
     "factor": factor,
     "thousands": thousands,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from das.manifest import NOT_MEASURED, QualityRecord
 from das.works import Works
 
 UNKNOWN_CREATOR = "Unknown creator"
@@ -14,8 +15,10 @@ GROUPS_KEPT = 100
 """Groups in an answer, largest share first; an index may name a hundred thousand creators."""
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-SUMMARISED = 10
-"""Works at the top that the sentence is made from."""
+NOT_IN_MODEL = (
+    "Whether this picture looks like this model's output has not been measured for this index: for a picture that"
+    " another source made, the ranking would look just as sure."
+)
 
 _STANDS_OUT = 3.0
 """A first work with less than this many times the mean share doesn't stand out."""
@@ -89,15 +92,19 @@ def _kept(work: RankedWork) -> dict[str, Any]:
 
 
 def share_by_creator(
-    shares: np.ndarray, codes: np.ndarray, names: Sequence[str | None]
+    shares: np.ndarray, codes: np.ndarray, names: Sequence[str | None], leading: int
 ) -> tuple[GroupShare, ...]:
-    """Roll `shares` (n,) up by creator: `codes` (n,) index `names`. The largest `GROUPS_KEPT`, in order."""
+    """Roll `shares` (n,) up by creator: `codes` (n,) index `names`. Largest share first.
+
+    The largest `GROUPS_KEPT` are kept, and that of the creator `leading`, whom the answer's sentence may name.
+    """
     totals = np.bincount(codes, weights=shares, minlength=len(names))
     counts = np.bincount(codes, minlength=len(names))
     present = np.flatnonzero(counts)
-    order = present[np.argsort(-totals[present], kind="stable")][:GROUPS_KEPT]
+    order = present[np.argsort(-totals[present], kind="stable")]
+    kept = [*order[:GROUPS_KEPT], *(code for code in order[GROUPS_KEPT:] if code == leading)]
     groups = []
-    for code in order:
+    for code in kept:
         part = float(counts[code]) / len(shares)
         share = float(totals[code])
         groups.append(
@@ -106,17 +113,17 @@ def share_by_creator(
     return tuple(groups)
 
 
-def summarise(works: Works, ranked: Sequence[RankedWork], candidates: CandidateSet) -> str:
-    """The answer in one sentence, from the `SUMMARISED` highest-ranked works.
+def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], candidates: CandidateSet) -> str:
+    """The answer in one sentence, whose number for a creator is the one in `groups`.
 
-    One work that holds half of the influence is named alone; else the works of the leading work's creator that
-    are among the highest; where nothing stands out, that is said.
+    All works of the first work's creator are named together, with the first work where it holds half of what they do.
+    It is named alone where its creator isn't known, or has no more influence than their number of works suggests; and
+    where nothing stands out, that is said.
     """
     if candidates.mode == "all":
         among = f"among {candidates.count:,} works"
     else:
         among = f"among the {candidates.count:,} most similar works"
-    first = ranked[0]
     if first.share == 0:
         return f"No influence was measured {among}."
     if first.share * candidates.count < _STANDS_OUT and candidates.count > 1:
@@ -126,15 +133,26 @@ def summarise(works: Works, ranked: Sequence[RankedWork], candidates: CandidateS
         )
     title, creator = works.table["title"][first.row].as_py(), works.creators[first.row]
     by = f" by {creator}" if creator else ""
-    leading = [work for work in ranked if creator and works.creators[work.row] == creator]
-    if first.share >= 0.5 or len(leading) <= 1:
-        called = f"One work{by}" + (f", “{title}”," if title else "")
-        return f"{called} accounts for {percent(first.share)} of the measured influence {among}."
-    together = sum(work.share for work in leading)
+    called = f"“{title}”" if title else "one of them"
+    own = next((group for group in groups if group.name == creator), None) if creator else None
+    if own is None or own.works == 1 or own.factor <= 1 or math.isclose(own.factor, 1):
+        named = f", {called}," if title else ""
+        return f"One work{by}{named} accounts for {percent(first.share)} of the measured influence {among}."
+    alone = f"; {called} alone for {percent(first.share)}" if first.share >= own.share / 2 else ""
     return (
-        f"{number_word(len(leading)).capitalize()} works{by} account for {percent(together)}"
-        f" of the measured influence {among}."
+        f"The {number_word(own.works)} works{by} account for {percent(own.share)}"
+        f" of the measured influence {among}{alone}."
     )
+
+
+def notes_of(quality: QualityRecord | None, in_model: Mapping[str, Any] | None) -> list[str]:
+    """What has to be said with every answer, on the page, by the API and by the command."""
+    notes = []
+    if in_model is None:
+        notes.append(NOT_IN_MODEL)
+    if quality is None:
+        notes.append(NOT_MEASURED)
+    return notes
 
 
 def percent(share: float) -> str:

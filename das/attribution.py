@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from das import registry
-from das.answer import SUMMARISED, Attribution, CandidateSet, RankedWork, share_by_creator, summarise
+from das.answer import Attribution, CandidateSet, RankedWork, share_by_creator, summarise
 from das.config import FeatureSet
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
@@ -298,7 +298,7 @@ class Attributor:
         positive = np.maximum(scores, 0.0)
         total = float(positive.sum())
         shares = positive / total if total > 0 else np.zeros_like(scores)
-        order = _best(scores, everywhere, max(top_k, SUMMARISED))
+        order = _best(scores, everywhere, top_k)
         leading = tuple(
             RankedWork(
                 rank=rank,
@@ -311,11 +311,11 @@ class Attributor:
             for rank, place in enumerate(order, 1)
         )
         codes, names = self._creators
-        groups = share_by_creator(shares, codes[everywhere], names)
+        groups = share_by_creator(shares, codes[everywhere], names, int(codes[leading[0].row]))
         candidates = CandidateSet("all" if rows is None else "screened", len(scores))
-        summary = summarise(self.index.works, leading[:SUMMARISED], candidates)
+        summary = summarise(self.index.works, leading[0], groups, candidates)
         return Attribution(
-            self.index.id, method, candidates, leading[:top_k], {"creator": groups}, summary, dict(timings)
+            self.index.id, method, candidates, leading, {"creator": groups}, summary, dict(timings)
         )
 
     @cached_property

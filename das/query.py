@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from das.answer import notes_of
 from das.device import check_device
 from das.errors import DasError, SettingsError
 from das.index import AttributionIndex
-from das.manifest import NOT_MEASURED
 from das.methods import SEEDED
 
 
@@ -59,7 +59,7 @@ def query(
     if as_json:
         result = answer.as_result()
         result["quality"] = None if quality is None else quality.model_dump()
-        result["notes"] = [NOT_MEASURED] if quality is None else []
+        result["notes"] = notes_of(quality, None)
         for place in result["works"]:
             about = opened.works.row(opened.works.row_of(place["work_id"]))
             place |= {name: value for name, value in about.items() if name not in ("id", "digest")}
@@ -80,7 +80,10 @@ def query(
     console = Console(highlight=False, markup=False)
     console.print(answer.summary)
     console.print(table)
-    console.print(NOT_MEASURED if quality is None else f"Quality of the ranking: {quality.describe()}.")
+    for note in notes_of(quality, None):
+        console.print(note)
+    if quality is not None:
+        console.print(f"Quality of the ranking: {quality.describe()}.")
 
 
 def _candidate_count(text: str) -> int | None:

@@ -182,9 +182,6 @@ def _answer_context(service: Service, a: Attribution) -> dict[str, Any]:
         "shares_of": wording.shares_of(a),
         "details": wording.details(a),
         "pictures": {} if served is None else _pictures(served, a),
-        # The longest bar fills its place; what each is worth is the number beside it.
-        "top_share": max((work.share for work in a.works or []), default=0.0) or 1.0,
-        "top_group": max((group.share for group in (a.groups or {}).get("creator", [])), default=0.0) or 1.0,
     }
 
 

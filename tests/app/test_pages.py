@@ -74,7 +74,7 @@ def test_the_answer_is_told_in_words_first(client, ask, work_off):
     page = client.get(asked["links"]["page"], headers=HTML).text
     assert "<h1>The first work accounts for 5\u00a0% of the measured influence.</h1>" in page
     assert "has not been measured for this index" in page
-    assert "among all 40 works" in page
+    assert "among all 40 training works" in page
     assert page.count('class="rank"') == 4
     assert "CC0 1.0" in page
     assert "noscript" not in page
@@ -98,7 +98,7 @@ def test_stages_count_the_timesteps(client, ask, store):
     (job,) = store.leases.claim("w", 1, [job.index_id for job in store.list().jobs])
     store.leases.progress([job.token], "gradients", 3, 10)
     page = client.get(asked["links"]["page"], headers=HTML).text
-    assert "3 of 10 timesteps" in page
+    assert "3 of 10 steps" in page
     assert '<rect class="bar-fill" width="30.0"' in page
 
 

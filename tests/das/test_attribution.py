@@ -8,7 +8,16 @@ import torch
 from PIL import Image
 
 import das.scoring
-from das.answer import CandidateSet, RankedWork, number_word, percent, share_by_creator, summarise
+from das.answer import (
+    GROUPS_KEPT,
+    CandidateSet,
+    GroupShare,
+    RankedWork,
+    number_word,
+    percent,
+    share_by_creator,
+    summarise,
+)
 from das.attribution import Attributor
 from das.config import BuildConfig, ClipSpec
 from das.errors import IndexFormatError, ModelError, SettingsError
@@ -315,46 +324,115 @@ def table(creators: list[str | None], titles: list[str | None]) -> Works:
     return Works(pa.table(columns))
 
 
-def ranked(*shares: float) -> list[RankedWork]:
-    return [RankedWork(row + 1, f"w_{row}", row, share, share, 99.0) for row, share in enumerate(shares)]
+def group(name: str, share: float, works: int, of: int) -> GroupShare:
+    return GroupShare(name, share, works, works / of, share / (works / of))
+
+
+ADA, NOTES = "Ada Lovelace", "Notes"
 
 
 @pytest.mark.parametrize(
-    ("creators", "shares", "candidates", "sentence"),
+    ("creator", "title", "share", "groups", "candidates", "sentence"),
     [
-        (
-            ["Ada Lovelace", "Hokusai", "Ada Lovelace", "Ada Lovelace"],
-            (0.15, 0.1, 0.1, 0.06),
+        pytest.param(
+            ADA,
+            NOTES,
+            0.11,
+            [group("Hokusai", 0.4, 900, 1200), group(ADA, 0.31, 3, 1200)],
             CandidateSet("all", 1200),
-            "Three works by Ada Lovelace account for 31 % of the measured influence among 1,200 works.",
+            "The three works by Ada Lovelace account for 31 % of the measured influence among 1,200 works.",
+            id="several",
         ),
-        (
-            ["Ada Lovelace", "Ada Lovelace"],
-            (0.62, 0.1),
+        pytest.param(
+            ADA,
+            NOTES,
+            0.62,
+            [group(ADA, 0.72, 2, 1000)],
             CandidateSet("screened", 1000),
-            "One work by Ada Lovelace, “Notes”, accounts for 62 % of the measured influence among the 1,000 most"
-            " similar works.",
+            "The two works by Ada Lovelace account for 72 % of the measured influence among the 1,000 most similar"
+            " works; “Notes” alone for 62 %.",
+            id="one-of-several",
         ),
-        (
-            [None, None],
-            (0.999, 0.001),
+        pytest.param(
+            ADA,
+            NOTES,
+            0.62,
+            [group(ADA, 0.62, 1, 1000)],
+            CandidateSet("all", 1000),
+            "One work by Ada Lovelace, “Notes”, accounts for 62 % of the measured influence among 1,000 works.",
+            id="their-only-one",
+        ),
+        pytest.param(
+            ADA,
+            NOTES,
+            0.01,
+            [group(ADA, 0.49, 600, 1200), group("Hokusai", 0.51, 600, 1200)],
+            CandidateSet("all", 1200),
+            "One work by Ada Lovelace, “Notes”, accounts for 1.0 % of the measured influence among 1,200 works.",
+            id="less-than-their-number",
+        ),
+        pytest.param(
+            None,
+            NOTES,
+            0.999,
+            [group("Unknown creator", 1.0, 50, 50)],
             CandidateSet("all", 50),
             "One work, “Notes”, accounts for over 99 % of the measured influence among 50 works.",
+            id="nobody-known",
         ),
-        (
-            ["Hokusai"],
-            (0.002,),
+        pytest.param(
+            ADA,
+            None,
+            0.2,
+            [group(ADA, 0.3, 2, 50)],
+            CandidateSet("all", 50),
+            "The two works by Ada Lovelace account for 30 % of the measured influence among 50 works; one of them"
+            " alone for 20 %.",
+            id="no-title",
+        ),
+        pytest.param(
+            ADA,
+            NOTES,
+            0.002,
+            [group(ADA, 0.5, 20, 1200)],
             CandidateSet("all", 1200),
             "No work stands out: the highest-ranked accounts for 0.2 % of the measured influence among 1,200 works.",
+            id="flat",
         ),
-        (["Hokusai"], (0.0,), CandidateSet("all", 3), "No influence was measured among 3 works."),
+        pytest.param(
+            ADA,
+            NOTES,
+            0.0,
+            [group(ADA, 0.0, 3, 3)],
+            CandidateSet("all", 3),
+            "No influence was measured among 3 works.",
+            id="nothing",
+        ),
     ],
 )
 def test_the_sentence(
-    creators: list[str | None], shares: tuple[float, ...], candidates: CandidateSet, sentence: str
+    creator: str | None,
+    title: str | None,
+    share: float,
+    groups: list[GroupShare],
+    candidates: CandidateSet,
+    sentence: str,
 ) -> None:
-    works = table(creators, ["Notes"] + [None] * (len(creators) - 1))
-    assert summarise(works, ranked(*shares), candidates) == sentence
+    first = RankedWork(1, "w_0", 0, share, share, 99.0)
+    assert summarise(table([creator], [title]), first, groups, candidates) == sentence
+
+
+def test_whoever_the_sentence_names_is_among_the_creators_kept() -> None:
+    """Of more creators than are kept, the first work's may have a small share in all."""
+    many = GROUPS_KEPT + 20
+    shares, codes = np.full(2 * many, 1.0), np.tile(np.arange(many), 2)
+    shares[many - 1] = 0.9
+    groups = share_by_creator(
+        shares / shares.sum(), codes, [f"creator {code}" for code in range(many)], many - 1
+    )
+    assert len(groups) == GROUPS_KEPT + 1
+    assert groups[-1].name == f"creator {many - 1}"
+    assert len({one.name for one in groups}) == len(groups)
 
 
 def test_numbers_in_words() -> None:
@@ -372,7 +450,7 @@ def test_numbers_in_words() -> None:
 
 def test_creators_are_ranked_by_share_and_unnamed_ones_kept() -> None:
     shares, codes = np.array([0.2, 0.5, 0.3]), np.array([0, 2, 0])
-    groups = share_by_creator(shares, codes, ["A", "never met", None])
+    groups = share_by_creator(shares, codes, ["A", "never met", None], 0)
     assert [(group.name, group.share, group.works) for group in groups] == [
         ("A", 0.5, 2),
         ("Unknown creator", 0.5, 1),
