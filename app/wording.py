@@ -199,8 +199,8 @@ def unbroken(text: str) -> str:
 
 
 def top(value: float) -> str:
-    """A percentile from the other end: 99.2 is the top 0.8 %."""
-    return f"top {percent((100 - value) / 100) if value < 99.95 else unbroken('0.1 %')}"
+    """A percentile from the other end: 99.2 is the top 0.8 %, and nothing is less than the top 0.1 %."""
+    return f"top {percent(max(0.001, (100 - value) / 100))}"
 
 
 def factor(value: float | None) -> str:

@@ -117,8 +117,8 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     """The answer in one sentence, whose number for a creator is the one in `groups`.
 
     All works of the first work's creator are named together, with the first work where it holds half of what they do.
-    It is named alone where its creator isn't known, or has no more influence than their number of works suggests; and
-    where nothing stands out, that is said.
+    It is named alone where it holds all that they do, where its creator isn't known, or where they have no more
+    influence than their number suggests; and where nothing stands out, that is said.
     """
     if candidates.mode == "all":
         among = f"among {candidates.count:,} works"
@@ -135,7 +135,12 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     by = f" by {creator}" if creator else ""
     called = f"“{title}”" if title else "one of them"
     own = next((group for group in groups if group.name == creator), None) if creator else None
-    if own is None or own.works == 1 or own.factor <= 1 or math.isclose(own.factor, 1):
+    if (
+        own is None
+        or own.factor <= 1
+        or math.isclose(own.factor, 1)
+        or percent(own.share) == percent(first.share)
+    ):
         named = f", {called}," if title else ""
         return f"One work{by}{named} accounts for {percent(first.share)} of the measured influence {among}."
     alone = f"; {called} alone for {percent(first.share)}" if first.share >= own.share / 2 else ""

@@ -105,7 +105,8 @@ async def create_attribution(
         answer = await questions.answer(service, caller, job.id, wait, None)
     else:
         answer = await questions.told(service, job)
-    return as_json(answer, 200 if answer.finished else 202, headers)
+    # Without `Prefer` it is 202 as documented, even where the question was answered meanwhile.
+    return as_json(answer, 200 if wait is not None and answer.finished else 202, headers)
 
 
 @router.get(

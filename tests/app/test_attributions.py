@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.concurrency import run_in_threadpool
 
+from app import questions
 from app.intake import SCREENING_PATIENCE_S, WORTH_WAITING
 from das.images import decode_png
 
@@ -117,6 +119,23 @@ def test_a_number_of_candidates_is_screened_by_clip(client, ask, work_off):
 def test_all_works_are_scored_where_screening_would_leave_none_out(ask, work_off, candidates):
     ask(candidates=candidates)
     assert work_off().candidate_works is None
+
+
+def test_without_a_preference_a_question_answered_at_once_is_still_accepted(
+    client, work_off, picture, monkeypatch
+):
+    """On a small index the worker may be done before the API tells of the question; 202 is what is documented."""
+    ask = questions.ask
+
+    async def answered_meanwhile(*given):
+        job = await ask(*given)
+        await run_in_threadpool(work_off)
+        return await run_in_threadpool(given[0].store.get, job.id)
+
+    monkeypatch.setattr(questions, "ask", answered_meanwhile)
+    response = client.post("/v1/attributions", files={"image": ("p.png", picture)})
+    assert (response.status_code, response.json()["state"]) == (202, "succeeded")
+    assert "Retry-After" not in response.headers
 
 
 def test_prefer_wait_answers_with_the_result(client, store, picture, work_off):
