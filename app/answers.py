@@ -253,8 +253,9 @@ def _notes(
         )
         notes.append(NO_LOOKALIKES.format(reason=reason))
     notes += (job.result or {}).get("notes", [])
-    if job.state == JobState.SUCCEEDED and served is not None:
-        notes += notes_of(served.index.quality_of(job.method), (job.result or {}).get("in_model"))
+    if job.state == JobState.SUCCEEDED:
+        measured = served is None or served.index.quality_of(job.method) is not None
+        notes += notes_of(measured=measured, in_model=(job.result or {}).get("in_model"))
     if job.prompt is not None and served is not None and not served.conditional:
         notes.append(PROMPT_UNUSED)
     seeded = {method.name for method in registry.methods() if method.along_trajectory}

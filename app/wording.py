@@ -118,7 +118,7 @@ def shares_of(a: Attribution) -> str:
         among = f"the {thousands(a.candidates.count)} works that look most like the picture"
     return (
         f"Shares are parts of the influence measured among {among}. They say nothing about works outside."
-        " An answer is evidence of what the model learned from, and no verdict on it."
+        " An answer is evidence of what the model learned from, and no verdict."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from das.manifest import NOT_MEASURED, QualityRecord
+from das.manifest import NOT_MEASURED
 from das.works import Works
 
 UNKNOWN_CREATOR = "Unknown creator"
@@ -150,12 +150,17 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     )
 
 
-def notes_of(quality: QualityRecord | None, in_model: Mapping[str, Any] | None) -> list[str]:
-    """What has to be said with every answer, on the page, by the API and by the command."""
+def notes_of(*, measured: bool, in_model: Mapping[str, Any] | None) -> list[str]:
+    """What has to be said with every answer, on the page, by the API and by the command.
+
+    Args:
+        measured: whether the ranking was held against retraining, or nobody can tell any more.
+        in_model: what is known of the picture being the model's own.
+    """
     notes = []
     if in_model is None:
         notes.append(NOT_IN_MODEL)
-    if quality is None:
+    if not measured:
         notes.append(NOT_MEASURED)
     return notes
 

@@ -56,10 +56,11 @@ def query(
         pixels, top_k=top_k, candidates=rows, method=method, prompt=prompt, seed=seed
     )
     quality = opened.quality_of(answer.method)
+    notes = notes_of(measured=quality is not None, in_model=None)
     if as_json:
         result = answer.as_result()
         result["quality"] = None if quality is None else quality.model_dump()
-        result["notes"] = notes_of(quality, None)
+        result["notes"] = notes
         for place in result["works"]:
             about = opened.works.row(opened.works.row_of(place["work_id"]))
             place |= {name: value for name, value in about.items() if name not in ("id", "digest")}
@@ -80,7 +81,7 @@ def query(
     console = Console(highlight=False, markup=False)
     console.print(answer.summary)
     console.print(table)
-    for note in notes_of(quality, None):
+    for note in notes:
         console.print(note)
     if quality is not None:
         console.print(f"Quality of the ranking: {quality.describe()}.")

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from das.answer import NOT_IN_MODEL
 from das.index import AttributionIndex
 from jobs.database import MIGRATIONS, open_engine, upgrade
 from jobs.settings import Settings
@@ -85,6 +86,7 @@ def test_answers_by_row_are_told_by_work_id(old: Settings, tiny_index: Path) -> 
         assert (elsewhere["works"], elsewhere["lookalikes"]) == (None, None)
         assert "elsewhere@123456 is no longer served" in elsewhere["notes"][0]
         assert "stored by an earlier version" in elsewhere["notes"][1]
+        assert NOT_IN_MODEL in elsewhere["notes"]
         assert client.get(f"/a/{GONE}").status_code == 200
     (claimed,) = store.leases.claim("worker", 8, [index.id])
     assert (claimed.id, claimed.candidate_works) == (WAITING, asked)

@@ -75,6 +75,8 @@ def test_the_answer_is_told_in_words_first(client, ask, work_off):
     assert "<h1>The first work accounts for 5\u00a0% of the measured influence.</h1>" in page
     assert "has not been measured for this index" in page
     assert "among all 40 training works" in page
+    assert "no verdict" in page
+    assert '<rect class="bar-fill" width="4.88"' in page, "a bar is as long as its share of all"
     assert page.count('class="rank"') == 4
     assert "CC0 1.0" in page
     assert "noscript" not in page

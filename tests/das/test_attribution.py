@@ -431,6 +431,18 @@ def test_the_sentence(
     assert summarise(table([creator], [title]), first, groups, candidates) == sentence
 
 
+def test_the_sentence_and_the_table_have_one_number(attributor: Attributor) -> None:
+    creators = attributor.index.works.creators
+    together = 0
+    for number in range(20):
+        answer = attributor.attribute(make_picture(number), top_k=1)
+        own = next(one for one in answer.groups["creator"] if one.name == creators[answer.works[0].row])
+        if answer.summary.startswith("The "):
+            together += 1
+            assert f"by {own.name} account for {percent(own.share)} of" in answer.summary
+    assert together
+
+
 def test_whoever_the_sentence_names_is_among_the_creators_kept() -> None:
     """Of more creators than are kept, the first work's may have a small share in all."""
     many = GROUPS_KEPT + 20
