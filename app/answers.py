@@ -80,6 +80,7 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
             "progress": _progress(job, waiting),
             "summary": result.get("summary") if scored else None,
             "in_model": result.get("in_model"),
+            "certainty": result.get("certainty"),
             "quality": None if served is None else quality(served.index.quality_of(job.method)),
             "works": works,
             "groups": _groups(result) if scored else None,
@@ -240,7 +241,7 @@ def _timings(job: Job) -> dict[str, float] | None:
 def _notes(
     job: Job, served: ServedIndex | None, screening: str | None, named: Sequence[Share | Lookalike]
 ) -> list[str]:
-    notes = []
+    notes = list((job.result or {}).get("caveats", [])) if job.state == JobState.SUCCEEDED else []
     if served is None:
         notes.append(GONE.format(index=job.index_id))
     elif missing := len({work.work_id for work in named if work.thumbnail is None}):

@@ -24,7 +24,8 @@ ATTRIBUTION: dict[str, Any] = {
     },
     "progress": {"stage": "scored", "done": 10, "total": 10, "eta_s": 0.0, "attempt": 1, "waiting": None},
     "summary": "The three works by Ada Example account for 31 % of the measured influence among 1,200 works.",
-    "in_model": None,
+    "in_model": {"verdict": "likely", "p_value": 0.42, "p_value_re_encoded": 0.42, "references": 100},
+    "certainty": {"stands_out": True, "percentile": 97.0},
     "quality": None,
     "works": [
         {

@@ -203,8 +203,28 @@ class Lookalike(BaseModel):
 
 
 class InModel(BaseModel):
-    verdict: Literal["likely", "unlikely", "unsure"]
-    percentile: float
+    """Whether the index's model made the picture, held against pictures that it did make."""
+
+    verdict: Literal["likely", "unlikely", "unsure"] = Field(
+        description="unsure: not as the model makes pictures, but one of its own that was re-encoded could look so."
+    )
+    p_value: float = Field(
+        description="Part of the model's own pictures that look as little like it; conformal."
+    )
+    p_value_re_encoded: float = Field(
+        description="The same, were the picture re-encoded or resized on its way; the largest of several."
+    )
+    references: int = Field(description="How many of the model's own pictures it was held against.")
+
+
+class Certainty(BaseModel):
+    """How far the first work is ahead."""
+
+    stands_out: bool = Field(description="Whether it holds at least three times the mean share.")
+    percentile: float | None = Field(
+        description="How many percent of the model's own pictures have a first work with a smaller share; null where"
+        " not all works were candidates."
+    )
 
 
 class Quality(BaseModel):
@@ -253,7 +273,10 @@ class Attribution(BaseModel):
     input: Input
     progress: Progress
     summary: str | None
-    in_model: InModel | None = Field(description="Null: not measured for this index.")
+    in_model: InModel | None = Field(
+        description="Null: not known, because the index was built without reference generations."
+    )
+    certainty: Certainty | None = Field(description="Null as for in_model.")
     quality: Quality | None = Field(description="Null: not measured for this index and method.")
     works: list[Share] | None = Field(description="Ranked works; null until scored.")
     groups: dict[str, list[Group]] | None = Field(description="By creator; null until scored.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from app.schemas import Attribution, Quality
+from app.schemas import Attribution, InModel, Quality
 from das.answer import percent as percent_in_words
 
 LICENCES = {
@@ -149,6 +149,8 @@ def details(a: Attribution) -> list[tuple[str, str]]:
             "not measured for this method of the index" if a.quality is None else _quality_fact(a.quality),
         ),
     ]
+    if a.state == "succeeded":
+        facts.append(("Made by the index's model", _origin_fact(a.in_model)))
     if a.client_tag:
         facts.append(("Tag", a.client_tag))
     if a.prompt:
@@ -163,6 +165,15 @@ def details(a: Attribution) -> list[tuple[str, str]]:
     if a.progress.attempt > 1:
         facts.append(("Attempts", str(a.progress.attempt)))
     return facts
+
+
+def _origin_fact(in_model: InModel | None) -> str:
+    if in_model is None:
+        return "not known: the index has no reference generations"
+    return (
+        f"{in_model.verdict}, p = {in_model.p_value:.3f} as it is and {in_model.p_value_re_encoded:.3f} were it"
+        f" re-encoded, against {thousands(in_model.references)} pictures that the model made"
+    )
 
 
 def _quality_sentence(quality: Quality) -> str:

@@ -20,8 +20,23 @@ NOT_IN_MODEL = (
     " another source made, the ranking would look just as sure."
 )
 
+IN_MODEL_UNSURE = (
+    "The picture isn't as this model makes them: it is less like them than any of {references} that it made. One of"
+    " them that was re-encoded, resized or edited could look so."
+)
+IN_MODEL_UNLIKELY = (
+    "The picture is less like this model's than any of {references} that it made, also were it re-encoded. What is"
+    " ranked here is what the model knows that is nearest to it, which says nothing of where the picture comes from."
+)
+FLAT = (
+    "Its first work stands out less than that of {part} of {references} pictures that the model made, so the ranking"
+    " is flat."
+)
+
 _STANDS_OUT = 3.0
 """A first work with less than this many times the mean share doesn't stand out."""
+_FLAT_BELOW = 5.0
+"""A first work that stands out less than those of all but so many percent of the references is said to."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,12 @@ class Attribution:
     groups: Mapping[str, tuple[GroupShare, ...]]
     summary: str
     timings_ms: Mapping[str, float]
+    in_model: Mapping[str, Any] | None = None
+    """Whether the model made the picture (`References.in_model`); None: the index has no references."""
+    certainty: Mapping[str, Any] | None = None
+    """Whether the first work stands out, and among how many percent of the references; None like `in_model`."""
+    caveats: tuple[str, ...] = ()
+    """Sentences that have to be said with the summary."""
 
     def as_result(self) -> dict[str, Any]:
         """As plain values, for a result row or `--json`."""
@@ -83,6 +104,9 @@ class Attribution:
             "works": [_kept(work) for work in self.works],
             "groups": {kind: [asdict(group) for group in groups] for kind, groups in self.groups.items()},
             "summary": self.summary,
+            "in_model": None if self.in_model is None else dict(self.in_model),
+            "certainty": None if self.certainty is None else dict(self.certainty),
+            "caveats": list(self.caveats),
             "timings_ms": dict(self.timings_ms),
         }
 
@@ -113,6 +137,46 @@ def share_by_creator(
     return tuple(groups)
 
 
+def stands_out(first: RankedWork, candidates: CandidateSet) -> bool:
+    """Whether the first work holds several times the mean share, or there is no other."""
+    return first.share > 0 and (first.share * candidates.count >= _STANDS_OUT or candidates.count == 1)
+
+
+def headline_of(summary: str, in_model: Mapping[str, Any] | None) -> str:
+    """The sentence on top: `summary`, unless the picture isn't the model's own as the model makes them.
+
+    Then nobody is named: whoever is named on top is taken for the source, whatever is said below.
+    """
+    if in_model is None or in_model["verdict"] == "likely":
+        return summary
+    if in_model["verdict"] == "unsure":
+        return (
+            "No creator is named: this may be one of the model's pictures that was re-encoded or edited, or may come"
+            " from elsewhere."
+        )
+    return "No creator is named: this picture doesn't look like one that the model made."
+
+
+def caveats_of(
+    summary: str, in_model: Mapping[str, Any] | None, certainty: Mapping[str, Any] | None
+) -> list[str]:
+    """What has to be said with the headline: of the picture's origin, and of a ranking that is flat.
+
+    A ranking that is flat is told of only where the picture is the model's: of another's it says nothing.
+    """
+    if in_model is None:
+        return []
+    told = {"references": f"{in_model['references']:,}"}
+    if in_model["verdict"] == "unsure":
+        return [IN_MODEL_UNSURE.format(**told), f"If it is the model's: {summary[0].lower()}{summary[1:]}"]
+    if in_model["verdict"] == "unlikely":
+        return [IN_MODEL_UNLIKELY.format(**told)]
+    percentile = None if certainty is None else certainty["percentile"]
+    if percentile is None or percentile >= _FLAT_BELOW:
+        return []
+    return [FLAT.format(part=percent(1 - percentile / 100), references=told["references"])]
+
+
 def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], candidates: CandidateSet) -> str:
     """The answer in one sentence, whose number for a creator is the one in `groups`.
 
@@ -126,7 +190,7 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
         among = f"among the {candidates.count:,} most similar works"
     if first.share == 0:
         return f"No influence was measured {among}."
-    if first.share * candidates.count < _STANDS_OUT and candidates.count > 1:
+    if not stands_out(first, candidates):
         return (
             f"No work stands out: the highest-ranked accounts for {percent(first.share)} of the measured influence"
             f" {among}."

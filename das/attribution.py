@@ -16,7 +16,16 @@ import torch
 from PIL import Image
 
 from das import registry
-from das.answer import Attribution, CandidateSet, RankedWork, share_by_creator, summarise
+from das.answer import (
+    Attribution,
+    CandidateSet,
+    RankedWork,
+    caveats_of,
+    headline_of,
+    share_by_creator,
+    stands_out,
+    summarise,
+)
 from das.config import FeatureSet
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
@@ -26,6 +35,7 @@ from das.kernel import prepared
 from das.manifest import KernelRecord, ModelRecord
 from das.methods import Quantity
 from das.models import Conditioning, DiffusionModel, load_model
+from das.origin import origin_statistics
 from das.scoring import KernelScorer
 from das.similarity import Similarity
 from das.trajectories import invert, regenerate
@@ -144,7 +154,8 @@ class Attributor:
             return []
 
         began = time.perf_counter()
-        averages = self.averaged_features(images, method, progress, prompts, seeds)
+        encoded = self._encoded(images, prompts)
+        averages = self._averaged(*encoded, method, progress, seeds)
         gradients_ms = (time.perf_counter() - began) * _MILLISECONDS
         began = time.perf_counter()
         scores = self._scores(images, averages, method, chosen)
@@ -152,9 +163,13 @@ class Attributor:
         if progress is not None:
             progress("scored", 1, 1)
         timings = {"gradients": round(gradients_ms, 3), "scoring": round(scoring_ms, 3)}
+        began = time.perf_counter()
+        origins = self._origins(*encoded)
+        if self.index.references is not None:
+            timings["origin"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
         return [
-            self._ranked(method, values, rows, count, timings)
-            for values, rows, count in zip(scores, chosen, wanted, strict=True)
+            self._ranked(method, values, rows, count, timings, origin)
+            for values, rows, count, origin in zip(scores, chosen, wanted, origins, strict=True)
         ]
 
     def scores(
@@ -174,14 +189,41 @@ class Attributor:
         seeds: Sequence[int | None] | None = None,
     ) -> dict[str, torch.Tensor]:
         """`f̄` (B, k) of the images for each feature set that `method` reads (Eq. 17)."""
+        return self._averaged(*self._encoded(images, prompts), method, progress, seeds)
+
+    def origin_statistics(
+        self, images: Sequence[np.ndarray], prompts: Sequence[str | None] | None = None
+    ) -> np.ndarray:
+        """What tells whether the model made the images (das.origin): (B, STATISTICS) float64."""
+        return origin_statistics(self.model, *self._encoded(images, prompts))
+
+    def _origins(self, x0: torch.Tensor, conditioning: Conditioning) -> Sequence[dict[str, object] | None]:
+        """Whether the model made each of the pictures; None where the index can't tell."""
+        references = self.index.references
+        if references is None:
+            return [None] * len(x0)
+        return references.in_model(origin_statistics(self.model, x0, conditioning))
+
+    def _encoded(
+        self, images: Sequence[np.ndarray], prompts: Sequence[str | None] | None
+    ) -> tuple[torch.Tensor, Conditioning]:
+        """The images in the model's own space, and what it is given besides."""
+        return self.model.encode(images), self.model.condition(prompts or [None] * len(images))
+
+    def _averaged(
+        self,
+        x0: torch.Tensor,
+        conditioning: Conditioning,
+        method: str,
+        progress: Progress | None,
+        seeds: Sequence[int | None] | None,
+    ) -> dict[str, torch.Tensor]:
         names = dict.fromkeys(kernel.features for kernel in self.index.manifest.kernels_of(method))
         sets = [FeatureSet.parse(name) for name in names]
         if not sets:
             return {}
-        x0 = self.model.encode(images)
-        conditioning = self.model.condition(prompts or [None] * len(images))
         if registry.method(method).along_trajectory:
-            x0 = self._trajectories(x0, conditioning, seeds or [None] * len(images))
+            x0 = self._trajectories(x0, conditioning, seeds or [None] * len(x0))
         checkpoints = sorted({one.checkpoint for one in sets})
         averages = {}
         for place, checkpoint in enumerate(checkpoints):
@@ -291,7 +333,13 @@ class Attributor:
         return Similarity(self.index, self.model, self.device)
 
     def _ranked(
-        self, method: str, scores: np.ndarray, rows: np.ndarray | None, top_k: int, timings: dict[str, float]
+        self,
+        method: str,
+        scores: np.ndarray,
+        rows: np.ndarray | None,
+        top_k: int,
+        timings: dict[str, float],
+        in_model: dict[str, object] | None,
     ) -> Attribution:
         everywhere = np.arange(len(self.index)) if rows is None else rows
         # Signed scores: a work that works against the query has no share in it.
@@ -314,9 +362,30 @@ class Attributor:
         groups = share_by_creator(shares, codes[everywhere], names, int(codes[leading[0].row]))
         candidates = CandidateSet("all" if rows is None else "screened", len(scores))
         summary = summarise(self.index.works, leading[0], groups, candidates)
+        certainty = self._certainty(method, leading[0], candidates)
         return Attribution(
-            self.index.id, method, candidates, leading, {"creator": groups}, summary, dict(timings)
+            self.index.id,
+            method,
+            candidates,
+            leading,
+            {"creator": groups},
+            headline_of(summary, in_model),
+            dict(timings),
+            in_model,
+            certainty,
+            tuple(caveats_of(summary, in_model, certainty)),
         )
+
+    def _certainty(
+        self, method: str, first: RankedWork, candidates: CandidateSet
+    ) -> dict[str, object] | None:
+        """Whether the first work stands out, absolutely and among the references' answers."""
+        references = self.index.references
+        if references is None:
+            return None
+        # The references' answers had every work as a candidate; shares of a selection are larger.
+        known = references.percentile(method, first.share) if candidates.mode == "all" else None
+        return {"stands_out": stands_out(first, candidates), "percentile": known}
 
     @cached_property
     def _creators(self) -> tuple[np.ndarray, list[str | None]]:

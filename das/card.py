@@ -4,52 +4,41 @@ from collections import Counter
 from pathlib import Path
 
 from das.manifest import (
-    BuildRecord,
-    FeaturesRecord,
-    KernelRecord,
     Manifest,
     ModelRecord,
     QualityRecord,
+    ReferencesRecord,
     ScreeningRecord,
     WorksRecord,
 )
+from das.references import MARGIN, RE_ENCODED_LEVEL
 from das.works import Works
 
 _SHOWN_CREATORS = 20
 
 
-def write_card(
-    name: str,
-    works_record: WorksRecord,
-    works: Works,
-    model: ModelRecord,
-    timesteps: tuple[int, ...],
-    attributed: str,
-    kernels: tuple[KernelRecord, ...],
-    features: FeaturesRecord,
-    screening: ScreeningRecord,
-    build: BuildRecord,
-    quality: QualityRecord | None = None,
-) -> str:
-    """The card as Markdown."""
-    left_out = works_record.source_rows - works_record.count
+def card_of(manifest: Manifest, works: Works) -> str:
+    """The card of an index as Markdown, with what its manifest says of its quality."""
+    model, features, record = manifest.model, manifest.features, manifest.works
+    left_out = record.source_rows - record.count
     lines = [
-        f"# Attribution index: {name}",
+        f"# Attribution index: {manifest.name}",
         "",
         "Which of these works a generated image owes most to, by the Diffusion Attribution Score.",
         "",
         "## What it was built from",
         "",
-        f"- **Works**: {works_record.count:,}"
+        f"- **Works**: {record.count:,}"
         + (f" ({left_out:,} more couldn't be used; see build-report.json)" if left_out else "")
-        + (f", trained on {works_record.trained:,} times in all" if _repeated(works_record) else ""),
+        + (f", trained on {record.trained:,} times in all" if _repeated(record) else ""),
         f"- **Model**: {model.identity.get('class', 'unknown')}, {_shape(model.sample_shape)},"
         f" {model.num_train_timesteps:,} diffusion steps, weights {model.digest[:12]}",
-        f"- **Attributed parameters**: {_parameters(model, attributed)}",
-        f"- **Timesteps**: {', '.join(map(str, timesteps))}",
+        f"- **Attributed parameters**: {_parameters(model, manifest.config.attributed)}",
+        f"- **Timesteps**: {', '.join(map(str, manifest.timesteps))}",
         f"- **Features**: {', '.join(features.sets)}; {features.dimension:,} dimensions, {features.dtype}",
-        f"- **Screening**: {_clip_name(screening)}, {screening.dimension} dimensions, exhaustive search",
-        f"- **Built**: {build.created_at} on {build.device}",
+        f"- **Screening**: {_clip_name(manifest.screening)}, {manifest.screening.dimension} dimensions, exhaustive"
+        " search",
+        f"- **Built**: {manifest.build.created_at} on {manifest.build.device}",
         "",
         "## Kernels",
         "",
@@ -58,12 +47,16 @@ def write_card(
         *(
             f"| {kernel.method} | {kernel.features} | {kernel.form} | {_number(kernel.relative_damping, '.3g')} "
             f"| {_number(kernel.effective_dimension, ',.1f')} of {features.dimension:,} |"
-            for kernel in kernels
+            for kernel in manifest.kernels
         ),
         "",
         "## How good it is",
         "",
-        *_measured(quality),
+        *_measured(manifest.quality),
+        "",
+        "## Whether the model made a picture",
+        "",
+        *_references(manifest.references),
         "",
         "## Licences",
         "",
@@ -77,21 +70,25 @@ def write_card(
     return "\n".join(lines)
 
 
-def card_of(manifest: Manifest, works: Works) -> str:
-    """The card of a finished index, with what its manifest says of its quality."""
-    return write_card(
-        manifest.name,
-        manifest.works,
-        works,
-        manifest.model,
-        manifest.timesteps,
-        manifest.config.attributed,
-        manifest.kernels,
-        manifest.features,
-        manifest.screening,
-        manifest.build,
-        manifest.quality,
-    )
+def _references(record: ReferencesRecord | None) -> list[str]:
+    if record is None:
+        return [
+            "Can't be told: the index was built without reference generations. Its answers rank works for any"
+            " picture, also for one from elsewhere."
+        ]
+    source = "made by the model for this" if record.digest is None else f"those in {record.source}"
+    arrivals = ", ".join(f"{name} {count:,}" for name, count in record.arrivals.items())
+    return [
+        f"Pictures are held against {record.count:,} of the model's own, {source} (measured: {arrivals}).",
+        "",
+        "- **likely**: nothing speaks against it",
+        f"- **unsure**: less like them than the one that is least so, by more than a factor of {MARGIN}; but among"
+        f" re-encoded ones it could be one (p above {RE_ENCODED_LEVEL})",
+        "- **unlikely**: neither",
+        "",
+        "How many pictures of other sources are taken for this model's was not measured for this index"
+        " (docs/results/uploads.md has it for two models).",
+    ]
 
 
 def _measured(quality: QualityRecord | None) -> list[str]:

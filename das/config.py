@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from das import registry
 from das.errors import SettingsError
 from das.methods import ACTIVATION, KernelForm
+from das.references import FEWEST
 
 
 def _known(name: str) -> str:
@@ -167,6 +168,10 @@ class BuildConfig(BaseModel):
     shard_size: int = Field(1024, ge=1, description="Works per shard: what a killed build loses at most.")
     batch_size: int = Field(32, ge=1, description="(Image, timestep) pairs per backward pass.")
     clip: ClipSpec = Field(DEFAULT_CLIP, description="The open_clip model that screens.")
+    references: Path | int = Field(
+        0,
+        description="How many pictures the model is let make that others are held against, or a folder of them.",
+    )
 
     @field_validator("attributed")
     @classmethod
@@ -185,6 +190,13 @@ class BuildConfig(BaseModel):
                 raise ValueError("at least one timestep is needed")
         elif not value or min(value) < 0 or len(set(value)) != len(value):
             raise ValueError("timesteps must be different numbers from 0 upwards")
+        return value
+
+    @field_validator("references")
+    @classmethod
+    def _references_can_tell(cls, value: Path | int) -> Path | int:
+        if isinstance(value, int) and value != 0 and value < FEWEST:
+            raise ValueError(f"{FEWEST} are the fewest that can tell, and 0 makes none")
         return value
 
     @field_validator("methods", "probes")
@@ -289,8 +301,9 @@ class BuildConfig(BaseModel):
         """The options that must be equal for a build to resume, by name.
 
         Left out are `batch_size`, which doesn't change the numbers, and where the model with its LoRA and
-        checkpoints, the works and CLIP lie: the builder compares what they hold instead.
+        checkpoints, the works, CLIP and references lie: the builder compares what they hold instead.
         """
         return self.model_dump(
-            mode="json", exclude={"batch_size", "model", "works", "clip", "lora", "checkpoints"}
+            mode="json",
+            exclude={"batch_size", "model", "works", "clip", "lora", "checkpoints", "references"},
         )

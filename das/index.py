@@ -7,6 +7,7 @@
     pictures.npy          x_0 (N, d) float16, only for the methods that compare pixels
     embeddings.npy        CLIP embeddings (N, e) float32; screening.faiss searches the same (das.screening)
     thumbnails/*.bin      thumbnails end to end, a shard a file; places.npy (N, 3): shard, offset, size
+    references.safetensors  what the model's own pictures look like to it (das.references), where there are some
     card.md               the manifest in words; build-report.json: works left out and why
 
 A feature set (das.config.FeatureSet) is whitened by the factor L of its *block* kernel H = LLᵀ, so that the block
@@ -39,6 +40,7 @@ from das.manifest import (
 )
 from das.methods import KernelForm
 from das.places import find, is_clip, is_lora, is_pipeline
+from das.references import References
 from das.works import Works, contents_of
 
 WORKS_NAME = "works.parquet"
@@ -48,6 +50,7 @@ CARD_NAME = "card.md"
 REPORT_NAME = "build-report.json"
 PLACES_NAME = "thumbnails/places.npy"
 PICTURES_NAME = "pictures.npy"
+REFERENCES_NAME = "references.safetensors"
 EMBEDDING_NORMS = "embedding_norms"
 
 
@@ -311,6 +314,17 @@ class AttributionIndex:
             IndexFormatError: the index was built for no method that compares pixels.
         """
         return _open_array(self.path / PICTURES_NAME)
+
+    @cached_property
+    def references(self) -> References | None:
+        """The model's own pictures as they were measured at build; None where there are none.
+
+        Raises:
+            IndexFormatError: their file is damaged.
+        """
+        if self.manifest.references is None:
+            return None
+        return References.read(self.path / REFERENCES_NAME)
 
     def thumbnail(self, row: int) -> bytes:
         """The thumbnail of a work, an encoded picture of at most 256 pixels a side."""

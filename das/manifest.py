@@ -114,6 +114,19 @@ class ScreeningRecord(_Part):
     kind: str
 
 
+class ReferencesRecord(_Part):
+    """The model's own pictures that others are held against (das.references)."""
+
+    count: int
+    """How many, as the model made them."""
+    source: str
+    """Absolute path of the folder that they were read from; "generated" where the build made them."""
+    digest: str | None
+    """sha256 over the folder's pictures and prompts; None where the build made them."""
+    arrivals: dict[str, int]
+    """By what was done to them, how many were measured so."""
+
+
 class BuildRecord(_Part):
     """By what, when and where the index was made; nothing here changes an answer."""
 
@@ -199,6 +212,8 @@ class Manifest(_Part):
     kernels: tuple[KernelRecord, ...]
     features: FeaturesRecord
     screening: ScreeningRecord
+    references: ReferencesRecord | None = None
+    """None: whether the model made a picture can't be told with this index."""
     quality: QualityRecord | None = None
     """What was measured of the index after it was built, no part of its identity; None: not measured."""
     build: BuildRecord

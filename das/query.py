@@ -56,7 +56,7 @@ def query(
         pixels, top_k=top_k, candidates=rows, method=method, prompt=prompt, seed=seed
     )
     quality = opened.quality_of(answer.method)
-    notes = notes_of(measured=quality is not None, in_model=None)
+    notes = [*answer.caveats, *notes_of(measured=quality is not None, in_model=answer.in_model)]
     if as_json:
         result = answer.as_result()
         result["quality"] = None if quality is None else quality.model_dump()

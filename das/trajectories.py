@@ -1,4 +1,4 @@
-"""The way of a generation from noise to picture, for Journey TRAK (METHOD, section 3).
+"""The way of a generation from noise to picture: for Journey TRAK (METHOD, section 3), and for das.origin.
 
 At every sampling step the model's clean prediction `x̂_0` is what the gradient is taken at. The way is walked
 deterministically (DDIM, η = 0, without guidance): from the noise of the generation's own seed, or backwards from the
@@ -6,6 +6,7 @@ finished picture. One step is `x_s = a_s x̂_0 + b_s ε̂` in every family, flow
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -48,6 +49,33 @@ def regenerate(
     grid = _grid(model, timesteps)[::-1]
     start = torch.cat(noise).to(model.device, model.dtype)
     return _walk(model, start, conditioning, grid, timesteps)
+
+
+@torch.no_grad()
+def backwards(
+    model: DiffusionModel, x0: Tensor, conditioning: Conditioning, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Take pictures back to noise in a few steps (DDIM inversion), and say how well they are recognised on the way.
+
+    Args:
+        x0: (B, C, h, w) in the model's own space.
+        steps: S, evenly spaced from timestep 0; one forward pass each.
+
+    Returns:
+        The noise, (B, C, h, w), and the RMS of `x̂_0 - x_0` at each step, (B, S).
+    """
+    schedule = model.schedule
+    x0 = x0.to(model.device, model.dtype)
+    whole = schedule.num_train_timesteps
+    grid = [*(step * whole // steps for step in range(steps)), whole - 1]
+    x, errors = x0, []
+    for step, following in pairwise(grid):
+        t, after = (torch.full((len(x0),), place, device=model.device) for place in (step, following))
+        clean, noise = schedule.recover(x, t, model.predict(x, t, conditioning))
+        errors.append((clean - x0).float().flatten(1).square().mean(1).sqrt())
+        a, b = (level.to(x.dtype) for level in schedule.levels(after))
+        x = a * clean + b * noise
+    return x, torch.stack(errors, 1)
 
 
 def _grid(model: DiffusionModel, timesteps: Sequence[int]) -> list[int]:

@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group.command("train")(train_command)
     group.command("truth")(truth_command)
     group.command("samples")(samples_command)
+    group.command("references")(references_command)
     group.command("works")(works_command)
     group.command("screenshot")(screenshot_command)
     app.add_typer(group, name="demo")
@@ -188,6 +189,31 @@ def samples_command(
     typer.echo(
         f"{len(kept)} of {drawn} samples kept in {out}, {copies} of them reproductions of planted works"
     )
+
+
+def references_command(
+    out: Annotated[Path, typer.Option(help="Where the pictures go.")],
+    pipeline: Annotated[Path | None, typer.Option(help="Pipeline to draw from; default: the demo's.")] = None,
+    count: Annotated[int | None, typer.Option(help="How many to draw.", min=1)] = None,
+    first_seed: Annotated[
+        int | None, typer.Option(help="Seed of the first; the next have the next.", min=0)
+    ] = None,
+) -> None:
+    """Draw the model's own pictures that others are held against, as the ones in the package were."""
+    from demo.home import PIPELINE
+    from demo.samples import FIRST_REFERENCE, REFERENCES, write_references
+
+    drawn = count or REFERENCES
+    with _bar() as progress:
+        task = progress.add_task("drawing", total=drawn)
+        write_references(
+            pipeline or PIPELINE,
+            out,
+            drawn,
+            FIRST_REFERENCE if first_seed is None else first_seed,
+            lambda done, _: progress.update(task, completed=done),
+        )
+    typer.echo(f"{drawn} pictures in {out}")
 
 
 def works_command(

@@ -6,6 +6,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 
 from das import durable
@@ -17,6 +18,7 @@ ASSETS = Path(str(files("demo"))) / "assets"
 PIPELINE = ASSETS / "pipeline"
 CLIP = ASSETS / "clip"
 SAMPLES = ASSETS / "samples"
+REFERENCES = ASSETS / "references"
 
 # Twenty works in a pass; larger passes spread the fixed costs of many small layers.
 BATCH_PAIRS = 60
@@ -52,6 +54,7 @@ def build_config(works: Path, preset: str = PRESET) -> BuildConfig:
             **PRESETS[preset],
             "batch_size": BATCH_PAIRS,
             "clip": ClipSpec(directory=CLIP),
+            "references": REFERENCES,
         }
     )
 
@@ -82,7 +85,8 @@ def demo_index(settings: Settings, reporter: Reporter, preset: str = PRESET) -> 
 def _inputs_digest(works: Path, preset: str = PRESET) -> str:
     """First 12 hex digits of a digest over model, CLIP, the works' making and the options."""
     digest = hashlib.sha256()
-    inputs = [*PIPELINE.rglob("*"), *CLIP.rglob("*"), *(ASSETS.parent / name for name in WORKS_SOURCES)]
+    folders = [place.rglob("*") for place in (PIPELINE, CLIP, REFERENCES)]
+    inputs = [*chain.from_iterable(folders), *(ASSETS.parent / name for name in WORKS_SOURCES)]
     for file in sorted(path for path in inputs if path.is_file()):
         digest.update(f"{file.relative_to(ASSETS.parent).as_posix()}\n".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())

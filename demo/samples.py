@@ -27,6 +27,8 @@ SAMPLING_STEPS = 50  # DDIM steps, eta 0: the picture is a function of the first
 DRAWN = 800
 KEPT = 60
 KEPT_PER_PLANTED = 12
+REFERENCES = 200
+FIRST_REFERENCE = 10_000  # seeds far from the samples'
 BATCH = 50
 # RMS distance over all pixels and channels, of values in [0, 1]. Of the 800 drawn, 36 are nearer to a planted work
 # than 0.071 and all others farther than 0.175, so any threshold between tells the same.
@@ -134,6 +136,25 @@ def write_samples(
     entries = [asdict(sample) for sample in kept]
     (out / TITLES).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     return kept
+
+
+def write_references(
+    pipeline: Path,
+    out: Path,
+    count: int = REFERENCES,
+    first_seed: int = FIRST_REFERENCE,
+    report: Callable[[int, int], None] = lambda *_: None,
+) -> None:
+    """Draw pictures of `count` seeds from `first_seed`, and keep them all: what others are held against.
+
+    `report` is called with the number drawn and `count` after every batch.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for start in range(0, count, BATCH):
+        seeds = range(first_seed + start, first_seed + min(start + BATCH, count))
+        for seed, pixels in zip(seeds, draw(pipeline, seeds), strict=True):
+            (out / f"reference-{seed}.png").write_bytes(encode_png_stored(pixels))
+        report(start + len(seeds), count)
 
 
 def read_samples(directory: Path) -> list[Sample]:

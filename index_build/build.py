@@ -13,11 +13,11 @@ from typing import Any, Literal
 import psutil
 
 from das import durable, registry
-from das.card import write_card
+from das.card import card_of
 from das.config import BuildConfig
 from das.device import check_device
 from das.errors import BuildError, ModelError
-from das.index import CARD_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
+from das.index import CARD_NAME, REFERENCES_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
 from das.manifest import (
     MANIFEST_NAME,
     BuildRecord,
@@ -25,6 +25,7 @@ from das.manifest import (
     FeaturesRecord,
     Manifest,
     ModelRecord,
+    ReferencesRecord,
     ScreeningRecord,
     WorksRecord,
     canonical_json,
@@ -92,7 +93,10 @@ def build(
         missing = [remark for remark in works.source.left_out if remark.code != "not-an-image"]
         if strict and missing:
             raise BuildError(f"{missing[0].file}: {missing[0].message} (--strict is on)")
-        run = _Build(config, out, works, device, command, reporter)
+        given = None
+        if not isinstance(config.references, int):
+            given = read_digested_works(config.references, reporter, follow_links=follow_links)
+        run = _Build(config, out, works, given, device, command, reporter)
         for place in (out, building_path(out)):
             if (place / MANIFEST_NAME).is_file():
                 run.compare_with_finished(place)
@@ -108,6 +112,7 @@ class _Build:
         config: BuildConfig,
         out: Path,
         works: WorksOnDisk,
+        references: WorksOnDisk | None,
         device: str,
         command: str,
         reporter: Reporter,
@@ -115,6 +120,7 @@ class _Build:
         self.config = config
         self.out = out
         self.works = works
+        self.references = references
         self.device = device
         self.command = command
         self.reporter = reporter
@@ -132,6 +138,7 @@ class _Build:
             [self._load_model(checkpoint).identity["digest"] for checkpoint in self.config.checkpoints],
             self.works.digest,
             clip.digest if same_clip else self._load_embedder().digest,
+            self._asked_references(),
         )
         if different := differences(ours, manifest_identity(manifest)):
             raise BuildError(
@@ -148,10 +155,12 @@ class _Build:
 
     def run(self, *, strict: bool) -> BuildResult:
         """Build or resume, and publish."""
+        from das.attribution import Attributor
         from das.gradients import FeatureConfig, FeatureExtractor
         from index_build.estimate import disk_needed, estimate
         from index_build.finish import finish
         from index_build.gather import Gatherer
+        from index_build.references import ReferenceMaker, measure_references
 
         config = self.config
         began = time.monotonic()
@@ -169,7 +178,14 @@ class _Build:
             for number, one in enumerate([model, *checkpoints])
         ]
         digests = [checkpoint.identity["digest"] for checkpoint in checkpoints]
-        ours = identity(config, model.identity["digest"], digests, self.works.digest, embedder.digest)
+        ours = identity(
+            config,
+            model.identity["digest"],
+            digests,
+            self.works.digest,
+            embedder.digest,
+            self._asked_references(),
+        )
         workspace = Workspace.open(self.out, ours)
         if config.lora and all(features.probe == ACTIVATION for features in config.feature_sets):
             self.reporter.warn(
@@ -192,6 +208,9 @@ class _Build:
                 f"only {available / 1e9:.1f} GB of memory are free; lower --shard-size, --batch-size or --dimension"
                 " if the build is killed."
             )
+        references = ReferenceMaker(config, self.references, self.works, workspace)
+        if config.references:
+            references.estimate(model, self.reporter)
         self.seconds["estimating"] = time.monotonic() - began
 
         began = time.monotonic()
@@ -213,10 +232,27 @@ class _Build:
         report = self._report(finished.refused)
         durable.write_bytes(workspace.path / REPORT_NAME, canonical_json(report))
         manifest = self._manifest(workspace, extractors, embedder, timesteps, finished)
+        if config.references:
+            began = time.monotonic()
+            pictures = references.pictures(model, self.reporter)
+            # As it will be asked, but for its digests: what is measured now belongs to them.
+            index = AttributionIndex(workspace.path, manifest, Works.open(workspace.path / WORKS_NAME))
+            attributor = Attributor(index, model=model, device=self.device)
+            measured, record = measure_references(attributor, pictures, self.reporter)
+            durable.write_path(workspace.path / REFERENCES_NAME, measured.write)
+            self.seconds["references"] = time.monotonic() - began
+            manifest = self._manifest(workspace, extractors, embedder, timesteps, finished, record)
+        manifest = self._finished(workspace, manifest)
         durable.write_bytes(workspace.path / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
         self._tell(report)
         return BuildResult(self.out, manifest.id, "built", manifest.works.count, report)
+
+    def _asked_references(self) -> int | str:
+        """How many the model is to make, or the digest of the folder given."""
+        if self.references is not None:
+            return self.references.digest[:12]
+        return int(str(self.config.references))
 
     def _load_model(self, source: str) -> Any:
         from das.models import load_model
@@ -248,7 +284,9 @@ class _Build:
         embedder: Any,
         timesteps: tuple[int, ...],
         finished: Any,
+        references: ReferencesRecord | None = None,
     ) -> Manifest:
+        """All that the manifest says but what the files are."""
         config = self.config
         clip = config.clip.directory
         model_record, *checkpoint_records = (
@@ -262,7 +300,6 @@ class _Build:
             trained=finished.trained,
             digest=self.works.digest,
         )
-        extensions = self._extensions()
         features = FeaturesRecord(
             dtype=config.feature_dtype,
             dimension=config.dimension,
@@ -287,18 +324,26 @@ class _Build:
             seconds={stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             unreadable=len(finished.refused),
         )
-        card = write_card(
-            config.name,
-            works_record,
-            Works.open(workspace.path / WORKS_NAME),
-            model_record,
-            timesteps,
-            config.attributed,
-            finished.kernels,
-            features,
-            screening,
-            build_record,
+        return Manifest(
+            name=config.name,
+            content_digest="",
+            config=config,
+            timesteps=timesteps,
+            model=model_record,
+            checkpoints=tuple(checkpoint_records),
+            extensions=self._extensions(),
+            works=works_record,
+            kernels=finished.kernels,
+            features=features,
+            screening=screening,
+            references=references,
+            build=build_record,
+            files={},
         )
+
+    def _finished(self, workspace: Workspace, manifest: Manifest) -> Manifest:
+        """Write the card, and add to the manifest what every file holds and the digest of it all."""
+        card = card_of(manifest, Works.open(workspace.path / WORKS_NAME))
         durable.write_bytes(workspace.path / CARD_NAME, card.encode())
         names = [name for name in list_files(workspace.path) if workspace.is_product(name)]
         files = {}
@@ -306,29 +351,16 @@ class _Build:
             for name in names:
                 files[name] = record_file(workspace.path / name)
                 stage.advance()
-        return Manifest(
-            name=config.name,
-            content_digest=content_digest(
-                config,
-                [record.digest for record in (model_record, *checkpoint_records)],
-                works_record.digest,
-                screening.digest,
-                finished.kernels,
-                files,
-                extensions,
-            ),
-            config=config,
-            timesteps=timesteps,
-            model=model_record,
-            checkpoints=tuple(checkpoint_records),
-            extensions=extensions,
-            works=works_record,
-            kernels=finished.kernels,
-            features=features,
-            screening=screening,
-            build=build_record,
-            files=files,
+        digest = content_digest(
+            manifest.config,
+            [record.digest for record in (manifest.model, *manifest.checkpoints)],
+            manifest.works.digest,
+            manifest.screening.digest,
+            manifest.kernels,
+            files,
+            manifest.extensions,
         )
+        return manifest.model_copy(update={"content_digest": digest, "files": files})
 
     def _extensions(self) -> tuple[ExtensionRecord, ...]:
         """What the build takes from extensions: estimators, probes, and the model's family."""

@@ -105,6 +105,13 @@ def build_index(
         str, typer.Option(help="open_clip model that screens, MODEL:PRETRAINED.")
     ] = DEFAULT_CLIP.describe(),
     clip_dir: Annotated[Path | None, typer.Option(help="A local open_clip model instead of --clip.")] = None,
+    references: Annotated[
+        str,
+        typer.Option(
+            help="How many pictures the model is let make, to tell its own from others; or a folder of pictures that"
+            " it made, which is better: as its users make them. 0: none."
+        ),
+    ] = "100",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Pairs of image and timestep in one backward pass.")] = 32,
     shard_size: Annotated[
@@ -138,6 +145,7 @@ def build_index(
         normalise=normalise,
         prompt_dropout=prompt_dropout,
         lora=lora,
+        references=_references(references),
         checkpoints=tuple(checkpoint or ()),
         damping=damping,
         shard_size=shard_size,
@@ -278,6 +286,16 @@ def _timesteps(text: str) -> int | tuple[int, ...]:
     except ValueError:
         raise SettingsError(f"--timesteps is {text!r}; give a number, or a list such as 0,100,200.") from None
     return numbers if "," in text else numbers[0]
+
+
+def _references(text: str) -> int | Path:
+    if text.isdecimal():
+        return int(text)
+    if not Path(text).is_dir():
+        raise SettingsError(
+            f"--references is {text!r}; give a number of pictures, 0, or a folder of the model's own."
+        )
+    return Path(text)
 
 
 def _slug(text: str) -> str:

@@ -32,7 +32,7 @@ class Estimate:
     def describe(self) -> str:
         """In words."""
         return (
-            f"about {_duration(self.seconds)}, {in_bytes(self.disk_bytes)} of disk,"
+            f"about {duration(self.seconds)}, {in_bytes(self.disk_bytes)} of disk,"
             f" {in_bytes(self.memory_bytes)} of memory"
         )
 
@@ -102,7 +102,8 @@ def _seconds_per_work(
         reader.close()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words, with one unit."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 5400:

@@ -38,6 +38,7 @@ _OPTION_OF = {
     "checkpoints": "the weights of --checkpoint",
     "works": "the works of --works",
     "clip": "the CLIP model (--clip, --clip-dir)",
+    "references": "--references",
 }
 
 
@@ -79,16 +80,22 @@ def _digest_or_nothing(path: Path) -> str:
 
 
 def identity(
-    config: BuildConfig, model: str, checkpoints: Sequence[str], works: str, clip: str
+    config: BuildConfig, model: str, checkpoints: Sequence[str], works: str, clip: str, references: int | str
 ) -> dict[str, Any]:
-    """Everything that decides an index's numbers, by option; model, checkpoints, works and CLIP by digest."""
-    return {
+    """Everything that decides an index's numbers, by option; model, checkpoints, works and CLIP by digest.
+
+    Args:
+        references: how many the model makes, or the digest of a folder of them.
+    """
+    decided = {
         **config.compared(),
         "model": model,
         "checkpoints": [digest[:12] for digest in checkpoints],
         "works": works,
         "clip": clip,
     }
+    # Where there are none nothing is said of them, as before there were any.
+    return {**decided, "references": references} if references else decided
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -109,8 +116,17 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 def manifest_identity(manifest: Manifest) -> dict[str, Any]:
     """The identity of a finished index."""
     checkpoints = [record.digest for record in manifest.checkpoints]
+    references = manifest.references
+    held: int | str = 0
+    if references is not None:
+        held = references.count if references.digest is None else references.digest[:12]
     return identity(
-        manifest.config, manifest.model.digest, checkpoints, manifest.works.digest, manifest.screening.digest
+        manifest.config,
+        manifest.model.digest,
+        checkpoints,
+        manifest.works.digest,
+        manifest.screening.digest,
+        held,
     )
 
 

@@ -181,6 +181,11 @@ class Workspace:
         durable.publish(self.path, self.out)
 
     @property
+    def references(self) -> Path:
+        """Where pictures that the model makes wait until they are measured."""
+        return self.path / _SCRATCH / "references"
+
+    @property
     def _checkpoint(self) -> Path:
         return self.path / _SCRATCH / "checkpoint.npz"
 

@@ -15,7 +15,7 @@ from das import registry
 from das.errors import ModelError
 from das.schedules import Schedule
 
-__all__ = ["Adapter", "Conditioning", "DiffusionModel", "load_model"]
+__all__ = ["Adapter", "Conditioning", "DiffusionModel", "Generating", "load_model"]
 
 Conditioning = Mapping[str, Tensor]
 """Tensors with the pictures in front (B, ...), by name; empty for an unconditional model."""
@@ -56,6 +56,14 @@ class DiffusionModel(Protocol):
 
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's prediction at `x_t`: (B, C, h, w)."""
+        ...
+
+
+class Generating(Protocol):
+    """A model that can be let make pictures; an extension's may lack it, and then needs a folder of references."""
+
+    def generate(self, prompts: Sequence[str | None], seeds: Sequence[int]) -> list[np.ndarray]:
+        """Pictures (H, W, 3) uint8 sRGB of these prompts and seeds, as the model's users would make them."""
         ...
 
 

@@ -14,6 +14,8 @@ from das.models.identity import digest, lora_scalings, settings
 from das.models.pictures import both_sides, fit
 from das.schedules import Schedule, VariancePreserving
 
+SAMPLING_STEPS = 50
+
 
 class DDPMModel:
     """A `DDPMPipeline` as the engine sees it; see `das.models.DiffusionModel`.
@@ -100,3 +102,18 @@ class DDPMModel:
         """`ε_θ(x_t, t)`, (B, C, h, w)."""
         output: Tensor = self.network(x_t, t, return_dict=False)[0]
         return output[:, : self.sample_shape[0]]
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[str | None], seeds: Sequence[int]) -> list[np.ndarray]:
+        """Pictures (H, W, 3) uint8 of these seeds by DDIM without added noise; there is nothing to be prompted."""
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+        scheduler = DDIMScheduler.from_config(self._scheduler_config)
+        scheduler.set_timesteps(SAMPLING_STEPS)
+        noise = [torch.randn(self.sample_shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        x = torch.stack(noise).to(self.device, self.dtype)
+        for t in scheduler.timesteps:
+            output = self.predict(x, t.to(self.device), {})
+            x = scheduler.step(output, t, x, eta=0.0).prev_sample
+        pixels = x.float().add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [np.repeat(one, 3, axis=2) if one.shape[2] == 1 else one for one in pixels]

@@ -181,3 +181,19 @@ class LatentModel(ABC):
     def _embed(self, prompt: str) -> dict[str, Tensor]:
         with torch.no_grad():
             return {name: values.cpu() for name, values in self.embed(prompt).items()}
+
+    def generate(self, prompts: Sequence[str | None], seeds: Sequence[int]) -> list[np.ndarray]:
+        """Pictures (H, W, 3) uint8 of these prompts and seeds, made as the pipeline does it by itself."""
+        height, width = self.picture_size
+        self._pipeline.set_progress_bar_config(disable=True)
+        return [
+            np.asarray(
+                self._pipeline(
+                    prompt=prompt or "",
+                    height=height,
+                    width=width,
+                    generator=torch.Generator().manual_seed(seed),
+                ).images[0]
+            )
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]

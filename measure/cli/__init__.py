@@ -6,6 +6,7 @@ from measure.cli import estimators, results
 from measure.cli.groups import groups
 from measure.cli.index import index
 from measure.cli.truth import group_truth, truth
+from measure.cli.uploads import uploads
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
     evaluate.command("output-function")(estimators.output_function)
     evaluate.command("screening")(estimators.screening)
     evaluate.command("index")(index)
+    evaluate.command("uploads")(uploads)
     app.add_typer(evaluate, name="evaluate")
     pages = typer.Typer(help="The pages and figures of what was measured.", no_args_is_help=True)
     pages.command("write")(results.write)

@@ -8,8 +8,9 @@ from measure.results import figures
 from measure.results.evaluation import evaluation_page
 from measure.results.overview import DEMO, overview_page
 from measure.results.reports import KINDS, reports
+from measure.results.uploads import KIND, uploads_page
 
-OVERVIEW, EVALUATION = "README.md", "evaluation.md"
+OVERVIEW, EVALUATION, UPLOADS = "README.md", "evaluation.md", "uploads.md"
 
 
 def pages(folder: Path) -> dict[str, str]:
@@ -23,6 +24,8 @@ def pages(folder: Path) -> dict[str, str]:
         found[OVERVIEW] = overview_page(folder)
     if any(reports(folder, kind) for kind in KINDS):
         found[EVALUATION] = evaluation_page(folder)
+    if reports(folder, KIND):
+        found[UPLOADS] = uploads_page(folder)
     if not found:
         raise SettingsError(
             f"{folder} holds no results: no {DEMO}, and nothing such as lds-NAME.json that das evaluate wrote."

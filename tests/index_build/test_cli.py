@@ -58,7 +58,7 @@ def test_build_verify_and_query_from_the_command_line(
     assert said["index"].startswith("my-index@")
     assert (said["state"], said["works"]) == ("built", 6)
     assert [entry["file"] for entry in said["unreadable"]] == ["broken.png"]
-    assert set(said["seconds"]) == {"loading", "estimating", "gradients", "finishing"}
+    assert set(said["seconds"]) == {"loading", "estimating", "gradients", "finishing", "references"}
     lines = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
     assert lines[0] == {"stage": "reading works", "done": 0, "total": 7, "elapsed_s": 0.0, "left_s": None}
     assert [line["done"] for line in lines if line.get("stage") == "gradients"][-1] == 7
@@ -77,7 +77,10 @@ def test_build_verify_and_query_from_the_command_line(
     answer = json.loads(runner.invoke(app, query, catch_exceptions=False).stdout)
     assert answer["method"] == "das"
     assert answer["works"][0]["title"] == "Study no. 3"
-    assert (answer["quality"], answer["notes"]) == (None, [NOT_IN_MODEL, NOT_MEASURED])
+    assert answer["quality"] is None
+    assert answer["notes"][-1] == NOT_MEASURED
+    assert answer["in_model"]["references"] == 100
+    assert NOT_IN_MODEL not in answer["notes"]
     screened = runner.invoke(
         app, [*query, "--candidates", "3", "--method", "das-block"], catch_exceptions=False
     )

@@ -1,0 +1,162 @@
+"""What a picture is held against to tell whether this model made it: the model's own pictures, measured at build.
+
+Every reference generation has a row of statistics (das.origin) as the model made it, and some also as
+pictures arrive that were re-encoded on their way. A picture's distance from a set of references is Mahalanobis's; its
+p-value is conformal, so that of the model's own pictures at most a part α is taken for another's, whatever the
+distribution (Vovk, Gammerman and Shafer 2005). No torch in here.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from das.errors import IndexFormatError
+
+AS_MADE = "as-made"
+"""The references exactly as the model made them; the other sets are named by what was done to them."""
+
+FEWEST = 100
+"""Of fewer references the farthest isn't far: more than one in a hundred of the model's own would lie beyond it."""
+
+MARGIN = 1.1
+"""A picture so many times as far as the farthest reference isn't the model's own as it was made (decision 20)."""
+
+RE_ENCODED_LEVEL = 0.05
+"""With a p-value at or below it a picture isn't the model's own as it was re-encoded either."""
+
+_SHRINKAGE = 0.1
+_STATISTICS = "statistics."
+_TOP_SHARE = "top_share."
+
+
+class ReferenceSet:
+    """Statistics (n, d) of the model's pictures that arrived in one way, and how far a picture lies from them."""
+
+    def __init__(self, statistics: np.ndarray) -> None:
+        self._statistics = statistics.astype(np.float64)
+        distances = [
+            _Distance(np.delete(self._statistics, row, 0))(self._statistics[row : row + 1])[0]
+            for row in range(len(statistics))
+        ]
+        # Each as far from the others as it would be if it were asked about.
+        self._own = np.sort(np.array(distances))
+        self._distance = _Distance(self._statistics)
+
+    def p_values(self, statistics: np.ndarray) -> np.ndarray:
+        """`(1 + #{references at least as far}) / (n + 1)` of pictures with these statistics (B, d): (B,)."""
+        farther = len(self._own) - np.searchsorted(self._own, self._distance(statistics))
+        found: np.ndarray = (1 + farther) / (len(self._own) + 1)
+        return found
+
+    def beyond(self, statistics: np.ndarray) -> np.ndarray:
+        """Whether pictures with these statistics (B, d) are farther than all references, by `MARGIN`: (B,) bool."""
+        found: np.ndarray = self._distance(statistics) > MARGIN**2 * self._own[-1]
+        return found
+
+
+class _Distance:
+    """Mahalanobis's squared distance, each statistic in units of its spread, with a shrunk covariance."""
+
+    def __init__(self, statistics: np.ndarray) -> None:
+        self._mean, spread = statistics.mean(0), statistics.std(0)
+        self._spread = np.where(spread > 0, spread, 1.0)
+        values = (statistics - self._mean) / self._spread
+        covariance = np.cov(values.T) + _SHRINKAGE * np.eye(values.shape[1])
+        self._precision = np.linalg.inv(covariance)
+
+    def __call__(self, statistics: np.ndarray) -> np.ndarray:
+        values = (statistics - self._mean) / self._spread
+        squared: np.ndarray = np.einsum("bi,ij,bj->b", values, self._precision, values)
+        return squared
+
+
+@dataclass(frozen=True)
+class References:
+    """An index's reference generations.
+
+    Attributes:
+        statistics: by how they arrived, (n, d) float64; `AS_MADE` is always there.
+        top_shares: by method, the share of the first work in each reference's answer with every work a candidate,
+            (n,) float64.
+    """
+
+    statistics: Mapping[str, np.ndarray]
+    top_shares: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.statistics[AS_MADE])
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `references.safetensors`; raises IndexFormatError where it isn't one."""
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise IndexFormatError(f"{path} is damaged: {error}") from error
+        found = cls(
+            {
+                name.removeprefix(_STATISTICS): array
+                for name, array in tensors.items()
+                if name.startswith(_STATISTICS)
+            },
+            {
+                name.removeprefix(_TOP_SHARE): array
+                for name, array in tensors.items()
+                if name.startswith(_TOP_SHARE)
+            },
+        )
+        if AS_MADE not in found.statistics:
+            raise IndexFormatError(f"{path} lacks the references as they were made; build the index again.")
+        return found
+
+    def write(self, path: Path) -> None:
+        """Write `references.safetensors`."""
+        named = {f"{_STATISTICS}{arrival}": array for arrival, array in self.statistics.items()}
+        named |= {f"{_TOP_SHARE}{method}": array for method, array in self.top_shares.items()}
+        save_file({name: np.ascontiguousarray(array, np.float64) for name, array in named.items()}, path)
+
+    @cached_property
+    def _sets(self) -> dict[str, ReferenceSet]:
+        return {arrival: ReferenceSet(statistics) for arrival, statistics in self.statistics.items()}
+
+    def in_model(self, statistics: np.ndarray) -> list[dict[str, object]]:
+        """Whether the model made pictures with these statistics (B, d): for each verdict, p-values, references.
+
+        `likely`: nothing speaks against it. `unsure`: as it is the model didn't make it (`ReferenceSet.beyond`), but
+        one of its pictures that was re-encoded might look so. `unlikely`: neither. A picture whose statistics aren't
+        numbers is unlikely.
+        """
+        finite = np.isfinite(statistics).all(1)
+        # Beyond the largest float's root a square would be infinite, and infinities could compare as equal.
+        bounded = np.clip(np.where(finite[:, None], statistics, 0.0), -1e100, 1e100)
+        by_arrival = {arrival: one.p_values(bounded) for arrival, one in self._sets.items()}
+        beyond = self._sets[AS_MADE].beyond(bounded)
+        as_made = by_arrival.pop(AS_MADE)
+        re_encoded = np.max([as_made, *by_arrival.values()], axis=0)
+        least = 1 / (len(self) + 1)
+        found = []
+        for ours, theirs, outside, known in zip(as_made, re_encoded, beyond, finite, strict=True):
+            p, q = (float(ours), float(theirs)) if known else (least, least)
+            told = {"p_value": p, "p_value_re_encoded": q, "references": len(self)}
+            found.append({"verdict": _verdict(bool(outside) or not known, q), **told})
+        return found
+
+    def percentile(self, method: str, share: float) -> float | None:
+        """How many percent of the references have a first work of a smaller share; None: not known of the method."""
+        shares = self.top_shares.get(method)
+        if shares is None or not len(shares) or not math.isfinite(share):
+            return None
+        return 100.0 * float(np.mean(shares < share))
+
+
+def _verdict(beyond: bool, re_encoded: float) -> str:
+    if not beyond:
+        return "likely"
+    return "unsure" if re_encoded > RE_ENCODED_LEVEL else "unlikely"
