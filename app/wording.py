@@ -108,6 +108,13 @@ def stages(a: Attribution) -> list[StageLine]:
     return [received, compared, features, StageLine("Ranked", "now" if features_over else "later", "")]
 
 
+def works_title(a: Attribution) -> str:
+    """What the ranked works are called: influence on a picture takes that the model made it."""
+    if a.in_model is None or a.in_model.verdict == "likely":
+        return "Works with most influence"
+    return "Works that would have most influence, had the model made the picture"
+
+
 def shares_of(a: Attribution) -> str:
     """What the shares are shares of."""
     if a.candidates is None:

@@ -20,6 +20,8 @@ from jobs.settings import Settings
 
 # The part of the reproductions whose planted work has to come first.
 PLANTED_FIRST = 0.95
+# The part of the samples that has to be found likely to be the model's own.
+LIKELY = 0.95
 # Memory is compared between the end and this many queries after the start, when caches are warm.
 SETTLED_AFTER = 20
 FAULTS_SHOWN = 10
@@ -50,6 +52,7 @@ def check(
     overheads: list[float] = []
     hits = dict.fromkeys(("planted_total", "planted_das_hits", "planted_clip_hits", "planted_pixel_hits"), 0)
     firsts: dict[str, str] = {}
+    likely = 0
     with start(settings, index) as demo:
         first_answer_s = 0.0
         settled = (0.0, 0.0)
@@ -67,6 +70,7 @@ def check(
                 overheads.append(seconds[-1] - answer["timings_ms"]["engine"] / 1000)
                 if number < len(samples):
                     firsts[sample.file] = files[answer["works"][0]["work_id"]]
+                    likely += answer["in_model"] is not None and answer["in_model"]["verdict"] == "likely"
                     if sample.reproduction:
                         _count_hits(hits, sample, answer, work_ids)
             if number + 1 == min(SETTLED_AFTER, total):
@@ -77,6 +81,10 @@ def check(
     faults += _planted_faults(hits)
     agreement = agreement_with(read_effects(), samples, firsts)
     faults += agreement_faults(agreement)
+    if likely < LIKELY * len(samples):
+        faults.append(
+            f"only {likely} of the model's own {len(samples)} samples are found likely to be its own"
+        )
     return {
         "build_s": round(index.build_s or sum(opened.manifest.build.seconds.values()), 1),
         "built": index.build_s > 0,
@@ -87,6 +95,7 @@ def check(
         "overhead_median_s": round(statistics.median(overheads), 4) if overheads else None,
         **hits,
         **agreement,
+        "samples_likely_own": likely,
         "api_pss_mb": round(api_mb, 1),
         "worker_pss_mb": round(worker_mb, 1),
         "api_pss_growth_mb": round(api_mb - settled[0], 1),

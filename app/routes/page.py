@@ -180,6 +180,7 @@ def _answer_context(service: Service, a: Attribution) -> dict[str, Any]:
         "announcement": wording.announcement(a),
         "stages": wording.stages(a),
         "shares_of": wording.shares_of(a),
+        "works_title": wording.works_title(a),
         "details": wording.details(a),
         "pictures": {} if served is None else _pictures(served, a),
     }
