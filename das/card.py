@@ -87,7 +87,7 @@ def _references(record: ReferencesRecord | None) -> list[str]:
         "- **unlikely**: neither",
         "",
         "How many pictures of other sources are taken for this model's was not measured for this index"
-        " (docs/results/uploads.md has it for two models).",
+        " (docs/results/uploads.md has it for the demo's).",
     ]
 
 

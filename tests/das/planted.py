@@ -40,7 +40,7 @@ RANK = 16
 SAMPLING_STEPS = 20
 SAMPLES = 2  # generated from the pair's prompt with each LoRA, with the seeds from 0
 STEPS = {
-    "stable-diffusion": (40, 130),
+    "stable-diffusion": (40, 200),
     "stable-diffusion-xl": (40, 130),
     "stable-diffusion-3": (100, 400),
     "flux": (100, 260),
