@@ -154,8 +154,8 @@ class Attributor:
             return []
 
         began = time.perf_counter()
-        encoded = self._encoded(images, prompts)
-        averages = self._averaged(*encoded, method, progress, seeds)
+        x0, conditioning = self._encoded(images, prompts)
+        averages = self._averaged(x0, conditioning, method, progress, seeds)
         gradients_ms = (time.perf_counter() - began) * _MILLISECONDS
         began = time.perf_counter()
         scores = self._scores(images, averages, method, chosen)
@@ -164,7 +164,7 @@ class Attributor:
             progress("scored", 1, 1)
         timings = {"gradients": round(gradients_ms, 3), "scoring": round(scoring_ms, 3)}
         began = time.perf_counter()
-        origins = self._origins(*encoded)
+        origins = self._origins(x0)
         if self.index.references is not None:
             timings["origin"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
         return [
@@ -191,18 +191,21 @@ class Attributor:
         """`f̄` (B, k) of the images for each feature set that `method` reads (Eq. 17)."""
         return self._averaged(*self._encoded(images, prompts), method, progress, seeds)
 
-    def origin_statistics(
-        self, images: Sequence[np.ndarray], prompts: Sequence[str | None] | None = None
-    ) -> np.ndarray:
+    def origin_statistics(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """What tells whether the model made the images (das.origin): (B, STATISTICS) float64."""
-        return origin_statistics(self.model, *self._encoded(images, prompts))
+        return self._origin_statistics(self.model.encode(images))
 
-    def _origins(self, x0: torch.Tensor, conditioning: Conditioning) -> Sequence[dict[str, object] | None]:
+    def _origin_statistics(self, x0: torch.Tensor) -> np.ndarray:
+        # Without prompts, for references and questions alike: few uploads say theirs, and one that is told would
+        # otherwise be held against pictures that were measured in another way.
+        return origin_statistics(self.model, x0, self.model.condition([None] * len(x0)))
+
+    def _origins(self, x0: torch.Tensor) -> Sequence[dict[str, object] | None]:
         """Whether the model made each of the pictures; None where the index can't tell."""
         references = self.index.references
         if references is None:
             return [None] * len(x0)
-        return references.in_model(origin_statistics(self.model, x0, conditioning))
+        return references.in_model(self._origin_statistics(x0))
 
     def _encoded(
         self, images: Sequence[np.ndarray], prompts: Sequence[str | None] | None

@@ -112,8 +112,9 @@ class References:
                 if name.startswith(_TOP_SHARE)
             },
         )
-        if AS_MADE not in found.statistics:
-            raise IndexFormatError(f"{path} lacks the references as they were made; build the index again.")
+        widths = {array.shape[1:] for array in found.statistics.values()}
+        if AS_MADE not in found.statistics or len(widths) != 1 or len(widths.pop()) != 1:
+            raise IndexFormatError(f"{path} doesn't hold statistics of references; build the index again.")
         return found
 
     def write(self, path: Path) -> None:
@@ -132,7 +133,14 @@ class References:
         `likely`: nothing speaks against it. `unsure`: as it is the model didn't make it (`ReferenceSet.beyond`), but
         one of its pictures that was re-encoded might look so. `unlikely`: neither. A picture whose statistics aren't
         numbers is unlikely.
+
+        Raises:
+            IndexFormatError: they are other statistics than the references'.
         """
+        if statistics.shape[1:] != self.statistics[AS_MADE].shape[1:]:
+            raise IndexFormatError(
+                "the references were measured by another version of das; build the index again."
+            )
         finite = np.isfinite(statistics).all(1)
         # Beyond the largest float's root a square would be infinite, and infinities could compare as equal.
         bounded = np.clip(np.where(finite[:, None], statistics, 0.0), -1e100, 1e100)

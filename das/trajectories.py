@@ -5,7 +5,7 @@ deterministically (DDIM, η = 0, without guidance): from the noise of the genera
 finished picture. One step is `x_s = a_s x̂_0 + b_s ε̂` in every family, flow matching included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -64,18 +64,14 @@ def backwards(
     Returns:
         The noise, (B, C, h, w), and the RMS of `x̂_0 - x_0` at each step, (B, S).
     """
-    schedule = model.schedule
     x0 = x0.to(model.device, model.dtype)
-    whole = schedule.num_train_timesteps
-    grid = [*(step * whole // steps for step in range(steps)), whole - 1]
-    x, errors = x0, []
-    for step, following in pairwise(grid):
-        t, after = (torch.full((len(x0),), place, device=model.device) for place in (step, following))
-        clean, noise = schedule.recover(x, t, model.predict(x, t, conditioning))
+    whole = model.schedule.num_train_timesteps
+    grid = [step * whole // steps for step in range(steps)]
+    noise, errors = x0, []
+    for _, clean, following in _steps(model, x0, conditioning, [*grid, whole - 1]):
         errors.append((clean - x0).float().flatten(1).square().mean(1).sqrt())
-        a, b = (level.to(x.dtype) for level in schedule.levels(after))
-        x = a * clean + b * noise
-    return x, torch.stack(errors, 1)
+        noise = following
+    return noise, torch.stack(errors, 1)
 
 
 def _grid(model: DiffusionModel, timesteps: Sequence[int]) -> list[int]:
@@ -88,14 +84,19 @@ def _grid(model: DiffusionModel, timesteps: Sequence[int]) -> list[int]:
 def _walk(
     model: DiffusionModel, x: Tensor, conditioning: Conditioning, grid: list[int], timesteps: Sequence[int]
 ) -> Tensor:
-    predictions: dict[int, Tensor] = {}
-    for place, step in enumerate(grid):
-        t = torch.full((len(x),), step, device=model.device)
-        clean, noise = model.schedule.recover(x, t, model.predict(x, t, conditioning))
-        if step in timesteps:
-            predictions[step] = clean
-        if place + 1 < len(grid):
-            following = torch.full((len(x),), grid[place + 1], device=model.device)
-            a, b = (level.to(x.dtype) for level in model.schedule.levels(following))
-            x = a * clean + b * noise
+    # A step beyond the last, from where nothing is wanted but the prediction there.
+    walked = _steps(model, x, conditioning, [*grid, grid[-1]])
+    predictions = {step: clean for step, clean, _ in walked if step in timesteps}
     return torch.stack([predictions[step] for step in timesteps], 1)
+
+
+def _steps(
+    model: DiffusionModel, x: Tensor, conditioning: Conditioning, grid: list[int]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Walk along `grid`: for each step but the last, the step, `x̂_0` there, and what comes of it at the next."""
+    for step, following in pairwise(grid):
+        t, after = (torch.full((len(x),), place, device=model.device) for place in (step, following))
+        clean, noise = model.schedule.recover(x, t, model.predict(x, t, conditioning))
+        a, b = (level.to(x.dtype) for level in model.schedule.levels(after))
+        x = a * clean + b * noise
+        yield step, clean, x

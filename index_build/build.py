@@ -250,9 +250,10 @@ class _Build:
 
     def _asked_references(self) -> int | str:
         """How many the model is to make, or the digest of the folder given."""
-        if self.references is not None:
-            return self.references.digest[:12]
-        return int(str(self.config.references))
+        if isinstance(self.config.references, int):
+            return self.config.references
+        assert self.references is not None
+        return self.references.digest[:12]
 
     def _load_model(self, source: str) -> Any:
         from das.models import load_model

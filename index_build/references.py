@@ -16,6 +16,7 @@ from das.config import BuildConfig
 from das.errors import BuildError, ModelError
 from das.manifest import ReferencesRecord
 from das.models import DiffusionModel
+from das.origin import origin_statistics
 from das.prng import random_words
 from das.references import AS_MADE, FEWEST, References
 from index_build.estimate import duration
@@ -53,26 +54,32 @@ class ReferenceMaker:
         self._given = given
         self._works = works
         self._directory = workspace.references
+        asked = config.references
+        self._count = asked if isinstance(asked, int) else len(given or ())
 
     def estimate(self, model: DiffusionModel, reporter: Reporter) -> None:
-        """Say how many pictures the model will make and how long that takes, from making the first.
+        """Say how many there will be and how long they take, from making and measuring one.
 
         Raises:
             ModelError: the model's family can't make any.
         """
-        if not isinstance(self._config.references, int):
-            return
-        if not hasattr(model, "generate"):
+        if self._given is None and not hasattr(model, "generate"):
             raise ModelError(
                 f"Models of the family {model.family} can't be let make pictures here: give a folder of the model's"
                 " own with --references, or none with --references 0."
             )
         began = time.perf_counter()
-        self._made(model, 0, 1)
-        seconds = (time.perf_counter() - began) * self._config.references
+        # The time of measuring a picture doesn't depend on what it shows.
+        one = np.zeros((64, 64, 3), np.uint8) if self._given is not None else self._made(model, 0, 1)[0]
+        made = time.perf_counter() - began
+        began = time.perf_counter()
+        origin_statistics(model, model.encode([one]), model.condition([None]))
+        measured = time.perf_counter() - began
+        altered = len(REFERENCE_ARRIVALS) * _OF_EACH
+        seconds = self._count * made + (self._count + altered) * measured
         reporter.say(
-            f"{self._config.references:,} reference generations, to tell the model's own pictures from others: at"
-            f" most {duration(seconds)} more; --references 0 leaves them out."
+            f"{self._count:,} reference generations, to tell the model's own pictures from others: about"
+            f" {duration(seconds)} more, and the features of as many works; --references 0 leaves them out."
         )
 
     def pictures(self, model: DiffusionModel, reporter: Reporter) -> ReferencePictures:
@@ -83,7 +90,7 @@ class ReferenceMaker:
         """
         if self._given is not None:
             return self._read(self._given, reporter)
-        count = int(str(self._config.references))
+        count = self._count
         pixels: list[np.ndarray] = []
         with reporter.stage("references", count) as stage:
             for first in range(0, count, _AT_ONCE):
@@ -120,8 +127,7 @@ class ReferenceMaker:
     def _prompt(self, number: int) -> str | None:
         """The prompts of works, evenly spaced, so that what the model is asked for is what it was trained on."""
         prompts = self._works.source.table["prompt"]
-        count = int(str(self._config.references))
-        chosen: str | None = prompts[number * len(prompts) // count % len(prompts)].as_py()
+        chosen: str | None = prompts[number * len(prompts) // self._count % len(prompts)].as_py()
         return chosen
 
     def _read(self, given: WorksOnDisk, reporter: Reporter) -> ReferencePictures:
@@ -167,15 +173,13 @@ def measure_references(
     with reporter.stage("measuring references", count) as stage:
         for first in range(0, count, _AT_ONCE):
             batch = slice(first, min(first + _AT_ONCE, count))
-            # As an upload is: decoded and normalised, though made here.
             pixels, prompts = pictures.pixels[batch], pictures.prompts[batch]
-            statistics.setdefault(AS_MADE, []).append(attributor.origin_statistics(pixels, prompts))
+            statistics.setdefault(AS_MADE, []).append(attributor.origin_statistics(pixels))
             for place, arrival in enumerate(REFERENCE_ARRIVALS):
                 chosen = [row for row in range(len(pixels)) if (first + row) % every == place % every]
                 if chosen:
                     altered = [ARRIVALS[arrival](pixels[row]) for row in chosen]
-                    found = attributor.origin_statistics(altered, [prompts[row] for row in chosen])
-                    statistics.setdefault(arrival, []).append(found)
+                    statistics.setdefault(arrival, []).append(attributor.origin_statistics(altered))
             for method in methods:
                 answers = attributor.attribute_batch(pixels, method=method, top_k=1, prompts=prompts)
                 shares[method] += [answer.works[0].share for answer in answers]

@@ -97,6 +97,15 @@ def test_a_damaged_file_is_said(tmp_path: Path, content: bytes) -> None:
         References.read(path)
 
 
+def test_references_of_other_statistics_are_said(tmp_path: Path) -> None:
+    with pytest.raises(IndexFormatError, match="another version"):
+        references().in_model(drawn(2, 1)[:, :-1])
+    path = tmp_path / "references.safetensors"
+    References({AS_MADE: drawn(COUNT, 1), "jpeg-75": drawn(50, 2)[:, :-1]}, {}).write(path)
+    with pytest.raises(IndexFormatError, match="build the index again"):
+        References.read(path)
+
+
 def in_model(verdict: str) -> dict[str, object]:
     p = 0.4 if verdict == "likely" else 1 / 201
     return {"verdict": verdict, "p_value": p, "p_value_re_encoded": p, "references": 200}

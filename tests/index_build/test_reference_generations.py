@@ -79,7 +79,7 @@ def test_the_number_and_its_cost_are_told_before_it_begins(generated: tuple[Path
     said = [line for line in generated[1].said if "reference generations" in line]
     assert len(said) == 1
     assert said[0].startswith("100 reference generations")
-    assert "at most" in said[0]
+    assert "about" in said[0]
     assert "--references 0" in said[0]
 
 
@@ -243,6 +243,11 @@ def test_references_are_asked_for_with_the_works_prompts(
 
     monkeypatch.setattr(LatentModel, "generate", listening)
     build(config, tmp_path / "index")
+    attributor = Attributor(AttributionIndex.open(tmp_path / "index"))
+    told = attributor.attribute(pictures[0], prompt=prompts[0])
+    assert told.in_model == attributor.attribute(pictures[0]).in_model, (
+        "whatever the upload says of its prompt"
+    )
     assert set(asked) == set(prompts)
     assert len(asked) == FEWEST
 
