@@ -206,13 +206,19 @@ class InModel(BaseModel):
     """Whether the index's model made the picture, held against pictures that it did make."""
 
     verdict: Literal["likely", "unlikely", "unsure"] = Field(
-        description="unsure: not as the model makes pictures, but one of its own that was re-encoded could look so."
+        description="unsure: not as the model makes pictures, or like ones it was not trained on; but one of its own"
+        " that was re-encoded could look so."
     )
     p_value: float = Field(
         description="Part of the model's own pictures that look as little like it; conformal."
     )
     p_value_re_encoded: float = Field(
         description="The same, were the picture re-encoded or resized on its way; the largest of several."
+    )
+    p_value_held_out: float | None = Field(
+        None,
+        description="Part of the model's own pictures that look as much like pictures it was not trained on; null:"
+        " the index was built without such.",
     )
     references: int = Field(description="How many of the model's own pictures it was held against.")
 

@@ -177,9 +177,12 @@ def details(a: Attribution) -> list[tuple[str, str]]:
 def _origin_fact(in_model: InModel | None) -> str:
     if in_model is None:
         return "not known: the index has no reference generations"
+    held_out = ""
+    if in_model.p_value_held_out is not None:
+        held_out = f"; p = {in_model.p_value_held_out:.3f} against pictures that it was not trained on"
     return (
         f"{in_model.verdict}, p = {in_model.p_value:.3f} as it is and {in_model.p_value_re_encoded:.3f} were it"
-        f" re-encoded, against {thousands(in_model.references)} pictures that the model made"
+        f" re-encoded, against {thousands(in_model.references)} pictures that the model made{held_out}"
     )
 
 

@@ -24,6 +24,10 @@ IN_MODEL_UNSURE = (
     "The picture isn't as this model makes them: it is less like them than any of {references} that it made. One of"
     " them that was re-encoded, resized or edited could look so."
 )
+LIKE_HELD_OUT = (
+    "The picture looks more like those of this kind that the model was not trained on than like the {references} that"
+    " it made."
+)
 IN_MODEL_UNLIKELY = (
     "The picture is less like this model's than any of {references} that it made, also were it re-encoded. What is"
     " ranked here is what the model knows that is nearest to it, which says nothing of where the picture comes from."
@@ -168,7 +172,10 @@ def caveats_of(
         return []
     told = {"references": f"{in_model['references']:,}"}
     if in_model["verdict"] == "unsure":
-        return [IN_MODEL_UNSURE.format(**told), f"If it is the model's: {summary[0].lower()}{summary[1:]}"]
+        # Nearer than some reference it isn't strange as it is: then only the held-out pictures speak against it.
+        far = in_model["p_value"] * (in_model["references"] + 1) < 1.5
+        why = IN_MODEL_UNSURE if far else LIKE_HELD_OUT
+        return [why.format(**told), f"If it is the model's: {summary[0].lower()}{summary[1:]}"]
     if in_model["verdict"] == "unlikely":
         return [IN_MODEL_UNLIKELY.format(**told)]
     percentile = None if certainty is None else certainty["percentile"]

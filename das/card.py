@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from das.manifest import (
+    HeldOutRecord,
     Manifest,
     ModelRecord,
     QualityRecord,
@@ -11,10 +12,11 @@ from das.manifest import (
     ScreeningRecord,
     WorksRecord,
 )
-from das.references import MARGIN, RE_ENCODED_LEVEL
+from das.references import HELD_OUT_LEVEL, MARGIN, RE_ENCODED_LEVEL
 from das.works import Works
 
 _SHOWN_CREATORS = 20
+_KNOWN_LEVEL = 0.05
 
 
 def card_of(manifest: Manifest, works: Works) -> str:
@@ -58,6 +60,10 @@ def card_of(manifest: Manifest, works: Works) -> str:
         "",
         *_references(manifest.references),
         "",
+        "## How well the model knows its works",
+        "",
+        *_held_out(manifest.held_out),
+        "",
         "## Licences",
         "",
         *_counted(works.column("licence"), "licence"),
@@ -85,9 +91,39 @@ def _references(record: ReferencesRecord | None) -> list[str]:
         f"- **unsure**: less like them than the one that is least so, by more than a factor of {MARGIN}; but among"
         f" re-encoded ones it could be one (p above {RE_ENCODED_LEVEL})",
         "- **unlikely**: neither",
+        "- where held-out pictures were given, one that looks as much like them as at most"
+        f" {HELD_OUT_LEVEL:.0%} of the model's own do is at best unsure",
         "",
         "How many pictures of other sources are taken for this model's was not measured for this index"
         " (docs/results/uploads.md has it for the demo's).",
+    ]
+
+
+def _held_out(record: HeldOutRecord | None) -> list[str]:
+    if record is None:
+        return [
+            "Not measured: the index was built without held-out pictures. λ is chosen as for models that know their"
+            " works about as well as those of docs/method.md."
+        ]
+    lines = [f"{record.describe()} λ is chosen for that, where --damping didn't set it."]
+    if not record.creators:
+        return [*lines, "", "No creator has enough held-out pictures of their own to be tested."]
+    known = sum(creator.p_adjusted <= _KNOWN_LEVEL for creator in record.creators)
+    shown = sorted(record.creators, key=lambda creator: creator.p_adjusted)[:_SHOWN_CREATORS]
+    return [
+        *lines,
+        "",
+        f"Of {len(record.creators):,} creators with held-out pictures of their own, the model knows the works of"
+        f" {known:,} better than those (permutation test, p below {_KNOWN_LEVEL} after Holm's correction for all of"
+        " them). That it was trained on works says nothing of what a picture owes to them.",
+        "",
+        "| creator | works | held out | error smaller by | p | p, corrected |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {_cell(creator.name)} | {creator.works:,} | {creator.held_out:,} | {100 * creator.gap:.1f} %"
+            f" | {creator.p:.4f} | {creator.p_adjusted:.4f} |"
+            for creator in shown
+        ),
     ]
 
 
@@ -129,6 +165,11 @@ def _counted(values: list[str | None], what: str) -> list[str]:
         rest = sum(count for _, count in counts[_SHOWN_CREATORS:])
         lines.append(f"- {len(counts) - _SHOWN_CREATORS:,} others: {rest:,}")
     return lines
+
+
+def _cell(name: str) -> str:
+    """A name as a cell of a table."""
+    return " ".join(name.replace("|", "\\|").split())
 
 
 def _number(value: float | None, form: str) -> str:

@@ -127,6 +127,47 @@ class ReferencesRecord(_Part):
     """By what was done to them, how many were measured so."""
 
 
+class CreatorKnowledge(_Part):
+    """Whether the model knows a creator's works better than other pictures of theirs (dataset inference)."""
+
+    name: str
+    works: int
+    held_out: int
+    """How many of each were compared."""
+    gap: float
+    """Part by which the geometric mean of the errors on the works is smaller."""
+    p: float
+    """One-sided, by permutation: how often chance would make the works' errors so much smaller."""
+    p_adjusted: float
+    """Holm's, over all creators tested."""
+
+
+class HeldOutRecord(_Part):
+    """Pictures of the same kind that the model was not trained on, and how much better it knows its works."""
+
+    count: int
+    source: str
+    """Absolute path of the folder."""
+    digest: str
+    """sha256 over the folder's pictures, prompts and creators."""
+    works: int
+    """How many works they were compared with."""
+    gap: float
+    """`1 - (mean square error of works) / (that of held-out pictures)`, under a LoRA relative to its base."""
+    gap_low: float
+    gap_high: float
+    """95 %, by resampling pictures."""
+    creators: tuple[CreatorKnowledge, ...] = ()
+
+    def describe(self) -> str:
+        """In a sentence."""
+        word = "smaller" if self.gap >= 0 else "larger"
+        return (
+            f"The model's error on its works is {100 * abs(self.gap):.1f} % {word} than on {self.count:,} held-out"
+            f" pictures (95 %: {100 * self.gap_low:.1f} to {100 * self.gap_high:.1f} % smaller)."
+        )
+
+
 class BuildRecord(_Part):
     """By what, when and where the index was made; nothing here changes an answer."""
 
@@ -214,6 +255,8 @@ class Manifest(_Part):
     screening: ScreeningRecord
     references: ReferencesRecord | None = None
     """None: whether the model made a picture can't be told with this index."""
+    held_out: HeldOutRecord | None = None
+    """None: the index was built without held-out pictures."""
     quality: QualityRecord | None = None
     """What was measured of the index after it was built, no part of its identity; None: not measured."""
     build: BuildRecord

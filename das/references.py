@@ -31,9 +31,16 @@ MARGIN = 1.1
 RE_ENCODED_LEVEL = 0.05
 """With a p-value at or below it a picture isn't the model's own as it was re-encoded either."""
 
+HELD_OUT_LEVEL = 0.03
+"""With a p-value at or below it among the references, a picture looks like those the model was not shown."""
+
 _SHRINKAGE = 0.1
+_FOLDS = 10
+_RIDGE = 1.0
+_NEWTON_STEPS = 30
 _STATISTICS = "statistics."
 _TOP_SHARE = "top_share."
+_HELD_OUT = "held_out"
 
 
 class ReferenceSet:
@@ -77,6 +84,58 @@ class _Distance:
         return squared
 
 
+class HeldOutRule:
+    """A logistic rule between the model's pictures (n, d) and held-out ones (m, d), as conformal p-values.
+
+    Each reference has the log odds that it gets where it took no part in the fit, so the p-values hold like those of
+    a distance.
+    """
+
+    def __init__(self, references: np.ndarray, held_out: np.ndarray) -> None:
+        folds = np.arange(len(references)) % _FOLDS
+        own = np.empty(len(references))
+        for fold in range(_FOLDS):
+            own[folds == fold] = _Logistic(references[folds != fold], held_out)(references[folds == fold])
+        self._own = np.sort(own)
+        self._rule = _Logistic(references, held_out)
+
+    def p_values(self, statistics: np.ndarray) -> np.ndarray:
+        """`(1 + #{references that look as much like held-out ones}) / (n + 1)` of statistics (B, d): (B,)."""
+        as_much = len(self._own) - np.searchsorted(self._own, self._rule(statistics))
+        found: np.ndarray = (1 + as_much) / (len(self._own) + 1)
+        return found
+
+
+class _Logistic:
+    """Ridge logistic regression on standardised statistics, both classes of equal weight: log odds of the second."""
+
+    def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
+        both = np.concatenate([first, second])
+        self._mean, spread = both.mean(0), both.std(0)
+        self._spread = np.where(spread > 0, spread, 1.0)
+        values = self._design(both)
+        second_class = np.repeat([0.0, 1.0], [len(first), len(second)])
+        weights = np.repeat([0.5 / len(first), 0.5 / len(second)], [len(first), len(second)]) * len(both)
+        ridge = np.full(values.shape[1], _RIDGE)
+        ridge[0] = 1e-6
+        self._coefficients = np.zeros(values.shape[1])
+        for _ in range(_NEWTON_STEPS):
+            odds = np.clip(values @ self._coefficients, -30, 30)
+            probability = 1 / (1 + np.exp(-odds))
+            slope = values.T @ (weights * (second_class - probability)) - ridge * self._coefficients
+            curved = weights * probability * (1 - probability)
+            curvature = (values * curved[:, None]).T @ values + np.diag(ridge)
+            self._coefficients = self._coefficients + np.linalg.solve(curvature, slope)
+
+    def __call__(self, statistics: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._design(statistics) @ self._coefficients
+        return found
+
+    def _design(self, statistics: np.ndarray) -> np.ndarray:
+        values = (statistics - self._mean) / self._spread
+        return np.concatenate([np.ones((len(values), 1)), values, values**2], 1)
+
+
 @dataclass(frozen=True)
 class References:
     """An index's reference generations.
@@ -85,10 +144,12 @@ class References:
         statistics: by how they arrived, (n, d) float64; `AS_MADE` is always there.
         top_shares: by method, the share of the first work in each reference's answer with every work a candidate,
             (n,) float64.
+        held_out: statistics of pictures that the model was not trained on, (m, d) float64; None: there are none.
     """
 
     statistics: Mapping[str, np.ndarray]
     top_shares: Mapping[str, np.ndarray]
+    held_out: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.statistics[AS_MADE])
@@ -111,8 +172,10 @@ class References:
                 for name, array in tensors.items()
                 if name.startswith(_TOP_SHARE)
             },
+            tensors.get(_HELD_OUT),
         )
-        widths = {array.shape[1:] for array in found.statistics.values()}
+        measured = [*found.statistics.values(), *([] if found.held_out is None else [found.held_out])]
+        widths = {array.shape[1:] for array in measured}
         if AS_MADE not in found.statistics or len(widths) != 1 or len(widths.pop()) != 1:
             raise IndexFormatError(f"{path} doesn't hold statistics of references; build the index again.")
         return found
@@ -121,18 +184,25 @@ class References:
         """Write `references.safetensors`."""
         named = {f"{_STATISTICS}{arrival}": array for arrival, array in self.statistics.items()}
         named |= {f"{_TOP_SHARE}{method}": array for method, array in self.top_shares.items()}
+        if self.held_out is not None:
+            named[_HELD_OUT] = self.held_out
         save_file({name: np.ascontiguousarray(array, np.float64) for name, array in named.items()}, path)
 
     @cached_property
     def _sets(self) -> dict[str, ReferenceSet]:
         return {arrival: ReferenceSet(statistics) for arrival, statistics in self.statistics.items()}
 
+    @cached_property
+    def _held_out_rule(self) -> HeldOutRule | None:
+        return None if self.held_out is None else HeldOutRule(self.statistics[AS_MADE], self.held_out)
+
     def in_model(self, statistics: np.ndarray) -> list[dict[str, object]]:
         """Whether the model made pictures with these statistics (B, d): for each verdict, p-values, references.
 
-        `likely`: nothing speaks against it. `unsure`: as it is the model didn't make it (`ReferenceSet.beyond`), but
-        one of its pictures that was re-encoded might look so. `unlikely`: neither. A picture whose statistics aren't
-        numbers is unlikely.
+        `likely`: nothing speaks against it. `unsure`: as it is the model didn't make it (`ReferenceSet.beyond`, or
+        it looks like the held-out pictures), but one of its pictures that was re-encoded might look so. `unlikely`:
+        neither. A picture whose statistics aren't numbers is unlikely. `p_value_held_out` is None without held-out
+        pictures.
 
         Raises:
             IndexFormatError: they are other statistics than the references'.
@@ -148,13 +218,21 @@ class References:
         beyond = self._sets[AS_MADE].beyond(bounded)
         as_made = by_arrival.pop(AS_MADE)
         re_encoded = np.max([as_made, *by_arrival.values()], axis=0)
+        rule = self._held_out_rule
+        unseen = np.ones(len(bounded)) if rule is None else rule.p_values(bounded)
         least = 1 / (len(self) + 1)
-        found = []
-        for ours, theirs, outside, known in zip(as_made, re_encoded, beyond, finite, strict=True):
-            p, q = (float(ours), float(theirs)) if known else (least, least)
-            told = {"p_value": p, "p_value_re_encoded": q, "references": len(self)}
-            found.append({"verdict": _verdict(bool(outside) or not known, q), **told})
-        return found
+        as_made, re_encoded, unseen = (np.where(finite, p, least) for p in (as_made, re_encoded, unseen))
+        strange = beyond | ~finite | (unseen <= (0.0 if rule is None else HELD_OUT_LEVEL))
+        return [
+            {
+                "verdict": _verdict(bool(other), float(theirs)),
+                "p_value": float(ours),
+                "p_value_re_encoded": float(theirs),
+                "p_value_held_out": None if rule is None else float(shown),
+                "references": len(self),
+            }
+            for ours, theirs, shown, other in zip(as_made, re_encoded, unseen, strange, strict=True)
+        ]
 
     def percentile(self, method: str, share: float) -> float | None:
         """How many percent of the references have a first work of a smaller share; None: not known of the method."""
@@ -164,7 +242,7 @@ class References:
         return 100.0 * float(np.mean(shares < share))
 
 
-def _verdict(beyond: bool, re_encoded: float) -> str:
-    if not beyond:
+def _verdict(strange: bool, re_encoded: float) -> str:
+    if not strange:
         return "likely"
     return "unsure" if re_encoded > RE_ENCODED_LEVEL else "unlikely"

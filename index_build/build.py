@@ -96,7 +96,10 @@ def build(
         given = None
         if not isinstance(config.references, int):
             given = read_digested_works(config.references, reporter, follow_links=follow_links)
-        run = _Build(config, out, works, given, device, command, reporter)
+        held_out = None
+        if config.held_out is not None:
+            held_out = read_digested_works(config.held_out, reporter, follow_links=follow_links)
+        run = _Build(config, out, works, given, held_out, device, command, reporter)
         for place in (out, building_path(out)):
             if (place / MANIFEST_NAME).is_file():
                 run.compare_with_finished(place)
@@ -113,6 +116,7 @@ class _Build:
         out: Path,
         works: WorksOnDisk,
         references: WorksOnDisk | None,
+        held_out: WorksOnDisk | None,
         device: str,
         command: str,
         reporter: Reporter,
@@ -121,6 +125,7 @@ class _Build:
         self.out = out
         self.works = works
         self.references = references
+        self.held_out = held_out
         self.device = device
         self.command = command
         self.reporter = reporter
@@ -139,6 +144,7 @@ class _Build:
             self.works.digest,
             clip.digest if same_clip else self._load_embedder().digest,
             self._asked_references(),
+            self._asked_held_out(),
         )
         if different := differences(ours, manifest_identity(manifest)):
             raise BuildError(
@@ -160,6 +166,7 @@ class _Build:
         from index_build.estimate import disk_needed, estimate
         from index_build.finish import finish
         from index_build.gather import Gatherer
+        from index_build.held_out import HeldOutPictures
         from index_build.references import ReferenceMaker, measure_references
 
         config = self.config
@@ -185,6 +192,7 @@ class _Build:
             self.works.digest,
             embedder.digest,
             self._asked_references(),
+            self._asked_held_out(),
         )
         workspace = Workspace.open(self.out, ours)
         if config.lora and all(features.probe == ACTIVATION for features in config.feature_sets):
@@ -211,14 +219,24 @@ class _Build:
         references = ReferenceMaker(config, self.references, self.works, workspace)
         if config.references:
             references.estimate(model, self.reporter)
+        held_out = HeldOutPictures(config, self.held_out, self.works) if self.held_out else None
+        if held_out is not None:
+            held_out.estimate(model, self.reporter)
         self.seconds["estimating"] = time.monotonic() - began
 
         began = time.monotonic()
         sums = gatherer.run(workspace, self.reporter, strict=strict)
         self.seconds["gradients"] = time.monotonic() - began
 
+        known = None
+        if held_out is not None:
+            began = time.monotonic()
+            known = held_out.measure(model, self.reporter)
+            self.seconds["held-out"] = time.monotonic() - began
+
         began = time.monotonic()
-        finished = finish(config, self.works, workspace, sums, self.reporter)
+        gap = None if known is None else known.record.gap
+        finished = finish(config, self.works, workspace, sums, self.reporter, gap)
         self.seconds["finishing"] = time.monotonic() - began
         for kernel in finished.kernels:
             # Not for the block kernel, whose ranking was best with the sketch nearly full (docs/method.md).
@@ -231,17 +249,18 @@ class _Build:
 
         report = self._report(finished.refused)
         durable.write_bytes(workspace.path / REPORT_NAME, canonical_json(report))
-        manifest = self._manifest(workspace, extractors, embedder, timesteps, finished)
+        manifest = self._manifest(workspace, extractors, embedder, timesteps, finished, known)
         if config.references:
             began = time.monotonic()
             pictures = references.pictures(model, self.reporter)
             # As it will be asked, but for its digests: what is measured now belongs to them.
             index = AttributionIndex(workspace.path, manifest, Works.open(workspace.path / WORKS_NAME))
             attributor = Attributor(index, model=model, device=self.device)
-            measured, record = measure_references(attributor, pictures, self.reporter)
+            others = [] if known is None else known.pixels
+            measured, record = measure_references(attributor, pictures, others, self.reporter)
             durable.write_path(workspace.path / REFERENCES_NAME, measured.write)
             self.seconds["references"] = time.monotonic() - began
-            manifest = self._manifest(workspace, extractors, embedder, timesteps, finished, record)
+            manifest = self._manifest(workspace, extractors, embedder, timesteps, finished, known, record)
         manifest = self._finished(workspace, manifest)
         durable.write_bytes(workspace.path / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
@@ -254,6 +273,10 @@ class _Build:
             return self.config.references
         assert self.references is not None
         return self.references.digest[:12]
+
+    def _asked_held_out(self) -> str | None:
+        """The digest of the folder given."""
+        return None if self.held_out is None else self.held_out.digest[:12]
 
     def _load_model(self, source: str) -> Any:
         from das.models import load_model
@@ -285,6 +308,7 @@ class _Build:
         embedder: Any,
         timesteps: tuple[int, ...],
         finished: Any,
+        held_out: Any,
         references: ReferencesRecord | None = None,
     ) -> Manifest:
         """All that the manifest says but what the files are."""
@@ -338,6 +362,7 @@ class _Build:
             features=features,
             screening=screening,
             references=references,
+            held_out=None if held_out is None else held_out.record,
             build=build_record,
             files={},
         )

@@ -112,6 +112,13 @@ def build_index(
             " it made, which is better: as its users make them. 0: none."
         ),
     ] = "100",
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures of the works' kind that the model was not trained on: for λ, for telling its own"
+            " pictures from such, and for whether it knows a creator's works."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Pairs of image and timestep in one backward pass.")] = 32,
     shard_size: Annotated[
@@ -146,6 +153,7 @@ def build_index(
         prompt_dropout=prompt_dropout,
         lora=lora,
         references=_references(references),
+        held_out=held_out,
         checkpoints=tuple(checkpoint or ()),
         damping=damping,
         shard_size=shard_size,

@@ -106,8 +106,12 @@ def finish(
     workspace: Workspace,
     sums: dict[str, np.ndarray],
     reporter: Reporter,
+    gap: float | None = None,
 ) -> Finished:
     """Write works, features, kernels, embeddings, FAISS index and thumbnails of the works that were readable.
+
+    Args:
+        gap: see `effective_dimension_target`; None where there are no held-out pictures.
 
     Raises:
         BuildError: if none was readable.
@@ -138,6 +142,7 @@ def finish(
                 config.dimension,
                 signed=(features.name, form) in signed,
                 activation=features.probe == ACTIVATION,
+                gap=gap,
             )
             kernel = damped_kernel(matrix, float(repeats.sum()), damping=config.damping, target=target)
             solves = (features.name, form) in solved

@@ -39,6 +39,7 @@ _OPTION_OF = {
     "works": "the works of --works",
     "clip": "the CLIP model (--clip, --clip-dir)",
     "references": "--references",
+    "held_out": "the pictures of --held-out",
 }
 
 
@@ -80,12 +81,19 @@ def _digest_or_nothing(path: Path) -> str:
 
 
 def identity(
-    config: BuildConfig, model: str, checkpoints: Sequence[str], works: str, clip: str, references: int | str
+    config: BuildConfig,
+    model: str,
+    checkpoints: Sequence[str],
+    works: str,
+    clip: str,
+    references: int | str,
+    held_out: str | None,
 ) -> dict[str, Any]:
     """Everything that decides an index's numbers, by option; model, checkpoints, works and CLIP by digest.
 
     Args:
         references: how many the model makes, or the digest of a folder of them.
+        held_out: the digest of the folder of held-out pictures; None where there is none.
     """
     decided = {
         **config.compared(),
@@ -95,7 +103,8 @@ def identity(
         "clip": clip,
     }
     # Where there are none nothing is said of them, as before there were any.
-    return {**decided, "references": references} if references else decided
+    given = {"references": references, "held_out": held_out}
+    return {**decided, **{name: value for name, value in given.items() if value}}
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -127,6 +136,7 @@ def manifest_identity(manifest: Manifest) -> dict[str, Any]:
         manifest.works.digest,
         manifest.screening.digest,
         held,
+        None if manifest.held_out is None else manifest.held_out.digest[:12],
     )
 
 

@@ -48,7 +48,7 @@ class PictureReader:
         """Stop the decoding threads."""
         self._threads.shutdown(cancel_futures=True)
 
-    def batches(self, rows: range, size: int) -> Iterator[tuple[list[Picture], list[Refused]]]:
+    def batches(self, rows: Sequence[int], size: int) -> Iterator[tuple[list[Picture], list[Refused]]]:
         """Batches of up to `size` readable works among `rows`, with the refused ones met on the way.
 
         How the works fall into batches depends on `rows` and `size` alone.

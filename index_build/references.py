@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,9 +159,15 @@ class ReferenceMaker:
 
 
 def measure_references(
-    attributor: Attributor, pictures: ReferencePictures, reporter: Reporter
+    attributor: Attributor,
+    pictures: ReferencePictures,
+    held_out: Sequence[np.ndarray],
+    reporter: Reporter,
 ) -> tuple[References, ReferencesRecord]:
     """Ask about every reference as about an upload, and take its statistics in each way that it may arrive.
+
+    Args:
+        held_out: pictures that the model was not trained on, (H, W, 3) uint8; may be none.
 
     Raises:
         BuildError: a statistic isn't finite.
@@ -184,6 +191,10 @@ def measure_references(
                 answers = attributor.attribute_batch(pixels, method=method, top_k=1, prompts=prompts)
                 shares[method] += [answer.works[0].share for answer in answers]
             stage.advance(len(pixels))
+    others = [
+        attributor.origin_statistics(held_out[first : first + _AT_ONCE])
+        for first in range(0, len(held_out), _AT_ONCE)
+    ]
     stacked = {arrival: np.concatenate(parts) for arrival, parts in statistics.items()}
     for arrival, values in stacked.items():
         if not np.isfinite(values).all():
@@ -197,4 +208,8 @@ def measure_references(
         digest=pictures.digest,
         arrivals={arrival: len(values) for arrival, values in stacked.items()},
     )
-    return References(stacked, {method: np.array(values) for method, values in shares.items()}), record
+    by_method = {method: np.array(values) for method, values in shares.items()}
+    unseen = np.concatenate(others) if others else None
+    if unseen is not None:
+        unseen = unseen[np.isfinite(unseen).all(1)]
+    return References(stacked, by_method, unseen), record

@@ -4,6 +4,8 @@ diffusers and peft skip what doesn't fit and warn. An index of the base model wo
 here every tensor of the file must have found its place.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,21 @@ def add_lora(pipeline: Any, network_name: str, source: str) -> None:
         ) from error
     # Half-precision LoRAs compute like the network that they are on, with the same values.
     network.float().eval()
+
+
+@contextmanager
+def without_lora(network: nn.Module) -> Iterator[None]:
+    """The network as its base alone: every LoRA counts for nothing until the end of the block."""
+    found = [getattr(module, "scaling", None) for module in network.modules()]
+    scalings: list[dict[str, float]] = [scaling for scaling in found if isinstance(scaling, dict)]
+    kept = [dict(scaling) for scaling in scalings]
+    for scaling in scalings:
+        scaling.update(dict.fromkeys(scaling, 0.0))
+    try:
+        yield
+    finally:
+        for scaling, before in zip(scalings, kept, strict=True):
+            scaling.update(before)
 
 
 def _find(source: str) -> Path:

@@ -22,6 +22,7 @@ def test_the_verdict_is_told_and_decides_whom_the_headline_names(
         "verdict": verdict,
         "p_value": as_made,
         "p_value_re_encoded": re_encoded,
+        "p_value_held_out": 0.25,
         "references": 200,
     }
     certainty = {"stands_out": True, "percentile": 60.0}
@@ -48,3 +49,4 @@ def test_the_verdict_is_told_and_decides_whom_the_headline_names(
     assert ("If it is the model's: the three works by Nobody Else" in page) == (verdict == "unsure")
     assert ("had the model made the picture" in page) == (verdict != "likely")
     assert f"{verdict}, p = {as_made:.3f} as it is and {re_encoded:.3f} were it re-encoded" in page
+    assert "p = 0.250 against pictures that it was not trained on" in page

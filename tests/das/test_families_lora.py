@@ -20,6 +20,7 @@ from das.gradients import FeatureConfig, FeatureExtractor, PerExampleGradients, 
 from das.kernel import KernelAccumulator, damped_kernel, effective_dimension_target, prepared
 from das.models import load_model
 from das.models.loading import adapter_for, load_pipeline
+from das.models.lora import without_lora
 
 ROOT = Path(__file__).parent.parent.parent
 WORKS, PLANTED, OFTEN = 24, (5, 17), 30
@@ -155,6 +156,18 @@ def test_the_naming_of_kohya_is_read(base, tuned, tmp_path):
         if hasattr(module, "lora_A") and not name.endswith(("to_q", "to_v")):
             module.scaling["default"] = 0.0
     torch.testing.assert_close(prediction(kohya), prediction(reference), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "peft"])
+def test_the_network_without_its_lora_is_the_base(base, tuned, layout):
+    model = load_model(str(base), lora=str(tuned / layout))
+    with_it, alone = prediction(model), prediction(load_model(str(base)))
+    identity = model.identity
+    with without_lora(model.network):
+        torch.testing.assert_close(prediction(model), alone, rtol=1e-5, atol=1e-6)
+        assert (alone - with_it).abs().max() > 1e-3
+    torch.testing.assert_close(prediction(model), with_it)
+    assert model.identity == identity
 
 
 def test_half_precision_loras_compute_in_single_precision(base, tuned, tmp_path):

@@ -7,6 +7,8 @@ import torch
 from das.errors import SettingsError
 from das.estimators import das_block_scores, das_scores, residual_weights
 from das.kernel import (
+    GAP_FACTOR,
+    USUAL_GAP,
     KernelAccumulator,
     damped_kernel,
     damping_for,
@@ -218,3 +220,17 @@ def test_residual_weights_are_dimensionless_and_grow_with_the_works_own_residual
     assert residual_weights(grown, once)[0] > weights[0]
     twice = residual_weights(rms, np.array([1, 2, 1]))
     np.testing.assert_allclose(twice, residual_weights(rms[[0, 1, 1, 2]], np.ones(4))[[0, 1, 3]])
+
+
+def test_the_target_follows_how_well_the_model_knows_its_works() -> None:
+    """In proportion to the gap, up to a factor each way; without one it is the rule's."""
+    rule = effective_dimension_target("block", 1000, 10, 10**6)
+    assert effective_dimension_target("block", 1000, 10, 10**6, gap=USUAL_GAP) == pytest.approx(rule)
+    half = effective_dimension_target("block", 1000, 10, 10**6, gap=USUAL_GAP / 2)
+    assert half == pytest.approx(rule / 2, rel=1e-3)
+    for gap in (-0.3, 0.0, 1e-9):
+        found = effective_dimension_target("block", 1000, 10, 10**6, gap=gap)
+        assert found == pytest.approx(rule / GAP_FACTOR, rel=1e-3)
+    assert effective_dimension_target("block", 1000, 10, 10**6, gap=0.9) == pytest.approx(
+        GAP_FACTOR * rule, rel=1e-3
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from das.answer import caveats_of, headline_of
 from das.errors import IndexFormatError
-from das.references import AS_MADE, References, ReferenceSet
+from das.references import AS_MADE, HELD_OUT_LEVEL, References, ReferenceSet
 
 COUNT, DIMENSION = 120, 15
 SAYS = "The eight works by Ada account for 44 % of the measured influence among 100 works."
@@ -128,3 +128,48 @@ def test_what_has_to_be_said_below() -> None:
     unsure = caveats_of(SAYS, in_model("unsure"), flat)
     assert unsure[1] == f"If it is the model's: t{SAYS[1:]}"
     assert "Ada" not in " ".join(caveats_of(SAYS, in_model("unlikely"), sharp))
+
+
+def with_held_out(shift: float) -> References:
+    """References, and held-out pictures that lie a little aside of them in every statistic."""
+    made = references()
+    return References(made.statistics, made.top_shares, drawn(60, 77) + shift)
+
+
+def test_what_looks_like_held_out_pictures_isnt_likely() -> None:
+    known = with_held_out(1.5)
+    taken = [told["verdict"] == "likely" for told in known.in_model(drawn(400, 78) + 1.5)]
+    assert np.mean(taken) < 0.05, "without the rule nearly all are"
+    assert (
+        np.mean([told["verdict"] == "likely" for told in references().in_model(drawn(400, 78) + 1.5)]) > 0.5
+    )
+    own = known.in_model(drawn(400, 79))
+    assert np.mean([told["verdict"] == "likely" for told in own]) > 0.9
+    for told in own:
+        assert (told["p_value_held_out"] <= HELD_OUT_LEVEL) <= (told["verdict"] != "likely")  # type: ignore[operator]
+
+
+def test_held_out_pictures_that_look_the_same_cost_only_their_level() -> None:
+    """Where nothing tells them apart, no more of the model's own are doubted than the level says."""
+    own = with_held_out(0.0).in_model(drawn(1000, 80))
+    assert np.mean([told["verdict"] == "likely" for told in own]) > 0.9
+
+
+def test_held_out_pictures_are_written_and_read(tmp_path: Path) -> None:
+    written = with_held_out(1.0)
+    written.write(tmp_path / "references.safetensors")
+    read = References.read(tmp_path / "references.safetensors")
+    asked = drawn(9, 3)
+    assert read.in_model(asked) == written.in_model(asked)
+    assert references().in_model(asked)[0]["p_value_held_out"] is None
+    wrong = References(written.statistics, {}, drawn(60, 77)[:, :-1])
+    wrong.write(tmp_path / "wrong.safetensors")
+    with pytest.raises(IndexFormatError, match="build the index again"):
+        References.read(tmp_path / "wrong.safetensors")
+
+
+def test_the_reason_is_the_one_that_holds() -> None:
+    far = in_model("unsure") | {"p_value_held_out": None}
+    like_held_out = far | {"p_value": 0.3, "p_value_re_encoded": 0.3, "p_value_held_out": 0.01}
+    assert "less like them than any of 200" in caveats_of(SAYS, far, None)[0]
+    assert "was not trained on than like the 200" in caveats_of(SAYS, like_held_out, None)[0]
