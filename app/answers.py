@@ -198,6 +198,8 @@ def _share(served: ServedIndex | None, item: dict[str, Any], similarities: dict[
         thumbnail=None if work is None else thumbnail_link(work_id),
         score=item["score"],
         share=item["share"],
+        low=item.get("low"),
+        high=item.get("high"),
         percentile=item.get("percentile"),
         similarity=similarities.get(work_id) if similarity is None else similarity,
     )

@@ -23,9 +23,10 @@ ATTRIBUTION: dict[str, Any] = {
         "normalisation": ["orientation", "icc"],
     },
     "progress": {"stage": "scored", "done": 10, "total": 10, "eta_s": 0.0, "attempt": 1, "waiting": None},
-    "summary": "The three works by Ada Example account for 31 % of the measured influence among 1,200 works.",
+    "summary": "The three works by Ada Example account for 31 % (26 to 36 %) of the measured influence among 1,200"
+    " works.",
     "in_model": {"verdict": "likely", "p_value": 0.42, "p_value_re_encoded": 0.42, "references": 100},
-    "certainty": {"stands_out": True, "percentile": 97.0},
+    "certainty": {"stands_out": True, "percentile": 97.0, "clearly_first": True},
     "quality": None,
     "works": [
         {
@@ -39,6 +40,8 @@ ATTRIBUTION: dict[str, Any] = {
             "thumbnail": "/v1/works/w_2c26b46b68ffc68f/thumbnail",
             "score": 0.0123,
             "share": 0.12,
+            "low": 0.09,
+            "high": 0.15,
             "percentile": 99.9,
             "similarity": 0.71,
         }
@@ -48,8 +51,8 @@ ATTRIBUTION: dict[str, Any] = {
             {
                 "name": "Ada Example",
                 "share": 0.31,
-                "low": None,
-                "high": None,
+                "low": 0.26,
+                "high": 0.36,
                 "works": 3,
                 "share_of_index": 0.004,
                 "factor": 77.5,

@@ -174,6 +174,8 @@ class Share(BaseModel):
     )
     score: float = Field(description="The attribution score; comparable within one answer only.")
     share: float = Field(description="Part of the measured influence among the candidates, 0 to 1.")
+    low: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
+    high: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     percentile: float | None = Field(description="Where this score lies among the candidates' scores.")
     similarity: float | None = Field(description="CLIP similarity: looks similar, which isn't influence.")
 
@@ -183,8 +185,8 @@ class Group(BaseModel):
 
     name: str
     share: float
-    low: float | None = Field(default=None, description="Null: no interval was measured.")
-    high: float | None = Field(default=None, description="Null: no interval was measured.")
+    low: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
+    high: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     works: int = Field(description="How many of the candidates are of this group.")
     share_of_index: float | None = Field(
         description="This group's part of the candidates, by number of works."
@@ -230,6 +232,10 @@ class Certainty(BaseModel):
     percentile: float | None = Field(
         description="How many percent of the model's own pictures have a first work with a smaller share; null where"
         " not all works were candidates."
+    )
+    clearly_first: bool | None = Field(
+        None,
+        description="Whether it leads the second by more than other timesteps would change; null: not measured.",
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from app.schemas import Attribution, InModel, Quality
+from app.schemas import Attribution, Group, InModel, Quality, Share
 from das.answer import percent as percent_in_words
 
 LICENCES = {
@@ -123,8 +123,14 @@ def shares_of(a: Attribution) -> str:
         among = f"all {thousands(a.candidates.count)} training works on record here"
     else:
         among = f"the {thousands(a.candidates.count)} works that look most like the picture"
+    intervals = ""
+    if any(group.low is not None for groups in (a.groups or {}).values() for group in groups):
+        intervals = (
+            " The intervals (95 %) say how far a share would move if it were computed with more steps of the model's"
+            " training noise, not what training again would do."
+        )
     return (
-        f"Shares are parts of the influence measured among {among}. They say nothing about works outside."
+        f"Shares are parts of the influence measured among {among}. They say nothing about works outside.{intervals}"
         " An answer is evidence of what the model learned from, and no verdict."
     )
 
@@ -214,6 +220,13 @@ def percent(share: float | None) -> str:
     return "–" if share is None else unbroken(percent_in_words(share))
 
 
+def between(one: Share | Group) -> str:
+    """The interval of a share, such as `15 to 26 %`; empty where none was measured."""
+    if one.low is None or one.high is None:
+        return ""
+    return unbroken(f"{percent_in_words(one.low).removesuffix(' %')} to {percent_in_words(one.high)}")
+
+
 def unbroken(text: str) -> str:
     """A text whose numbers stay on one line with their percent signs."""
     return text.replace(" %", "\u00a0%")
@@ -253,6 +266,7 @@ def is_web(url: str | None) -> bool:
 
 FILTERS = {
     "percent": percent,
+    "between": between,
     "top": top,
     "factor": factor,
     "thousands": thousands,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from das.intervals import ShareNoise
 from das.manifest import NOT_MEASURED
 from das.works import Works
 
@@ -37,6 +38,8 @@ FLAT = (
     " is flat."
 )
 
+CLOSE = "The first two works are too close to tell apart: at other timesteps the second could come first."
+
 _STANDS_OUT = 3.0
 """A first work with less than this many times the mean share doesn't stand out."""
 _FLAT_BELOW = 5.0
@@ -57,6 +60,9 @@ class RankedWork:
     score: float
     share: float
     percentile: float
+    low: float | None = None
+    high: float | None = None
+    """Of the share, 95 % (das.intervals); None: not measured, or not every work was a candidate."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class GroupShare:
     works: int
     share_of_index: float
     factor: float
+    low: float | None = None
+    high: float | None = None
+    """Of the share, 95 %, like a work's."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,11 @@ def _kept(work: RankedWork) -> dict[str, Any]:
 
 
 def share_by_creator(
-    shares: np.ndarray, codes: np.ndarray, names: Sequence[str | None], leading: int
+    shares: np.ndarray,
+    codes: np.ndarray,
+    names: Sequence[str | None],
+    leading: int,
+    noise: ShareNoise | None = None,
 ) -> tuple[GroupShare, ...]:
     """Roll `shares` (n,) up by creator: `codes` (n,) index `names`. Largest share first.
 
@@ -135,8 +148,11 @@ def share_by_creator(
     for code in kept:
         part = float(counts[code]) / len(shares)
         share = float(totals[code])
+        low, high = (None, None) if noise is None else noise.interval(share, "creators")
         groups.append(
-            GroupShare(names[code] or UNKNOWN_CREATOR, share, int(counts[code]), part, share / part)
+            GroupShare(
+                names[code] or UNKNOWN_CREATOR, share, int(counts[code]), part, share / part, low, high
+            )
         )
     return tuple(groups)
 
@@ -178,10 +194,13 @@ def caveats_of(
         return [why.format(**told), f"If it is the model's: {summary[0].lower()}{summary[1:]}"]
     if in_model["verdict"] == "unlikely":
         return [IN_MODEL_UNLIKELY.format(**told)]
+    said = []
     percentile = None if certainty is None else certainty["percentile"]
-    if percentile is None or percentile >= _FLAT_BELOW:
-        return []
-    return [FLAT.format(part=percent(1 - percentile / 100), references=told["references"])]
+    if percentile is not None and percentile < _FLAT_BELOW:
+        said.append(FLAT.format(part=percent(1 - percentile / 100), references=told["references"]))
+    if certainty is not None and certainty.get("clearly_first") is False:
+        said.append(CLOSE)
+    return said
 
 
 def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], candidates: CandidateSet) -> str:
@@ -199,7 +218,7 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
         return f"No influence was measured {among}."
     if not stands_out(first, candidates):
         return (
-            f"No work stands out: the highest-ranked accounts for {percent(first.share)} of the measured influence"
+            f"No work stands out: the highest-ranked accounts for {_with_interval(first)} of the measured influence"
             f" {among}."
         )
     title, creator = works.table["title"][first.row].as_py(), works.creators[first.row]
@@ -213,12 +232,20 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
         or percent(own.share) == percent(first.share)
     ):
         named = f", {called}," if title else ""
-        return f"One work{by}{named} accounts for {percent(first.share)} of the measured influence {among}."
+        return f"One work{by}{named} accounts for {_with_interval(first)} of the measured influence {among}."
     alone = f"; {called} alone for {percent(first.share)}" if first.share >= own.share / 2 else ""
     return (
-        f"The {number_word(own.works)} works{by} account for {percent(own.share)}"
+        f"The {number_word(own.works)} works{by} account for {_with_interval(own)}"
         f" of the measured influence {among}{alone}."
     )
+
+
+def _with_interval(one: RankedWork | GroupShare) -> str:
+    """`20 % (15 to 26 %)`, or the share alone."""
+    if one.low is None or one.high is None:
+        return percent(one.share)
+    low, high = percent(one.low), percent(one.high)
+    return percent(one.share) if low == high else f"{percent(one.share)} ({low.removesuffix(' %')} to {high})"
 
 
 def notes_of(*, measured: bool, in_model: Mapping[str, Any] | None) -> list[str]:

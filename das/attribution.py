@@ -31,6 +31,7 @@ from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.images import normalise
 from das.index import AttributionIndex
+from das.intervals import ShareNoise
 from das.kernel import prepared
 from das.manifest import KernelRecord, ModelRecord
 from das.methods import Quantity
@@ -191,6 +192,32 @@ class Attributor:
         """`f̄` (B, k) of the images for each feature set that `method` reads (Eq. 17)."""
         return self._averaged(*self._encoded(images, prompts), method, progress, seeds)
 
+    def timestep_features(
+        self, images: Sequence[np.ndarray], method: str, prompts: Sequence[str | None] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """`f_t` (B, T, k) of the images at every timestep, for each feature set that `method` reads."""
+        return self._features(*self._encoded(images, prompts), method, None, None)
+
+    def solved(self, kernel: KernelRecord, averages: torch.Tensor) -> np.ndarray:
+        """`H⁻¹f̄` of features (B, k) for a block kernel, (B, k) float64: its products with works' features score."""
+        factor = torch.from_numpy(self.index.factor(kernel.features, kernel.form))
+        found: np.ndarray = torch.cholesky_solve(averages.cpu().double().T, factor).T.numpy()
+        return found
+
+    def combined(
+        self, method: str, products: Sequence[np.ndarray], norms: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Scores (B, N) float64 from the products (B, N) of each of the method's kernels and norms (B,) of `f̄`."""
+        kernels = self.index.manifest.kernels_of(method)
+        total = np.zeros_like(products[0])
+        for kernel, values, lengths in zip(kernels, products, norms, strict=True):
+            unit = self._unit(kernel, len(kernels))
+            for query in range(len(values)):
+                total[query] += (
+                    self._estimate(kernel, values[query][None], lengths[query : query + 1], None)[0] / unit
+                )
+        return total
+
     def origin_statistics(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """What tells whether the model made the images (das.origin): (B, STATISTICS) float64."""
         return self._origin_statistics(self.model.encode(images))
@@ -221,6 +248,18 @@ class Attributor:
         progress: Progress | None,
         seeds: Sequence[int | None] | None,
     ) -> dict[str, torch.Tensor]:
+        found = self._features(x0, conditioning, method, progress, seeds)
+        return {name: values.mean(1) for name, values in found.items()}
+
+    def _features(
+        self,
+        x0: torch.Tensor,
+        conditioning: Conditioning,
+        method: str,
+        progress: Progress | None,
+        seeds: Sequence[int | None] | None,
+    ) -> dict[str, torch.Tensor]:
+        """The features (B, T, k) at every timestep, for each feature set that `method` reads."""
         names = dict.fromkeys(kernel.features for kernel in self.index.manifest.kernels_of(method))
         sets = [FeatureSet.parse(name) for name in names]
         if not sets:
@@ -228,7 +267,7 @@ class Attributor:
         if registry.method(method).along_trajectory:
             x0 = self._trajectories(x0, conditioning, seeds or [None] * len(x0))
         checkpoints = sorted({one.checkpoint for one in sets})
-        averages = {}
+        found = {}
         for place, checkpoint in enumerate(checkpoints):
             ours = [one for one in sets if one.checkpoint == checkpoint]
             extractor = self._extractor(checkpoint, tuple(dict.fromkeys(one.probe for one in ours)))
@@ -237,8 +276,8 @@ class Attributor:
                 report = _part_of(progress, place, len(checkpoints))
             raw = extractor.features(x0, conditioning, report).by_probe
             for one in ours:
-                averages[one.name] = prepared(raw[one.probe], normalise=one.normalised).mean(1)
-        return averages
+                found[one.name] = prepared(raw[one.probe], normalise=one.normalised)
+        return found
 
     def _trajectories(
         self, x0: torch.Tensor, conditioning: Conditioning, seeds: Sequence[int | None]
@@ -350,6 +389,7 @@ class Attributor:
         total = float(positive.sum())
         shares = positive / total if total > 0 else np.zeros_like(scores)
         order = _best(scores, everywhere, top_k)
+        noise = self._noise(method) if rows is None else None
         leading = tuple(
             RankedWork(
                 rank=rank,
@@ -358,14 +398,16 @@ class Attributor:
                 score=float(scores[place]),
                 share=float(shares[place]),
                 percentile=100.0 * int((scores < scores[place]).sum()) / len(scores),
+                low=None if noise is None else noise.interval(float(shares[place]), "works")[0],
+                high=None if noise is None else noise.interval(float(shares[place]), "works")[1],
             )
             for rank, place in enumerate(order, 1)
         )
-        codes, names = self._creators
-        groups = share_by_creator(shares, codes[everywhere], names, int(codes[leading[0].row]))
+        codes, names = self.creators
+        groups = share_by_creator(shares, codes[everywhere], names, int(codes[leading[0].row]), noise)
         candidates = CandidateSet("all" if rows is None else "screened", len(scores))
         summary = summarise(self.index.works, leading[0], groups, candidates)
-        certainty = self._certainty(method, leading[0], candidates)
+        certainty = self._certainty(method, leading[0], candidates, shares)
         return Attribution(
             self.index.id,
             method,
@@ -380,18 +422,26 @@ class Attributor:
         )
 
     def _certainty(
-        self, method: str, first: RankedWork, candidates: CandidateSet
+        self, method: str, first: RankedWork, candidates: CandidateSet, shares: np.ndarray
     ) -> dict[str, object] | None:
-        """Whether the first work stands out, absolutely and among the references' answers."""
+        """Whether the first work stands out, absolutely and among the references' answers, and is clearly first."""
         references = self.index.references
         if references is None:
             return None
         # The references' answers had every work as a candidate; shares of a selection are larger.
         known = references.percentile(method, first.share) if candidates.mode == "all" else None
-        return {"stands_out": stands_out(first, candidates), "percentile": known}
+        clear = None
+        if candidates.mode == "all" and len(shares) > 1 and (noise := self._noise(method)) is not None:
+            clear = noise.clear(first.share, float(np.partition(shares, -2)[-2]))
+        return {"stands_out": stands_out(first, candidates), "percentile": known, "clearly_first": clear}
+
+    def _noise(self, method: str) -> ShareNoise | None:
+        """How uncertain the method's shares are where every work is a candidate; None: it wasn't measured."""
+        references = self.index.references
+        return None if references is None else references.noise.get(method)
 
     @cached_property
-    def _creators(self) -> tuple[np.ndarray, list[str | None]]:
+    def creators(self) -> tuple[np.ndarray, list[str | None]]:
         """A code for each work's creator (N,), and the creators by code."""
         codes: dict[str | None, int] = {}
         values = [codes.setdefault(name or None, len(codes)) for name in self.index.works.creators]

@@ -8,7 +8,7 @@ distribution (Vovk, Gammerman and Shafer 2005). No torch in here.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from das.errors import IndexFormatError
+from das.intervals import ShareNoise
 
 AS_MADE = "as-made"
 """The references exactly as the model made them; the other sets are named by what was done to them."""
@@ -41,6 +42,7 @@ _NEWTON_STEPS = 30
 _STATISTICS = "statistics."
 _TOP_SHARE = "top_share."
 _HELD_OUT = "held_out"
+_NOISE = "share_noise."
 
 
 class ReferenceSet:
@@ -144,12 +146,14 @@ class References:
         statistics: by how they arrived, (n, d) float64; `AS_MADE` is always there.
         top_shares: by method, the share of the first work in each reference's answer with every work a candidate,
             (n,) float64.
+        noise: by method, how uncertain its shares are (das.intervals).
         held_out: statistics of pictures that the model was not trained on, (m, d) float64; None: there are none.
     """
 
     statistics: Mapping[str, np.ndarray]
     top_shares: Mapping[str, np.ndarray]
     held_out: np.ndarray | None = None
+    noise: Mapping[str, ShareNoise] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.statistics[AS_MADE])
@@ -173,6 +177,11 @@ class References:
                 if name.startswith(_TOP_SHARE)
             },
             tensors.get(_HELD_OUT),
+            {
+                name.removeprefix(_NOISE): ShareNoise(float(array[0]), float(array[1]))
+                for name, array in tensors.items()
+                if name.startswith(_NOISE) and array.shape == (2,)
+            },
         )
         measured = [*found.statistics.values(), *([] if found.held_out is None else [found.held_out])]
         widths = {array.shape[1:] for array in measured}
@@ -184,6 +193,9 @@ class References:
         """Write `references.safetensors`."""
         named = {f"{_STATISTICS}{arrival}": array for arrival, array in self.statistics.items()}
         named |= {f"{_TOP_SHARE}{method}": array for method, array in self.top_shares.items()}
+        named |= {
+            f"{_NOISE}{method}": np.array([one.works, one.creators]) for method, one in self.noise.items()
+        }
         if self.held_out is not None:
             named[_HELD_OUT] = self.held_out
         save_file({name: np.ascontiguousarray(array, np.float64) for name, array in named.items()}, path)

@@ -257,7 +257,7 @@ class _Build:
             index = AttributionIndex(workspace.path, manifest, Works.open(workspace.path / WORKS_NAME))
             attributor = Attributor(index, model=model, device=self.device)
             others = [] if known is None else known.pixels
-            measured, record = measure_references(attributor, pictures, others, self.reporter)
+            measured, record = measure_references(attributor, workspace, pictures, others, self.reporter)
             durable.write_path(workspace.path / REFERENCES_NAME, measured.write)
             self.seconds["references"] = time.monotonic() - began
             manifest = self._manifest(workspace, extractors, embedder, timesteps, finished, known, record)

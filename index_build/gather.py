@@ -12,6 +12,7 @@ from torch import Tensor
 from das.config import BuildConfig, FeatureSet
 from das.errors import BuildError
 from das.gradients import FeatureExtractor
+from das.intervals import replicates_of
 from das.kernel import KernelAccumulator, SummedForm, prepared
 from das.screening import Embedder
 from index_build.inputs import WorksOnDisk
@@ -34,6 +35,7 @@ class _BatchProducts:
     """As ShardProducts, of one batch."""
 
     averages: dict[str, np.ndarray]
+    replicates: dict[str, np.ndarray]
     residual_rms: np.ndarray
     embeddings: np.ndarray
     embedding_norms: np.ndarray
@@ -58,6 +60,8 @@ class Gatherer:
         self._repeats = np.asarray(works.source.table["repeats"])
         self._prompts = works.source.table["prompt"].to_pylist()
         self._images = images_at_once(config, extractors[0])
+        self._replicates = replicates_of(len(extractors[0].config.timesteps))
+        self._replicated = replicated_sets(config) if self._replicates else ()
         self.shards = math.ceil(len(works) / config.shard_size)
 
     def run(self, workspace: Workspace, reporter: Reporter, *, strict: bool) -> dict[str, np.ndarray]:
@@ -119,6 +123,10 @@ class Gatherer:
                 )
                 for features in self._config.feature_sets
             },
+            replicates={
+                name: np.concatenate([piece.replicates[name] for piece in pieces], 1)
+                for name in (pieces[0].replicates if pieces else ())
+            },
             residual_rms=_stacked(
                 [piece.residual_rms for piece in pieces], len(self._extractors[0].config.timesteps)
             ),
@@ -143,6 +151,7 @@ class Gatherer:
         conditioning = model.condition([self._prompts[row] for row in rows])
         weights = torch.from_numpy(self._repeats[rows]).to(model.device)
         averages: dict[str, np.ndarray] = {}
+        replicates: dict[str, np.ndarray] = {}
         residual_rms = x0.new_zeros(0)
         for checkpoint, extractor in enumerate(self._extractors):
             found = extractor.features(x0, conditioning)
@@ -154,12 +163,16 @@ class Gatherer:
                     continue
                 values = prepared(found.by_probe[features.probe], normalise=features.normalised)
                 averages[features.name] = values.mean(1).float().cpu().numpy()
+                if features.name in self._replicated:
+                    means = [values[:, list(places)].mean(1) for places in self._replicates]
+                    replicates[features.name] = torch.stack(means).half().cpu().numpy()
                 for name in (_sum_name(features, "block"), _sum_name(features, "mean")):
                     if name in sums:
                         sums[name].add(values, weights)
         embeddings, norms = self._embedder.embed_with_norms(pixels)
         return _BatchProducts(
             averages,
+            replicates,
             residual_rms.float().cpu().numpy(),
             embeddings,
             norms,
@@ -175,6 +188,12 @@ class Gatherer:
                     f"the model's gradient for {file} isn't finite. Check that the model's weights are whole;"
                     " a model that overflows for one picture can't be attributed."
                 )
+
+
+def replicated_sets(config: BuildConfig) -> tuple[str, ...]:
+    """Feature sets whose replicates the noise of shares is measured with; none without references to ask about."""
+    block = dict.fromkeys(kernel.features for kernel in config.kernels if kernel.form == "block")
+    return tuple(block) if config.references else ()
 
 
 def images_at_once(config: BuildConfig, extractor: FeatureExtractor) -> int:

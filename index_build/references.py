@@ -24,6 +24,7 @@ from index_build.estimate import duration
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import PictureReader
 from index_build.progress import Reporter
+from index_build.share_noise import ASKED, has_intervals, measure_share_noise
 from index_build.workspace import Workspace
 
 _AT_ONCE = 20
@@ -160,6 +161,7 @@ class ReferenceMaker:
 
 def measure_references(
     attributor: Attributor,
+    workspace: Workspace,
     pictures: ReferencePictures,
     held_out: Sequence[np.ndarray],
     reporter: Reporter,
@@ -202,6 +204,13 @@ def measure_references(
                 f"what the model makes of its own pictures ({arrival}) isn't a number; check the model, or leave the"
                 " references out with --references 0."
             )
+    some = range(0, count, max(1, count // ASKED))
+    asked, told = [pictures.pixels[row] for row in some], [pictures.prompts[row] for row in some]
+    noise = {
+        method: measure_share_noise(attributor, method, workspace, asked, told)
+        for method in methods
+        if has_intervals(attributor, method)
+    }
     record = ReferencesRecord(
         count=count,
         source=pictures.source,
@@ -212,4 +221,4 @@ def measure_references(
     unseen = np.concatenate(others) if others else None
     if unseen is not None:
         unseen = unseen[np.isfinite(unseen).all(1)]
-    return References(stacked, by_method, unseen), record
+    return References(stacked, by_method, unseen, noise), record

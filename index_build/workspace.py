@@ -30,6 +30,8 @@ class ShardProducts:
     Attributes:
         rows: source rows that are in, (n,) int64.
         averages: for each feature set `f̄` (n, k) float32, the mean of the features over timesteps.
+        replicates: for each feature set (G, n, k) float16, the mean over each replicate's timesteps
+            (`das.intervals.replicates_of`); empty where nothing is measured with them.
         residual_rms: (n, T) float32.
         embeddings: (n, e) float32, of unit norm.
         embedding_norms: their norms before, (n,) float32.
@@ -40,6 +42,7 @@ class ShardProducts:
 
     rows: np.ndarray
     averages: dict[str, np.ndarray]
+    replicates: dict[str, np.ndarray]
     residual_rms: np.ndarray
     embeddings: np.ndarray
     embedding_norms: np.ndarray
@@ -64,6 +67,10 @@ class StoredShard:
     def averages(self, features: str) -> np.ndarray:
         """`f̄` (n, k) float32 of a feature set."""
         return self._read(f"averages.{features}")
+
+    def replicates(self, features: str) -> np.ndarray:
+        """(G, n, k) float16 of a feature set."""
+        return self._read(f"replicates.{features}")
 
     @property
     def residual_rms(self) -> np.ndarray:
@@ -159,6 +166,7 @@ class Workspace:
         if products.pictures is not None:
             pieces["pictures"] = products.pictures.astype(np.float16)
         pieces |= {f"averages.{features}": averages for features, averages in products.averages.items()}
+        pieces |= {f"replicates.{features}": values for features, values in products.replicates.items()}
         durable.write_file(self._shard(shard), lambda stream: np.savez(stream, **pieces))
         named: dict[str, Any] = {"shards_done": np.int64(shard + 1), **sums}
         durable.write_file(self._checkpoint, lambda stream: np.savez(stream, **named))
