@@ -27,6 +27,7 @@ from das.answer import (
     summarise,
 )
 from das.config import FeatureSet
+from das.copies import CopyFinder, CopyVerdict
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.images import normalise
@@ -80,6 +81,7 @@ class Attributor:
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
         self._statistics: dict[tuple[str, ...], np.ndarray] = {}
+        self._copies = CopyFinder(index)
 
     def _check(self, model: DiffusionModel, record: ModelRecord, source: str) -> None:
         found = model.identity["digest"]
@@ -167,9 +169,13 @@ class Attributor:
         origins = self._origins(x0)
         if self.index.references is not None:
             timings["origin"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
+        began = time.perf_counter()
+        copies = [self._copies.find(pixels) for pixels in images]
+        if self.index.hashes is not None:
+            timings["copies"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
         return [
-            self._ranked(method, values, rows, count, timings, origin)
-            for values, rows, count, origin in zip(scores, chosen, wanted, origins, strict=True)
+            self._ranked(method, values, rows, count, timings, origin, copy)
+            for values, rows, count, origin, copy in zip(scores, chosen, wanted, origins, copies, strict=True)
         ]
 
     def scores(
@@ -343,6 +349,7 @@ class Attributor:
         top_k: int,
         timings: dict[str, float],
         in_model: dict[str, object] | None,
+        copy: CopyVerdict | None,
     ) -> Attribution:
         everywhere = np.arange(len(self.index)) if rows is None else rows
         # Signed scores: a work that works against the query has no share in it.
@@ -376,6 +383,7 @@ class Attributor:
             dict(timings),
             in_model,
             certainty,
+            copy,
             tuple(caveats_of(summary, in_model, certainty)),
         )
 

@@ -3,7 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+from das.copies import COPY_BITS, LEAST_QUALITY, NEAR_BITS
 from das.manifest import (
+    CopiesRecord,
     Manifest,
     ModelRecord,
     QualityRecord,
@@ -11,6 +13,7 @@ from das.manifest import (
     ScreeningRecord,
     WorksRecord,
 )
+from das.pdq import BITS
 from das.references import MARGIN, RE_ENCODED_LEVEL
 from das.works import Works
 
@@ -58,6 +61,10 @@ def card_of(manifest: Manifest, works: Works) -> str:
         "",
         *_references(manifest.references),
         "",
+        "## Whether a picture is a copy of a work",
+        "",
+        *_copies(manifest.copies),
+        "",
         "## Licences",
         "",
         *_counted(works.column("licence"), "licence"),
@@ -88,6 +95,17 @@ def _references(record: ReferencesRecord | None) -> list[str]:
         "",
         "How many pictures of other sources are taken for this model's was not measured for this index"
         " (docs/results/uploads.md has it for the demo's).",
+    ]
+
+
+def _copies(record: CopiesRecord | None) -> list[str]:
+    if record is None:
+        return ["Can't be told: the index was built before its works were hashed."]
+    return [
+        f"Every picture is compared with every work by PDQ hashes, also mirrored: up to {COPY_BITS} different bits of"
+        f" {BITS} are a copy, up to {NEAR_BITS} near. Of a picture of less quality than {LEAST_QUALITY} nothing is"
+        " told. How many copies that finds was not measured for this index (docs/results/copies.md has it for the"
+        " demo's).",
     ]
 
 

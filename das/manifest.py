@@ -127,6 +127,12 @@ class ReferencesRecord(_Part):
     """By what was done to them, how many were measured so."""
 
 
+class CopiesRecord(_Part):
+    """What the works are compared by to tell copies of them (das.copies)."""
+
+    hashes: Literal["pdq"] = "pdq"
+
+
 class BuildRecord(_Part):
     """By what, when and where the index was made; nothing here changes an answer."""
 
@@ -214,6 +220,8 @@ class Manifest(_Part):
     screening: ScreeningRecord
     references: ReferencesRecord | None = None
     """None: whether the model made a picture can't be told with this index."""
+    copies: CopiesRecord | None = None
+    """None: the index was built before there were hashes, and copies can't be told with it."""
     quality: QualityRecord | None = None
     """What was measured of the index after it was built, no part of its identity; None: not measured."""
     build: BuildRecord

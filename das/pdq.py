@@ -30,18 +30,16 @@ _FULL_QUALITY = 100
 _GRADIENTS_A_POINT = 90
 
 
-def pdq(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The hash of a picture (H, W, 3) uint8 sRGB, that of its mirror image, and their quality from 0 to 100.
+def pdq(pixels: np.ndarray) -> tuple[np.ndarray, int]:
+    """The hash (32,) uint8 of a picture (H, W, 3) uint8 sRGB, and its quality from 0 to 100.
 
-    Hashes are (32,) uint8, whose hexadecimal form is PDQ's. Quality counts the differences between neighbouring
+    The hash's hexadecimal form is PDQ's. Quality counts the differences between neighbouring
     samples: a flat or blurred picture has little, and its bits say little.
     """
     if min(pixels.shape[:2]) < SMALLEST_SIDE:
-        return np.zeros(BYTES, np.uint8), np.zeros(BYTES, np.uint8), 0
+        return np.zeros(BYTES, np.uint8), 0
     samples = _samples(pixels)
-    transform = _cosines() @ samples @ _cosines().T
-    mirrored = transform * np.where(np.arange(_FREQUENCIES) % 2, 1, -1)  # odd waves change their sign
-    return _hash(transform), _hash(mirrored), _quality(samples)
+    return _hash(_cosines() @ samples @ _cosines().T), _quality(samples)
 
 
 def distances(hashes: np.ndarray, asked: np.ndarray) -> np.ndarray:

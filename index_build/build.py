@@ -21,6 +21,7 @@ from das.index import CARD_NAME, REFERENCES_NAME, REPORT_NAME, WORKS_NAME, Attri
 from das.manifest import (
     MANIFEST_NAME,
     BuildRecord,
+    CopiesRecord,
     ExtensionRecord,
     FeaturesRecord,
     Manifest,
@@ -338,6 +339,7 @@ class _Build:
             features=features,
             screening=screening,
             references=references,
+            copies=CopiesRecord(),
             build=build_record,
             files={},
         )

@@ -198,6 +198,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "timesteps": ", ".join(map(str, manifest.timesteps)),
         "dimension": f"{manifest.features.dimension:,}, {manifest.features.dtype}",
         "screening": f"{_clip(manifest)}, {manifest.screening.dimension} dimensions",
+        "copies": "told by PDQ" if manifest.copies else "not told, the works weren't hashed",
         "size": f"{_size(index) / 1e6:,.1f} MB",
         "built": f"{manifest.build.created_at} on {manifest.build.device}",
         "quality": "not measured" if manifest.quality is None else manifest.quality.describe(),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from das.config import FEATURE_BYTES, BuildConfig
 from das.gradients import FeatureExtractor
+from das.pdq import BYTES
 from das.screening import Embedder
 from index_build.disk import in_bytes
 from index_build.gather import images_at_once, kernel_forms
@@ -41,7 +42,7 @@ def disk_needed(config: BuildConfig, works: int, timesteps: int, embedding: int)
     """Bytes on disk at the peak of a build: the products of the first pass beside the finished index."""
     stored = FEATURE_BYTES[config.feature_dtype]
     per_work = config.dimension * len(config.feature_sets) * (4 + stored) + timesteps * 4
-    per_work += 2 * (embedding * 4 + _THUMBNAIL_BYTES) + embedding * 4
+    per_work += 2 * (embedding * 4 + BYTES + 1 + _THUMBNAIL_BYTES) + embedding * 4
     # The checkpoint and the one that replaces it, and the factors.
     kernels = 3 * len(kernel_forms(config)) * config.dimension**2 * 8
     return works * per_work + kernels

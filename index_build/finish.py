@@ -23,6 +23,7 @@ from das.estimators import residual_weights
 from das.index import (
     EMBEDDING_NORMS,
     EMBEDDINGS_NAME,
+    HASHES_NAME,
     KERNEL_NAME,
     PICTURES_NAME,
     PLACES_NAME,
@@ -149,6 +150,7 @@ def finish(
             durable.write_bytes(workspace.path / thumbnail_name(number), shard.thumbnails)
             stage.advance(len(shard))
     _write_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
+    _write_array(workspace.path / HASHES_NAME, np.concatenate([shard.hashes for shard in shards]))
     if config.keeps_pictures:
         _write_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
     _write_kernels(workspace.path, config, whitenings, shards, repeats)

@@ -13,6 +13,7 @@ from das.config import BuildConfig, FeatureSet
 from das.errors import BuildError
 from das.gradients import FeatureExtractor
 from das.kernel import KernelAccumulator, SummedForm, prepared
+from das.pdq import BYTES
 from das.screening import Embedder
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import Picture, PictureReader
@@ -73,6 +74,9 @@ class Gatherer:
         for name, matrix in workspace.kernel_sums().items():
             sums[name].matrix = torch.from_numpy(matrix)
         done = workspace.shards_done
+        if done:
+            # A build that an earlier version began is refused now, and not at its end.
+            _ = workspace.shards()[0].hashes
         reader = PictureReader(self._works)
         try:
             at = min(done * self._config.shard_size, len(self._works))
@@ -98,6 +102,7 @@ class Gatherer:
         pieces: list[_BatchProducts] = []
         taken: list[int] = []
         thumbnails: list[bytes] = []
+        hashes: list[np.ndarray] = []
         refused: list[dict[str, Any]] = []
         for pictures, unreadable in reader.batches(rows, self._images):
             if unreadable and strict:
@@ -110,6 +115,7 @@ class Gatherer:
                 pieces.append(self._batch(pictures, sums))
                 taken += [picture.row for picture in pictures]
                 thumbnails += [picture.thumbnail for picture in pictures]
+                hashes += [picture.hash for picture in pictures]
             stage.advance(len(pictures) + len(unreadable))
         return ShardProducts(
             rows=np.array(taken, np.int64),
@@ -129,6 +135,7 @@ class Gatherer:
             )
             if self._config.keeps_pictures
             else None,
+            hashes=np.array(hashes, np.uint8).reshape(-1, BYTES + 1),
             thumbnails=thumbnails,
             refused=refused,
         )

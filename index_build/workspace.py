@@ -34,6 +34,7 @@ class ShardProducts:
         embeddings: (n, e) float32, of unit norm.
         embedding_norms: their norms before, (n,) float32.
         pictures: `x_0` (n, d) float32, or None where no method compares pixels.
+        hashes: PDQ hashes with their quality, (n, 33) uint8.
         thumbnails: encoded thumbnails.
         refused: works that aren't in, as plain dictionaries.
     """
@@ -44,6 +45,7 @@ class ShardProducts:
     embeddings: np.ndarray
     embedding_norms: np.ndarray
     pictures: np.ndarray | None
+    hashes: np.ndarray
     thumbnails: list[bytes]
     refused: list[dict[str, Any]]
 
@@ -86,6 +88,11 @@ class StoredShard:
         return self._read("pictures")
 
     @property
+    def hashes(self) -> np.ndarray:
+        """(n, 33) uint8."""
+        return self._read("hashes")
+
+    @property
     def thumbnails(self) -> bytes:
         """All thumbnails, end to end."""
         return self._read("thumbnails").tobytes()
@@ -98,6 +105,11 @@ class StoredShard:
 
     def _read(self, name: str) -> np.ndarray:
         with np.load(self._path, allow_pickle=False) as pieces:
+            if name not in pieces:
+                raise BuildError(
+                    f"{self._path} has no {name}: the build was begun by another version of das. Delete"
+                    f" {self._path.parent.parent} and run the same command again."
+                )
             found: np.ndarray = pieces[name]
             return found
 
@@ -152,6 +164,7 @@ class Workspace:
             "residual_rms": products.residual_rms,
             "embeddings": products.embeddings,
             "embedding_norms": products.embedding_norms,
+            "hashes": products.hashes,
             "thumbnail_sizes": np.array([len(thumbnail) for thumbnail in products.thumbnails], np.int64),
             "thumbnails": np.frombuffer(b"".join(products.thumbnails), np.uint8),
             "refused": np.frombuffer(canonical_json(products.refused), np.uint8),
