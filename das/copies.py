@@ -14,10 +14,10 @@ from das.index import AttributionIndex
 from das.pdq import BITS, BYTES, distances, pdq
 
 COPY_BITS = 31
-"""PDQ calls hashes that differ in so many bits of 256 a match; no picture that wasn't one was met (decision 21)."""
+"""PDQ calls hashes that differ in so many bits of 256 a match (decision 21 has what was met below)."""
 
 NEAR_BITS = 60
-"""Up to so many, the picture is a changed copy or looks much alike; between unrelated ones 72 was the least met."""
+"""Up to so many, the picture is a changed copy or much alike; of pictures from elsewhere none came below 72."""
 
 LEAST_QUALITY = 50
 """Of pictures with less the hash says little: PDQ's own advice is to leave them out."""
