@@ -167,9 +167,10 @@ class CopyMatch(BaseModel):
         " of it, or one that is much alike; somebody has to look."
     )
     score: float = Field(
-        description="The part of equal bits of the two hashes; unrelated pictures have about a half."
+        description="For pdq the part of equal bits of the two hashes, about a half for unrelated pictures; for sscd"
+        " the cosine of the two embeddings."
     )
-    method: Literal["pdq"] = Field(description="By what the two were compared.")
+    method: Literal["pdq", "sscd"] = Field(description="By what the two were compared.")
     mirrored: bool = Field(description="Whether they are alike when one is mirrored.")
 
 
@@ -232,7 +233,7 @@ class Copy(BaseModel):
         " compared."
     )
     score: float | None = Field(description="The highest of all works; null where the verdict is unclear.")
-    method: Literal["pdq"] = Field(description="By what it was compared.")
+    method: Literal["pdq", "sscd"] = Field(description="By what it was compared.")
     mirrored: bool
     work_id: str | None = Field(description="The best match; null where there is none.")
     title: str | None

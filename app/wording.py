@@ -200,7 +200,10 @@ def _copy_fact(copied: Copy | None) -> str:
     if copied.score is None:
         return COPY_VERDICTS[copied.verdict]
     likest = "the work most like it" if copied.work_id is None else "that work"
-    return f"{COPY_VERDICTS[copied.verdict]}; {copied.score:.2f} of the PDQ hash is that of {likest}"
+    verdict = COPY_VERDICTS[copied.verdict]
+    if copied.method == "sscd":
+        return f"{verdict}; SSCD's cosine with {likest} is {copied.score:.2f}"
+    return f"{verdict}; {copied.score:.2f} of the PDQ hash is that of {likest}"
 
 
 def copy_label(match: CopyMatch) -> str:

@@ -27,7 +27,7 @@ from das.answer import (
     summarise,
 )
 from das.config import FeatureSet
-from das.copies import CopyFinder, CopyVerdict
+from das.copies import CopyVerdict
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.images import normalise
@@ -39,6 +39,7 @@ from das.models import Conditioning, DiffusionModel, load_model
 from das.origin import origin_statistics
 from das.scoring import KernelScorer
 from das.similarity import Similarity
+from das.sscd import copy_finder
 from das.trajectories import invert, regenerate
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
@@ -81,7 +82,7 @@ class Attributor:
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
         self._statistics: dict[tuple[str, ...], np.ndarray] = {}
-        self._copies = CopyFinder(index)
+        self._copies, self._copy_caveats = copy_finder(index, device)
 
     def _check(self, model: DiffusionModel, record: ModelRecord, source: str) -> None:
         found = model.identity["digest"]
@@ -384,7 +385,7 @@ class Attributor:
             in_model,
             certainty,
             copy,
-            tuple(caveats_of(summary, in_model, certainty)),
+            (*caveats_of(summary, in_model, certainty), *self._copy_caveats),
         )
 
     def _certainty(

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from das.copies import COPY_BITS, LEAST_QUALITY, NEAR_BITS
+from das.copies import COPY_BITS, LEAST_QUALITY, NEAR_BITS, SSCD_COPY
 from das.manifest import (
     CopiesRecord,
     Manifest,
@@ -101,11 +101,15 @@ def _references(record: ReferencesRecord | None) -> list[str]:
 def _copies(record: CopiesRecord | None) -> list[str]:
     if record is None:
         return ["Can't be told: the index was built before its works were hashed."]
+    sscd = []
+    if record.sscd is not None:
+        sscd = ["", f"By SSCD ({record.sscd.digest[:12]}) as well: a cosine above {SSCD_COPY} is a copy."]
     return [
         f"Every picture is compared with every work by PDQ hashes, also mirrored: up to {COPY_BITS} different bits of"
         f" {BITS} are a copy, up to {NEAR_BITS} near. Of a picture of less quality than {LEAST_QUALITY} nothing is"
         " told. How many copies that finds was not measured for this index (docs/results/copies.md has it for the"
         " demo's).",
+        *sscd,
     ]
 
 

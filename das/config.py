@@ -168,6 +168,9 @@ class BuildConfig(BaseModel):
     shard_size: int = Field(1024, ge=1, description="Works per shard: what a killed build loses at most.")
     batch_size: int = Field(32, ge=1, description="(Image, timestep) pairs per backward pass.")
     clip: ClipSpec = Field(DEFAULT_CLIP, description="The open_clip model that screens.")
+    sscd: Path | None = Field(
+        None, description="SSCD's TorchScript file, by which works are compared for copies beside PDQ."
+    )
     references: Path | int = Field(
         0,
         description="How many pictures the model is let make that others are held against, or a folder of them.",
@@ -301,9 +304,9 @@ class BuildConfig(BaseModel):
         """The options that must be equal for a build to resume, by name.
 
         Left out are `batch_size`, which doesn't change the numbers, and where the model with its LoRA and
-        checkpoints, the works, CLIP and references lie: the builder compares what they hold instead.
+        checkpoints, the works, CLIP, SSCD and references lie: the builder compares what they hold instead.
         """
         return self.model_dump(
             mode="json",
-            exclude={"batch_size", "model", "works", "clip", "lora", "checkpoints", "references"},
+            exclude={"batch_size", "model", "works", "clip", "lora", "checkpoints", "sscd", "references"},
         )

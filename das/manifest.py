@@ -127,10 +127,24 @@ class ReferencesRecord(_Part):
     """By what was done to them, how many were measured so."""
 
 
+class SscdRecord(_Part):
+    """SSCD's file: where it lay, and which it is."""
+
+    source: str
+    """Absolute path."""
+    relative: str
+    """The same, relative to the index."""
+    digest: str
+    """sha256 of the file."""
+    dimension: int
+
+
 class CopiesRecord(_Part):
     """What the works are compared by to tell copies of them (das.copies)."""
 
     hashes: Literal["pdq"] = "pdq"
+    sscd: SscdRecord | None = None
+    """None: by PDQ alone."""
 
 
 class BuildRecord(_Part):

@@ -28,6 +28,7 @@ from das.manifest import (
     ModelRecord,
     ReferencesRecord,
     ScreeningRecord,
+    SscdRecord,
     WorksRecord,
     canonical_json,
     content_digest,
@@ -37,6 +38,7 @@ from das.manifest import (
     record_file,
 )
 from das.methods import ACTIVATION
+from das.places import fingerprint
 from das.works import Works
 from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
@@ -126,6 +128,7 @@ class _Build:
         self.command = command
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
+        self.sscd: Any = None
 
     def compare_with_finished(self, place: Path) -> None:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
@@ -140,6 +143,7 @@ class _Build:
             self.works.digest,
             clip.digest if same_clip else self._load_embedder().digest,
             self._asked_references(),
+            self._sscd_digest(),
         )
         if different := differences(ours, manifest_identity(manifest)):
             raise BuildError(
@@ -169,6 +173,7 @@ class _Build:
         checkpoints = [self._load_checkpoint(checkpoint, model) for checkpoint in config.checkpoints]
         timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
+        self.sscd = self._load_sscd()
         check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
         extractors = [
             FeatureExtractor(
@@ -186,6 +191,7 @@ class _Build:
             self.works.digest,
             embedder.digest,
             self._asked_references(),
+            self._sscd_digest(),
         )
         workspace = Workspace.open(self.out, ours)
         if config.lora and all(features.probe == ACTIVATION for features in config.feature_sets):
@@ -196,7 +202,7 @@ class _Build:
         self.seconds["loading"] = time.monotonic() - began
 
         began = time.monotonic()
-        gatherer = Gatherer(config, self.works, extractors, embedder)
+        gatherer = Gatherer(config, self.works, extractors, embedder, self.sscd)
         done = min(workspace.shards_done * config.shard_size, len(self.works))
         if done:
             self.reporter.say(
@@ -274,6 +280,27 @@ class _Build:
             )
         return checkpoint
 
+    def _sscd_digest(self) -> str | None:
+        return None if self.config.sscd is None else fingerprint(str(self.config.sscd))
+
+    def _load_sscd(self) -> Any:
+        """SSCD, or None where its file wasn't given."""
+        from das.sscd import Sscd
+
+        return None if self.config.sscd is None else Sscd.load(self.config.sscd, self.device)
+
+    def _copies_record(self) -> CopiesRecord:
+        source, model = self.config.sscd, self.sscd
+        if source is None or model is None:
+            return CopiesRecord()
+        record = SscdRecord(
+            source=str(source.resolve()),
+            relative=_relative(source, self.out),
+            digest=model.digest,
+            dimension=model.dimension,
+        )
+        return CopiesRecord(sscd=record)
+
     def _load_embedder(self) -> Any:
         from das.screening import Embedder
 
@@ -339,7 +366,7 @@ class _Build:
             features=features,
             screening=screening,
             references=references,
-            copies=CopiesRecord(),
+            copies=self._copies_record(),
             build=build_record,
             files={},
         )

@@ -27,6 +27,7 @@ from das.index import (
     KERNEL_NAME,
     PICTURES_NAME,
     PLACES_NAME,
+    SSCD_NAME,
     WORKS_NAME,
     factor_key,
     feature_name,
@@ -151,6 +152,8 @@ def finish(
             stage.advance(len(shard))
     _write_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
     _write_array(workspace.path / HASHES_NAME, np.concatenate([shard.hashes for shard in shards]))
+    if config.sscd is not None:
+        _write_array(workspace.path / SSCD_NAME, np.concatenate([shard.sscd for shard in shards]))
     if config.keeps_pictures:
         _write_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
     _write_kernels(workspace.path, config, whitenings, shards, repeats)

@@ -15,6 +15,7 @@ from das.gradients import FeatureExtractor
 from das.kernel import KernelAccumulator, SummedForm, prepared
 from das.pdq import BYTES
 from das.screening import Embedder
+from das.sscd import Sscd
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import Picture, PictureReader
 from index_build.progress import Reporter
@@ -38,6 +39,7 @@ class _BatchProducts:
     residual_rms: np.ndarray
     embeddings: np.ndarray
     embedding_norms: np.ndarray
+    sscd: np.ndarray
     pictures: np.ndarray
 
 
@@ -50,12 +52,14 @@ class Gatherer:
         works: WorksOnDisk,
         extractors: Sequence[FeatureExtractor],
         embedder: Embedder,
+        sscd: Sscd | None,
     ) -> None:
         """`extractors` are those of the model and of each further checkpoint, in order."""
         self._config = config
         self._works = works
         self._extractors = extractors
         self._embedder = embedder
+        self._sscd = sscd
         self._repeats = np.asarray(works.source.table["repeats"])
         self._prompts = works.source.table["prompt"].to_pylist()
         self._images = images_at_once(config, extractors[0])
@@ -136,6 +140,7 @@ class Gatherer:
             if self._config.keeps_pictures
             else None,
             hashes=np.array(hashes, np.uint8).reshape(-1, BYTES + 1),
+            sscd=_stacked([piece.sscd for piece in pieces], self._sscd.dimension) if self._sscd else None,
             thumbnails=thumbnails,
             refused=refused,
         )
@@ -170,6 +175,7 @@ class Gatherer:
             residual_rms.float().cpu().numpy(),
             embeddings,
             norms,
+            np.stack([self._sscd.embed(picture) for picture in pixels]) if self._sscd else np.empty((0, 0)),
             x0.flatten(1).float().cpu().numpy(),
         )
 

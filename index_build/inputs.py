@@ -39,6 +39,7 @@ _OPTION_OF = {
     "works": "the works of --works",
     "clip": "the CLIP model (--clip, --clip-dir)",
     "references": "--references",
+    "sscd": "the file of --sscd",
 }
 
 
@@ -80,12 +81,19 @@ def _digest_or_nothing(path: Path) -> str:
 
 
 def identity(
-    config: BuildConfig, model: str, checkpoints: Sequence[str], works: str, clip: str, references: int | str
+    config: BuildConfig,
+    model: str,
+    checkpoints: Sequence[str],
+    works: str,
+    clip: str,
+    references: int | str,
+    sscd: str | None,
 ) -> dict[str, Any]:
     """Everything that decides an index's numbers, by option; model, checkpoints, works and CLIP by digest.
 
     Args:
         references: how many the model makes, or the digest of a folder of them.
+        sscd: the digest of SSCD's file; None: there is none.
     """
     decided = {
         **config.compared(),
@@ -95,7 +103,11 @@ def identity(
         "clip": clip,
     }
     # Where there are none nothing is said of them, as before there were any.
-    return {**decided, "references": references} if references else decided
+    if references:
+        decided["references"] = references
+    if sscd is not None:
+        decided["sscd"] = sscd[:12]
+    return decided
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -127,6 +139,7 @@ def manifest_identity(manifest: Manifest) -> dict[str, Any]:
         manifest.works.digest,
         manifest.screening.digest,
         held,
+        None if manifest.copies is None or manifest.copies.sscd is None else manifest.copies.sscd.digest,
     )
 
 

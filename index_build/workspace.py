@@ -35,6 +35,7 @@ class ShardProducts:
         embedding_norms: their norms before, (n,) float32.
         pictures: `x_0` (n, d) float32, or None where no method compares pixels.
         hashes: PDQ hashes with their quality, (n, 33) uint8.
+        sscd: SSCD embeddings of unit norm, (n, e) float32, or None where its file wasn't given.
         thumbnails: encoded thumbnails.
         refused: works that aren't in, as plain dictionaries.
     """
@@ -46,6 +47,7 @@ class ShardProducts:
     embedding_norms: np.ndarray
     pictures: np.ndarray | None
     hashes: np.ndarray
+    sscd: np.ndarray | None
     thumbnails: list[bytes]
     refused: list[dict[str, Any]]
 
@@ -91,6 +93,11 @@ class StoredShard:
     def hashes(self) -> np.ndarray:
         """(n, 33) uint8."""
         return self._read("hashes")
+
+    @property
+    def sscd(self) -> np.ndarray:
+        """(n, e) float16."""
+        return self._read("sscd")
 
     @property
     def thumbnails(self) -> bytes:
@@ -169,6 +176,8 @@ class Workspace:
             "thumbnails": np.frombuffer(b"".join(products.thumbnails), np.uint8),
             "refused": np.frombuffer(canonical_json(products.refused), np.uint8),
         }
+        if products.sscd is not None:
+            pieces["sscd"] = products.sscd.astype(np.float16)
         if products.pictures is not None:
             pieces["pictures"] = products.pictures.astype(np.float16)
         pieces |= {f"averages.{features}": averages for features, averages in products.averages.items()}

@@ -12,6 +12,7 @@ from das.copies import CopyFinder, CopyVerdict
 from das.errors import SettingsError
 from das.images import normalise
 from das.index import AttributionIndex
+from das.sscd import copy_finder
 from das.works import read_works
 from measure.statistics import POINTS
 from measure.uploads import AS_MADE, synthetic, wilson
@@ -79,7 +80,7 @@ def measure_copies(
     Raises:
         SettingsError: the index has no hashes, or a picture is said to be a copy of a work that it doesn't have.
     """
-    finder = CopyFinder(index)
+    finder, _ = copy_finder(index)
     places = {file: row for row, file in enumerate(index.works.column("file"))}
     found: list[dict[str, Any]] = []
     alike: list[dict[str, Any]] = []
