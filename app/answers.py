@@ -1,6 +1,6 @@
 """From a job's row to what the API says of it. Titles, creators and similarities are joined in by work id here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +9,8 @@ from app.schemas import (
     Attribution,
     AttributionSummary,
     CandidateSet,
+    Copy,
+    CopyMatch,
     Failure,
     Group,
     IndexSummary,
@@ -24,6 +26,7 @@ from app.schemas import (
 )
 from das import registry
 from das.answer import notes_of
+from das.copies import copy_sentence, name_of
 from das.manifest import QualityRecord
 from jobs.models import Job, JobState, JobSummary, JsonObject, utc_now
 
@@ -60,8 +63,12 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
     result = job.result or {}
     # What still names works by row can't be told: another index may have other works there.
     scored = job.state == JobState.SUCCEEDED and not job.by_row
-    works = _works(served, job) if scored else None
-    lookalikes = None if job.lookalikes is None or job.by_row else _lookalikes(served, job.lookalikes)
+    found = result.get("copy") if scored else None
+    copies = {match["work_id"]: _copy_match(match) for match in (found or {}).get("matches", ())}
+    works = _works(served, job, copies) if scored else None
+    lookalikes = None
+    if job.lookalikes is not None and not job.by_row:
+        lookalikes = _lookalikes(served, job.lookalikes, copies)
     return Attribution.model_validate(
         {
             "id": job.id,
@@ -81,6 +88,7 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
             "summary": result.get("summary") if scored else None,
             "in_model": result.get("in_model"),
             "certainty": result.get("certainty"),
+            "copied": None if found is None else _copy(served, found, result.get("in_model")),
             "quality": None if served is None else quality(served.index.quality_of(job.method)),
             "works": works,
             "groups": _groups(result) if scored else None,
@@ -182,12 +190,46 @@ def _seconds_left(job: Job, now: datetime) -> float | None:
     return round(elapsed / job.progress_done * (job.progress_total - job.progress_done), 1)
 
 
-def _works(served: ServedIndex | None, job: Job) -> list[Share]:
+def _copy_match(match: JsonObject) -> CopyMatch:
+    return CopyMatch.model_validate({name: match[name] for name in CopyMatch.model_fields})
+
+
+def _copy(served: ServedIndex | None, found: JsonObject, in_model: JsonObject | None) -> Copy:
+    """What the picture is a copy of, the work named as the index knows it now."""
+    best = found["matches"][0] if found["matches"] else None
+    work_id = None if best is None else best["work_id"]
+    work = None if served is None or work_id is None else served.find(work_id)
+    title, creator = (None, None) if work is None else (work["title"], work["creator"])
+    mirrored = best is not None and bool(best["mirrored"])
+    return Copy(
+        verdict=found["verdict"],
+        score=found["score"],
+        method=found["method"],
+        mirrored=mirrored,
+        work_id=work_id,
+        title=title,
+        creator=creator,
+        thumbnail=None if work is None or work_id is None else thumbnail_link(work_id),
+        summary=copy_sentence(
+            found["verdict"],
+            name_of(title, creator),
+            mirrored=mirrored,
+            in_model=None if in_model is None else in_model["verdict"],
+        ),
+    )
+
+
+def _works(served: ServedIndex | None, job: Job, copies: Mapping[str, CopyMatch]) -> list[Share]:
     similarities = {item["work_id"]: float(item["similarity"]) for item in job.lookalikes or []}
-    return [_share(served, item, similarities) for item in (job.result or {})["works"]]
+    return [_share(served, item, similarities, copies) for item in (job.result or {})["works"]]
 
 
-def _share(served: ServedIndex | None, item: dict[str, Any], similarities: dict[str, float]) -> Share:
+def _share(
+    served: ServedIndex | None,
+    item: dict[str, Any],
+    similarities: Mapping[str, float],
+    copies: Mapping[str, CopyMatch],
+) -> Share:
     work_id = item["work_id"]
     work = None if served is None else served.find(work_id)
     similarity = item.get("similarity")
@@ -202,6 +244,7 @@ def _share(served: ServedIndex | None, item: dict[str, Any], similarities: dict[
         high=item.get("high"),
         percentile=item.get("percentile"),
         similarity=similarities.get(work_id) if similarity is None else similarity,
+        copied=copies.get(work_id),
     )
 
 
@@ -211,7 +254,9 @@ def _groups(result: dict[str, Any]) -> dict[str, list[Group]]:
     }
 
 
-def _lookalikes(served: ServedIndex | None, kept: list[JsonObject]) -> list[Lookalike]:
+def _lookalikes(
+    served: ServedIndex | None, kept: list[JsonObject], copies: Mapping[str, CopyMatch]
+) -> list[Lookalike]:
     found = []
     for item in kept[:LOOKALIKES]:
         work_id = item["work_id"]
@@ -223,6 +268,7 @@ def _lookalikes(served: ServedIndex | None, kept: list[JsonObject]) -> list[Look
                 creator=None if work is None else work["creator"],
                 thumbnail=None if work is None else thumbnail_link(work_id),
                 similarity=item["similarity"],
+                copied=copies.get(work_id),
             )
         )
     return found

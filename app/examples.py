@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from das.copies import copy_sentence, name_of
+
+COPY_MATCH: dict[str, Any] = {"verdict": "near", "score": 0.8281, "method": "pdq", "mirrored": False}
+
 ATTRIBUTION: dict[str, Any] = {
     "id": "att_0193a6c1f3d07e52b3a1c5d4e6f70819",
     "state": "succeeded",
@@ -27,6 +31,16 @@ ATTRIBUTION: dict[str, Any] = {
     " works.",
     "in_model": {"verdict": "likely", "p_value": 0.42, "p_value_re_encoded": 0.42, "references": 100},
     "certainty": {"stands_out": True, "percentile": 97.0, "clearly_first": True},
+    "copy": {
+        **COPY_MATCH,
+        "work_id": "w_2c26b46b68ffc68f",
+        "title": "Harbour at noon",
+        "creator": "Ada Example",
+        "thumbnail": "/v1/works/w_2c26b46b68ffc68f/thumbnail",
+        "summary": copy_sentence(
+            "near", name_of("Harbour at noon", "Ada Example"), mirrored=False, in_model="likely"
+        ),
+    },
     "quality": None,
     "works": [
         {
@@ -44,6 +58,7 @@ ATTRIBUTION: dict[str, Any] = {
             "high": 0.15,
             "percentile": 99.9,
             "similarity": 0.71,
+            "copy": COPY_MATCH,
         }
     ],
     "groups": {
@@ -66,6 +81,7 @@ ATTRIBUTION: dict[str, Any] = {
             "creator": "Ada Example",
             "thumbnail": "/v1/works/w_2c26b46b68ffc68f/thumbnail",
             "similarity": 0.93,
+            "copy": COPY_MATCH,
         }
     ],
     "timings_ms": {"queue_wait": 12.0, "gradients": 840.0},
@@ -84,8 +100,9 @@ QUEUED: dict[str, Any] = {
     **ATTRIBUTION,
     "state": "queued",
     **dict.fromkeys(
-        ("started_at", "finished_at", "candidates", "summary", "works", "groups", "timings_ms"), None
+        ("started_at", "finished_at", "candidates", "summary", "copy", "works", "groups", "timings_ms"), None
     ),
+    "lookalikes": [{**work, "copy": None} for work in ATTRIBUTION["lookalikes"]],
     "progress": {"stage": "screened", "done": 0, "total": 0, "eta_s": None, "attempt": 0, "waiting": 1},
 }
 CANCELLED: dict[str, Any] = {

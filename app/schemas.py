@@ -159,6 +159,21 @@ class CandidateSet(BaseModel):
     asked: str = Field(description="What the request said: auto, all or a number.")
 
 
+class CopyMatch(BaseModel):
+    """That the picture asked about is nearly the same picture as a work, whatever influence that had."""
+
+    verdict: Literal["copy", "near"] = Field(
+        description="copy: nearly the same picture, perhaps re-encoded, resized or mirrored. near: a changed version"
+        " of it, or one that is much alike; somebody has to look."
+    )
+    score: float = Field(
+        description="For pdq the part of equal bits of the two hashes, about a half for unrelated pictures; for sscd"
+        " the cosine of the two embeddings."
+    )
+    method: Literal["pdq", "sscd"] = Field(description="By what the two were compared.")
+    mirrored: bool = Field(description="Whether they are alike when one is mirrored.")
+
+
 class Share(BaseModel):
     """One work in an answer."""
 
@@ -178,6 +193,10 @@ class Share(BaseModel):
     high: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     percentile: float | None = Field(description="Where this score lies among the candidates' scores.")
     similarity: float | None = Field(description="CLIP similarity: looks similar, which isn't influence.")
+    copied: CopyMatch | None = Field(
+        serialization_alias="copy",
+        description="Null: the picture is no copy of this work, as far as that is told.",
+    )
 
 
 class Group(BaseModel):
@@ -202,6 +221,29 @@ class Lookalike(BaseModel):
     creator: str | None
     thumbnail: str | None
     similarity: float
+    copied: CopyMatch | None = Field(
+        serialization_alias="copy",
+        description="Null: the picture is no copy of this work, as far as that is told.",
+    )
+
+
+class Copy(BaseModel):
+    """Whether the picture is a copy of one of all works of the index, told apart from influence."""
+
+    verdict: Literal["copy", "near", "none", "unclear"] = Field(
+        description="Of the best match. none: it is like no work. unclear: it has too little structure to be"
+        " compared."
+    )
+    score: float | None = Field(description="The highest of all works; null where the verdict is unclear.")
+    method: Literal["pdq", "sscd"] = Field(description="By what it was compared.")
+    mirrored: bool
+    work_id: str | None = Field(description="The best match; null where there is none.")
+    title: str | None
+    creator: str | None
+    thumbnail: str | None
+    summary: str | None = Field(
+        description="The verdict in words, with what it is no proof of; null where it is none."
+    )
 
 
 class InModel(BaseModel):
@@ -289,6 +331,10 @@ class Attribution(BaseModel):
         description="Null: not known, because the index was built without reference generations."
     )
     certainty: Certainty | None = Field(description="Null as for in_model.")
+    copied: Copy | None = Field(
+        serialization_alias="copy",
+        description="Null until scored, or if the index was built before its works were hashed.",
+    )
     quality: Quality | None = Field(description="Null: not measured for this index and method.")
     works: list[Share] | None = Field(description="Ranked works; null until scored.")
     groups: dict[str, list[Group]] | None = Field(description="By creator; null until scored.")

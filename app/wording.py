@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from app.schemas import Attribution, Group, InModel, Quality, Share
+from app.schemas import Attribution, Copy, CopyMatch, Group, InModel, Quality, Share
 from das.answer import percent as percent_in_words
 
 LICENCES = {
@@ -25,6 +25,14 @@ STEPS = {
     "float": "floating-point values reduced to 8 bits",
     "alpha": "transparency laid over white",
     "first-frame": "first frame of the animation taken",
+}
+
+
+COPY_VERDICTS = {
+    "copy": "yes, nearly the same picture",
+    "near": "perhaps, a picture close to one",
+    "none": "no",
+    "unclear": "can't be told, the picture has too little structure",
 }
 
 
@@ -68,6 +76,8 @@ def sentences(a: Attribution) -> list[str]:
         said.append(
             f"An earlier worker was lost; this is attempt {a.progress.attempt}. Nothing has to be done."
         )
+    if a.copied is not None and a.copied.summary is not None:
+        said.append(a.copied.summary)
     if a.state == "succeeded" and a.quality is not None:
         said.append(_quality_sentence(a.quality))
     if a.state in ("succeeded", "failed", "cancelled"):
@@ -164,6 +174,7 @@ def details(a: Attribution) -> list[tuple[str, str]]:
     ]
     if a.state == "succeeded":
         facts.append(("Made by the index's model", _origin_fact(a.in_model)))
+        facts.append(("Copy of a work", _copy_fact(a.copied)))
     if a.client_tag:
         facts.append(("Tag", a.client_tag))
     if a.prompt:
@@ -190,6 +201,24 @@ def _origin_fact(in_model: InModel | None) -> str:
         f"{in_model.verdict}, p = {in_model.p_value:.3f} as it is and {in_model.p_value_re_encoded:.3f} were it"
         f" re-encoded, against {thousands(in_model.references)} pictures that the model made{held_out}"
     )
+
+
+def _copy_fact(copied: Copy | None) -> str:
+    if copied is None:
+        return "not known: works weren't hashed when the index was built, or when this was answered"
+    if copied.score is None:
+        return COPY_VERDICTS[copied.verdict]
+    likest = "the work most like it" if copied.work_id is None else "that work"
+    verdict = COPY_VERDICTS[copied.verdict]
+    if copied.method == "sscd":
+        return f"{verdict}; SSCD's cosine with {likest} is {copied.score:.2f}"
+    return f"{verdict}; {copied.score:.2f} of the PDQ hash is that of {likest}"
+
+
+def copy_label(match: CopyMatch) -> str:
+    """What stands beside a work that the picture is a copy of, or near to."""
+    mirror = ", mirrored" if match.mirrored else ""
+    return f"{'Nearly the same picture' if match.verdict == 'copy' else 'A picture close to it'}{mirror}"
 
 
 def _quality_sentence(quality: Quality) -> str:
@@ -272,4 +301,5 @@ FILTERS = {
     "thousands": thousands,
     "licence": licence,
     "is_web": is_web,
+    "copy_label": copy_label,
 }

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from das.copies import CopyVerdict
 from das.intervals import ShareNoise
 from das.manifest import NOT_MEASURED
 from das.works import Works
@@ -106,6 +107,8 @@ class Attribution:
     """Whether the model made the picture (`References.in_model`); None: the index has no references."""
     certainty: Mapping[str, Any] | None = None
     """Whether the first work stands out, and among how many percent of the references; None like `in_model`."""
+    copy: CopyVerdict | None = None
+    """Which works the picture itself is a copy of, whatever their influence; None: the index has no hashes."""
     caveats: tuple[str, ...] = ()
     """Sentences that have to be said with the summary."""
 
@@ -119,6 +122,7 @@ class Attribution:
             "summary": self.summary,
             "in_model": None if self.in_model is None else dict(self.in_model),
             "certainty": None if self.certainty is None else dict(self.certainty),
+            "copy": None if self.copy is None else self.copy.as_result(),
             "caveats": list(self.caveats),
             "timings_ms": dict(self.timings_ms),
         }

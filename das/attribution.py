@@ -18,20 +18,12 @@ from PIL import Image
 from das import registry
 from das.answer import (
     Attribution,
-    CandidateSet,
-    RankedWork,
-    caveats_of,
-    headline_of,
-    share_by_creator,
-    stands_out,
-    summarise,
 )
 from das.config import FeatureSet
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.images import normalise
 from das.index import AttributionIndex
-from das.intervals import ShareNoise
 from das.kernel import prepared
 from das.manifest import KernelRecord, ModelRecord
 from das.methods import Quantity
@@ -39,6 +31,7 @@ from das.models import Conditioning, DiffusionModel, load_model
 from das.origin import origin_statistics
 from das.scoring import KernelScorer
 from das.similarity import Similarity
+from das.sscd import copy_finder
 from das.trajectories import invert, regenerate
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
@@ -81,6 +74,8 @@ class Attributor:
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
         self._statistics: dict[tuple[str, ...], np.ndarray] = {}
+        self._copies, self._copy_caveats = copy_finder(index, device)
+        self.ranking = Ranking(index)
 
     def _check(self, model: DiffusionModel, record: ModelRecord, source: str) -> None:
         found = model.identity["digest"]
@@ -168,9 +163,13 @@ class Attributor:
         origins = self._origins(x0)
         if self.index.references is not None:
             timings["origin"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
+        began = time.perf_counter()
+        copies = [self._copies.find(pixels) for pixels in images]
+        if self.index.hashes is not None:
+            timings["copies"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
         return [
-            self._ranked(method, values, rows, count, timings, origin)
-            for values, rows, count, origin in zip(scores, chosen, wanted, origins, strict=True)
+            self.ranking.rank(method, values, rows, count, timings, origin, copy, caveats=self._copy_caveats)
+            for values, rows, count, origin, copy in zip(scores, chosen, wanted, origins, copies, strict=True)
         ]
 
     def scores(
@@ -374,79 +373,6 @@ class Attributor:
     def _similarity(self) -> Similarity:
         return Similarity(self.index, self.model, self.device)
 
-    def _ranked(
-        self,
-        method: str,
-        scores: np.ndarray,
-        rows: np.ndarray | None,
-        top_k: int,
-        timings: dict[str, float],
-        in_model: dict[str, object] | None,
-    ) -> Attribution:
-        everywhere = np.arange(len(self.index)) if rows is None else rows
-        # Signed scores: a work that works against the query has no share in it.
-        positive = np.maximum(scores, 0.0)
-        total = float(positive.sum())
-        shares = positive / total if total > 0 else np.zeros_like(scores)
-        order = _best(scores, everywhere, top_k)
-        noise = self._noise(method) if rows is None else None
-        leading = tuple(
-            RankedWork(
-                rank=rank,
-                work_id=self.index.works.id_of(int(everywhere[place])),
-                row=int(everywhere[place]),
-                score=float(scores[place]),
-                share=float(shares[place]),
-                percentile=100.0 * int((scores < scores[place]).sum()) / len(scores),
-                low=None if noise is None else noise.interval(float(shares[place]), "works")[0],
-                high=None if noise is None else noise.interval(float(shares[place]), "works")[1],
-            )
-            for rank, place in enumerate(order, 1)
-        )
-        codes, names = self.creators
-        groups = share_by_creator(shares, codes[everywhere], names, int(codes[leading[0].row]), noise)
-        candidates = CandidateSet("all" if rows is None else "screened", len(scores))
-        summary = summarise(self.index.works, leading[0], groups, candidates)
-        certainty = self._certainty(method, leading[0], candidates, shares)
-        return Attribution(
-            self.index.id,
-            method,
-            candidates,
-            leading,
-            {"creator": groups},
-            headline_of(summary, in_model),
-            dict(timings),
-            in_model,
-            certainty,
-            tuple(caveats_of(summary, in_model, certainty)),
-        )
-
-    def _certainty(
-        self, method: str, first: RankedWork, candidates: CandidateSet, shares: np.ndarray
-    ) -> dict[str, object] | None:
-        """Whether the first work stands out, absolutely and among the references' answers, and is clearly first."""
-        references = self.index.references
-        if references is None:
-            return None
-        # The references' answers had every work as a candidate; shares of a selection are larger.
-        known = references.percentile(method, first.share) if candidates.mode == "all" else None
-        clear = None
-        if candidates.mode == "all" and len(shares) > 1 and (noise := self._noise(method)) is not None:
-            clear = noise.clear(first.share, float(np.partition(shares, -2)[-2]))
-        return {"stands_out": stands_out(first, candidates), "percentile": known, "clearly_first": clear}
-
-    def _noise(self, method: str) -> ShareNoise | None:
-        """How uncertain the method's shares are where every work is a candidate; None: it wasn't measured."""
-        references = self.index.references
-        return None if references is None else references.noise.get(method)
-
-    @cached_property
-    def creators(self) -> tuple[np.ndarray, list[str | None]]:
-        """A code for each work's creator (N,), and the creators by code."""
-        codes: dict[str | None, int] = {}
-        values = [codes.setdefault(name or None, len(codes)) for name in self.index.works.creators]
-        return np.array(values, np.int64), list(codes)
-
     def _extractor(self, checkpoint: int, probes: tuple[str, ...]) -> FeatureExtractor:
         if (checkpoint, probes) not in self._extractors:
             manifest = self.index.manifest
@@ -496,16 +422,6 @@ class Attributor:
 def _part_of(progress: Progress, place: int, parts: int) -> Callable[[int, int], None]:
     """Progress of one of several equal parts of the gradients."""
     return lambda done, total: progress("gradients", place * total + done, parts * total)
-
-
-def _best(scores: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Places of the `count` largest scores, best first; equal scores in the order of their rows."""
-    if count < len(scores):
-        least = np.partition(scores, len(scores) - count)[len(scores) - count]
-        places = np.flatnonzero(scores >= least)
-    else:
-        places = np.arange(len(scores))
-    return places[np.lexsort((rows[places], -scores[places]))][:count]
 
 
 def _pixels(image: ImageLike) -> np.ndarray:

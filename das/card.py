@@ -3,7 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+from das.copies import COPY_BITS, LEAST_QUALITY, NEAR_BITS, SSCD_COPY
 from das.manifest import (
+    CopiesRecord,
     HeldOutRecord,
     Manifest,
     ModelRecord,
@@ -12,6 +14,7 @@ from das.manifest import (
     ScreeningRecord,
     WorksRecord,
 )
+from das.pdq import BITS
 from das.references import HELD_OUT_LEVEL, MARGIN, RE_ENCODED_LEVEL
 from das.works import Works
 
@@ -63,6 +66,10 @@ def card_of(manifest: Manifest, works: Works) -> str:
         "## How well the model knows its works",
         "",
         *_held_out(manifest.held_out),
+        "",
+        "## Whether a picture is a copy of a work",
+        "",
+        *_copies(manifest.copies),
         "",
         "## Licences",
         "",
@@ -124,6 +131,21 @@ def _held_out(record: HeldOutRecord | None) -> list[str]:
             f" | {creator.p:.4f} | {creator.p_adjusted:.4f} |"
             for creator in shown
         ),
+    ]
+
+
+def _copies(record: CopiesRecord | None) -> list[str]:
+    if record is None:
+        return ["Can't be told: the index was built before its works were hashed."]
+    sscd = []
+    if record.sscd is not None:
+        sscd = ["", f"By SSCD ({record.sscd.digest[:12]}) as well: a cosine above {SSCD_COPY} is a copy."]
+    return [
+        f"Every picture is compared with every work by PDQ hashes, also mirrored: up to {COPY_BITS} different bits of"
+        f" {BITS} are a copy, up to {NEAR_BITS} near. Of a picture of less quality than {LEAST_QUALITY} nothing is"
+        " told. How many copies that finds was not measured for this index (docs/results/copies.md has it for the"
+        " demo's).",
+        *sscd,
     ]
 
 

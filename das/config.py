@@ -172,6 +172,9 @@ class BuildConfig(BaseModel):
         None,
         description="Folder of pictures of the works' kind that the model was not trained on; none: λ by the rule.",
     )
+    sscd: Path | None = Field(
+        None, description="SSCD's TorchScript file, by which works are compared for copies beside PDQ."
+    )
     references: Path | int = Field(
         0,
         description="How many pictures the model is let make that others are held against, or a folder of them.",
@@ -305,9 +308,7 @@ class BuildConfig(BaseModel):
         """The options that must be equal for a build to resume, by name.
 
         Left out are `batch_size`, which doesn't change the numbers, and where the model with its LoRA and
-        checkpoints, the works, CLIP, references and held-out pictures lie: the builder compares what they hold.
+        checkpoints, the works, CLIP, SSCD, references and held-out pictures lie: the builder compares what they hold.
         """
-        return self.model_dump(
-            mode="json",
-            exclude={"batch_size", "model", "works", "clip", "lora", "checkpoints", "references", "held_out"},
-        )
+        places = {"model", "works", "clip", "lora", "checkpoints", "sscd", "references", "held_out"}
+        return self.model_dump(mode="json", exclude={"batch_size"} | places)

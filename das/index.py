@@ -6,6 +6,8 @@
     kernel.safetensors    per kernel its factor and leverage; norms; residual weights; repeats
     pictures.npy          x_0 (N, d) float16, only for the methods that compare pixels
     embeddings.npy        CLIP embeddings (N, e) float32; screening.faiss searches the same (das.screening)
+    hashes.npy            PDQ hashes (N, 33) uint8: 32 bytes and their quality (das.copies)
+    sscd.npy              SSCD embeddings (N, e) float16 of unit norm, where the build was given SSCD's file
     thumbnails/*.bin      thumbnails end to end, a shard a file; places.npy (N, 3): shard, offset, size
     references.safetensors  what the model's own pictures look like to it (das.references), where there are some
     card.md               the manifest in words; build-report.json: works left out and why
@@ -39,7 +41,8 @@ from das.manifest import (
     record_file,
 )
 from das.methods import KernelForm
-from das.places import find, is_clip, is_lora, is_pipeline
+from das.pdq import BYTES
+from das.places import find, is_clip, is_lora, is_pipeline, is_torchscript
 from das.references import References
 from das.works import Works, contents_of
 
@@ -51,6 +54,8 @@ REPORT_NAME = "build-report.json"
 PLACES_NAME = "thumbnails/places.npy"
 PICTURES_NAME = "pictures.npy"
 REFERENCES_NAME = "references.safetensors"
+HASHES_NAME = "hashes.npy"
+SSCD_NAME = "sscd.npy"
 EMBEDDING_NORMS = "embedding_norms"
 
 
@@ -326,6 +331,20 @@ class AttributionIndex:
             return None
         return References.read(self.path / REFERENCES_NAME)
 
+    @cached_property
+    def hashes(self) -> np.ndarray | None:
+        """PDQ hashes of the works and, as the last byte, their quality: (N, 33) uint8, memory-mapped.
+
+        None where the index was built before there were any.
+        """
+        return None if self.manifest.copies is None else _open_array(self.path / HASHES_NAME)
+
+    @cached_property
+    def sscd_embeddings(self) -> np.ndarray | None:
+        """SSCD embeddings of the works, (N, e) float16 of unit norm, memory-mapped; None where there are none."""
+        copies = self.manifest.copies
+        return None if copies is None or copies.sscd is None else _open_array(self.path / SSCD_NAME)
+
     def thumbnail(self, row: int) -> bytes:
         """The thumbnail of a work, an encoded picture of at most 256 pixels a side."""
         if not 0 <= row < len(self):
@@ -372,6 +391,16 @@ class AttributionIndex:
         together = self.path.resolve() / record.relative if record.relative else None
         found = find(record.directory, record.fingerprint, is_clip, self.model_dir, together)
         return ClipSpec(directory=Path(self._found("the CLIP model", record.directory, found)))
+
+    @cached_property
+    def sscd_source(self) -> str | None:
+        """Where SSCD's file is now; None where the index was built without. Raises like `model_source`."""
+        record = None if self.manifest.copies is None else self.manifest.copies.sscd
+        if record is None:
+            return None
+        together = self.path.resolve() / record.relative
+        found = find(record.source, record.digest, is_torchscript, self.model_dir, together)
+        return self._found("the SSCD model", record.source, found)
 
     def _part(self, what: str, record: ModelRecord, kind: Callable[[Path], bool]) -> str:
         recorded = record.fingerprint.partition(" ")[0]
@@ -420,6 +449,10 @@ class AttributionIndex:
             _expect(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
         _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, manifest.screening.dimension), "float32")
         _expect(self.path, PLACES_NAME, self._places, (count, 3), "int64")
+        if self.hashes is not None:
+            _expect(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
+        if (embeddings := self.sscd_embeddings) is not None and manifest.copies and manifest.copies.sscd:
+            _expect(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
         each = ("F64", [count])
         expected = {"residual_weights": each, "repeats": ("I64", [count]), EMBEDDING_NORMS: each}
         for name in record.sets:

@@ -168,6 +168,26 @@ class HeldOutRecord(_Part):
         )
 
 
+class SscdRecord(_Part):
+    """SSCD's file: where it lay, and which it is."""
+
+    source: str
+    """Absolute path."""
+    relative: str
+    """The same, relative to the index."""
+    digest: str
+    """sha256 of the file."""
+    dimension: int
+
+
+class CopiesRecord(_Part):
+    """What the works are compared by to tell copies of them (das.copies)."""
+
+    hashes: Literal["pdq"] = "pdq"
+    sscd: SscdRecord | None = None
+    """None: by PDQ alone."""
+
+
 class BuildRecord(_Part):
     """By what, when and where the index was made; nothing here changes an answer."""
 
@@ -257,6 +277,8 @@ class Manifest(_Part):
     """None: whether the model made a picture can't be told with this index."""
     held_out: HeldOutRecord | None = None
     """None: the index was built without held-out pictures."""
+    copies: CopiesRecord | None = None
+    """None: the index was built before there were hashes, and copies can't be told with it."""
     quality: QualityRecord | None = None
     """What was measured of the index after it was built, no part of its identity; None: not measured."""
     build: BuildRecord

@@ -37,6 +37,11 @@ def is_lora(path: Path) -> bool:
     return any(path.glob("*.safetensors")) and not is_pipeline(path) and not is_clip(path)
 
 
+def is_torchscript(path: Path) -> bool:
+    """Whether a path may be a TorchScript model."""
+    return path.is_file() and path.suffix in (".pt", ".pth")
+
+
 def fingerprint(source: str) -> str:
     """A digest of a local file or of a directory's files, or the id of a model on a hub.
 

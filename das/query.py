@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from das.answer import notes_of
+from das.copies import summary_of
 from das.device import check_device
 from das.errors import DasError, SettingsError
 from das.index import AttributionIndex
@@ -57,10 +58,13 @@ def query(
     )
     quality = opened.quality_of(answer.method)
     notes = [*answer.caveats, *notes_of(measured=quality is not None, in_model=answer.in_model)]
+    copied = None if answer.copy is None else summary_of(answer.copy, opened, answer.in_model)
     if as_json:
         result = answer.as_result()
         result["quality"] = None if quality is None else quality.model_dump()
         result["notes"] = notes
+        if result["copy"] is not None:
+            result["copy"]["summary"] = copied
         for place in result["works"]:
             about = opened.works.row(opened.works.row_of(place["work_id"]))
             place |= {name: value for name, value in about.items() if name not in ("id", "digest")}
@@ -80,6 +84,8 @@ def query(
         )
     console = Console(highlight=False, markup=False)
     console.print(answer.summary)
+    if copied is not None:
+        console.print(copied)
     console.print(table)
     for note in notes:
         console.print(note)

@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
     group.command("samples")(samples_command)
     group.command("references")(references_command)
     group.command("works")(works_command)
+    group.command("copies")(copies_command)
     group.command("screenshot")(screenshot_command)
     app.add_typer(group, name="demo")
 
@@ -223,6 +224,16 @@ def works_command(
     from demo.crops import write_works
 
     typer.echo(f"{write_works(out)} works in {out}")
+
+
+def copies_command(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+) -> None:
+    """Write copies of the demo's works and pictures that are merely alike, for `das evaluate copies --other`."""
+    from demo.copied import write_asked
+
+    for name, count in write_asked(out).items():
+        typer.echo(f"{count} pictures in {out / name}")
 
 
 def screenshot_command(

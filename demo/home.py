@@ -11,6 +11,7 @@ from pathlib import Path
 
 from das import durable
 from das.config import PRESETS, BuildConfig, ClipSpec
+from das.index import HASHES_NAME
 from index_build.progress import Reporter
 from jobs.settings import MANIFEST, Settings
 
@@ -91,4 +92,5 @@ def _inputs_digest(works: Path, preset: str = PRESET) -> str:
         digest.update(f"{file.relative_to(ASSETS.parent).as_posix()}\n".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     digest.update(json.dumps(build_config(works, preset).compared(), sort_keys=True).encode())
+    digest.update(HASHES_NAME.encode())  # what an earlier version built has none
     return digest.hexdigest()[:12]

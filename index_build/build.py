@@ -21,12 +21,14 @@ from das.index import CARD_NAME, REFERENCES_NAME, REPORT_NAME, WORKS_NAME, Attri
 from das.manifest import (
     MANIFEST_NAME,
     BuildRecord,
+    CopiesRecord,
     ExtensionRecord,
     FeaturesRecord,
     Manifest,
     ModelRecord,
     ReferencesRecord,
     ScreeningRecord,
+    SscdRecord,
     WorksRecord,
     canonical_json,
     content_digest,
@@ -36,6 +38,7 @@ from das.manifest import (
     record_file,
 )
 from das.methods import ACTIVATION
+from das.places import fingerprint
 from das.works import Works
 from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
@@ -130,6 +133,7 @@ class _Build:
         self.command = command
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
+        self.sscd: Any = None
 
     def compare_with_finished(self, place: Path) -> None:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
@@ -145,6 +149,7 @@ class _Build:
             clip.digest if same_clip else self._load_embedder().digest,
             self._asked_references(),
             self._asked_held_out(),
+            self._sscd_digest(),
         )
         if different := differences(ours, manifest_identity(manifest)):
             raise BuildError(
@@ -175,6 +180,7 @@ class _Build:
         checkpoints = [self._load_checkpoint(checkpoint, model) for checkpoint in config.checkpoints]
         timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
+        self.sscd = self._load_sscd()
         check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
         extractors = [
             FeatureExtractor(
@@ -193,6 +199,7 @@ class _Build:
             embedder.digest,
             self._asked_references(),
             self._asked_held_out(),
+            self._sscd_digest(),
         )
         workspace = Workspace.open(self.out, ours)
         if config.lora and all(features.probe == ACTIVATION for features in config.feature_sets):
@@ -203,7 +210,7 @@ class _Build:
         self.seconds["loading"] = time.monotonic() - began
 
         began = time.monotonic()
-        gatherer = Gatherer(config, self.works, extractors, embedder)
+        gatherer = Gatherer(config, self.works, extractors, embedder, self.sscd)
         done = min(workspace.shards_done * config.shard_size, len(self.works))
         if done:
             self.reporter.say(
@@ -296,6 +303,27 @@ class _Build:
             )
         return checkpoint
 
+    def _sscd_digest(self) -> str | None:
+        return None if self.config.sscd is None else fingerprint(str(self.config.sscd))
+
+    def _load_sscd(self) -> Any:
+        """SSCD, or None where its file wasn't given."""
+        from das.sscd import Sscd
+
+        return None if self.config.sscd is None else Sscd.load(self.config.sscd, self.device)
+
+    def _copies_record(self) -> CopiesRecord:
+        source, model = self.config.sscd, self.sscd
+        if source is None or model is None:
+            return CopiesRecord()
+        record = SscdRecord(
+            source=str(source.resolve()),
+            relative=_relative(source, self.out),
+            digest=model.digest,
+            dimension=model.dimension,
+        )
+        return CopiesRecord(sscd=record)
+
     def _load_embedder(self) -> Any:
         from das.screening import Embedder
 
@@ -363,6 +391,7 @@ class _Build:
             screening=screening,
             references=references,
             held_out=None if held_out is None else held_out.record,
+            copies=self._copies_record(),
             build=build_record,
             files={},
         )

@@ -105,6 +105,14 @@ def build_index(
         str, typer.Option(help="open_clip model that screens, MODEL:PRETRAINED.")
     ] = DEFAULT_CLIP.describe(),
     clip_dir: Annotated[Path | None, typer.Option(help="A local open_clip model instead of --clip.")] = None,
+    sscd: Annotated[
+        Path | None,
+        typer.Option(
+            help="SSCD's TorchScript file, to tell copies of works by it beside PDQ; wanted for questions too.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     references: Annotated[
         str,
         typer.Option(
@@ -152,6 +160,7 @@ def build_index(
         normalise=normalise,
         prompt_dropout=prompt_dropout,
         lora=lora,
+        sscd=sscd,
         references=_references(references),
         held_out=held_out,
         checkpoints=tuple(checkpoint or ()),
@@ -206,6 +215,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "timesteps": ", ".join(map(str, manifest.timesteps)),
         "dimension": f"{manifest.features.dimension:,}, {manifest.features.dtype}",
         "screening": f"{_clip(manifest)}, {manifest.screening.dimension} dimensions",
+        "copies": _copies(manifest),
         "size": f"{_size(index) / 1e6:,.1f} MB",
         "built": f"{manifest.build.created_at} on {manifest.build.device}",
         "quality": "not measured" if manifest.quality is None else manifest.quality.describe(),
@@ -309,6 +319,12 @@ def _references(text: str) -> int | Path:
 def _slug(text: str) -> str:
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text.lower())
     return kept.strip("-")[:63] or "index"
+
+
+def _copies(manifest: Manifest) -> str:
+    if manifest.copies is None:
+        return "not told, the works weren't hashed"
+    return "told by PDQ" if manifest.copies.sscd is None else "told by PDQ and SSCD"
 
 
 def _clip(manifest: Manifest) -> str:

@@ -11,12 +11,14 @@ from torch import Tensor
 from das.config import FEATURE_BYTES, BuildConfig
 from das.gradients import FeatureExtractor
 from das.intervals import replicates_of
+from das.pdq import BYTES
 from das.screening import Embedder
 from index_build.disk import in_bytes
 from index_build.gather import images_at_once, kernel_forms, replicated_sets
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import PictureReader
 
+SSCD_NUMBERS = 512  # as its authors' models give
 _TIMED_IMAGES = 8
 _TIMED_PART = 0.02  # of all works: timing shall not take longer than what it tells
 _THUMBNAIL_BYTES = 12_000  # a 256-pixel WebP of a photograph, with room to spare
@@ -43,7 +45,8 @@ def disk_needed(config: BuildConfig, works: int, timesteps: int, embedding: int)
     stored = FEATURE_BYTES[config.feature_dtype]
     per_work = config.dimension * len(config.feature_sets) * (4 + stored) + timesteps * 4
     per_work += 2 * config.dimension * len(replicates_of(timesteps)) * len(replicated_sets(config))
-    per_work += 2 * (embedding * 4 + _THUMBNAIL_BYTES) + embedding * 4
+    per_work += 2 * (embedding * 4 + BYTES + 1 + _THUMBNAIL_BYTES) + embedding * 4
+    per_work += 2 * 2 * SSCD_NUMBERS if config.sscd is not None else 0
     # The checkpoint and the one that replaces it, and the factors.
     kernels = 3 * len(kernel_forms(config)) * config.dimension**2 * 8
     return works * per_work + kernels

@@ -23,9 +23,11 @@ from das.estimators import residual_weights
 from das.index import (
     EMBEDDING_NORMS,
     EMBEDDINGS_NAME,
+    HASHES_NAME,
     KERNEL_NAME,
     PICTURES_NAME,
     PLACES_NAME,
+    SSCD_NAME,
     WORKS_NAME,
     factor_key,
     feature_name,
@@ -154,6 +156,9 @@ def finish(
             durable.write_bytes(workspace.path / thumbnail_name(number), shard.thumbnails)
             stage.advance(len(shard))
     _write_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
+    _write_array(workspace.path / HASHES_NAME, np.concatenate([shard.hashes for shard in shards]))
+    if config.sscd is not None:
+        _write_array(workspace.path / SSCD_NAME, np.concatenate([shard.sscd for shard in shards]))
     if config.keeps_pictures:
         _write_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
     _write_kernels(workspace.path, config, whitenings, shards, repeats)

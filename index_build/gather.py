@@ -14,7 +14,9 @@ from das.errors import BuildError
 from das.gradients import FeatureExtractor
 from das.intervals import replicates_of
 from das.kernel import KernelAccumulator, SummedForm, prepared
+from das.pdq import BYTES
 from das.screening import Embedder
+from das.sscd import Sscd
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import Picture, PictureReader
 from index_build.progress import Reporter
@@ -39,6 +41,7 @@ class _BatchProducts:
     residual_rms: np.ndarray
     embeddings: np.ndarray
     embedding_norms: np.ndarray
+    sscd: np.ndarray
     pictures: np.ndarray
 
 
@@ -51,12 +54,14 @@ class Gatherer:
         works: WorksOnDisk,
         extractors: Sequence[FeatureExtractor],
         embedder: Embedder,
+        sscd: Sscd | None,
     ) -> None:
         """`extractors` are those of the model and of each further checkpoint, in order."""
         self._config = config
         self._works = works
         self._extractors = extractors
         self._embedder = embedder
+        self._sscd = sscd
         self._repeats = np.asarray(works.source.table["repeats"])
         self._prompts = works.source.table["prompt"].to_pylist()
         self._images = images_at_once(config, extractors[0])
@@ -77,6 +82,9 @@ class Gatherer:
         for name, matrix in workspace.kernel_sums().items():
             sums[name].matrix = torch.from_numpy(matrix)
         done = workspace.shards_done
+        if done:
+            # A build that an earlier version began is refused now, and not at its end.
+            _ = workspace.shards()[0].hashes
         reader = PictureReader(self._works)
         try:
             at = min(done * self._config.shard_size, len(self._works))
@@ -102,6 +110,7 @@ class Gatherer:
         pieces: list[_BatchProducts] = []
         taken: list[int] = []
         thumbnails: list[bytes] = []
+        hashes: list[np.ndarray] = []
         refused: list[dict[str, Any]] = []
         for pictures, unreadable in reader.batches(rows, self._images):
             if unreadable and strict:
@@ -114,6 +123,7 @@ class Gatherer:
                 pieces.append(self._batch(pictures, sums))
                 taken += [picture.row for picture in pictures]
                 thumbnails += [picture.thumbnail for picture in pictures]
+                hashes += [picture.hash for picture in pictures]
             stage.advance(len(pictures) + len(unreadable))
         return ShardProducts(
             rows=np.array(taken, np.int64),
@@ -137,6 +147,8 @@ class Gatherer:
             )
             if self._config.keeps_pictures
             else None,
+            hashes=np.array(hashes, np.uint8).reshape(-1, BYTES + 1),
+            sscd=_stacked([piece.sscd for piece in pieces], self._sscd.dimension) if self._sscd else None,
             thumbnails=thumbnails,
             refused=refused,
         )
@@ -176,6 +188,7 @@ class Gatherer:
             residual_rms.float().cpu().numpy(),
             embeddings,
             norms,
+            np.stack([self._sscd.embed(picture) for picture in pixels]) if self._sscd else np.empty((0, 0)),
             x0.flatten(1).float().cpu().numpy(),
         )
 

@@ -40,6 +40,7 @@ _OPTION_OF = {
     "clip": "the CLIP model (--clip, --clip-dir)",
     "references": "--references",
     "held_out": "the pictures of --held-out",
+    "sscd": "the file of --sscd",
 }
 
 
@@ -88,12 +89,14 @@ def identity(
     clip: str,
     references: int | str,
     held_out: str | None,
+    sscd: str | None,
 ) -> dict[str, Any]:
     """Everything that decides an index's numbers, by option; model, checkpoints, works and CLIP by digest.
 
     Args:
         references: how many the model makes, or the digest of a folder of them.
         held_out: the digest of the folder of held-out pictures; None where there is none.
+        sscd: the digest of SSCD's file; None: there is none.
     """
     decided = {
         **config.compared(),
@@ -103,7 +106,7 @@ def identity(
         "clip": clip,
     }
     # Where there are none nothing is said of them, as before there were any.
-    given = {"references": references, "held_out": held_out}
+    given = {"references": references, "held_out": held_out, "sscd": None if sscd is None else sscd[:12]}
     return {**decided, **{name: value for name, value in given.items() if value}}
 
 
@@ -137,6 +140,7 @@ def manifest_identity(manifest: Manifest) -> dict[str, Any]:
         manifest.screening.digest,
         held,
         None if manifest.held_out is None else manifest.held_out.digest[:12],
+        None if manifest.copies is None or manifest.copies.sscd is None else manifest.copies.sscd.digest,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from das.copies import hash_row
 from das.errors import BuildError, ImageRefused
 from das.folder import open_file
 from das.images import ImageLimits, encode_thumbnail, normalise
@@ -20,11 +21,12 @@ WORK_LIMITS = ImageLimits(max_bytes=2**30, max_pixels=400_000_000, max_side=2**2
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One decoded work: its row in the source, pixels (H, W, 3) uint8 and encoded thumbnail."""
+    """One decoded work: its row in the source, pixels (H, W, 3) uint8, encoded thumbnail and hash (33,) uint8."""
 
     row: int
     pixels: np.ndarray
     thumbnail: bytes
+    hash: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,4 @@ class PictureReader:
             pixels = normalise(data, WORK_LIMITS).pixels
         except ImageRefused as error:
             return Refused(row, file, error.code, str(error))
-        return Picture(row, pixels, encode_thumbnail(pixels))
+        return Picture(row, pixels, encode_thumbnail(pixels), hash_row(pixels))

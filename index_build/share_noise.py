@@ -90,7 +90,7 @@ def _stored(workspace: Workspace, features: str) -> Iterator[np.ndarray]:
 def _roots(attributor: Attributor, answer: Attribution, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Roots of the replicates' shares (G, N), of the answer's first works (G, ·) and first creators (G, ·)."""
     works = shares[:, [work.row for work in answer.works]]
-    codes, names = attributor.creators
+    codes, names = attributor.ranking.creators
     by_name = {name: code for code, name in enumerate(names)}
     first = [by_name.get(group.name) for group in answer.groups["creator"][:TOP_CREATORS]]
     chosen = [by_name[None] if code is None else code for code in first]

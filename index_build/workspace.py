@@ -36,6 +36,8 @@ class ShardProducts:
         embeddings: (n, e) float32, of unit norm.
         embedding_norms: their norms before, (n,) float32.
         pictures: `x_0` (n, d) float32, or None where no method compares pixels.
+        hashes: PDQ hashes with their quality, (n, 33) uint8.
+        sscd: SSCD embeddings of unit norm, (n, e) float32, or None where its file wasn't given.
         thumbnails: encoded thumbnails.
         refused: works that aren't in, as plain dictionaries.
     """
@@ -47,6 +49,8 @@ class ShardProducts:
     embeddings: np.ndarray
     embedding_norms: np.ndarray
     pictures: np.ndarray | None
+    hashes: np.ndarray
+    sscd: np.ndarray | None
     thumbnails: list[bytes]
     refused: list[dict[str, Any]]
 
@@ -93,6 +97,16 @@ class StoredShard:
         return self._read("pictures")
 
     @property
+    def hashes(self) -> np.ndarray:
+        """(n, 33) uint8."""
+        return self._read("hashes")
+
+    @property
+    def sscd(self) -> np.ndarray:
+        """(n, e) float16."""
+        return self._read("sscd")
+
+    @property
     def thumbnails(self) -> bytes:
         """All thumbnails, end to end."""
         return self._read("thumbnails").tobytes()
@@ -105,6 +119,11 @@ class StoredShard:
 
     def _read(self, name: str) -> np.ndarray:
         with np.load(self._path, allow_pickle=False) as pieces:
+            if name not in pieces:
+                raise BuildError(
+                    f"{self._path} has no {name}: the build was begun by another version of das. Delete"
+                    f" {self._path.parent.parent} and run the same command again."
+                )
             found: np.ndarray = pieces[name]
             return found
 
@@ -159,10 +178,13 @@ class Workspace:
             "residual_rms": products.residual_rms,
             "embeddings": products.embeddings,
             "embedding_norms": products.embedding_norms,
+            "hashes": products.hashes,
             "thumbnail_sizes": np.array([len(thumbnail) for thumbnail in products.thumbnails], np.int64),
             "thumbnails": np.frombuffer(b"".join(products.thumbnails), np.uint8),
             "refused": np.frombuffer(canonical_json(products.refused), np.uint8),
         }
+        if products.sscd is not None:
+            pieces["sscd"] = products.sscd.astype(np.float16)
         if products.pictures is not None:
             pieces["pictures"] = products.pictures.astype(np.float16)
         pieces |= {f"averages.{features}": averages for features, averages in products.averages.items()}

@@ -221,4 +221,4 @@ def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str]
 
 def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     # Written by pydantic at once: through FastAPI each answer would be checked and taken apart again.
-    return Response(model.model_dump_json(), status, headers, "application/json")
+    return Response(model.model_dump_json(by_alias=True), status, headers, "application/json")

@@ -3,6 +3,7 @@
 import typer
 
 from measure.cli import estimators, results
+from measure.cli.copies import copies
 from measure.cli.groups import groups
 from measure.cli.index import index
 from measure.cli.truth import group_truth, truth
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     evaluate.command("screening")(estimators.screening)
     evaluate.command("index")(index)
     evaluate.command("uploads")(uploads)
+    evaluate.command("copies")(copies)
     app.add_typer(evaluate, name="evaluate")
     pages = typer.Typer(help="The pages and figures of what was measured.", no_args_is_help=True)
     pages.command("write")(results.write)

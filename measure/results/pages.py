@@ -5,12 +5,14 @@ from pathlib import Path
 from das.durable import write_bytes
 from das.errors import SettingsError
 from measure.results import figures
+from measure.results.copies import KIND as COPIES_KIND
+from measure.results.copies import copies_page
 from measure.results.evaluation import evaluation_page
 from measure.results.overview import DEMO, overview_page
 from measure.results.reports import KINDS, reports
 from measure.results.uploads import KIND, uploads_page
 
-OVERVIEW, EVALUATION, UPLOADS = "README.md", "evaluation.md", "uploads.md"
+OVERVIEW, EVALUATION, UPLOADS, COPIES = "README.md", "evaluation.md", "uploads.md", "copies.md"
 
 
 def pages(folder: Path) -> dict[str, str]:
@@ -26,6 +28,8 @@ def pages(folder: Path) -> dict[str, str]:
         found[EVALUATION] = evaluation_page(folder)
     if reports(folder, KIND):
         found[UPLOADS] = uploads_page(folder)
+    if reports(folder, COPIES_KIND):
+        found[COPIES] = copies_page(folder)
     if not found:
         raise SettingsError(
             f"{folder} holds no results: no {DEMO}, and nothing such as lds-NAME.json that das evaluate wrote."
