@@ -52,6 +52,7 @@ def check(
     overheads: list[float] = []
     hits = dict.fromkeys(("planted_total", "planted_das_hits", "planted_clip_hits", "planted_pixel_hits"), 0)
     firsts: dict[str, str] = {}
+    looks: dict[str, str] = {}
     likely = 0
     with start(settings, index) as demo:
         first_answer_s = 0.0
@@ -70,6 +71,7 @@ def check(
                 overheads.append(seconds[-1] - answer["timings_ms"]["engine"] / 1000)
                 if number < len(samples):
                     firsts[sample.file] = files[answer["works"][0]["work_id"]]
+                    looks[sample.file] = files[answer["lookalikes"][0]["work_id"]]
                     likely += answer["in_model"] is not None and answer["in_model"]["verdict"] == "likely"
                     if sample.reproduction:
                         _count_hits(hits, sample, answer, work_ids)
@@ -79,7 +81,7 @@ def check(
             report(number + 1, total)
         api_mb, worker_mb = demo.resident_mb()
     faults += _planted_faults(hits)
-    agreement = agreement_with(read_effects(), samples, firsts)
+    agreement = agreement_with(read_effects(), samples, firsts, looks)
     faults += agreement_faults(agreement)
     if likely < LIKELY * len(samples):
         faults.append(
@@ -176,22 +178,30 @@ def _planted_faults(hits: dict[str, int]) -> list[str]:
     return []
 
 
-def agreement_with(effects: SampleEffects, samples: list[Sample], firsts: dict[str, str]) -> dict[str, Any]:
+def agreement_with(
+    effects: SampleEffects, samples: list[Sample], firsts: dict[str, str], looks: dict[str, str]
+) -> dict[str, Any]:
     """How the answers' first works go with what leaving out photographs changed, and how far that agrees with itself.
 
     Args:
         firsts: the file of each sample's first work.
+        looks: the file of the work that looks most like each sample, by CLIP.
     """
     others = [sample.file for sample in samples if not sample.reproduction and sample.file in firsts]
     planted = {sample.nearest_planted for sample in samples if sample.reproduction}
-    agree = [firsts[file].split("-")[0] == effects.first(file) for file in firsts]
-    certain = [right for file, right in zip(firsts, agree, strict=True) if effects.is_significant(file)]
+    agree = {file: photograph_of(firsts[file]) == effects.first(file) for file in firsts}
+    alikes = {file: photograph_of(looks[file]) == effects.first(file) for file in firsts}
+    certain = [file for file in firsts if effects.is_significant(file)]
     alike, of = effects.seeds_agree()
     return {
-        "first_photograph_agrees": sum(agree),
+        "first_photograph_agrees": sum(agree.values()),
         "first_photograph_total": len(agree),
-        "first_photograph_agrees_where_significant": sum(certain),
+        "first_photograph_agrees_where_significant": sum(agree[file] for file in certain),
         "first_photograph_significant": len(certain),
+        "clip_first_photograph_agrees": sum(alikes.values()),
+        "clip_first_photograph_agrees_where_significant": sum(alikes[file] for file in certain),
+        "das_alone_agrees_where_significant": sum(agree[file] and not alikes[file] for file in certain),
+        "clip_alone_agrees_where_significant": sum(alikes[file] and not agree[file] for file in certain),
         "truth_agrees_with_itself": alike,
         "truth_agrees_interval": [round(part, 3) for part in interval(alike, of)],
         "planted_first_elsewhere": sum(firsts[file] in planted for file in others),
@@ -201,6 +211,11 @@ def agreement_with(effects: SampleEffects, samples: list[Sample], firsts: dict[s
             round(part, 3) for part in interval(effects.planted_first(others), max(1, len(others)))
         ],
     }
+
+
+def photograph_of(work_file: str) -> str:
+    """The photograph that a work was cut from, by the work's file name."""
+    return work_file.split("-")[0]
 
 
 def agreement_faults(agreement: dict[str, Any]) -> list[str]:

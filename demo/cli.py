@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     group.command("train")(train_command)
     group.command("truth")(truth_command)
     group.command("samples")(samples_command)
+    group.command("tiles")(tiles_command)
     group.command("references")(references_command)
     group.command("works")(works_command)
     group.command("copies")(copies_command)
@@ -190,6 +191,26 @@ def samples_command(
     typer.echo(
         f"{len(kept)} of {drawn} samples kept in {out}, {copies} of them reproductions of planted works"
     )
+
+
+def tiles_command(
+    samples: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures and samples.json; default: the demo's.")
+    ] = None,
+    effects: Annotated[
+        Path | None, typer.Option(help="effects.json of `das demo truth`; default: the demo's.")
+    ] = None,
+) -> None:
+    """Write into samples.json what each sample shows, by retraining and CLIP, in the order for the page."""
+    from collections import Counter
+
+    from demo.effects import EFFECTS, read_effects
+    from demo.home import SAMPLES
+    from demo.tiles import write_tiles
+
+    tiles = write_tiles(read_effects(effects or EFFECTS), samples or SAMPLES)
+    for word, count in Counter(one.word for one in tiles).most_common():
+        typer.echo(f"{count:3d}  {word}")
 
 
 def references_command(

@@ -11,7 +11,7 @@ many, evenly spaced in the order of their seeds, as make `KEPT` in all: nothing 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ TITLES = "samples.json"
 
 @dataclass(frozen=True)
 class Sample:
-    """What samples.json says of one picture; the service reads `file` and `title`."""
+    """What samples.json says of one picture; the service reads `file` and `title` (and what `demo.tiles` adds)."""
 
     file: str
     title: str
@@ -158,6 +158,9 @@ def write_references(
 
 
 def read_samples(directory: Path) -> list[Sample]:
-    """The samples that a directory's samples.json lists."""
-    entries: list[dict[str, Any]] = json.loads((directory / TITLES).read_text(encoding="utf-8"))
-    return [Sample(**entry) for entry in entries]
+    """The samples that a directory's samples.json lists, in the order of their seeds."""
+    kept = json.loads((directory / TITLES).read_text(encoding="utf-8"))
+    entries: list[dict[str, Any]] = kept if isinstance(kept, list) else kept["samples"]
+    names = [field.name for field in fields(Sample)]
+    samples = [Sample(**{name: entry[name] for name in names}) for entry in entries]
+    return sorted(samples, key=lambda sample: sample.seed)

@@ -51,6 +51,10 @@ SMALLER = {
 }
 """Parts of commands that train for hours, and what a test takes in their place."""
 
+PAGE_WITH_REFERENCES = "README.md"
+"""The page whose build makes its hundred reference generations, as a reader's does. They are most of a build of
+tiny works, and nothing that the other pages show depends on them: those builds leave them out."""
+
 UNREAD = {"mermaid": "a drawing", "text": "formulas and listings"}
 """Languages of blocks that hold nothing to run."""
 
@@ -211,7 +215,7 @@ def test_what_a_page_says_can_be_done(page, reader):
             case "console":
                 for command in commands(block):
                     if without_comment(command.text) not in NOT_RUN:
-                        printed = someone.type(smaller(command.text))
+                        printed = someone.type(smaller(command.text, page))
                         check_answer(command.text, printed)
                         assert_shown(command.shown, printed, f"{block.place}: {command.text}")
             case "python" if named := NAMED_FILE.match(block.text):
@@ -237,9 +241,11 @@ def without_comment(command: str) -> str:
     return command.split("  #")[0].strip()
 
 
-def smaller(command: str) -> str:
+def smaller(command: str, page: Path) -> str:
     for part, less in SMALLER.items():
         command = command.replace(part, less)
+    if page.name != PAGE_WITH_REFERENCES:
+        command = re.sub(r"^das build ", "das build --references 0 ", command)
     return command
 
 
@@ -279,6 +285,21 @@ def test_no_exception_is_left_over():
     ]
     assert [command for command in NOT_RUN if command not in told] == []
     assert [part for part in SMALLER if not any(part in command for command in told)] == []
+
+
+def test_one_page_builds_with_references_and_no_page_names_another_number_of_them():
+    builds = [
+        (block.page.name, command.text)
+        for block in all_blocks()
+        if block.language == "console"
+        for command in commands(block)
+        if command.text.startswith("das build ")
+    ]
+    assert [command for _, command in builds if "--references" in command] == []
+    smallest = [smaller(command, ROOT / page) for page, command in builds]
+    assert [
+        page for (page, _), command in zip(builds, smallest, strict=True) if "--references" not in command
+    ] == [PAGE_WITH_REFERENCES]
 
 
 def test_the_console_of_a_page_is_read_as_commands_and_output(tmp_path):

@@ -17,6 +17,7 @@ from app.callers import Asking
 from app.catalogue import Picture, ServedIndex
 from app.intake import refuse_when_full
 from app.problems import CATALOGUE, Problem
+from app.samples import SHOWN_FIRST
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
 from app.uploads import parse_fields, small_form, upload
@@ -164,6 +165,8 @@ def _home(request: Request, problem: Problem | None) -> Response:
         "takes_prompts": any(served.conditional for served in service.catalogue),
         "max_prompt": MAX_PROMPT_LENGTH,
         "samples": list(service.samples),
+        "samples_first": SHOWN_FIRST,
+        "samples_note": service.samples.note,
         "max_upload": f"{service.settings.max_upload_bytes / 1e6:g} MB",
         "problem": None if problem is None else problem.detail,
     }

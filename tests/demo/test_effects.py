@@ -96,16 +96,32 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
 def test_answers_outside_the_truths_own_interval_are_faults() -> None:
     carried, samples = read_effects(), read_samples(SAMPLES)
     right = {sample.file: f"{carried.first(sample.file)}-040-0000-0000.png" for sample in samples}
-    found = agreement_with(carried, samples, right)
+    found = agreement_with(carried, samples, right, right)
     assert found["first_photograph_agrees"] == found["first_photograph_total"] == 60
     assert found["first_photograph_agrees_where_significant"] == found["first_photograph_significant"]
     assert found["planted_first_elsewhere"] == found["truth_planted_first_elsewhere"] == 0
+    assert found["clip_first_photograph_agrees"] == 60
     assert agreement_faults(found) == []
 
     planted = samples[next(i for i, sample in enumerate(samples) if sample.reproduction)].nearest_planted
     swallowed = dict.fromkeys(right, planted)
-    found = agreement_with(carried, samples, swallowed)
+    found = agreement_with(carried, samples, swallowed, right)
     assert found["planted_first_elsewhere"] == found["planted_first_elsewhere_total"] == 33
     told = agreement_faults(found)
     assert "absence changes most" in told[0]
     assert "planted work is first for 100%" in told[1]
+
+
+def test_answers_and_look_alikes_are_counted_where_only_one_of_them_is_right() -> None:
+    carried, samples = read_effects(), read_samples(SAMPLES)
+    certain = [sample for sample in samples if carried.is_significant(sample.file)]
+    right = {sample.file: f"{carried.first(sample.file)}-040-0000-0000.png" for sample in samples}
+    wrong = dict.fromkeys(right, "nothing-040-0000-0000.png")
+    firsts = right | {certain[0].file: wrong[certain[0].file]}
+    looks = right | {sample.file: wrong[sample.file] for sample in certain[1:4]}
+    found = agreement_with(carried, samples, firsts, looks)
+    assert found["first_photograph_agrees"] == 59
+    assert found["clip_first_photograph_agrees"] == 57
+    assert found["clip_first_photograph_agrees_where_significant"] == len(certain) - 3
+    assert found["das_alone_agrees_where_significant"] == 3
+    assert found["clip_alone_agrees_where_significant"] == 1

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.samples import Samples
 from das.answer import Attribution
 from das.attribution import Attributor
+from das.config import ClipSpec
 from das.index import AttributionIndex
+from das.screening import Embedder
 from demo.crops import CROP, write_works
 from demo.effects import read_effects
-from demo.home import REFERENCES, SAMPLES, build_config
+from demo.home import CLIP, REFERENCES, SAMPLES, build_config
 from demo.samples import read_samples
+from demo.tiles import COPIED, ELSEWHERE, ONE
 from index_build.build import build
 
 EACH = 60
@@ -105,6 +109,28 @@ def test_every_sample_names_its_creator(attributor: Attributor) -> None:
             assert named(attributor, answer) == [index.works.creators[rows[sample.nearest_planted]]]
         elif effects.is_significant(sample.file):
             assert len(named(attributor, answer)) == 1, sample.file
+
+
+def test_influence_is_told_from_looks_where_the_page_says_that_they_differ(attributor: Attributor) -> None:
+    """Most samples that look like one photograph and owe most to another are answered with that other."""
+    samples, effects = read_samples(SAMPLES), read_effects()
+    index = attributor.index
+    files, embeddings = index.works.column("file"), index.embeddings
+    words = {tile.name: tile.shows for tile in Samples(SAMPLES)}
+    pictures = [np.asarray(Image.open(SAMPLES / sample.file).convert("RGB")) for sample in samples]
+    asked = Embedder.load(ClipSpec(directory=CLIP)).embed(pictures)
+    right: dict[str, list[bool]] = {}
+    for sample, picture, answer in zip(samples, asked, answers(attributor, pictures), strict=True):
+        looks = files[int((embeddings @ picture).argmax())].split("-")[0]
+        first = files[answer.works[0].row].split("-")[0]
+        if words[sample.file] == ELSEWHERE:
+            assert looks != effects.first(sample.file)
+        right.setdefault(words[sample.file], []).append(first == effects.first(sample.file))
+    assert all(right[COPIED])
+    assert sum(right[ELSEWHERE]) > len(right[ELSEWHERE]) / 2
+    # The note on the page: "for a few of these pictures it names another".
+    certain = [*right[COPIED], *right[ELSEWHERE], *right[ONE]]
+    assert 0 < certain.count(False) < len(certain) / 10
 
 
 def test_the_references_in_the_package_are_no_samples() -> None:
