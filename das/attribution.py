@@ -29,6 +29,7 @@ from das.manifest import KernelRecord, ModelRecord
 from das.methods import Quantity
 from das.models import Conditioning, DiffusionModel, load_model
 from das.origin import origin_statistics
+from das.ranking import Ranking
 from das.scoring import KernelScorer
 from das.similarity import Similarity
 from das.sscd import copy_finder
