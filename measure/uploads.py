@@ -139,7 +139,7 @@ def robustness_row(
     }
     row: dict[str, Any] = {"set": uploads.name, "arrival": arrival, "count": len(after)}
     for name, values in measures.items():
-        low, high = _interval(np.asarray(values))
+        low, high = mean_interval(np.asarray(values))
         row |= {name: float(np.mean(values)), f"{name}_low": low, f"{name}_high": high}
     return row
 
@@ -185,7 +185,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
-def _interval(values: np.ndarray, draws: int = 1000) -> tuple[float, float]:
+def mean_interval(values: np.ndarray, draws: int = 1000) -> tuple[float, float]:
     """The 95 % interval of a mean over pictures, by resampling them."""
     chosen = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
     low, high = np.quantile(values[chosen].mean(1), (0.025, 0.975))

@@ -6,6 +6,7 @@ from measure.cli import estimators, results
 from measure.cli.copies import copies
 from measure.cli.groups import groups
 from measure.cli.index import index
+from measure.cli.intervals import intervals
 from measure.cli.truth import group_truth, truth
 from measure.cli.uploads import uploads
 
@@ -24,6 +25,7 @@ def register(app: typer.Typer) -> None:
     evaluate.command("screening")(estimators.screening)
     evaluate.command("index")(index)
     evaluate.command("uploads")(uploads)
+    evaluate.command("intervals")(intervals)
     evaluate.command("copies")(copies)
     app.add_typer(evaluate, name="evaluate")
     pages = typer.Typer(help="The pages and figures of what was measured.", no_args_is_help=True)

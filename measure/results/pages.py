@@ -8,11 +8,14 @@ from measure.results import figures
 from measure.results.copies import KIND as COPIES_KIND
 from measure.results.copies import copies_page
 from measure.results.evaluation import evaluation_page
+from measure.results.intervals import KIND as INTERVALS_KIND
+from measure.results.intervals import intervals_page
 from measure.results.overview import DEMO, overview_page
 from measure.results.reports import KINDS, reports
 from measure.results.uploads import KIND, uploads_page
 
 OVERVIEW, EVALUATION, UPLOADS, COPIES = "README.md", "evaluation.md", "uploads.md", "copies.md"
+INTERVALS = "intervals.md"
 
 
 def pages(folder: Path) -> dict[str, str]:
@@ -30,6 +33,8 @@ def pages(folder: Path) -> dict[str, str]:
         found[UPLOADS] = uploads_page(folder)
     if reports(folder, COPIES_KIND):
         found[COPIES] = copies_page(folder)
+    if reports(folder, INTERVALS_KIND):
+        found[INTERVALS] = intervals_page(folder)
     if not found:
         raise SettingsError(
             f"{folder} holds no results: no {DEMO}, and nothing such as lds-NAME.json that das evaluate wrote."

@@ -25,7 +25,7 @@ def test_the_verdict_is_told_and_decides_whom_the_headline_names(
         "p_value_held_out": 0.25,
         "references": 200,
     }
-    certainty = {"stands_out": True, "percentile": 60.0}
+    certainty = {"stands_out": True, "percentile": 60.0, "clearly_first": True}
     asked = ask()
     index = AttributionIndex.open(tiny_index)
     (job,) = store.leases.claim("a-worker", 1, [index.id])

@@ -238,6 +238,8 @@ def test_shares_percentiles_and_groups(attributor: Attributor) -> None:
         "score": answer.works[0].score,
         "share": answer.works[0].share,
         "percentile": 97.5,
+        "low": None,
+        "high": None,
     }
     assert set(result["timings_ms"]) == {"gradients", "scoring"}
 
