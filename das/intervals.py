@@ -2,8 +2,8 @@
 
 A share rests on T timesteps. At build, every reference generation is also attributed with replicates of the
 features, of works and question alike: the even and the odd timesteps apart, or, of three, each pair of them. The
-jackknife variance of √share over the replicates, averaged over the references, is the noise of the index's shares:
-on this scale it hardly depends on how large a share is (docs/results/intervals.md).
+jackknife variance of √share over the replicates is the noise of the index's shares: on this scale it grows little
+with the share, and a straight line through the references' variances says how much (docs/results/intervals.md).
 """
 
 import math
@@ -38,29 +38,54 @@ def jackknife_variance(replicates: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Variance of √share: `base + slope · share`."""
+
+    base: float
+    slope: float
+
+    @classmethod
+    def of(cls, shares: np.ndarray, variances: np.ndarray) -> "Noise":
+        """Least squares over shares (n,) and their variances (n,), neither coefficient below 0."""
+        centred = shares - shares.mean()
+        spread = float(centred @ centred)
+        slope = max(0.0, float(centred @ variances) / spread) if spread > 0 else 0.0
+        base = float(variances.mean() - slope * shares.mean())
+        if base < 0:
+            return cls(0.0, float(shares @ variances) / float(shares @ shares))
+        return cls(base, slope)
+
+    def deviation(self, share: float) -> float:
+        """Standard deviation of √share."""
+        return math.sqrt(self.base + self.slope * share)
+
+
+@dataclass(frozen=True)
 class ShareNoise:
-    """Half the width of an index's 95 % intervals, on the scale of √share.
+    """How uncertain an index's shares are.
 
     Attributes:
         works: of the share of one work.
         creators: of the share of all works of one creator.
+        reach: how many standard deviations a 95 % interval reaches.
     """
 
-    works: float
-    creators: float
+    works: Noise
+    creators: Noise
+    reach: float
 
     @classmethod
-    def of(cls, works: np.ndarray, creators: np.ndarray, timesteps: int) -> "ShareNoise":
-        """From jackknife variances of √share, over works and over creators of the references' answers."""
-        reach = _REACH_OF_THREE if timesteps == FEWEST_TIMESTEPS else _REACH
-        return cls(reach * math.sqrt(works.mean()), reach * math.sqrt(creators.mean()))
+    def of(cls, works: Noise, creators: Noise, timesteps: int) -> "ShareNoise":
+        """With the reach for features of so many timesteps."""
+        return cls(works, creators, _REACH_OF_THREE if timesteps == FEWEST_TIMESTEPS else _REACH)
 
     def interval(self, share: float, kind: Literal["works", "creators"]) -> tuple[float, float]:
-        """`(√share ± half-width)²`, within 0 and 1."""
-        half = self.works if kind == "works" else self.creators
-        root = math.sqrt(share)
+        """`(√share ± reach · deviation)²`, within 0 and 1."""
+        noise = self.works if kind == "works" else self.creators
+        half, root = self.reach * noise.deviation(share), math.sqrt(share)
         return max(0.0, root - half) ** 2, min(1.0, (root + half) ** 2)
 
     def clear(self, first: float, second: float) -> bool:
         """Whether the larger of two works' shares is so by more than both are uncertain."""
-        return math.sqrt(first) - math.sqrt(second) > math.sqrt(2) * self.works
+        both = math.hypot(self.works.deviation(first), self.works.deviation(second))
+        return math.sqrt(first) - math.sqrt(second) > self.reach * both

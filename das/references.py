@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from das.errors import IndexFormatError
-from das.intervals import ShareNoise
+from das.intervals import Noise, ShareNoise
 
 AS_MADE = "as-made"
 """The references exactly as the model made them; the other sets are named by what was done to them."""
@@ -178,9 +178,9 @@ class References:
             },
             tensors.get(_HELD_OUT),
             {
-                name.removeprefix(_NOISE): ShareNoise(float(array[0]), float(array[1]))
+                name.removeprefix(_NOISE): _noise_of(array)
                 for name, array in tensors.items()
-                if name.startswith(_NOISE) and array.shape == (2,)
+                if name.startswith(_NOISE)
             },
         )
         measured = [*found.statistics.values(), *([] if found.held_out is None else [found.held_out])]
@@ -193,9 +193,7 @@ class References:
         """Write `references.safetensors`."""
         named = {f"{_STATISTICS}{arrival}": array for arrival, array in self.statistics.items()}
         named |= {f"{_TOP_SHARE}{method}": array for method, array in self.top_shares.items()}
-        named |= {
-            f"{_NOISE}{method}": np.array([one.works, one.creators]) for method, one in self.noise.items()
-        }
+        named |= {f"{_NOISE}{method}": _numbers_of(noise) for method, noise in self.noise.items()}
         if self.held_out is not None:
             named[_HELD_OUT] = self.held_out
         save_file({name: np.ascontiguousarray(array, np.float64) for name, array in named.items()}, path)
@@ -252,6 +250,20 @@ class References:
         if shares is None or not len(shares) or not math.isfinite(share):
             return None
         return 100.0 * float(np.mean(shares < share))
+
+
+def _numbers_of(noise: ShareNoise) -> np.ndarray:
+    works, creators = noise.works, noise.creators
+    return np.array([works.base, works.slope, creators.base, creators.slope, noise.reach])
+
+
+def _noise_of(numbers: np.ndarray) -> ShareNoise:
+    if numbers.shape != (5,):
+        raise IndexFormatError(
+            "the intervals were measured by another version of das; build the index again."
+        )
+    a, b, c, d, reach = (float(number) for number in numbers)
+    return ShareNoise(Noise(a, b), Noise(c, d), reach)
 
 
 def _verdict(strange: bool, re_encoded: float) -> str:

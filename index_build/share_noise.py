@@ -7,7 +7,7 @@ import torch
 
 from das.answer import Attribution
 from das.attribution import Attributor
-from das.intervals import ShareNoise, jackknife_variance, replicates_of
+from das.intervals import Noise, ShareNoise, jackknife_variance, replicates_of
 from index_build.workspace import Workspace
 
 ASKED = 50
@@ -48,10 +48,13 @@ def measure_share_noise(
         shares = positive / np.where(totals > 0, totals, 1.0)
         for place, answer in enumerate(answers):
             of_works, of_creators = _roots(attributor, answer, shares[:, place])
-            works.append(jackknife_variance(of_works))
-            creators.append(jackknife_variance(of_creators))
+            works.append(np.stack([[work.share for work in answer.works], jackknife_variance(of_works)]))
+            largest = [group.share for group in answer.groups["creator"][:TOP_CREATORS]]
+            creators.append(np.stack([largest, jackknife_variance(of_creators)]))
     return ShareNoise.of(
-        np.concatenate(works), np.concatenate(creators), len(attributor.index.manifest.timesteps)
+        Noise.of(*np.concatenate(works, 1)),
+        Noise.of(*np.concatenate(creators, 1)),
+        len(attributor.index.manifest.timesteps),
     )
 
 

@@ -241,7 +241,7 @@ def test_shares_percentiles_and_groups(attributor: Attributor) -> None:
         "low": None,
         "high": None,
     }
-    assert set(result["timings_ms"]) == {"gradients", "scoring"}
+    assert set(result["timings_ms"]) == {"gradients", "scoring", "copies"}
 
 
 def test_candidates_share_among_themselves(attributor: Attributor) -> None:
