@@ -4,7 +4,15 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from das import registry
 from das.methods import METHODS, SEEDED
@@ -194,6 +202,7 @@ class Share(BaseModel):
     percentile: float | None = Field(description="Where this score lies among the candidates' scores.")
     similarity: float | None = Field(description="CLIP similarity: looks similar, which isn't influence.")
     copied: CopyMatch | None = Field(
+        validation_alias=AliasChoices("copy", "copied"),
         serialization_alias="copy",
         description="Null: the picture is no copy of this work, as far as that is told.",
     )
@@ -222,6 +231,7 @@ class Lookalike(BaseModel):
     thumbnail: str | None
     similarity: float
     copied: CopyMatch | None = Field(
+        validation_alias=AliasChoices("copy", "copied"),
         serialization_alias="copy",
         description="Null: the picture is no copy of this work, as far as that is told.",
     )
@@ -332,6 +342,7 @@ class Attribution(BaseModel):
     )
     certainty: Certainty | None = Field(description="Null as for in_model.")
     copied: Copy | None = Field(
+        validation_alias=AliasChoices("copy", "copied"),
         serialization_alias="copy",
         description="Null until scored, or if the index was built before its works were hashed.",
     )

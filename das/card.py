@@ -109,7 +109,7 @@ def _references(record: ReferencesRecord | None) -> list[str]:
 def _held_out(record: HeldOutRecord | None) -> list[str]:
     if record is None:
         return [
-            "Not measured: the index was built without held-out pictures. λ is chosen as for models that know their"
+            "Unknown: the index was built without held-out pictures. λ is chosen as for models that know their"
             " works about as well as those of docs/method.md."
         ]
     lines = [f"{record.describe()} λ is chosen for that, where --damping didn't set it."]

@@ -143,7 +143,10 @@ def test_every_reference_in_the_description_leads_somewhere():
 
 
 def test_the_example_is_an_answer():
-    assert Attribution.model_validate(ATTRIBUTION).model_dump(mode="json").keys() == ATTRIBUTION.keys()
+    assert (
+        Attribution.model_validate(ATTRIBUTION).model_dump(mode="json", by_alias=True).keys()
+        == ATTRIBUTION.keys()
+    )
     assert Attribution.model_validate(ATTRIBUTION).works[0].rank == 1
 
 

@@ -204,7 +204,7 @@ def test_figures_are_those_of_the_page_and_come_out_the_same(folder):
 
 
 def test_the_pages_in_the_repository_are_in_step_with_their_json():
-    assert set(pages(FOLDER)) == {"README.md", "copies.md", "evaluation.md", "uploads.md"}
+    assert set(pages(FOLDER)) == {"README.md", "copies.md", "evaluation.md", "intervals.md", "uploads.md"}
     assert out_of_step(FOLDER) == []
 
 
