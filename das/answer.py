@@ -31,8 +31,11 @@ LIKE_HELD_OUT = (
     " it made."
 )
 IN_MODEL_UNLIKELY = (
-    "The picture is less like this model's than any of {references} that it made, also were it re-encoded. What is"
-    " ranked here is what the model knows that is nearest to it, which says nothing of where the picture comes from."
+    "The picture is less like this model's than any of {references} that it made, also were it re-encoded."
+)
+NEAREST = (
+    "What is ranked here is what the model knows that is nearest to it, which says nothing of where the picture comes"
+    " from."
 )
 FLAT = (
     "Its first work stands out less than that of {part} of {references} pictures that the model made, so the ranking"
@@ -191,13 +194,14 @@ def caveats_of(
     if in_model is None:
         return []
     told = {"references": f"{in_model['references']:,}"}
+    # Nearer than some reference it isn't strange as it is: then only the held-out pictures speak against it.
+    far = in_model["p_value"] * (in_model["references"] + 1) < 1.5
     if in_model["verdict"] == "unsure":
-        # Nearer than some reference it isn't strange as it is: then only the held-out pictures speak against it.
-        far = in_model["p_value"] * (in_model["references"] + 1) < 1.5
         why = IN_MODEL_UNSURE if far else LIKE_HELD_OUT
         return [why.format(**told), f"If it is the model's: {summary[0].lower()}{summary[1:]}"]
     if in_model["verdict"] == "unlikely":
-        return [IN_MODEL_UNLIKELY.format(**told)]
+        why = IN_MODEL_UNLIKELY if far else LIKE_HELD_OUT
+        return [f"{why.format(**told)} {NEAREST}"]
     said = []
     percentile = None if certainty is None else certainty["percentile"]
     if percentile is not None and percentile < _FLAT_BELOW:

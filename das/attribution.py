@@ -16,9 +16,7 @@ import torch
 from PIL import Image
 
 from das import registry
-from das.answer import (
-    Attribution,
-)
+from das.answer import Attribution
 from das.config import FeatureSet
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
@@ -152,7 +150,7 @@ class Attributor:
 
         began = time.perf_counter()
         x0, conditioning = self._encoded(images, prompts)
-        averages = self._averaged(x0, conditioning, method, progress, seeds)
+        averages = _averaged(self._features(x0, conditioning, method, progress, seeds))
         gradients_ms = (time.perf_counter() - began) * _MILLISECONDS
         began = time.perf_counter()
         scores = self._scores(images, averages, method, chosen)
@@ -190,7 +188,7 @@ class Attributor:
         seeds: Sequence[int | None] | None = None,
     ) -> dict[str, torch.Tensor]:
         """`f̄` (B, k) of the images for each feature set that `method` reads (Eq. 17)."""
-        return self._averaged(*self._encoded(images, prompts), method, progress, seeds)
+        return _averaged(self._features(*self._encoded(images, prompts), method, progress, seeds))
 
     def timestep_features(
         self, images: Sequence[np.ndarray], method: str, prompts: Sequence[str | None] | None = None
@@ -239,17 +237,6 @@ class Attributor:
     ) -> tuple[torch.Tensor, Conditioning]:
         """The images in the model's own space, and what it is given besides."""
         return self.model.encode(images), self.model.condition(prompts or [None] * len(images))
-
-    def _averaged(
-        self,
-        x0: torch.Tensor,
-        conditioning: Conditioning,
-        method: str,
-        progress: Progress | None,
-        seeds: Sequence[int | None] | None,
-    ) -> dict[str, torch.Tensor]:
-        found = self._features(x0, conditioning, method, progress, seeds)
-        return {name: values.mean(1) for name, values in found.items()}
 
     def _features(
         self,
@@ -418,6 +405,11 @@ class Attributor:
         if len(np.unique(rows)) != len(rows):
             raise SettingsError("a candidate is given twice.")
         return rows
+
+
+def _averaged(features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`f̄` (B, k) of features (B, T, k) by feature set."""
+    return {name: values.mean(1) for name, values in features.items()}
 
 
 def _part_of(progress: Progress, place: int, parts: int) -> Callable[[int, int], None]:

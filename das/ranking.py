@@ -52,6 +52,10 @@ class Ranking:
         shares = positive / total if total > 0 else np.zeros_like(scores)
         order = _best(scores, everywhere, top_k)
         noise = self._noise(method) if rows is None else None
+        intervals = [
+            (None, None) if noise is None else noise.interval(float(shares[place]), "works")
+            for place in order
+        ]
         leading = tuple(
             RankedWork(
                 rank=rank,
@@ -60,10 +64,10 @@ class Ranking:
                 score=float(scores[place]),
                 share=float(shares[place]),
                 percentile=100.0 * int((scores < scores[place]).sum()) / len(scores),
-                low=None if noise is None else noise.interval(float(shares[place]), "works")[0],
-                high=None if noise is None else noise.interval(float(shares[place]), "works")[1],
+                low=low,
+                high=high,
             )
-            for rank, place in enumerate(order, 1)
+            for rank, (place, (low, high)) in enumerate(zip(order, intervals, strict=True), 1)
         )
         codes, names = self.creators
         groups = share_by_creator(shares, codes[everywhere], names, int(codes[leading[0].row]), noise)

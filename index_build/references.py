@@ -219,6 +219,6 @@ def measure_references(
     )
     by_method = {method: np.array(values) for method, values in shares.items()}
     unseen = np.concatenate(others) if others else None
-    if unseen is not None:
-        unseen = unseen[np.isfinite(unseen).all(1)]
+    if unseen is not None and not np.isfinite(unseen).all():
+        raise BuildError("what the model makes of a held-out picture isn't a number; check the model.")
     return References(stacked, by_method, unseen, noise), record

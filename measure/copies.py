@@ -13,9 +13,8 @@ from das.errors import SettingsError
 from das.images import normalise
 from das.index import AttributionIndex
 from das.sscd import copy_finder
-from das.works import read_works
 from measure.statistics import POINTS
-from measure.uploads import AS_MADE, synthetic, wilson
+from measure.uploads import AS_MADE, read_pictures, synthetic, wilson
 
 COPY_OF = "copy_of"
 """The column of metadata.csv that names the file of the work of which a picture is a copy; empty: of none."""
@@ -42,10 +41,7 @@ def read_asked(name: str, folder: Path) -> Asked:
         SettingsError: there is none.
         ImageRefused: one can't be read.
     """
-    works = read_works(folder)
-    if not len(works):
-        raise SettingsError(f"{folder} holds no pictures.")
-    pixels = [normalise(path.read_bytes()).pixels for path in works.paths]
+    works, pixels = read_pictures(folder)
     known = COPY_OF in works.table.column_names
     copies = works.table[COPY_OF].to_pylist() if known else [None] * len(works)
     return Asked(name, pixels, [copied or None for copied in copies])

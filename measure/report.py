@@ -4,6 +4,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,25 @@ SHOWN = frozenset(
 
 def command_line() -> str:
     """The command that is running. Where a directory lies is nobody's business but this machine's."""
-    return shlex.join(["das", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+    return shlex.join(["das", *map(_without_place, sys.argv[1:])])
+
+
+def _without_place(word: str) -> str:
+    """The last name of a path, also in NAME=PATH."""
+    name, separator, place = word.rpartition("=")
+    return f"{name}{separator}{Path(place).name}" if "/" in place else word
+
+
+def tell_report(report: dict[str, Any], lines: Iterable[str], out: Path | None, as_json: bool) -> None:
+    """Write a report to `out`, and print it: as JSON, or the lines that say it."""
+    if out is not None:
+        write_bytes(out, (json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
+    if as_json:
+        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+        return
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for line in lines:
+        console.print(line)
 
 
 def versions() -> dict[str, str]:

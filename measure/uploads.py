@@ -17,7 +17,7 @@ from das.arrivals import ARRIVALS
 from das.attribution import Attributor
 from das.errors import SettingsError
 from das.images import normalise
-from das.works import read_works
+from das.works import SourceWorks, read_works
 from measure.statistics import POINTS
 
 AT_ONCE = 32
@@ -46,11 +46,16 @@ def read_uploads(name: str, folder: Path, *, own: bool) -> Uploads:
         SettingsError: there is none.
         ImageRefused: one can't be read.
     """
+    works, pixels = read_pictures(folder)
+    return Uploads(name, own, pixels, works.table["prompt"].to_pylist())
+
+
+def read_pictures(folder: Path) -> tuple[SourceWorks, list[np.ndarray]]:
+    """A folder's table, and its pictures, each (H, W, 3) uint8; raises like `read_uploads`."""
     works = read_works(folder)
     if not len(works):
         raise SettingsError(f"{folder} holds no pictures.")
-    pixels = [normalise(path.read_bytes()).pixels for path in works.paths]
-    return Uploads(name, own, pixels, works.table["prompt"].to_pylist())
+    return works, [normalise(path.read_bytes()).pixels for path in works.paths]
 
 
 def synthetic(side: int, seed: int, count: int = SYNTHETIC) -> list[Uploads]:

@@ -1,17 +1,13 @@
 """`das evaluate copies`: how many copies of its works an index finds, and how many others it takes for some."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from das.durable import write_bytes
 from das.errors import SettingsError
-from measure.cli.options import JsonOption, progress_bars, use_one_thread
-from measure.report import command_line, versions
+from measure.cli.options import JsonOption, named_folders, progress_bars, use_one_thread
+from measure.report import command_line, tell_report, versions
 
 
 def copies(
@@ -44,12 +40,7 @@ def copies(
     if opened.hashes is None:
         raise SettingsError(f"{opened.id} was built before works were hashed; build it again.")
     manifest = opened.manifest
-    sets = []
-    for named in other or []:
-        name, separator, folder = named.partition("=")
-        if not separator or not name or not folder:
-            raise SettingsError(f"--other is {named!r}; write NAME=FOLDER.")
-        sets.append(read_asked(name, Path(folder)))
+    sets = [read_asked(name, folder) for name, folder in named_folders(other)]
     asked = chosen_works(opened, works or Path(manifest.works.source), count)
     with progress_bars(as_json) as progress:
         task = progress.add_task("pictures asked about", total=None)
@@ -62,13 +53,12 @@ def copies(
         "index": {"name": manifest.name, "works": len(opened), "shortest_sides": [sides[0], sides[-1]]},
         **found,
     }
-    if out is not None:
-        write_bytes(out, (json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
-    if as_json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
-        return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    for kind in ("copies", "others"):
-        for row in report[kind]:
-            counts = ", ".join(f"{name} {row[name]}" for name in ("copy", "near", "none", "unclear"))
-            console.print(f"{kind}: {row['set']}, {row['arrival']}: {counts} of {row['count']}")
+    counted = (
+        (kind, row, ", ".join(f"{name} {row[name]}" for name in ("copy", "near", "none", "unclear")))
+        for kind in ("copies", "others")
+        for row in report[kind]
+    )
+    lines = (
+        f"{kind}: {row['set']}, {row['arrival']}: {counts} of {row['count']}" for kind, row, counts in counted
+    )
+    tell_report(report, lines, out, as_json)

@@ -1,16 +1,12 @@
 """`das evaluate intervals`: how many of an index's intervals of shares hold."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from das.durable import write_bytes
 from measure.cli.options import DeviceOption, JsonOption, progress_bars, use_one_thread
-from measure.report import command_line, versions
+from measure.report import command_line, tell_report, versions
 
 
 def intervals(
@@ -52,11 +48,5 @@ def intervals(
         },
         **found,
     }
-    if out is not None:
-        write_bytes(out, (json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
-    if as_json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
-        return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    for row in report["coverage"]:
-        console.print(f"{row['what']}: {row['covered']:.1f} % of {row['count']:,} hold")
+    lines = (f"{row['what']}: {row['covered']:.1f} % of {row['count']:,} hold" for row in report["coverage"])
+    tell_report(report, lines, out, as_json)

@@ -55,6 +55,17 @@ def tell(rows: list[dict[str, Any]], truth: "Subject", out: Path | None, seed: i
     print_rows(rows, as_json)
 
 
+def named_folders(values: list[str] | None) -> list[tuple[str, Path]]:
+    """What --other names, each written NAME=FOLDER."""
+    found = []
+    for value in values or []:
+        name, separator, folder = value.partition("=")
+        if not separator or not name or not folder:
+            raise SettingsError(f"--other is {value!r}; write NAME=FOLDER.")
+        found.append((name, Path(folder)))
+    return found
+
+
 def numbers(option: str, text: str) -> tuple[int, ...]:
     """The whole numbers of `text`, written 16,32,48."""
     try:

@@ -1,17 +1,13 @@
 """`das evaluate uploads`: how an index's answers hold for pictures from elsewhere, and as its own arrive."""
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from das.durable import write_bytes
 from das.errors import SettingsError
-from measure.cli.options import DeviceOption, JsonOption, progress_bars, use_one_thread
-from measure.report import command_line, versions
+from measure.cli.options import DeviceOption, JsonOption, named_folders, progress_bars, use_one_thread
+from measure.report import command_line, tell_report, versions
 
 
 def uploads(
@@ -41,11 +37,7 @@ def uploads(
             f"{opened.id} was built without --references, so it can't tell anything of origin."
         )
     sets = [read_uploads("own", own, own=True)]
-    for named in other or []:
-        name, separator, folder = named.partition("=")
-        if not separator or not name or not folder:
-            raise SettingsError(f"--other is {named!r}; write NAME=FOLDER.")
-        sets.append(read_uploads(name, Path(folder), own=False))
+    sets += [read_uploads(name, folder, own=False) for name, folder in named_folders(other)]
     attributor = Attributor(opened, device=device)
     with progress_bars(as_json) as progress:
         task = progress.add_task("pictures asked about", total=None)
@@ -67,14 +59,9 @@ def uploads(
         },
         **found,
     }
-    if out is not None:
-        write_bytes(out, (json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode())
-    if as_json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
-        return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    for row in report["origin"]:
-        console.print(
-            f"{row['set']}, {row['arrival']}: likely {row['likely']}, unsure {row['unsure']}, unlikely"
-            f" {row['unlikely']} of {row['count']}; a creator on top of {row['names_a_creator']}"
-        )
+    lines = (
+        f"{row['set']}, {row['arrival']}: likely {row['likely']}, unsure {row['unsure']}, unlikely {row['unlikely']}"
+        f" of {row['count']}; a creator on top of {row['names_a_creator']}"
+        for row in report["origin"]
+    )
+    tell_report(report, lines, out, as_json)

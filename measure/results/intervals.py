@@ -14,7 +14,8 @@ Made by `das results write` from the JSON files beside it; each is what `das eva
 An interval holds if it contains the share that the index of the same works and options has at 100 timesteps, on
 generations that took no part in measuring the noise. They are meant to be 95 % intervals; 90 to 99 % is the aim.
 *Width* is the mean distance of their ends, in points of share. How far they reach (z) was chosen on activations of
-the demo's model and works; the other sections had no say in it. [How they are
+the demo's model and works; the other sections had no say in it, but for *repeats-cifar2-8*: that noise is taken as a
+straight line in the share came of it. [How they are
 made](../method.md#how-uncertain-a-share-is).
 """
 

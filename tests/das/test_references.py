@@ -173,3 +173,9 @@ def test_the_reason_is_the_one_that_holds() -> None:
     like_held_out = far | {"p_value": 0.3, "p_value_re_encoded": 0.3, "p_value_held_out": 0.01}
     assert "less like them than any of 200" in caveats_of(SAYS, far, None)[0]
     assert "was not trained on than like the 200" in caveats_of(SAYS, like_held_out, None)[0]
+    # Farther than most references, not than all of them.
+    unlikely = like_held_out | {"verdict": "unlikely", "p_value": 0.03, "p_value_re_encoded": 0.03}
+    said = " ".join(caveats_of(SAYS, unlikely, None))
+    assert "was not trained on than like the 200" in said
+    assert "than any of" not in said
+    assert "than any of 200" in " ".join(caveats_of(SAYS, in_model("unlikely"), None))
