@@ -112,7 +112,12 @@ def _held_out(record: HeldOutRecord | None) -> list[str]:
             "Unknown: the index was built without held-out pictures. λ is chosen as for models that know their"
             " works about as well as those of docs/method.md."
         ]
-    lines = [f"{record.describe()} λ is chosen for that, where --damping didn't set it."]
+    chosen = (
+        "λ is chosen for that, where --damping didn't set it."
+        if record.decides_damping
+        else "That isn't certain enough to choose λ by; it is the rule's, or that of --damping."
+    )
+    lines = [f"{record.describe()} {chosen}"]
     if not record.creators:
         return [*lines, "", "No creator has enough held-out pictures of their own to be tested."]
     known = sum(creator.p_adjusted <= _KNOWN_LEVEL for creator in record.creators)

@@ -108,7 +108,8 @@ def effective_dimension_target(
         activation: whether the features are activations, not gradients.
         gap: by what part the model's error on its works is smaller than on held-out pictures; None: not measured.
             The optimism of a training error is its effective degrees of freedom for each observation (Efron 2004),
-            so c is taken in proportion to it, up to a factor of `GAP_FACTOR` each way.
+            so c is taken in proportion to it, up to a factor of `GAP_FACTOR` each way (decision 22: fitted on four
+            ground truths, and not confirmed by a fifth).
     """
     share = (ACTIVATION_SHARE if activation else BLOCK_SHARE) * timesteps**BLOCK_GROWTH
     if form == "mean":

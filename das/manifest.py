@@ -157,6 +157,8 @@ class HeldOutRecord(_Part):
     gap_low: float
     gap_high: float
     """95 %, by resampling pictures."""
+    decides_damping: bool
+    """Whether λ is chosen for the gap: only where the interval excludes the usual one (decision 22)."""
     creators: tuple[CreatorKnowledge, ...] = ()
 
     def describe(self) -> str:

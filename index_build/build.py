@@ -242,7 +242,7 @@ class _Build:
             self.seconds["held-out"] = time.monotonic() - began
 
         began = time.monotonic()
-        gap = None if known is None else known.record.gap
+        gap = known.record.gap if known is not None and known.record.decides_damping else None
         finished = finish(config, self.works, workspace, sums, self.reporter, gap)
         self.seconds["finishing"] = time.monotonic() - began
         for kernel in finished.kernels:

@@ -14,6 +14,7 @@ import torch
 from das.config import BuildConfig
 from das.errors import BuildError
 from das.gradients import FeatureConfig, FeatureExtractor
+from das.kernel import USUAL_GAP
 from das.manifest import HeldOutRecord
 from das.models import DiffusionModel
 from das.models.lora import without_lora
@@ -108,6 +109,7 @@ class HeldOutPictures:
             gap=everywhere.gap,
             gap_low=everywhere.low,
             gap_high=everywhere.high,
+            decides_damping=not everywhere.low <= USUAL_GAP <= everywhere.high,
             creators=creators,
         )
         reporter.say(record.describe())

@@ -111,7 +111,8 @@ def test_the_gap_decides_the_damping(
     index: AttributionIndex, options: dict[str, Any], tmp_path: Path
 ) -> None:
     assert index.manifest.held_out is not None
-    assert index.manifest.held_out.gap < USUAL_GAP
+    assert index.manifest.held_out.gap_high < USUAL_GAP
+    assert index.manifest.held_out.decides_damping
     without = build(BuildConfig(**options | {"held_out": None, "references": 0}), tmp_path / "index")
     by_rule = AttributionIndex.open(without.path).manifest
     assert by_rule.held_out is None
