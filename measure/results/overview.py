@@ -9,6 +9,42 @@ from measure.results.cells import table
 DEMO, FEATURES, LOAD = "demo.json", "features.json", "load.json"
 
 
+def _agreement(demo: dict[str, Any]) -> str:
+    """What `das demo --check` found beside the truth's own figures."""
+    total, certain = demo["first_photograph_total"], demo["first_photograph_significant"]
+    low, high = demo["truth_agrees_interval"]
+    planted_low, planted_high = demo["truth_planted_interval"]
+    elsewhere = demo["planted_first_elsewhere_total"]
+    rows = [
+        (
+            "the first work's photograph is the one whose absence changes most",
+            f"{demo['first_photograph_agrees']} of {total}",
+            f"{demo['clip_first_photograph_agrees']} of {total}",
+            f"{demo['truth_agrees_with_itself']} of {total} ({100 * low:.0f} to {100 * high:.0f} %)",
+        ),
+        (
+            "the same where the truth is certain",
+            f"{demo['first_photograph_agrees_where_significant']} of {certain}",
+            f"{demo['clip_first_photograph_agrees_where_significant']} of {certain}",
+            "–",
+        ),
+        (
+            "of these, right where the other is wrong",
+            str(demo["das_alone_agrees_where_significant"]),
+            str(demo["clip_alone_agrees_where_significant"]),
+            "–",
+        ),
+        (
+            "a planted work is first though the sample reproduces none",
+            f"{demo['planted_first_elsewhere']} of {elsewhere}",
+            "–",
+            f"{demo['truth_planted_first_elsewhere']} of {elsewhere}"
+            f" ({100 * planted_low:.0f} to {100 * planted_high:.0f} %)",
+        ),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def overview_page(folder: Path) -> str:
     """The page, from the figures as they were printed by the commands named in it."""
     demo = json.loads((folder / DEMO).read_text())
@@ -43,7 +79,13 @@ in its place (k = 512) the build took 71.6 s and the median was 0.19 s; with ten
 
 On exact reproductions all three find the work, so this shows that DAS does not miss what is plain to see; \
 it does not show
-that DAS is better than similarity. That takes retraining (LDS).
+that DAS is better than similarity. That takes retraining (LDS). The demo's own retraining, without each \
+photograph, says this of its
+samples ([decision 19](../decisions/0019-a-work-is-left-out-whole.md)):
+
+| figure | DAS | CLIP | the truth against itself |
+|---|---|---|---|
+{_agreement(demo)}
 
 ## Memory
 
