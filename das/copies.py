@@ -28,7 +28,9 @@ SSCD_COPY = 0.75
 MATCHES_KEPT = 20
 _CHUNK = 65_536
 
-COMPARED = "That is told by comparing pictures, apart from influence."
+COMPARED = (
+    "That is told by comparing pictures, apart from influence; of the work itself the same would be told."
+)
 MAYBE_THE_WORK = (
     "It may be the work itself, as it is or re-encoded: likeness is no proof that the model made it."
 )

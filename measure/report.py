@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 PACKAGES = ("das-attribution", "torch", "diffusers", "numpy")
 # What a table has room for; the rest is for machines.
 SHOWN = frozenset(
-    {"label", "lds", "low", "high", "difference", "difference_low", "difference_high", "regret", "ceiling"}
-    | {"damping", "backward_passes"}
-    | {"bytes_per_work", "skipped", "removed", "queries", "l2", "clip_similarity", "function", "pearson"}
+    {"label", "lds", "95 %", "difference", "its 95 %", "regret", "ceiling"}
+    | {"skipped", "removed", "queries", "l2", "clip_similarity", "function", "pearson"}
     | {"spearman", "pairs", "embedding", "candidates", "recall", "lds_lost"}
     | {
         "loss",
@@ -34,6 +34,17 @@ SHOWN = frozenset(
         "prediction_perfect",
     }
 )
+
+
+class _Interval(NamedTuple):
+    name: str
+    high: str
+
+
+_OF_LOW = {"low": _Interval("95 %", "high"), "difference_low": _Interval("its 95 %", "difference_high")}
+_HIGH = frozenset(interval.high for interval in _OF_LOW.values())
+_WORDS = frozenset({"label", "function", "embedding"})
+NOTHING = "–"
 
 
 def command_line() -> str:
@@ -76,6 +87,7 @@ def truth_record(truth: "Subject") -> dict[str, Any]:
 
     path = truth.directory / PLAN
     plan = json.loads(path.read_text()) if path.is_file() else None
+    recipe = None if plan is None else plan.get("recipe")
     steps = ("steps", "full_steps", "batch_size")
     network = truth.model().network
     attributed = attributed_parameters(network, "auto").values()
@@ -88,7 +100,7 @@ def truth_record(truth: "Subject") -> dict[str, Any]:
         "parameters": sum(weights.numel() for weights in network.parameters()),
         "attributed": sum(weights.numel() for weights in attributed),
         "lora": truth.lora is not None,
-        "training": None if plan is None else {name: plan.get("recipe", {}).get(name) for name in steps},
+        "training": None if recipe is None else {name: recipe.get(name) for name in steps},
         "plan": plan,
     }
 
@@ -140,23 +152,52 @@ def write_report(
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Print the rows: one JSON object a line, or a table with a column for everything that a row says."""
+    """Print the rows: one JSON object a line, or a table that 80 columns have room for.
+
+    Intervals stand in one column behind what they are of. What is the same in all rows, and why a row has no figures,
+    is said below.
+    """
     if as_json:
         for row in rows:
             sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
         return
-    keys = dict.fromkeys(key for row in rows for key in row if key in SHOWN)
-    table = Table(*(key.replace("_", " ") for key in keys))
-    for row in rows:
-        table.add_row(*(_shown(row.get(key)) for key in keys))
-    Console(highlight=False, markup=False).print(table)
+    shown = [{key: _shown(value) for key, value in _paired(row).items() if key in SHOWN} for row in rows]
+    measured = [row for row in shown if "skipped" not in row]
+    keys = list(dict.fromkeys(key for row in measured for key in row))
+    same = [key for key in keys if len(measured) > 1 and len({row.get(key) for row in measured}) == 1]
+    console = Console(highlight=False, markup=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns = [key for key in keys if key not in same]
+    for key in columns:
+        table.add_column(key.replace("_", " "), justify="left" if key in _WORDS else "right", overflow="fold")
+    for row in measured:
+        table.add_row(*(row.get(key, NOTHING) for key in columns))
+    if measured:
+        console.print(table)
+    for key in same:
+        console.print(f"{key.replace('_', ' ')}: {measured[0][key]}")
+    for row in shown:
+        if "skipped" in row:
+            console.print(f"{row['label']}: {row['skipped']}")
+
+
+def _paired(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with each interval as one text, where its lower end stood."""
+    paired: dict[str, Any] = {}
+    for key, value in row.items():
+        if key in _OF_LOW:
+            high = row[_OF_LOW[key].high]
+            paired[_OF_LOW[key].name] = None if value is None else f"{_shown(value)} to {_shown(high)}"
+        elif key not in _HIGH:
+            paired[key] = value
+    return paired
 
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "–"
+        return NOTHING
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1 else f"{value:.1f}"
+        return f"{value:.2f}" if abs(value) < 1 else f"{value:.1f}"
     if isinstance(value, list):
         return "+".join(map(str, value))
     return str(value)

@@ -157,9 +157,9 @@ class LossConfig:
     draws: int = 2
     seed: int = 0
 
-    def points(self) -> list[tuple[int, int]]:
-        """The pairs of timestep and draw: 50 timesteps are 10, 30, …, 990."""
-        times = [(2 * i + 1) * TRAIN_TIMESTEPS // (2 * self.timesteps) for i in range(self.timesteps)]
+    def points(self, train_timesteps: int = TRAIN_TIMESTEPS) -> list[tuple[int, int]]:
+        """The pairs of timestep and draw, of a schedule of so many: 50 timesteps of 1,000 are 10, 30, …, 990."""
+        times = [(2 * i + 1) * train_timesteps // (2 * self.timesteps) for i in range(self.timesteps)]
         return [(t, draw) for t in times for draw in range(self.draws)]
 
 

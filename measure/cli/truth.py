@@ -3,13 +3,17 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 
 from das.errors import SettingsError
 from measure.cli.options import JsonOption, numbers, use_one_thread
+
+if TYPE_CHECKING:
+    from measure.truth import GroundTruth
 
 WorksOption = Annotated[Path, typer.Option(help="Pictures (count, height, width, channels) in an npz.")]
 TruthOutOption = Annotated[Path, typer.Option(help="The ground truth's directory, made or gone on with.")]
@@ -34,8 +38,14 @@ WorkersOption = Annotated[int, typer.Option(help="Models trained at once, each o
 
 
 def truth(
-    works_npz: WorksOption,
     out: TruthOutOption,
+    works_npz: Annotated[
+        Path | None, typer.Option(help="Pictures (count, height, width, channels) in an npz; or --from.")
+    ] = None,
+    own_runs: Annotated[
+        Path | None,
+        typer.Option("--from", help="A directory of models, or of their losses, that you trained yourself."),
+    ] = None,
     works_key: WorksKeyOption = "images",
     held_out_key: HeldOutKeyOption = None,
     size: SizeOption = None,
@@ -78,9 +88,18 @@ def truth(
 ) -> None:
     """Train the full model and the subset models that the other measurements are held against.
 
-    An interrupted run goes on when the same command is run again, and loses no finished model. A GPU trains many
-    models side by side.
+    Or take models that were trained elsewhere, with --from; of the other options, those of losses and --device
+    count then. An interrupted run goes on when the same command is run again, and loses no finished model. A GPU
+    trains many models side by side.
     """
+    if (works_npz is None) == (own_runs is None):
+        raise SettingsError(
+            "Give either --works-npz, to train models on pictures of it, or --from, for models that are there."
+        )
+    if own_runs is not None:
+        _take(own_runs, out, loss_timesteps, loss_draws, seed, device, as_json)
+        return
+    assert works_npz is not None
     from measure.plan import Plan
     from measure.source import read_source
     from measure.subsets import make_truth
@@ -113,12 +132,31 @@ def truth(
     console = Console(stderr=True, highlight=False, markup=False)
     source = read_source(works_npz, works_key, held_out_key)
     made = make_truth(source, out, plan, base=base, workers=workers, device=device, say=console.print)
+    _tell(out, made, as_json)
+
+
+def _take(
+    own_runs: Path, out: Path, timesteps: int, draws: int, seed: int, device: str, as_json: bool
+) -> None:
+    from das.device import check_device
+    from measure.own_runs import truth_of_runs
+    from measure.training import LossConfig
+
+    use_one_thread()
+    check_device(device)
+    say = Console(stderr=True, highlight=False, markup=False).print
+    _tell(
+        out, truth_of_runs(own_runs, out, LossConfig(timesteps, draws, seed), device=device, say=say), as_json
+    )
+
+
+def _tell(out: Path, made: "GroundTruth", as_json: bool) -> None:
     facts = {
         "path": str(out),
         "works": len(made.works),
         "queries": len(made.queries),
         "subsets": len(made.members),
-        "models": len(plan.runs()),
+        "models": int((~np.isnan(made.losses).all(2)).sum()),
     }
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
