@@ -156,6 +156,42 @@ def service(
         raise typer.Exit(EXIT_FAULTY)
 
 
+@bench.command()
+def build(
+    folder: Annotated[Path, typer.Option(help="Where the model, its works and the index are put.")],
+    family: Annotated[
+        str, typer.Option(help="stable-diffusion or stable-diffusion-xl.")
+    ] = "stable-diffusion",
+    works: Annotated[int, typer.Option(help="Random pictures.", min=2)] = 12,
+    size: Annotated[int, typer.Option(help="Side of a picture, a multiple of 64.", min=64)] = 256,
+    rank: Annotated[int, typer.Option(help="Of the LoRA on the attention matrices.", min=1)] = 128,
+    timesteps: Annotated[int, typer.Option(help="Timesteps of each picture.", min=1)] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Build an index of a model of a published size, with random weights and a LoRA: its time and memory.
+
+    The model is written into FOLDER (2 GB for stable-diffusion, 7 GB for stable-diffusion-xl) and used again.
+    """
+    from measure.full_size import measure_build
+    from measure.report import command_line
+
+    found = measure_build(
+        family, folder, works=works, size=size, rank=rank, timesteps=timesteps, device=device
+    )
+    figures = {"command": command_line(), **found}
+    if out is not None:
+        write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        Console(highlight=False, markup=False, soft_wrap=True).print(
+            f"{figures['parameters']:,} parameters, {figures['attributed']:,} attributed:"
+            f" {figures['s_per_work']} s a work, {figures['peak_memory_bytes'] / 1e9:.1f} GB of memory at most"
+        )
+
+
 def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor") -> None:
     """A plain training pass over the same pairs: batched forward, mean loss, backward to all parameters."""
     import torch
