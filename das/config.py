@@ -13,6 +13,7 @@ from das import registry
 from das.errors import SettingsError
 from das.methods import ACTIVATION, KernelForm
 from das.references import FEWEST
+from das.sources import ModelSource
 
 
 def _known(name: str) -> str:
@@ -117,6 +118,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Choices of a build that were measured together; those of "economical" are timesteps of a schedule of 1,000."""
 
 
+LARGEST_SIDE = 8192
+"""Pixels of a model's picture; more is a slip of the keyboard."""
+
+
 class BuildConfig(BaseModel):
     """What an index is built with. Two builds with equal configs, model and works give equal numbers."""
 
@@ -125,7 +130,15 @@ class BuildConfig(BaseModel):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="The index's name, the part before the @."
     )
-    model: str = Field(description="Directory or hub id of the diffusion model.")
+    model: str = Field(description="Directory or hub id of the diffusion model, or a single file.")
+    config: str | None = Field(None, description="The pipeline that a single file is read with.")
+    network: str | None = Field(
+        None, description="Directory of a network that takes the place of the model's own."
+    )
+    size: tuple[int, int] | None = Field(
+        None,
+        description="Height and width of the model's pictures in pixels; none: as its configuration says.",
+    )
     works: Path = Field(description="Folder of images, or a parquet of paths.")
     attributed: str = Field(
         "auto",
@@ -179,6 +192,18 @@ class BuildConfig(BaseModel):
         0,
         description="How many pictures the model is let make that others are held against, or a folder of them.",
     )
+
+    @field_validator("size")
+    @classmethod
+    def _size_is_one(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not all(1 <= side <= LARGEST_SIDE for side in value):
+            raise ValueError(f"pictures have 1 to {LARGEST_SIDE:,} pixels a side")
+        return value
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the model is read from."""
+        return ModelSource(self.model, self.config, self.network, self.size)
 
     @field_validator("attributed")
     @classmethod
@@ -309,6 +334,8 @@ class BuildConfig(BaseModel):
 
         Left out are `batch_size`, which doesn't change the numbers, and where the model with its LoRA and
         checkpoints, the works, CLIP, SSCD, references and held-out pictures lie: the builder compares what they hold.
+        The size of the model's pictures is part of the model's digest.
         """
         places = {"model", "works", "clip", "lora", "checkpoints", "sscd", "references", "held_out"}
+        places |= {"config", "network", "size"}
         return self.model_dump(mode="json", exclude={"batch_size"} | places)

@@ -20,7 +20,7 @@ which takes millions of works. In eight bits a work has one scale, the size of i
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -35,15 +35,16 @@ from das.manifest import (
     MANIFEST_NAME,
     Manifest,
     ModelRecord,
+    PlaceRecord,
     QualityRecord,
-    list_files,
     read_manifest,
-    record_file,
 )
 from das.methods import KernelForm
 from das.pdq import BYTES
-from das.places import find, is_clip, is_lora, is_pipeline, is_torchscript
+from das.places import find, is_clip, is_lora, is_model, is_torchscript
 from das.references import References
+from das.sources import ModelSource, is_network, is_pipeline
+from das.verification import Damage, Verification, verify_index
 from das.works import Works, contents_of
 
 WORKS_NAME = "works.parquet"
@@ -131,65 +132,6 @@ class Features:
         if self.scales is not None:
             whole = whole * self.scales[:, None]
         return whole if dtype is None else whole.astype(dtype)
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A file that isn't as the manifest says: `missing`, `extra`, `size` or `digest`."""
-
-    file: str
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `AttributionIndex.verify` found."""
-
-    files: int
-    bytes: int
-    damages: tuple[Damage, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every file is as it was built."""
-        return not self.damages
-
-
-def verify_index(path: Path, progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Compare every file of an index with its digest, the manifest with its own; needs no index that opens.
-
-    Args:
-        progress: told `(done, total)` in bytes.
-    """
-    try:
-        records = read_manifest(path).files
-    except IndexFormatError as error:
-        return Verification(1, 0, (Damage(MANIFEST_NAME, "digest", str(error)),))
-    total, done = sum(record.bytes for record in records.values()), 0
-
-    def step(size: int) -> None:
-        nonlocal done
-        done += size
-        if progress is not None:
-            progress(done, total)
-
-    damages = [
-        Damage(name, "extra", "the manifest doesn't know this file")
-        for name in list_files(path)
-        if name not in records and name != MANIFEST_NAME
-    ]
-    for name, record in records.items():
-        file = path / name
-        if not file.is_file():
-            damages.append(Damage(name, "missing", "the file isn't there"))
-            continue
-        found = record_file(file, step)
-        if found.bytes != record.bytes:
-            damages.append(Damage(name, "size", f"it has {found.bytes} bytes instead of {record.bytes}"))
-        elif found.sha256 != record.sha256:
-            damages.append(Damage(name, "digest", "its bytes aren't those that were built"))
-    return Verification(len(records) + 1, total, tuple(damages))
 
 
 class AttributionIndex:
@@ -364,9 +306,9 @@ class AttributionIndex:
         return (self.path / CARD_NAME).read_text(encoding="utf-8")
 
     @cached_property
-    def model_source(self) -> str:
+    def model_source(self) -> ModelSource:
         """Where the model is now (see das.places), or its hub id; raises ModelError if it is nowhere."""
-        return self._part("the model", self.manifest.model, is_pipeline)
+        return self._source("the model", self.manifest.model)
 
     @cached_property
     def lora_source(self) -> str | None:
@@ -378,9 +320,9 @@ class AttributionIndex:
         found = find(record.lora, recorded, is_lora, self.model_dir)
         return self._found("the LoRA", record.lora, found)
 
-    def checkpoint_source(self, number: int) -> str:
+    def checkpoint_source(self, number: int) -> ModelSource:
         """Where the further checkpoint `number`, from 1, is now. Raises like `model_source`."""
-        return self._part(f"checkpoint {number}", self.manifest.checkpoints[number - 1], is_pipeline)
+        return self._source(f"checkpoint {number}", self.manifest.checkpoints[number - 1])
 
     @cached_property
     def clip(self) -> ClipSpec:
@@ -402,7 +344,17 @@ class AttributionIndex:
         found = find(record.source, record.digest, is_torchscript, self.model_dir, together)
         return self._found("the SSCD model", record.source, found)
 
-    def _part(self, what: str, record: ModelRecord, kind: Callable[[Path], bool]) -> str:
+    def _source(self, what: str, record: ModelRecord) -> ModelSource:
+        kind = is_model if record.config is not None else is_pipeline
+        config, network = record.config, record.network
+        return ModelSource(
+            self._part(what, record, kind),
+            None if config is None else self._part(f"the configuration of {what}", config, is_pipeline),
+            None if network is None else self._part(f"the network of {what}", network, is_network),
+            self.manifest.config.size,
+        )
+
+    def _part(self, what: str, record: ModelRecord | PlaceRecord, kind: Callable[[Path], bool]) -> str:
         recorded = record.fingerprint.partition(" ")[0]
         together = self.path.resolve() / record.relative if record.relative else None
         return self._found(what, record.source, find(record.source, recorded, kind, self.model_dir, together))

@@ -30,11 +30,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PlaceRecord(_Part):
+    """Where a part of the model lay."""
+
+    source: str
+    """Hub id, or an absolute path."""
+    relative: str | None
+    """The path relative to the index; None for a hub id."""
+    fingerprint: str
+    """As the model's."""
+
+
 class ModelRecord(_Part):
     """The diffusion model: where it lay, and what it is."""
 
     source: str
-    """Hub id, or the absolute path of a directory."""
+    """Hub id, or the absolute path of a directory or a single file."""
     relative: str | None
     """The directory's path relative to the index, so that both can move together; None for a hub id."""
     digest: str
@@ -49,6 +60,12 @@ class ModelRecord(_Part):
     """Whether prompts reach the network."""
     lora: str | None = None
     """Where its LoRA lay, or the LoRA's hub id; `digest` includes it."""
+    config: PlaceRecord | None = None
+    """The pipeline that a single file was read with; None: the model is a pipeline itself."""
+    network: PlaceRecord | None = None
+    """What took the place of the pipeline's own network; `digest` is of this one."""
+    remarks: tuple[str, ...] = ()
+    """How it was read, where that isn't plain."""
 
 
 class WorksRecord(_Part):

@@ -1,6 +1,7 @@
 """The commands that build and look at indexes: `das build`, `das index info|verify|card`."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ from rich.table import Table
 from das.config import DEFAULT_CLIP, PRESETS, BuildConfig, ClipSpec
 from das.device import check_device
 from das.errors import SettingsError
-from das.index import AttributionIndex, verify_index
+from das.index import AttributionIndex
 from das.manifest import Manifest
 from das.methods import METHODS, PROBES
+from das.verification import verify_index
 from index_build.progress import ConsoleReporter, JsonReporter
 
 EXIT_DAMAGED = 1
@@ -40,11 +42,32 @@ def register(app: typer.Typer) -> None:
 
 
 def build_index(
-    model: Annotated[str, typer.Option(help="Directory or hub id of the diffusion model.")],
+    model: Annotated[
+        str,
+        typer.Option(help="The diffusion model: a pipeline's directory or hub id, or a .safetensors file."),
+    ],
     works: Annotated[
         Path, typer.Option(help="Folder of images (metadata.csv beside them), or a parquet of paths.")
     ],
     out: Annotated[Path, typer.Option(help="The index directory to make.")],
+    config: Annotated[
+        str | None,
+        typer.Option(help="The pipeline with the configuration of a --model that is a single file."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="A network in the place of the model's own: its directory, or a training run's folder (unet,"
+            " unet_ema, transformer, checkpoint-N)."
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of the model's pictures, such as 512 or 768x512 (width by height). Default: as its"
+            " configuration says."
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the index; the folder's name if left out.")
     ] = None,
@@ -148,10 +171,13 @@ def build_index(
     """
     from index_build.build import build
 
-    config = _config(
+    options = _config(
         **_preset(preset, timesteps, dimension, probe, feature_dtype),
         name=name or _slug(out.resolve().name),
         model=model,
+        config=config,
+        network=network,
+        size=None if size is None else _size_of(size),
         works=works,
         attributed=attributed,
         noise_draws=noise_draws,
@@ -172,7 +198,7 @@ def build_index(
     reporter = JsonReporter() if as_json else ConsoleReporter()
     command = shlex.join(["das", *sys.argv[1:]])
     result = build(
-        config,
+        options,
         out,
         device=device,
         strict=strict,
@@ -304,6 +330,15 @@ def _timesteps(text: str) -> int | tuple[int, ...]:
     except ValueError:
         raise SettingsError(f"--timesteps is {text!r}; give a number, or a list such as 0,100,200.") from None
     return numbers if "," in text else numbers[0]
+
+
+def _size_of(text: str) -> tuple[int, int]:
+    """Height and width of `512` or `768x512`, which has the width first as people say it."""
+    match = re.fullmatch(r"(\d{1,5})(?:[x×](\d{1,5}))?", text.strip().lower())
+    if match is None:
+        raise SettingsError(f"--size is {text!r}; give pixels, such as 512, or 768x512 for width by height.")
+    width = int(match[1])
+    return int(match[2] or width), width
 
 
 def _references(text: str) -> int | Path:

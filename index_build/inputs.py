@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from das.config import BuildConfig, ClipSpec
-from das.manifest import Manifest
+from das.manifest import Manifest, ModelRecord
 from das.places import fingerprint
+from das.sources import ModelSource
 from das.works import SourceWorks, file_digest, read_works
 from index_build.progress import Reporter
 
@@ -34,7 +35,7 @@ _OPTION_OF = {
     "damping": "--damping",
     "feature_dtype": "--feature-dtype",
     "shard_size": "--shard-size",
-    "model": "the weights of --model (with --lora)",
+    "model": "the weights of --model (with --network, --lora and --size)",
     "checkpoints": "the weights of --checkpoint",
     "works": "the works of --works",
     "clip": "the CLIP model (--clip, --clip-dir)",
@@ -149,6 +150,21 @@ def model_fingerprint(source: str, lora: str | None) -> str:
     if lora is None:
         return fingerprint(source)
     return f"{fingerprint(source)} {fingerprint(lora)}"
+
+
+def is_same_model(record: ModelRecord, source: ModelSource, lora: str | None, size: object) -> bool:
+    """Whether a manifest's model is certainly the one asked for, told without loading it.
+
+    Args:
+        size: of its pictures, as the manifest's build was asked for.
+    """
+    parts = ((record.config, source.config), (record.network, source.network))
+    return (
+        size == source.size
+        and record.fingerprint == model_fingerprint(source.model, lora)
+        and all((a is None) == (b is None) for a, b in parts)
+        and all(a.fingerprint == fingerprint(b) for a, b in parts if a is not None and b is not None)
+    )
 
 
 def clip_fingerprint(spec: ClipSpec) -> str:
