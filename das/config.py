@@ -180,7 +180,9 @@ class BuildConfig(BaseModel):
     feature_dtype: FeatureType = Field("float16", description="How whitened features are stored.")
     shard_size: int = Field(1024, ge=1, description="Works per shard: what a killed build loses at most.")
     batch_size: int = Field(32, ge=1, description="(Image, timestep) pairs per backward pass.")
-    clip: ClipSpec = Field(DEFAULT_CLIP, description="The open_clip model that screens.")
+    clip: ClipSpec | None = Field(
+        DEFAULT_CLIP, description="The open_clip model that screens; none: the index has no look-alikes."
+    )
     held_out: Path | None = Field(
         None,
         description="Folder of pictures of the works' kind that the model was not trained on; none: λ by the rule.",
@@ -243,6 +245,13 @@ class BuildConfig(BaseModel):
         if self.checkpoints and not any(registry.method(name).of_checkpoints for name in self.methods):
             reading = " and ".join(method.name for method in registry.methods() if method.of_checkpoints)
             raise ValueError(f"checkpoints are read by the methods {reading} only; ask for one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _compared_is_kept(self) -> Self:
+        by_clip = [name for name in self.methods if registry.method(name).compares == "clip"]
+        if self.clip is None and by_clip:
+            raise ValueError(f"{by_clip[0]} compares what CLIP says, which an index without screening lacks")
         return self
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 
 from das import registry
 from das.config import ClipSpec
-from das.errors import IndexFormatError, ModelError, WorksError
+from das.errors import IndexFormatError, ModelError, SettingsError, WorksError
 from das.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -58,6 +58,11 @@ REFERENCES_NAME = "references.safetensors"
 HASHES_NAME = "hashes.npy"
 SSCD_NAME = "sscd.npy"
 EMBEDDING_NORMS = "embedding_norms"
+
+NO_SCREENING = (
+    "was built without screening, so it can't tell which works look similar;"
+    " all works are scored and not some."
+)
 
 
 def feature_name(features: str, shard: int) -> str:
@@ -324,10 +329,22 @@ class AttributionIndex:
         """Where the further checkpoint `number`, from 1, is now. Raises like `model_source`."""
         return self._source(f"checkpoint {number}", self.manifest.checkpoints[number - 1])
 
+    @property
+    def screened(self) -> bool:
+        """Whether look-alikes can be told, and candidates be chosen by them."""
+        return self.manifest.screening is not None
+
     @cached_property
     def clip(self) -> ClipSpec:
-        """The CLIP model that made the embeddings, where it is now. Raises like `model_source`."""
+        """The CLIP model that made the embeddings, where it is now.
+
+        Raises:
+            SettingsError: the index was built without one.
+            ModelError: it is nowhere.
+        """
         record = self.manifest.screening
+        if record is None:
+            raise SettingsError(f"{self.id} {NO_SCREENING}")
         if record.directory is None:
             return ClipSpec(model=record.model, pretrained=record.pretrained)
         together = self.path.resolve() / record.relative if record.relative else None
@@ -399,14 +416,17 @@ class AttributionIndex:
         if manifest.config.keeps_pictures:
             size = int(np.prod(manifest.model.sample_shape))
             _expect(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
-        _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, manifest.screening.dimension), "float32")
+        if (screening := manifest.screening) is not None:
+            _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, screening.dimension), "float32")
         _expect(self.path, PLACES_NAME, self._places, (count, 3), "int64")
         if self.hashes is not None:
             _expect(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
         if (embeddings := self.sscd_embeddings) is not None and manifest.copies and manifest.copies.sscd:
             _expect(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
         each = ("F64", [count])
-        expected = {"residual_weights": each, "repeats": ("I64", [count]), EMBEDDING_NORMS: each}
+        expected = {"residual_weights": each, "repeats": ("I64", [count])}
+        if screening is not None:
+            expected[EMBEDDING_NORMS] = each
         for name in record.sets:
             expected[factor_key(name, "block")] = ("F64", [record.dimension] * 2)
             expected[norm_key(name)] = each

@@ -291,7 +291,8 @@ class Manifest(_Part):
     works: WorksRecord
     kernels: tuple[KernelRecord, ...]
     features: FeaturesRecord
-    screening: ScreeningRecord
+    screening: ScreeningRecord | None
+    """None: the index was built without, and look-alikes can't be told with it."""
     references: ReferencesRecord | None = None
     """None: whether the model made a picture can't be told with this index."""
     held_out: HeldOutRecord | None = None
@@ -302,6 +303,11 @@ class Manifest(_Part):
     """What was measured of the index after it was built, no part of its identity; None: not measured."""
     build: BuildRecord
     files: dict[str, FileRecord]
+
+    @property
+    def clip_digest(self) -> str:
+        """Of the CLIP model's weights; empty where there is none."""
+        return "" if self.screening is None else self.screening.digest
 
     @property
     def id(self) -> str:

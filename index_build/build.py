@@ -12,6 +12,7 @@ import psutil
 
 from das import durable, registry
 from das.card import card_of
+from das.clip_download import check_clip
 from das.config import BuildConfig
 from das.device import check_device
 from das.errors import BuildError, ModelError
@@ -23,7 +24,6 @@ from das.manifest import (
     FeaturesRecord,
     Manifest,
     ReferencesRecord,
-    ScreeningRecord,
     WorksRecord,
     canonical_json,
     content_digest,
@@ -47,7 +47,7 @@ from index_build.inputs import (
     read_digested_works,
 )
 from index_build.progress import QuietReporter, Reporter
-from index_build.records import copies_record, model_record, relative, versions
+from index_build.records import copies_record, model_record, screening_record, versions
 from index_build.workspace import Workspace, building_path
 
 _LISTED_PROBLEMS = 20
@@ -88,6 +88,8 @@ def build(
     check_device(device)
     reporter = reporter or QuietReporter()
     source = check_source(config.source)
+    if not (out / MANIFEST_NAME).is_file() and (remark := check_clip(config.clip)) is not None:
+        reporter.say(remark)
     if source.network != config.network:
         reporter.say(f"--network {config.network}: {source.network} is taken, the last of this run.")
         config = config.model_copy(update={"network": source.network})
@@ -140,14 +142,15 @@ class _Build:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
         manifest = read_manifest(place)
         model, clip = manifest.model, manifest.screening
+        clip_was = "" if clip is None else clip.fingerprint
         same_model = is_same_model(model, self.config.source, self.config.lora, manifest.config.size)
-        same_clip = clip.fingerprint == clip_fingerprint(self.config.clip)
+        same_clip = clip_was == clip_fingerprint(self.config.clip)
         ours = identity(
             self.config,
             model.digest if same_model else self._load_model(self.config.source).identity["digest"],
             [self._load_model(source).identity["digest"] for source in self._checkpoint_sources()],
             self.works.digest,
-            clip.digest if same_clip else self._load_embedder().digest,
+            manifest.clip_digest if same_clip else self._load_embedder().digest,
             self._asked_references(),
             self._asked_held_out(),
             self._sscd_digest(),
@@ -323,9 +326,10 @@ class _Build:
         return None if self.config.sscd is None else Sscd.load(self.config.sscd, self.device)
 
     def _load_embedder(self) -> Any:
-        from das.screening import Embedder
+        from das.screening import Embedder, NoEmbedder
 
-        return Embedder.load(self.config.clip, self.device)
+        clip = self.config.clip
+        return NoEmbedder() if clip is None else Embedder.load(clip, self.device)
 
     def _manifest(
         self,
@@ -339,7 +343,6 @@ class _Build:
     ) -> Manifest:
         """All that the manifest says but what the files are."""
         config = self.config
-        clip = config.clip.directory
         model, *checkpoint_records = (
             model_record(config, source, extractor, self.out, self.remarks if not number else [])
             for number, (source, extractor) in enumerate(
@@ -359,16 +362,7 @@ class _Build:
             sets=tuple(features.name for features in config.feature_sets),
             shard_rows=finished.shard_rows,
         )
-        screening = ScreeningRecord(
-            model=config.clip.model,
-            pretrained=config.clip.pretrained,
-            directory=str(clip.resolve()) if clip else None,
-            relative=relative(clip, self.out) if clip else None,
-            digest=embedder.digest,
-            fingerprint=clip_fingerprint(config.clip),
-            dimension=embedder.dimension,
-            kind=finished.screening_kind,
-        )
+        screening = screening_record(config.clip, embedder, finished.screening_kind, self.out)
         build_record = BuildRecord(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self.command,
@@ -410,7 +404,7 @@ class _Build:
             manifest.config,
             [record.digest for record in (manifest.model, *manifest.checkpoints)],
             manifest.works.digest,
-            manifest.screening.digest,
+            manifest.clip_digest,
             manifest.kernels,
             files,
             manifest.extensions,

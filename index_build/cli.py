@@ -128,6 +128,13 @@ def build_index(
         str, typer.Option(help="open_clip model that screens, MODEL:PRETRAINED.")
     ] = DEFAULT_CLIP.describe(),
     clip_dir: Annotated[Path | None, typer.Option(help="A local open_clip model instead of --clip.")] = None,
+    screening: Annotated[
+        bool,
+        typer.Option(
+            "--screening/--no-screening",
+            help="Keep what CLIP says of the works; without, nothing is downloaded and answers have no look-alikes.",
+        ),
+    ] = True,
     sscd: Annotated[
         Path | None,
         typer.Option(
@@ -193,7 +200,7 @@ def build_index(
         damping=damping,
         shard_size=shard_size,
         batch_size=batch_size,
-        clip=ClipSpec(directory=clip_dir) if clip_dir else ClipSpec.parse(clip),
+        clip=_clip_spec(clip, clip_dir, screening=screening),
     )
     reporter = JsonReporter() if as_json else ConsoleReporter()
     command = shlex.join(["das", *sys.argv[1:]])
@@ -240,7 +247,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "features": ", ".join(manifest.features.sets),
         "timesteps": ", ".join(map(str, manifest.timesteps)),
         "dimension": f"{manifest.features.dimension:,}, {manifest.features.dtype}",
-        "screening": f"{_clip(manifest)}, {manifest.screening.dimension} dimensions",
+        "screening": _clip(manifest),
         "copies": _copies(manifest),
         "size": f"{_size(index) / 1e6:,.1f} MB",
         "built": f"{manifest.build.created_at} on {manifest.build.device}",
@@ -332,6 +339,14 @@ def _timesteps(text: str) -> int | tuple[int, ...]:
     return numbers if "," in text else numbers[0]
 
 
+def _clip_spec(clip: str, directory: Path | None, *, screening: bool) -> ClipSpec | None:
+    if not screening:
+        if directory is not None:
+            raise SettingsError("--clip-dir names what --no-screening leaves out; give one of them.")
+        return None
+    return ClipSpec(directory=directory) if directory else ClipSpec.parse(clip)
+
+
 def _size_of(text: str) -> tuple[int, int]:
     """Height and width of `512` or `768x512`, which has the width first as people say it."""
     match = re.fullmatch(r"(\d{1,5})(?:[x×](\d{1,5}))?", text.strip().lower())
@@ -364,7 +379,9 @@ def _copies(manifest: Manifest) -> str:
 
 def _clip(manifest: Manifest) -> str:
     record = manifest.screening
-    return record.directory or f"{record.model}:{record.pretrained}"
+    if record is None:
+        return "none, look-alikes aren't told"
+    return f"{record.directory or f'{record.model}:{record.pretrained}'}, {record.dimension} dimensions"
 
 
 def _size(index: AttributionIndex) -> int:

@@ -38,7 +38,7 @@ _OPTION_OF = {
     "model": "the weights of --model (with --network, --lora and --size)",
     "checkpoints": "the weights of --checkpoint",
     "works": "the works of --works",
-    "clip": "the CLIP model (--clip, --clip-dir)",
+    "clip": "the CLIP model (--clip, --clip-dir, --no-screening)",
     "references": "--references",
     "held_out": "the pictures of --held-out",
     "sscd": "the file of --sscd",
@@ -138,7 +138,7 @@ def manifest_identity(manifest: Manifest) -> dict[str, Any]:
         manifest.model.digest,
         checkpoints,
         manifest.works.digest,
-        manifest.screening.digest,
+        manifest.clip_digest,
         held,
         None if manifest.held_out is None else manifest.held_out.digest[:12],
         None if manifest.copies is None or manifest.copies.sscd is None else manifest.copies.sscd.digest,
@@ -167,8 +167,10 @@ def is_same_model(record: ModelRecord, source: ModelSource, lora: str | None, si
     )
 
 
-def clip_fingerprint(spec: ClipSpec) -> str:
-    """`fingerprint` of a CLIP model."""
+def clip_fingerprint(spec: ClipSpec | None) -> str:
+    """`fingerprint` of a CLIP model; empty where none is wanted."""
+    if spec is None:
+        return ""
     return fingerprint(str(spec.directory)) if spec.directory else f"id:{spec.describe()}"
 
 

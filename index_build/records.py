@@ -7,11 +7,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from das.config import BuildConfig
-from das.manifest import CopiesRecord, ModelRecord, PlaceRecord, SscdRecord
+from das.config import BuildConfig, ClipSpec
+from das.manifest import CopiesRecord, ModelRecord, PlaceRecord, ScreeningRecord, SscdRecord
 from das.places import fingerprint
 from das.sources import ModelSource
-from index_build.inputs import model_fingerprint
+from index_build.inputs import clip_fingerprint, model_fingerprint
 
 _VERSIONS = ("das-attribution", "torch", "diffusers", "open_clip_torch", "numpy", "pyarrow", "pillow")
 
@@ -56,6 +56,27 @@ def copies_record(source: Path | None, model: Any, out: Path) -> CopiesRecord:
         dimension=model.dimension,
     )
     return CopiesRecord(sscd=record)
+
+
+def screening_record(clip: ClipSpec | None, embedder: Any, kind: str, out: Path) -> ScreeningRecord | None:
+    """What the manifest says of CLIP; None where the build is without.
+
+    Args:
+        kind: of the FAISS index.
+    """
+    if clip is None:
+        return None
+    directory = clip.directory
+    return ScreeningRecord(
+        model=clip.model,
+        pretrained=clip.pretrained,
+        directory=str(directory.resolve()) if directory else None,
+        relative=relative(directory, out) if directory else None,
+        digest=embedder.digest,
+        fingerprint=clip_fingerprint(clip),
+        dimension=embedder.dimension,
+        kind=kind,
+    )
 
 
 def versions() -> dict[str, str]:
