@@ -27,6 +27,7 @@ from app.schemas import (
 from das import registry
 from das.answer import notes_of
 from das.copies import copy_sentence, name_of
+from das.index import NO_SCREENING
 from das.manifest import QualityRecord
 from jobs.models import Job, JobState, JobSummary, JsonObject, utc_now
 
@@ -300,7 +301,8 @@ def _notes(
         reason = screening or (
             "the screening is still loading or failed" if job.finished else "not found yet"
         )
-        notes.append(NO_LOOKALIKES.format(reason=reason))
+        without = f"{served.id} {NO_SCREENING}"
+        notes.append(NO_LOOKALIKES.format(reason=reason) if served.index.screened else without)
     notes += (job.result or {}).get("notes", [])
     if job.state == JobState.SUCCEEDED:
         measured = served is None or served.index.quality_of(job.method) is not None

@@ -101,7 +101,7 @@ def _load(
     if spec not in embedders:
         embedders[spec] = Embedder.load(spec)
     embedder = embedders[spec]
-    embedder.check(index.manifest.screening.digest, index.id)
+    embedder.check(index.manifest.clip_digest, index.id)
     # The first pass allocates and is several times slower than the later ones; nobody shall wait for it.
     embedder.embed([np.zeros((32, 32, 3), np.uint8)])
     return embedder, Screen.open(directory)

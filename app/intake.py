@@ -10,12 +10,13 @@ from starlette.concurrency import run_in_threadpool
 from app.callers import Caller
 from app.candidates import wanted_count
 from app.catalogue import ServedIndex
-from app.problems import Problem, refused_image
+from app.problems import Problem, invalid, refused_image
 from app.schemas import AttributionRequest
 from app.screening import Nearest, ScreeningError
 from app.service import Service
 from das.errors import ImageRefused
 from das.images import NormalisedImage, encode_png
+from das.index import NO_SCREENING
 from jobs.errors import QueueFull, StorageError
 from jobs.models import Job, JsonObject, NewJob
 
@@ -40,9 +41,14 @@ async def accept(
 
     Raises `Problem` where the picture, the queue or the storage doesn't allow it; nothing is kept then.
     """
+    if asked.candidates.isdecimal() and not served.index.screened:
+        reason = f"{served.id} {NO_SCREENING} Ask for all."
+        raise invalid("candidates", reason)
     image = await _normalise(service, caller, data)
     png = await run_in_threadpool(encode_png, image.pixels)
-    count = wanted_count(asked.candidates, len(served), served.feature_bytes)
+    count = (
+        wanted_count(asked.candidates, len(served), served.feature_bytes) if served.index.screened else None
+    )
     new = NewJob(
         owner=caller.owner,
         index_id=served.id,

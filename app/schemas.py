@@ -18,7 +18,7 @@ from das import registry
 from das.methods import METHODS, SEEDED
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "erased"]
-ScreeningStatus = Literal["loading", "ready", "failed"]
+ScreeningStatus = Literal["loading", "ready", "failed", "none"]
 Stage = Literal["received", "screened", "gradients", "scored"]
 
 MAX_TAG_LENGTH = 200
@@ -391,7 +391,9 @@ class IndexSummary(BaseModel):
     dimension: int | None
     timesteps: int | None
     created_at: str | None
-    status: ScreeningStatus = Field(description="Of its screening, in this process.")
+    status: ScreeningStatus = Field(
+        description="Of its screening, in this process; none: it was built without."
+    )
 
 
 class IndexList(BaseModel):

@@ -23,6 +23,7 @@ import numpy as np
 from app.catalogue import ServedIndex
 from app.schemas import ScreeningStatus
 from das.images.wire import BrokenFrameError, receive_frame, send_frame
+from das.index import NO_SCREENING
 from jobs.process import how_it_ended
 
 logger = logging.getLogger(__name__)
@@ -146,6 +147,11 @@ class Screener:
     """The look-alikes of all served indexes."""
 
     def __init__(self, indexes: list[ServedIndex]) -> None:
+        # Those that were built without screening have nothing to load, and an answer of their own.
+        self._without = {
+            served.id: f"{served.id} {NO_SCREENING}" for served in indexes if not served.index.screened
+        }
+        indexes = [served for served in indexes if served.index.screened]
         self._indexes = indexes
         self._numbers = {served.id: number for number, served in enumerate(indexes)}
         self._thread = _OneThread("screening")
@@ -176,16 +182,20 @@ class Screener:
         return process.pid if process is not None and process.alive else None
 
     def status(self, index_id: str) -> ScreeningStatus:
+        if index_id in self._without:
+            return "none"
         if index_id in self._ready:
             return "ready"
         return "failed" if index_id in self._failed else "loading"
 
     def failure(self, index_id: str) -> str | None:
         """Why screening isn't possible for this index; None while it is."""
-        return self._failed.get(index_id)
+        return self._without.get(index_id) or self._failed.get(index_id)
 
     async def nearest(self, index_id: str, pixels: np.ndarray, count: int) -> Nearest:
         """The `count` works most similar to a picture (H, W, 3) uint8; raises ScreeningError."""
+        if index_id in self._without:
+            raise ScreeningError(self._without[index_id])
         self.unanswered += 1
         try:
             return await asyncio.wrap_future(

@@ -30,6 +30,7 @@ from das.origin import origin_statistics
 from das.ranking import Ranking
 from das.scoring import KernelScorer
 from das.similarity import Similarity
+from das.sources import ModelSource
 from das.sscd import copy_finder
 from das.trajectories import invert, regenerate
 
@@ -64,9 +65,9 @@ class Attributor:
         self.index = index
         self.device = device
         if model is None or isinstance(model, str | Path):
-            record = index.manifest.model
-            self.model = load_model(str(model or index.model_source), lora=index.lora_source, device=device)
-            self._check(self.model, record, str(model or index.model_source))
+            source = index.model_source if model is None else ModelSource(str(model))
+            self.model = load_model(source, lora=index.lora_source, device=device)
+            self._check(self.model, index.manifest.model, source.model)
         else:
             self.model = model
             self._check(self.model, index.manifest.model, "the model given")
@@ -377,7 +378,7 @@ class Attributor:
             return self.model
         source = self.index.checkpoint_source(number)
         model = load_model(source, lora=self.index.lora_source, device=self.device)
-        self._check(model, self.index.manifest.checkpoints[number - 1], source)
+        self._check(model, self.index.manifest.checkpoints[number - 1], source.model)
         return model
 
     def _scorer(self, kernel: KernelRecord) -> KernelScorer:

@@ -38,11 +38,11 @@ def card_of(manifest: Manifest, works: Works) -> str:
         + (f", trained on {record.trained:,} times in all" if _repeated(record) else ""),
         f"- **Model**: {model.identity.get('class', 'unknown')}, {_shape(model.sample_shape)},"
         f" {model.num_train_timesteps:,} diffusion steps, weights {model.digest[:12]}",
+        *(f"- **How it was read**: {remark}" for remark in model.remarks),
         f"- **Attributed parameters**: {_parameters(model, manifest.config.attributed)}",
         f"- **Timesteps**: {', '.join(map(str, manifest.timesteps))}",
         f"- **Features**: {', '.join(features.sets)}; {features.dimension:,} dimensions, {features.dtype}",
-        f"- **Screening**: {_clip_name(manifest.screening)}, {manifest.screening.dimension} dimensions, exhaustive"
-        " search",
+        f"- **Screening**: {_screened(manifest.screening)}",
         f"- **Built**: {manifest.build.created_at} on {manifest.build.device}",
         "",
         "## Kernels",
@@ -212,6 +212,12 @@ def _parameters(model: ModelRecord, attributed: str) -> str:
 
 def _repeated(record: WorksRecord) -> bool:
     return record.trained != record.count
+
+
+def _screened(screening: ScreeningRecord | None) -> str:
+    if screening is None:
+        return "none; look-alikes aren't told, and every question scores all works"
+    return f"{_clip_name(screening)}, {screening.dimension} dimensions, exhaustive search"
 
 
 def _clip_name(screening: ScreeningRecord) -> str:

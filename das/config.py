@@ -13,6 +13,7 @@ from das import registry
 from das.errors import SettingsError
 from das.methods import ACTIVATION, KernelForm
 from das.references import FEWEST
+from das.sources import ModelSource
 
 
 def _known(name: str) -> str:
@@ -117,6 +118,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Choices of a build that were measured together; those of "economical" are timesteps of a schedule of 1,000."""
 
 
+LARGEST_SIDE = 8192
+"""Pixels of a model's picture; more is a slip of the keyboard."""
+
+
 class BuildConfig(BaseModel):
     """What an index is built with. Two builds with equal configs, model and works give equal numbers."""
 
@@ -125,7 +130,15 @@ class BuildConfig(BaseModel):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="The index's name, the part before the @."
     )
-    model: str = Field(description="Directory or hub id of the diffusion model.")
+    model: str = Field(description="Directory or hub id of the diffusion model, or a single file.")
+    config: str | None = Field(None, description="The pipeline that a single file is read with.")
+    network: str | None = Field(
+        None, description="Directory of a network that takes the place of the model's own."
+    )
+    size: tuple[int, int] | None = Field(
+        None,
+        description="Height and width of the model's pictures in pixels; none: as its configuration says.",
+    )
     works: Path = Field(description="Folder of images, or a parquet of paths.")
     attributed: str = Field(
         "auto",
@@ -167,7 +180,9 @@ class BuildConfig(BaseModel):
     feature_dtype: FeatureType = Field("float16", description="How whitened features are stored.")
     shard_size: int = Field(1024, ge=1, description="Works per shard: what a killed build loses at most.")
     batch_size: int = Field(32, ge=1, description="(Image, timestep) pairs per backward pass.")
-    clip: ClipSpec = Field(DEFAULT_CLIP, description="The open_clip model that screens.")
+    clip: ClipSpec | None = Field(
+        DEFAULT_CLIP, description="The open_clip model that screens; none: the index has no look-alikes."
+    )
     held_out: Path | None = Field(
         None,
         description="Folder of pictures of the works' kind that the model was not trained on; none: λ by the rule.",
@@ -179,6 +194,18 @@ class BuildConfig(BaseModel):
         0,
         description="How many pictures the model is let make that others are held against, or a folder of them.",
     )
+
+    @field_validator("size")
+    @classmethod
+    def _size_is_one(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not all(1 <= side <= LARGEST_SIDE for side in value):
+            raise ValueError(f"pictures have 1 to {LARGEST_SIDE:,} pixels a side")
+        return value
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the model is read from."""
+        return ModelSource(self.model, self.config, self.network, self.size)
 
     @field_validator("attributed")
     @classmethod
@@ -218,6 +245,13 @@ class BuildConfig(BaseModel):
         if self.checkpoints and not any(registry.method(name).of_checkpoints for name in self.methods):
             reading = " and ".join(method.name for method in registry.methods() if method.of_checkpoints)
             raise ValueError(f"checkpoints are read by the methods {reading} only; ask for one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _compared_is_kept(self) -> Self:
+        by_clip = [name for name in self.methods if registry.method(name).compares == "clip"]
+        if self.clip is None and by_clip:
+            raise ValueError(f"{by_clip[0]} compares what CLIP says, which an index without screening lacks")
         return self
 
     @model_validator(mode="after")
@@ -309,6 +343,8 @@ class BuildConfig(BaseModel):
 
         Left out are `batch_size`, which doesn't change the numbers, and where the model with its LoRA and
         checkpoints, the works, CLIP, SSCD, references and held-out pictures lie: the builder compares what they hold.
+        The size of the model's pictures is part of the model's digest.
         """
         places = {"model", "works", "clip", "lora", "checkpoints", "sscd", "references", "held_out"}
+        places |= {"config", "network", "size"}
         return self.model_dump(mode="json", exclude={"batch_size"} | places)

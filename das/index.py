@@ -20,7 +20,7 @@ which takes millions of works. In eight bits a work has one scale, the size of i
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -30,20 +30,21 @@ from safetensors import SafetensorError, safe_open
 
 from das import registry
 from das.config import ClipSpec
-from das.errors import IndexFormatError, ModelError, WorksError
+from das.errors import IndexFormatError, ModelError, SettingsError, WorksError
 from das.manifest import (
     MANIFEST_NAME,
     Manifest,
     ModelRecord,
+    PlaceRecord,
     QualityRecord,
-    list_files,
     read_manifest,
-    record_file,
 )
 from das.methods import KernelForm
 from das.pdq import BYTES
-from das.places import find, is_clip, is_lora, is_pipeline, is_torchscript
+from das.places import find, is_clip, is_lora, is_model, is_torchscript
 from das.references import References
+from das.sources import ModelSource, is_network, is_pipeline
+from das.verification import Damage, Verification, verify_index
 from das.works import Works, contents_of
 
 WORKS_NAME = "works.parquet"
@@ -57,6 +58,11 @@ REFERENCES_NAME = "references.safetensors"
 HASHES_NAME = "hashes.npy"
 SSCD_NAME = "sscd.npy"
 EMBEDDING_NORMS = "embedding_norms"
+
+NO_SCREENING = (
+    "was built without screening, so it can't tell which works look similar;"
+    " all works are scored and not some."
+)
 
 
 def feature_name(features: str, shard: int) -> str:
@@ -131,65 +137,6 @@ class Features:
         if self.scales is not None:
             whole = whole * self.scales[:, None]
         return whole if dtype is None else whole.astype(dtype)
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A file that isn't as the manifest says: `missing`, `extra`, `size` or `digest`."""
-
-    file: str
-    kind: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `AttributionIndex.verify` found."""
-
-    files: int
-    bytes: int
-    damages: tuple[Damage, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every file is as it was built."""
-        return not self.damages
-
-
-def verify_index(path: Path, progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Compare every file of an index with its digest, the manifest with its own; needs no index that opens.
-
-    Args:
-        progress: told `(done, total)` in bytes.
-    """
-    try:
-        records = read_manifest(path).files
-    except IndexFormatError as error:
-        return Verification(1, 0, (Damage(MANIFEST_NAME, "digest", str(error)),))
-    total, done = sum(record.bytes for record in records.values()), 0
-
-    def step(size: int) -> None:
-        nonlocal done
-        done += size
-        if progress is not None:
-            progress(done, total)
-
-    damages = [
-        Damage(name, "extra", "the manifest doesn't know this file")
-        for name in list_files(path)
-        if name not in records and name != MANIFEST_NAME
-    ]
-    for name, record in records.items():
-        file = path / name
-        if not file.is_file():
-            damages.append(Damage(name, "missing", "the file isn't there"))
-            continue
-        found = record_file(file, step)
-        if found.bytes != record.bytes:
-            damages.append(Damage(name, "size", f"it has {found.bytes} bytes instead of {record.bytes}"))
-        elif found.sha256 != record.sha256:
-            damages.append(Damage(name, "digest", "its bytes aren't those that were built"))
-    return Verification(len(records) + 1, total, tuple(damages))
 
 
 class AttributionIndex:
@@ -364,9 +311,9 @@ class AttributionIndex:
         return (self.path / CARD_NAME).read_text(encoding="utf-8")
 
     @cached_property
-    def model_source(self) -> str:
+    def model_source(self) -> ModelSource:
         """Where the model is now (see das.places), or its hub id; raises ModelError if it is nowhere."""
-        return self._part("the model", self.manifest.model, is_pipeline)
+        return self._source("the model", self.manifest.model)
 
     @cached_property
     def lora_source(self) -> str | None:
@@ -378,14 +325,26 @@ class AttributionIndex:
         found = find(record.lora, recorded, is_lora, self.model_dir)
         return self._found("the LoRA", record.lora, found)
 
-    def checkpoint_source(self, number: int) -> str:
+    def checkpoint_source(self, number: int) -> ModelSource:
         """Where the further checkpoint `number`, from 1, is now. Raises like `model_source`."""
-        return self._part(f"checkpoint {number}", self.manifest.checkpoints[number - 1], is_pipeline)
+        return self._source(f"checkpoint {number}", self.manifest.checkpoints[number - 1])
+
+    @property
+    def screened(self) -> bool:
+        """Whether look-alikes can be told, and candidates be chosen by them."""
+        return self.manifest.screening is not None
 
     @cached_property
     def clip(self) -> ClipSpec:
-        """The CLIP model that made the embeddings, where it is now. Raises like `model_source`."""
+        """The CLIP model that made the embeddings, where it is now.
+
+        Raises:
+            SettingsError: the index was built without one.
+            ModelError: it is nowhere.
+        """
         record = self.manifest.screening
+        if record is None:
+            raise SettingsError(f"{self.id} {NO_SCREENING}")
         if record.directory is None:
             return ClipSpec(model=record.model, pretrained=record.pretrained)
         together = self.path.resolve() / record.relative if record.relative else None
@@ -402,7 +361,17 @@ class AttributionIndex:
         found = find(record.source, record.digest, is_torchscript, self.model_dir, together)
         return self._found("the SSCD model", record.source, found)
 
-    def _part(self, what: str, record: ModelRecord, kind: Callable[[Path], bool]) -> str:
+    def _source(self, what: str, record: ModelRecord) -> ModelSource:
+        kind = is_model if record.config is not None else is_pipeline
+        config, network = record.config, record.network
+        return ModelSource(
+            self._part(what, record, kind),
+            None if config is None else self._part(f"the configuration of {what}", config, is_pipeline),
+            None if network is None else self._part(f"the network of {what}", network, is_network),
+            self.manifest.config.size,
+        )
+
+    def _part(self, what: str, record: ModelRecord | PlaceRecord, kind: Callable[[Path], bool]) -> str:
         recorded = record.fingerprint.partition(" ")[0]
         together = self.path.resolve() / record.relative if record.relative else None
         return self._found(what, record.source, find(record.source, recorded, kind, self.model_dir, together))
@@ -447,14 +416,17 @@ class AttributionIndex:
         if manifest.config.keeps_pictures:
             size = int(np.prod(manifest.model.sample_shape))
             _expect(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
-        _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, manifest.screening.dimension), "float32")
+        if (screening := manifest.screening) is not None:
+            _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, screening.dimension), "float32")
         _expect(self.path, PLACES_NAME, self._places, (count, 3), "int64")
         if self.hashes is not None:
             _expect(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
         if (embeddings := self.sscd_embeddings) is not None and manifest.copies and manifest.copies.sscd:
             _expect(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
         each = ("F64", [count])
-        expected = {"residual_weights": each, "repeats": ("I64", [count]), EMBEDDING_NORMS: each}
+        expected = {"residual_weights": each, "repeats": ("I64", [count])}
+        if screening is not None:
+            expected[EMBEDDING_NORMS] = each
         for name in record.sets:
             expected[factor_key(name, "block")] = ("F64", [record.dimension] * 2)
             expected[norm_key(name)] = each

@@ -30,11 +30,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PlaceRecord(_Part):
+    """Where a part of the model lay."""
+
+    source: str
+    """Hub id, or an absolute path."""
+    relative: str | None
+    """The path relative to the index; None for a hub id."""
+    fingerprint: str
+    """As the model's."""
+
+
 class ModelRecord(_Part):
     """The diffusion model: where it lay, and what it is."""
 
     source: str
-    """Hub id, or the absolute path of a directory."""
+    """Hub id, or the absolute path of a directory or a single file."""
     relative: str | None
     """The directory's path relative to the index, so that both can move together; None for a hub id."""
     digest: str
@@ -49,6 +60,12 @@ class ModelRecord(_Part):
     """Whether prompts reach the network."""
     lora: str | None = None
     """Where its LoRA lay, or the LoRA's hub id; `digest` includes it."""
+    config: PlaceRecord | None = None
+    """The pipeline that a single file was read with; None: the model is a pipeline itself."""
+    network: PlaceRecord | None = None
+    """What took the place of the pipeline's own network; `digest` is of this one."""
+    remarks: tuple[str, ...] = ()
+    """How it was read, where that isn't plain."""
 
 
 class WorksRecord(_Part):
@@ -274,7 +291,8 @@ class Manifest(_Part):
     works: WorksRecord
     kernels: tuple[KernelRecord, ...]
     features: FeaturesRecord
-    screening: ScreeningRecord
+    screening: ScreeningRecord | None
+    """None: the index was built without, and look-alikes can't be told with it."""
     references: ReferencesRecord | None = None
     """None: whether the model made a picture can't be told with this index."""
     held_out: HeldOutRecord | None = None
@@ -285,6 +303,11 @@ class Manifest(_Part):
     """What was measured of the index after it was built, no part of its identity; None: not measured."""
     build: BuildRecord
     files: dict[str, FileRecord]
+
+    @property
+    def clip_digest(self) -> str:
+        """Of the CLIP model's weights; empty where there is none."""
+        return "" if self.screening is None else self.screening.digest
 
     @property
     def id(self) -> str:

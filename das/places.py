@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from das.errors import ModelError
+from das.sources import is_pipeline
 from das.works import file_digest
 
 
-def is_pipeline(path: Path) -> bool:
-    """Whether a directory is a diffusers pipeline."""
-    return (path / "model_index.json").is_file()
+def is_model(path: Path) -> bool:
+    """Whether a path may be a model: a pipeline, or a single file."""
+    return is_pipeline(path) or (path.is_file() and path.suffix == ".safetensors")
 
 
 def is_clip(path: Path) -> bool:

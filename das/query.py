@@ -13,7 +13,7 @@ from das.answer import notes_of
 from das.copies import summary_of
 from das.device import check_device
 from das.errors import DasError, SettingsError
-from das.index import AttributionIndex
+from das.index import NO_SCREENING, AttributionIndex
 from das.methods import SEEDED
 
 
@@ -48,6 +48,8 @@ def query(
     """Rank the works that a picture owes most to."""
     opened = AttributionIndex.open(index, model_dir=model)
     count = _candidate_count(candidates)
+    if count is not None and not opened.screened:
+        raise SettingsError(f"--candidates {count} can't be chosen: {opened.id} {NO_SCREENING}")
     pixels = _read_picture(image)
     rows = _nearest(opened, pixels, count) if count is not None and count < len(opened) else None
     from das.attribution import Attributor
@@ -58,6 +60,8 @@ def query(
     )
     quality = opened.quality_of(answer.method)
     notes = [*answer.caveats, *notes_of(measured=quality is not None, in_model=answer.in_model)]
+    if not opened.screened:
+        notes.append(f"{opened.id} {NO_SCREENING}")
     copied = None if answer.copy is None else summary_of(answer.copy, opened, answer.in_model)
     if as_json:
         result = answer.as_result()
@@ -115,6 +119,6 @@ def _nearest(index: AttributionIndex, pixels: Any, count: int) -> Any:
     from das.screening import Embedder, Screen
 
     embedder = Embedder.load(index.clip)
-    embedder.check(index.manifest.screening.digest, index.id)
+    embedder.check(index.manifest.clip_digest, index.id)
     rows, _ = Screen.open(index.path).nearest(embedder.embed([pixels])[0], count)
     return rows

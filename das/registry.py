@@ -101,6 +101,33 @@ DAS = Extension(
         Family("StableDiffusionXLPipeline", "das.models.stable_diffusion_xl:StableDiffusionXLModel"),
         Family("StableDiffusion3Pipeline", "das.models.stable_diffusion_3:StableDiffusion3Model"),
         Family("FluxPipeline", "das.models.flux:FluxModel"),
+        # The same networks in pipelines that begin with a picture, read as those that begin with noise.
+        *(
+            Family(name, adapter, f"diffusers:{plain}")
+            for plain, names, adapter in (
+                (
+                    "StableDiffusionPipeline",
+                    ("StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+                    "das.models.stable_diffusion:StableDiffusionModel",
+                ),
+                (
+                    "StableDiffusionXLPipeline",
+                    ("StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
+                    "das.models.stable_diffusion_xl:StableDiffusionXLModel",
+                ),
+                (
+                    "StableDiffusion3Pipeline",
+                    ("StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"),
+                    "das.models.stable_diffusion_3:StableDiffusion3Model",
+                ),
+                (
+                    "FluxPipeline",
+                    ("FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+                    "das.models.flux:FluxModel",
+                ),
+            )
+            for name in names
+        ),
     ],
 )
 """What das brings itself, by the same door."""

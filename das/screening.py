@@ -102,6 +102,21 @@ class Embedder:
         return vectors.cpu().numpy(), norms.cpu().numpy()
 
 
+class NoEmbedder:
+    """What a build without screening has in CLIP's place: embeddings of no numbers."""
+
+    digest = ""
+    dimension = 0
+
+    def embed(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, 0) float32."""
+        return np.empty((len(pixels), 0), np.float32)
+
+    def embed_with_norms(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """As `embed`, and norms of nothing, (B,) float32."""
+        return self.embed(pixels), np.zeros(len(pixels), np.float32)
+
+
 class Screen:
     """Nearest works by CLIP similarity: an exhaustive FAISS search over an index's embeddings."""
 

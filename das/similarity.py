@@ -54,7 +54,7 @@ class Similarity:
     @cached_property
     def _embedder(self) -> Embedder:
         embedder = Embedder.load(self._index.clip, self._device)
-        embedder.check(self._index.manifest.screening.digest, self._index.id)
+        embedder.check(self._index.manifest.clip_digest, self._index.id)
         return embedder
 
     @cached_property

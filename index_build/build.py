@@ -1,12 +1,10 @@
 """A whole build, from a model and its works to a finished index directory."""
 
 import json
-import os
-import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +12,7 @@ import psutil
 
 from das import durable, registry
 from das.card import card_of
+from das.clip_download import check_clip
 from das.config import BuildConfig
 from das.device import check_device
 from das.errors import BuildError, ModelError
@@ -21,14 +20,10 @@ from das.index import CARD_NAME, REFERENCES_NAME, REPORT_NAME, WORKS_NAME, Attri
 from das.manifest import (
     MANIFEST_NAME,
     BuildRecord,
-    CopiesRecord,
     ExtensionRecord,
     FeaturesRecord,
     Manifest,
-    ModelRecord,
     ReferencesRecord,
-    ScreeningRecord,
-    SscdRecord,
     WorksRecord,
     canonical_json,
     content_digest,
@@ -39,6 +34,7 @@ from das.manifest import (
 )
 from das.methods import ACTIVATION
 from das.places import fingerprint
+from das.sources import ModelSource, check_source
 from das.works import Works
 from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
@@ -46,14 +42,14 @@ from index_build.inputs import (
     clip_fingerprint,
     differences,
     identity,
+    is_same_model,
     manifest_identity,
-    model_fingerprint,
     read_digested_works,
 )
 from index_build.progress import QuietReporter, Reporter
+from index_build.records import copies_record, model_record, screening_record, versions
 from index_build.workspace import Workspace, building_path
 
-_VERSIONS = ("das-attribution", "torch", "diffusers", "open_clip_torch", "numpy", "pyarrow", "pillow")
 _LISTED_PROBLEMS = 20
 
 
@@ -91,6 +87,12 @@ def build(
     """
     check_device(device)
     reporter = reporter or QuietReporter()
+    source = check_source(config.source)
+    if not (out / MANIFEST_NAME).is_file() and (remark := check_clip(config.clip)) is not None:
+        reporter.say(remark)
+    if source.network != config.network:
+        reporter.say(f"--network {config.network}: {source.network} is taken, the last of this run.")
+        config = config.model_copy(update={"network": source.network})
     with only_builder(out) as out, disk_may_be_full(out):
         works = read_digested_works(config.works, reporter, follow_links=follow_links)
         missing = [remark for remark in works.source.left_out if remark.code != "not-an-image"]
@@ -134,19 +136,21 @@ class _Build:
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
         self.sscd: Any = None
+        self.remarks: list[str] = []
 
     def compare_with_finished(self, place: Path) -> None:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
         manifest = read_manifest(place)
         model, clip = manifest.model, manifest.screening
-        same_model = model.fingerprint == model_fingerprint(self.config.model, self.config.lora)
-        same_clip = clip.fingerprint == clip_fingerprint(self.config.clip)
+        clip_was = "" if clip is None else clip.fingerprint
+        same_model = is_same_model(model, self.config.source, self.config.lora, manifest.config.size)
+        same_clip = clip_was == clip_fingerprint(self.config.clip)
         ours = identity(
             self.config,
-            model.digest if same_model else self._load_model(self.config.model).identity["digest"],
-            [self._load_model(checkpoint).identity["digest"] for checkpoint in self.config.checkpoints],
+            model.digest if same_model else self._load_model(self.config.source).identity["digest"],
+            [self._load_model(source).identity["digest"] for source in self._checkpoint_sources()],
             self.works.digest,
-            clip.digest if same_clip else self._load_embedder().digest,
+            manifest.clip_digest if same_clip else self._load_embedder().digest,
             self._asked_references(),
             self._asked_held_out(),
             self._sscd_digest(),
@@ -176,8 +180,8 @@ class _Build:
 
         config = self.config
         began = time.monotonic()
-        model = self._load_model(config.model)
-        checkpoints = [self._load_checkpoint(checkpoint, model) for checkpoint in config.checkpoints]
+        model = self._load_model(config.source, self._note)
+        checkpoints = [self._load_checkpoint(source, model) for source in self._checkpoint_sources()]
         timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
         self.sscd = self._load_sscd()
@@ -285,12 +289,20 @@ class _Build:
         """The digest of the folder given."""
         return None if self.held_out is None else self.held_out.digest[:12]
 
-    def _load_model(self, source: str) -> Any:
+    def _note(self, remark: str) -> None:
+        self.remarks.append(remark)
+        self.reporter.say(remark)
+
+    def _checkpoint_sources(self) -> list[ModelSource]:
+        """Where the further checkpoints are read from."""
+        return [check_source(self.config.source.of_checkpoint(one)) for one in self.config.checkpoints]
+
+    def _load_model(self, source: ModelSource, tell: Callable[[str], None] = lambda _: None) -> Any:
         from das.models import load_model
 
-        return load_model(source, lora=self.config.lora, device=self.device)
+        return load_model(source, lora=self.config.lora, device=self.device, tell=tell)
 
-    def _load_checkpoint(self, source: str, model: Any) -> Any:
+    def _load_checkpoint(self, source: ModelSource, model: Any) -> Any:
         """A further checkpoint, which must have the shapes of the model's own parameters."""
         checkpoint = self._load_model(source)
         ours, theirs = (
@@ -299,7 +311,8 @@ class _Build:
         )
         if ours != theirs:
             raise ModelError(
-                f"{source} isn't a checkpoint of {self.config.model}: their networks have different parameters."
+                f"{source.network or source.model} isn't a checkpoint of {self.config.model}: their networks have"
+                " different parameters."
             )
         return checkpoint
 
@@ -312,22 +325,11 @@ class _Build:
 
         return None if self.config.sscd is None else Sscd.load(self.config.sscd, self.device)
 
-    def _copies_record(self) -> CopiesRecord:
-        source, model = self.config.sscd, self.sscd
-        if source is None or model is None:
-            return CopiesRecord()
-        record = SscdRecord(
-            source=str(source.resolve()),
-            relative=_relative(source, self.out),
-            digest=model.digest,
-            dimension=model.dimension,
-        )
-        return CopiesRecord(sscd=record)
-
     def _load_embedder(self) -> Any:
-        from das.screening import Embedder
+        from das.screening import Embedder, NoEmbedder
 
-        return Embedder.load(self.config.clip, self.device)
+        clip = self.config.clip
+        return NoEmbedder() if clip is None else Embedder.load(clip, self.device)
 
     def _manifest(
         self,
@@ -341,10 +343,11 @@ class _Build:
     ) -> Manifest:
         """All that the manifest says but what the files are."""
         config = self.config
-        clip = config.clip.directory
-        model_record, *checkpoint_records = (
-            self._model_record(source, extractor)
-            for source, extractor in zip([config.model, *config.checkpoints], extractors, strict=True)
+        model, *checkpoint_records = (
+            model_record(config, source, extractor, self.out, self.remarks if not number else [])
+            for number, (source, extractor) in enumerate(
+                zip([config.source, *self._checkpoint_sources()], extractors, strict=True)
+            )
         )
         works_record = WorksRecord(
             source=str(config.works.resolve()),
@@ -359,21 +362,12 @@ class _Build:
             sets=tuple(features.name for features in config.feature_sets),
             shard_rows=finished.shard_rows,
         )
-        screening = ScreeningRecord(
-            model=config.clip.model,
-            pretrained=config.clip.pretrained,
-            directory=str(clip.resolve()) if clip else None,
-            relative=_relative(clip, self.out) if clip else None,
-            digest=embedder.digest,
-            fingerprint=clip_fingerprint(config.clip),
-            dimension=embedder.dimension,
-            kind=finished.screening_kind,
-        )
+        screening = screening_record(config.clip, embedder, finished.screening_kind, self.out)
         build_record = BuildRecord(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             command=self.command,
             device=self.device,
-            versions=_versions(),
+            versions=versions(),
             seconds={stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             unreadable=len(finished.refused),
         )
@@ -382,7 +376,7 @@ class _Build:
             content_digest="",
             config=config,
             timesteps=timesteps,
-            model=model_record,
+            model=model,
             checkpoints=tuple(checkpoint_records),
             extensions=self._extensions(),
             works=works_record,
@@ -391,7 +385,7 @@ class _Build:
             screening=screening,
             references=references,
             held_out=None if held_out is None else held_out.record,
-            copies=self._copies_record(),
+            copies=copies_record(config.sscd, self.sscd, self.out),
             build=build_record,
             files={},
         )
@@ -410,7 +404,7 @@ class _Build:
             manifest.config,
             [record.digest for record in (manifest.model, *manifest.checkpoints)],
             manifest.works.digest,
-            manifest.screening.digest,
+            manifest.clip_digest,
             manifest.kernels,
             files,
             manifest.extensions,
@@ -423,27 +417,11 @@ class _Build:
 
         names: list[tuple[registry.Kind, str]] = [("method", name) for name in self.config.methods]
         names += [("probe", name) for name in dict.fromkeys(f.probe for f in self.config.feature_sets)]
-        names.append(("family", family_of(self.config.model).name))
+        names.append(("family", family_of(self.config.source.pipeline).name))
         return tuple(
             ExtensionRecord(kind=kind, name=name, distribution=brought.distribution, version=brought.version)
             for kind, name in names
             if (brought := registry.extension_of(kind, name)) is not None
-        )
-
-    def _model_record(self, source: str, extractor: Any) -> ModelRecord:
-        local, lora = Path(source).is_dir(), self.config.lora
-        model = extractor.model
-        return ModelRecord(
-            source=str(Path(source).resolve()) if local else source,
-            relative=_relative(Path(source), self.out) if local else None,
-            digest=model.identity["digest"],
-            fingerprint=model_fingerprint(source, lora),
-            identity=model.identity,
-            sample_shape=model.sample_shape,
-            num_train_timesteps=model.schedule.num_train_timesteps,
-            attributed_parameters=sum(parameter.numel() for parameter in extractor.parameters.values()),
-            conditional=model.conditional,
-            lora=str(Path(lora).resolve()) if lora and Path(lora).exists() else lora,
         )
 
     def _report(self, refused: list[dict[str, Any]]) -> dict[str, Any]:
@@ -465,17 +443,3 @@ class _Build:
                 self.reporter.warn(f"{len(entries):,} {title}; all are in {self.out / REPORT_NAME}")
             for entry in entries[:_LISTED_PROBLEMS]:
                 self.reporter.say(f"  {entry['file']}: {entry['message']}")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _relative(path: Path, base: Path) -> str:
-    return os.path.relpath(path.resolve(), base)

@@ -1,6 +1,7 @@
 """The commands that build and look at indexes: `das build`, `das index info|verify|card`."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ from rich.table import Table
 from das.config import DEFAULT_CLIP, PRESETS, BuildConfig, ClipSpec
 from das.device import check_device
 from das.errors import SettingsError
-from das.index import AttributionIndex, verify_index
+from das.index import AttributionIndex
 from das.manifest import Manifest
 from das.methods import METHODS, PROBES
+from das.verification import verify_index
 from index_build.progress import ConsoleReporter, JsonReporter
 
 EXIT_DAMAGED = 1
@@ -40,11 +42,32 @@ def register(app: typer.Typer) -> None:
 
 
 def build_index(
-    model: Annotated[str, typer.Option(help="Directory or hub id of the diffusion model.")],
+    model: Annotated[
+        str,
+        typer.Option(help="The diffusion model: a pipeline's directory or hub id, or a .safetensors file."),
+    ],
     works: Annotated[
         Path, typer.Option(help="Folder of images (metadata.csv beside them), or a parquet of paths.")
     ],
     out: Annotated[Path, typer.Option(help="The index directory to make.")],
+    config: Annotated[
+        str | None,
+        typer.Option(help="The pipeline with the configuration of a --model that is a single file."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="A network in the place of the model's own: its directory, or a training run's folder (unet,"
+            " unet_ema, transformer, checkpoint-N)."
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of the model's pictures, such as 512 or 768x512 (width by height). Default: as its"
+            " configuration says."
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the index; the folder's name if left out.")
     ] = None,
@@ -105,6 +128,13 @@ def build_index(
         str, typer.Option(help="open_clip model that screens, MODEL:PRETRAINED.")
     ] = DEFAULT_CLIP.describe(),
     clip_dir: Annotated[Path | None, typer.Option(help="A local open_clip model instead of --clip.")] = None,
+    screening: Annotated[
+        bool,
+        typer.Option(
+            "--screening/--no-screening",
+            help="Keep what CLIP says of the works; without, nothing is downloaded and answers have no look-alikes.",
+        ),
+    ] = True,
     sscd: Annotated[
         Path | None,
         typer.Option(
@@ -148,10 +178,13 @@ def build_index(
     """
     from index_build.build import build
 
-    config = _config(
+    options = _config(
         **_preset(preset, timesteps, dimension, probe, feature_dtype),
         name=name or _slug(out.resolve().name),
         model=model,
+        config=config,
+        network=network,
+        size=None if size is None else _size_of(size),
         works=works,
         attributed=attributed,
         noise_draws=noise_draws,
@@ -167,12 +200,12 @@ def build_index(
         damping=damping,
         shard_size=shard_size,
         batch_size=batch_size,
-        clip=ClipSpec(directory=clip_dir) if clip_dir else ClipSpec.parse(clip),
+        clip=_clip_spec(clip, clip_dir, screening=screening),
     )
     reporter = JsonReporter() if as_json else ConsoleReporter()
     command = shlex.join(["das", *sys.argv[1:]])
     result = build(
-        config,
+        options,
         out,
         device=device,
         strict=strict,
@@ -214,7 +247,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "features": ", ".join(manifest.features.sets),
         "timesteps": ", ".join(map(str, manifest.timesteps)),
         "dimension": f"{manifest.features.dimension:,}, {manifest.features.dtype}",
-        "screening": f"{_clip(manifest)}, {manifest.screening.dimension} dimensions",
+        "screening": _clip(manifest),
         "copies": _copies(manifest),
         "size": f"{_size(index) / 1e6:,.1f} MB",
         "built": f"{manifest.build.created_at} on {manifest.build.device}",
@@ -306,6 +339,23 @@ def _timesteps(text: str) -> int | tuple[int, ...]:
     return numbers if "," in text else numbers[0]
 
 
+def _clip_spec(clip: str, directory: Path | None, *, screening: bool) -> ClipSpec | None:
+    if not screening:
+        if directory is not None:
+            raise SettingsError("--clip-dir names what --no-screening leaves out; give one of them.")
+        return None
+    return ClipSpec(directory=directory) if directory else ClipSpec.parse(clip)
+
+
+def _size_of(text: str) -> tuple[int, int]:
+    """Height and width of `512` or `768x512`, which has the width first as people say it."""
+    match = re.fullmatch(r"(\d{1,5})(?:[x×](\d{1,5}))?", text.strip().lower())
+    if match is None:
+        raise SettingsError(f"--size is {text!r}; give pixels, such as 512, or 768x512 for width by height.")
+    width = int(match[1])
+    return int(match[2] or width), width
+
+
 def _references(text: str) -> int | Path:
     if text.isdecimal():
         return int(text)
@@ -329,7 +379,9 @@ def _copies(manifest: Manifest) -> str:
 
 def _clip(manifest: Manifest) -> str:
     record = manifest.screening
-    return record.directory or f"{record.model}:{record.pretrained}"
+    if record is None:
+        return "none, look-alikes aren't told"
+    return f"{record.directory or f'{record.model}:{record.pretrained}'}, {record.dimension} dimensions"
 
 
 def _size(index: AttributionIndex) -> int:

@@ -12,7 +12,7 @@ from das.config import FEATURE_BYTES, BuildConfig
 from das.gradients import FeatureExtractor
 from das.intervals import replicates_of
 from das.pdq import BYTES
-from das.screening import Embedder
+from das.screening import Embedder, NoEmbedder
 from index_build.disk import in_bytes
 from index_build.gather import images_at_once, kernel_forms, replicated_sets
 from index_build.inputs import WorksOnDisk
@@ -68,7 +68,7 @@ def estimate(
     works: WorksOnDisk,
     left: int,
     extractors: Sequence[FeatureExtractor],
-    embedder: Embedder,
+    embedder: Embedder | NoEmbedder,
 ) -> Estimate:
     """Time a few works and size the rest; `left` is how many works are still to do."""
     steps = len(extractors[0].config.timesteps)
@@ -87,7 +87,7 @@ def _compute(extractors: Sequence[FeatureExtractor], x0: Tensor) -> None:
 
 
 def _seconds_per_work(
-    works: WorksOnDisk, extractors: Sequence[FeatureExtractor], embedder: Embedder
+    works: WorksOnDisk, extractors: Sequence[FeatureExtractor], embedder: Embedder | NoEmbedder
 ) -> float:
     """Time of one work, from up to eight; the first call of all isn't counted, because it allocates."""
     reader = PictureReader(works)

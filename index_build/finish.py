@@ -162,17 +162,21 @@ def finish(
     if config.keeps_pictures:
         _write_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
     _write_kernels(workspace.path, config, whitenings, shards, repeats)
-    with reporter.stage("screening index", 1) as stage:
-        durable.write_path(workspace.path / EMBEDDINGS_NAME, lambda path: _write_embeddings(path, shards))
-        embeddings = np.load(workspace.path / EMBEDDINGS_NAME, mmap_mode="r")
-        kinds: list[str] = []
-        durable.write_path(
-            workspace.path / INDEX_NAME, lambda path: kinds.append(write_screen(path, embeddings))
-        )
-        stage.advance()
-    result.screening_kind = kinds[0]
+    if config.clip is not None:
+        result.screening_kind = _write_screening(workspace.path, shards, reporter)
     result.kernels = _records(config, whitenings, int(repeats.sum()), len(rows))
     return result
+
+
+def _write_screening(directory: Path, shards: list[StoredShard], reporter: Reporter) -> str:
+    """Write the embeddings and the index that searches them; returns its kind."""
+    with reporter.stage("screening index", 1) as stage:
+        durable.write_path(directory / EMBEDDINGS_NAME, lambda path: _write_embeddings(path, shards))
+        embeddings = np.load(directory / EMBEDDINGS_NAME, mmap_mode="r")
+        kinds: list[str] = []
+        durable.write_path(directory / INDEX_NAME, lambda path: kinds.append(write_screen(path, embeddings)))
+        stage.advance()
+    return kinds[0]
 
 
 def _write_works(directory: Path, works: WorksOnDisk, rows: np.ndarray) -> pa.Table:
@@ -246,8 +250,9 @@ def _write_kernels(
     tensors = {
         "repeats": repeats.astype(np.int64),
         "residual_weights": residual_weights(rms, repeats),
-        EMBEDDING_NORMS: norms,
     }
+    if config.clip is not None:
+        tensors[EMBEDDING_NORMS] = norms
     for (features, form), whitening in whitenings.items():
         tensors[factor_key(features.name, form)] = whitening.kernel.factor.cpu().contiguous().numpy()
         tensors[leverage_key(features.name, form)] = np.concatenate(whitening.leverage)

@@ -15,7 +15,7 @@ from das.gradients import FeatureExtractor
 from das.intervals import replicates_of
 from das.kernel import KernelAccumulator, SummedForm, prepared
 from das.pdq import BYTES
-from das.screening import Embedder
+from das.screening import Embedder, NoEmbedder
 from das.sscd import Sscd
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import Picture, PictureReader
@@ -53,7 +53,7 @@ class Gatherer:
         config: BuildConfig,
         works: WorksOnDisk,
         extractors: Sequence[FeatureExtractor],
-        embedder: Embedder,
+        embedder: Embedder | NoEmbedder,
         sscd: Sscd | None,
     ) -> None:
         """`extractors` are those of the model and of each further checkpoint, in order."""

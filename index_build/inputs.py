@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from das.config import BuildConfig, ClipSpec
-from das.manifest import Manifest
+from das.manifest import Manifest, ModelRecord
 from das.places import fingerprint
+from das.sources import ModelSource
 from das.works import SourceWorks, file_digest, read_works
 from index_build.progress import Reporter
 
@@ -34,10 +35,10 @@ _OPTION_OF = {
     "damping": "--damping",
     "feature_dtype": "--feature-dtype",
     "shard_size": "--shard-size",
-    "model": "the weights of --model (with --lora)",
+    "model": "the weights of --model (with --network, --lora and --size)",
     "checkpoints": "the weights of --checkpoint",
     "works": "the works of --works",
-    "clip": "the CLIP model (--clip, --clip-dir)",
+    "clip": "the CLIP model (--clip, --clip-dir, --no-screening)",
     "references": "--references",
     "held_out": "the pictures of --held-out",
     "sscd": "the file of --sscd",
@@ -137,7 +138,7 @@ def manifest_identity(manifest: Manifest) -> dict[str, Any]:
         manifest.model.digest,
         checkpoints,
         manifest.works.digest,
-        manifest.screening.digest,
+        manifest.clip_digest,
         held,
         None if manifest.held_out is None else manifest.held_out.digest[:12],
         None if manifest.copies is None or manifest.copies.sscd is None else manifest.copies.sscd.digest,
@@ -151,8 +152,25 @@ def model_fingerprint(source: str, lora: str | None) -> str:
     return f"{fingerprint(source)} {fingerprint(lora)}"
 
 
-def clip_fingerprint(spec: ClipSpec) -> str:
-    """`fingerprint` of a CLIP model."""
+def is_same_model(record: ModelRecord, source: ModelSource, lora: str | None, size: object) -> bool:
+    """Whether a manifest's model is certainly the one asked for, told without loading it.
+
+    Args:
+        size: of its pictures, as the manifest's build was asked for.
+    """
+    parts = ((record.config, source.config), (record.network, source.network))
+    return (
+        size == source.size
+        and record.fingerprint == model_fingerprint(source.model, lora)
+        and all((a is None) == (b is None) for a, b in parts)
+        and all(a.fingerprint == fingerprint(b) for a, b in parts if a is not None and b is not None)
+    )
+
+
+def clip_fingerprint(spec: ClipSpec | None) -> str:
+    """`fingerprint` of a CLIP model; empty where none is wanted."""
+    if spec is None:
+        return ""
     return fingerprint(str(spec.directory)) if spec.directory else f"id:{spec.describe()}"
 
 

@@ -55,6 +55,17 @@ PAGE_WITH_REFERENCES = "README.md"
 """The page whose build makes its hundred reference generations, as a reader's does. They are most of a build of
 tiny works, and nothing that the other pages show depends on them: those builds leave them out."""
 
+TUNED = """
+from pathlib import Path
+import families, single_files
+from diffusers import DiffusionPipeline
+families.make_stable_diffusion(Path("sd"))
+pipeline = DiffusionPipeline.from_pretrained("sd")
+single_files.write(pipeline, Path("model.safetensors"))
+pipeline.unet.save_pretrained("run/checkpoint-200/unet")
+"""
+"""What lies ready for the page about models: a small pipeline `sd/`, a single file, and a training run's folder."""
+
 UNREAD = {"mermaid": "a drawing", "text": "formulas and listings"}
 """Languages of blocks that hold nothing to run."""
 
@@ -179,6 +190,14 @@ def reader(
         np.savez(tmp_path / "pictures.npz", images=pictures)
         (tmp_path / "base").mkdir()
         (tmp_path / "base" / "pipeline").symlink_to(tiny_model)
+        if page.name == "models.md":
+            (tmp_path / "made.py").write_text(TUNED)
+            subprocess.run(
+                [sys.executable, "made.py"],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests/das"},
+                check=True,
+            )
         environment = {n: value for n, value in os.environ.items() if not n.startswith(("DAS_", "PYTEST_"))}
         environment |= {
             "PATH": f"{BIN}:{os.environ['PATH']}",

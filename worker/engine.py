@@ -137,7 +137,8 @@ def import_ahead(settings: Settings) -> None:
 
     for directory in settings.index_directories():
         try:
-            import_pipeline(AttributionIndex.open(directory, model_dir=settings.model_dir).model_source)
+            index = AttributionIndex.open(directory, model_dir=settings.model_dir)
+            import_pipeline(index.model_source.pipeline)
         except DasError as error:
             log.debug("nothing is imported ahead for %s: %s", directory, error)
 

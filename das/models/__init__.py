@@ -4,7 +4,7 @@ The engine sees a model as a network, an image space, a noise schedule and what 
 how its directory is laid out and how an upload becomes `x_0` stays in the adapter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from das import registry
 from das.errors import ModelError
 from das.schedules import Schedule
+from das.sources import ModelSource, check_source
 
-__all__ = ["Adapter", "Conditioning", "DiffusionModel", "Generating", "load_model"]
+__all__ = ["Adapter", "Conditioning", "DiffusionModel", "Generating", "Resizable", "load_model"]
 
 Conditioning = Mapping[str, Tensor]
 """Tensors with the pictures in front (B, ...), by name; empty for an unconditional model."""
@@ -83,13 +84,30 @@ class Adapter(DiffusionModel, Protocol):
         ...
 
 
-def load_model(path_or_id: str, *, lora: str | None = None, device: str = "cpu") -> DiffusionModel:
-    """Load a diffusion model in single precision from a pipeline directory or a hub id.
+class Resizable(Protocol):
+    """An adapter whose pictures may have another size than the pipeline's configuration says (`--size`)."""
+
+    @classmethod
+    def resize(cls, pipeline: Any, height: int, width: int) -> None:
+        """Let the pipeline's pictures have this size in pixels, before `of`; raises ModelError for one that can't."""
+        ...
+
+
+def load_model(
+    source: ModelSource | str,
+    *,
+    lora: str | None = None,
+    device: str = "cpu",
+    tell: Callable[[str], None] = lambda _: None,
+) -> DiffusionModel:
+    """Load a diffusion model in single precision.
 
     Args:
-        path_or_id: of a pipeline as diffusers' `save_pretrained` writes it; its `model_index.json` names the family.
+        source: a pipeline directory as diffusers' `save_pretrained` writes it, or a hub id; its `model_index.json`
+            names the family. A `das.sources.ModelSource` says more: a single file, another network, a size.
         lora: a LoRA on the network: see `das.models.lora.add_lora`.
         device: where the model computes.
+        tell: told in sentences which files were read, where that isn't plain.
 
     Raises:
         ModelError: it is missing, damaged, or of a family that isn't supported; or the LoRA isn't for it.
@@ -97,16 +115,28 @@ def load_model(path_or_id: str, *, lora: str | None = None, device: str = "cpu")
     from das.models.loading import adapter_for, family_of, load_pipeline, told
     from das.models.lora import add_lora
 
-    family, adapter = family_of(path_or_id), adapter_for(path_or_id)
-    pipeline = load_pipeline(path_or_id, adapter)
+    source = check_source(source if isinstance(source, ModelSource) else ModelSource(source))
+    family, adapter = family_of(source.pipeline), adapter_for(source.pipeline)
+    pipeline = load_pipeline(source, adapter, tell)
     if lora is not None:
         add_lora(pipeline, adapter.network_name, lora)
     try:
         with registry.blamed("family", family.name):
+            if source.size is not None:
+                _resize(adapter, pipeline, source.size)
             return adapter.of(pipeline, device=device)
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         # A configuration that diffusers took and that says nothing that can be computed with.
         raise ModelError(
-            f"{path_or_id!r} has a configuration that can't be used: {told(error)} Compare its config.json files with"
-            " those it was trained with."
+            f"{source.pipeline!r} has a configuration that can't be used: {told(error)} Compare its config.json files"
+            " with those it was trained with."
         ) from error
+
+
+def _resize(adapter: type[Adapter], pipeline: Any, size: tuple[int, int]) -> None:
+    resize = getattr(adapter, "resize", None)
+    if resize is None:
+        raise ModelError(
+            f"The size of a {type(pipeline).__name__}'s pictures can't be chosen; leave --size out."
+        )
+    resize(pipeline, *size)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from das.errors import ModelError
 from das.models import Conditioning
 from das.models.identity import digest, lora_scalings, settings
-from das.models.pictures import both_sides, fit
+from das.models.pictures import both_sides, coarseness, fit
 from das.schedules import Schedule, VariancePreserving
 
 SAMPLING_STEPS = 50
@@ -62,6 +62,16 @@ class DDPMModel:
     def of(cls, pipeline: Any, *, device: str = "cpu") -> "DDPMModel":
         """The adapter of a loaded `DDPMPipeline` or `DDIMPipeline`; raises like the constructor."""
         return cls(pipeline.unet, pipeline.scheduler, device=device)
+
+    @classmethod
+    def resize(cls, pipeline: Any, height: int, width: int) -> None:
+        """Let the pictures have this size in pixels; raises ModelError for one that the U-Net can't halve."""
+        step = coarseness(pipeline.unet.config)
+        if height % step or width % step:
+            raise ModelError(
+                f"A size of {width} × {height} can't be used: this model needs multiples of {step}."
+            )
+        pipeline.unet.register_to_config(sample_size=height if height == width else (height, width))
 
     @property
     def device(self) -> torch.device:

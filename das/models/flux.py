@@ -8,6 +8,7 @@ from torch import Tensor
 from das.errors import ModelError
 from das.models import Conditioning
 from das.models.latent import LatentModel
+from das.models.pictures import both_sides
 from das.schedules import FlowMatching
 
 T5_TOKENS = 512
@@ -54,8 +55,19 @@ class FluxModel(LatentModel):
                 f"{config.out_channels or config.in_channels}, but packed latents have {packed}. Networks that are "
                 "also given a mask or another picture (Fill, Canny, Depth) aren't supported."
             )
-        side = PATCH * (pipeline.vae.config.sample_size // (pipeline.vae_scale_factor * PATCH))
-        return cls(pipeline, FlowMatching.of(pipeline.scheduler), (side, side), device)
+        step = pipeline.vae_scale_factor * PATCH
+        height, width = (PATCH * (side // step) for side in both_sides(pipeline.vae.config.sample_size))
+        return cls(pipeline, FlowMatching.of(pipeline.scheduler), (height, width), device)
+
+    @classmethod
+    def resize(cls, pipeline: Any, height: int, width: int) -> None:
+        """Let the pictures have this size in pixels; raises ModelError for one that isn't whole patches."""
+        step = pipeline.vae_scale_factor * PATCH
+        if height % step or width % step:
+            raise ModelError(
+                f"A size of {width} × {height} can't be used: this model needs multiples of {step}."
+            )
+        pipeline.vae.register_to_config(sample_size=height if height == width else (height, width))
 
     def embed(self, prompt: str) -> dict[str, Tensor]:
         """Hidden states of T5, (tokens, width), and the pooled state of CLIP."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from das.errors import ModelError
 from das.models import Conditioning
 from das.models.identity import digest, lora_scalings, settings, tokenizer_settings
-from das.models.pictures import fit
+from das.models.pictures import coarseness, fit
 from das.schedules import Schedule
 
 PROMPT_CACHE_BYTES = 512 * 2**20
@@ -87,6 +87,27 @@ class LatentModel(ABC):
         Raises:
             ModelError: it is a variant of its family that isn't supported.
         """
+
+    @classmethod
+    def resize(cls, pipeline: Any, height: int, width: int) -> None:
+        """Let the pipeline's pictures have this size in pixels, whatever its configuration says.
+
+        Raises:
+            ModelError: the VAE, or the network's patches, don't divide it.
+        """
+        network, factor = getattr(pipeline, cls.network_name), int(pipeline.vae_scale_factor)
+        step = factor * coarseness(network.config)
+        if height % step or width % step:
+            raise ModelError(
+                f"A size of {width} × {height} can't be used: this model needs multiples of {step}."
+            )
+        cls.set_latent_size(pipeline, height // factor, width // factor)
+
+    @classmethod
+    def set_latent_size(cls, pipeline: Any, height: int, width: int) -> None:
+        """Note the size of a latent in the configuration where `of` reads it."""
+        size = height if height == width else (height, width)
+        getattr(pipeline, cls.network_name).register_to_config(sample_size=size)
 
     @abstractmethod
     def embed(self, prompt: str) -> dict[str, Tensor]:

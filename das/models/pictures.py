@@ -1,6 +1,7 @@
 """From an upload's pixels to what a model's first layer takes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,14 @@ def fit(pixels: np.ndarray, shape: tuple[int, int, int]) -> Tensor:
     return values.permute(2, 0, 1).double() / 127.5 - 1.0
 
 
+def coarseness(config: Any) -> int:
+    """What a network's input has to be a multiple of: its patches, or what its blocks halve the picture to."""
+    patch, blocks = getattr(config, "patch_size", None), getattr(config, "block_out_channels", None)
+    if isinstance(patch, int) and patch > 0:
+        return patch
+    return int(2 ** (len(blocks) - 1)) if blocks else 1
+
+
 def both_sides(size: int | Sequence[int] | None) -> tuple[int, int]:
     """Height and width of a network's `sample_size`, which its configuration gives as one number or as two.
 
@@ -38,8 +47,8 @@ def both_sides(size: int | Sequence[int] | None) -> tuple[int, int]:
     """
     if size is None:
         raise ModelError(
-            "The network's configuration has no sample_size, so the size of its pictures isn't known;"
-            " write the size that it was trained with into its config.json."
+            "The network's configuration has no sample_size, so the size of its pictures isn't known; give the size"
+            " that it was trained with, in pixels, as --size."
         )
     sides = [size, size] if isinstance(size, int) else size
     if not isinstance(sides, Sequence) or len(sides) != 2 or not all(type(s) is int and s > 0 for s in sides):

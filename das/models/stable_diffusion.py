@@ -46,6 +46,10 @@ class StableDiffusionModel(LatentModel):
         return output
 
 
+# By the channels of the published ones.
+_KINDS = {5: "a depth model", 7: "an upscaler", 8: "an InstructPix2Pix model", 9: "an inpainting model"}
+
+
 def check_unet(pipeline: Any, addition: str | None) -> None:
     """Refuse a UNet that takes inputs besides latents, time, text and this `addition_embed_type`.
 
@@ -56,7 +60,8 @@ def check_unet(pipeline: Any, addition: str | None) -> None:
     if (config.in_channels, config.out_channels) != (channels, channels):
         raise ModelError(
             f"The UNet maps {config.in_channels} channels to {config.out_channels}, but the VAE's latents have "
-            f"{channels}. Networks that are also given a mask or another picture aren't supported."
+            f"{channels}: {_KINDS.get(config.in_channels, 'a network of another kind')}. Networks that are also given"
+            " a mask or another picture aren't supported."
         )
     unsupported = {
         "addition_embed_type": addition,

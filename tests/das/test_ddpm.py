@@ -55,9 +55,9 @@ def test_half_precision_weights_load_as_single_precision_with_the_same_values(tm
 
 
 def test_the_digest_is_of_weights_and_configuration_not_of_the_file(directory, tmp_path):
-    DDPMPipeline(unet(), DDPMScheduler()).save_pretrained(tmp_path / "bin", safe_serialization=False)
+    DDPMPipeline(unet(), DDPMScheduler()).save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     first = load_model(str(directory)).identity
-    assert load_model(str(tmp_path / "bin")).identity["digest"] == first["digest"]
+    assert load_model(str(tmp_path / "shards")).identity["digest"] == first["digest"]
     other = unet()
     with torch.no_grad():
         other.conv_out.bias[0] += 1e-6
@@ -111,5 +111,5 @@ def test_a_directory_that_is_no_pipeline_is_refused(tmp_path):
 def test_a_damaged_weights_file_is_refused(directory):
     weights = directory / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="No diffusion model could be loaded"):
+    with pytest.raises(ModelError, match="is cut short: it has 1,000 bytes"):
         load_model(str(directory))

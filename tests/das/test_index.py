@@ -179,7 +179,7 @@ def test_what_isnt_an_index_is_said_to_be_none(tmp_path: Path) -> None:
 
 def test_the_model_is_found_beside_a_moved_index(tiny_index: Path, tiny_model: Path, tiny_clip: Path) -> None:
     index = AttributionIndex.open(tiny_index)
-    assert Path(index.model_source) == tiny_model.resolve()
+    assert Path(index.model_source.model) == tiny_model.resolve()
     moved = index.manifest.model_copy(
         update={
             "model": index.manifest.model.model_copy(update={"source": "/gone/model"}),
@@ -187,7 +187,7 @@ def test_the_model_is_found_beside_a_moved_index(tiny_index: Path, tiny_model: P
         }
     )
     elsewhere = AttributionIndex(tiny_index, moved, index.works)
-    assert Path(elsewhere.model_source).samefile(tiny_model)
+    assert Path(elsewhere.model_source.model).samefile(tiny_model)
     clip = elsewhere.clip.directory
     assert clip is not None
     assert clip.samefile(tiny_clip)

@@ -10,7 +10,8 @@ import pytest
 from das.attribution import Attributor
 from das.errors import ModelError
 from das.index import AttributionIndex
-from das.places import find, fingerprint, is_lora, is_pipeline
+from das.places import find, fingerprint, is_lora
+from das.sources import is_pipeline
 from tests.conftest import make_model
 
 Folder = Callable[[str], Path]
@@ -94,7 +95,7 @@ def test_an_index_answers_with_its_renamed_model_and_clip(
         }
     )
     index = AttributionIndex(tiny_index, gone, moved.works, tmp_path / "models")
-    assert index.model_source == str(tmp_path / "models/mine")
+    assert index.model_source.model == str(tmp_path / "models/mine")
     assert index.clip.directory == tmp_path / "models/clip-of-mine"
     picture = np.full((16, 16, 3), 90, np.uint8)
     there = Attributor(AttributionIndex.open(tiny_index)).attribute(picture)
