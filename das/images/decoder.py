@@ -12,6 +12,7 @@ import socket
 from PIL import AvifImagePlugin, Image
 
 from das.errors import ImageRefused
+from das.images.declared.credentials import carries_manifest, with_credentials
 from das.images.normalise import ImageLimits, decode
 from das.images.wire import receive_frame, send_frame
 
@@ -39,12 +40,23 @@ def serve(limits: ImageLimits, timeout_s: float, memory_bytes: int) -> None:
 
 def _answer(connection: socket.socket, data: bytes, format: str, limits: ImageLimits) -> None:
     try:
-        pixels, steps = decode(data, format, limits)
+        pixels, steps, declared = decode(data, format, limits)
     except ImageRefused as refusal:
         send_frame(connection, {"code": refusal.code, "message": str(refusal)}, b"", None)
-    else:
-        header = {"height": pixels.shape[0], "width": pixels.shape[1], "steps": steps}
-        send_frame(connection, header, pixels.data.cast("B"), None)
+        return
+    more = carries_manifest(data)
+    header = {
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "steps": steps,
+        "declared": None if declared is None else declared.as_json(),
+        "more": more,
+    }
+    send_frame(connection, header, pixels.data.cast("B"), None)
+    if more:
+        # After the pixels are away: should the library that reads manifests die of this one, they are kept.
+        found = with_credentials(declared, data, format)
+        send_frame(connection, {"declared": None if found is None else found.as_json()}, b"", None)
 
 
 def _silence_standard_error() -> None:
