@@ -29,6 +29,7 @@ from das.manifest import (
     ReferencesRecord,
     ScreeningRecord,
     SscdRecord,
+    WeightFileRecord,
     WorksRecord,
     canonical_json,
     content_digest,
@@ -39,6 +40,7 @@ from das.manifest import (
 )
 from das.methods import ACTIVATION
 from das.places import fingerprint
+from das.weight_files import weight_files
 from das.works import Works
 from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
@@ -134,6 +136,7 @@ class _Build:
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
         self.sscd: Any = None
+        self.weight_files: tuple[WeightFileRecord, ...] = ()
 
     def compare_with_finished(self, place: Path) -> None:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
@@ -181,6 +184,7 @@ class _Build:
         timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
         self.sscd = self._load_sscd()
+        self.weight_files = weight_files(config.model, [config.lora] if config.lora else [])
         check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
         extractors = [
             FeatureExtractor(
@@ -383,6 +387,7 @@ class _Build:
             config=config,
             timesteps=timesteps,
             model=model_record,
+            weight_files=self.weight_files,
             checkpoints=tuple(checkpoint_records),
             extensions=self._extensions(),
             works=works_record,

@@ -6,9 +6,10 @@ import zlib
 from typing import Any
 
 import numpy as np
-from image_files import png_chunk, saved
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from tests.das.image_files import png_chunk, saved
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 USER_COMMENT, MAKE, MODEL, SOFTWARE, MAKER_NOTE = 0x9286, 0x010F, 0x0110, 0x0131, 0x927C

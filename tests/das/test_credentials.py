@@ -6,12 +6,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
-from credentials import TRAINED, created, signed
-from generated_files import A1111, PIXELS, with_texts
-from image_files import saved
 
 from das.images import IsolatedNormaliser, normalise
 from das.images.declared import credentials
+from tests.das.credentials import TRAINED, created, signed
+from tests.das.generated_files import A1111, PIXELS, with_texts
+from tests.das.image_files import saved
 
 CAPTURED = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
 

@@ -5,7 +5,12 @@ import time
 
 import numpy as np
 import pytest
-from generated_files import (
+
+from das.errors import ImageRefused
+from das.images import Declared, DeclaredLora, normalise
+from das.images.declared import declared_from
+from das.images.declared.record import MAX_LORAS, MAX_PROMPT
+from tests.das.generated_files import (
     A1111,
     FOOCUS,
     INVOKEAI,
@@ -22,12 +27,7 @@ from generated_files import (
     with_hidden,
     with_texts,
 )
-from image_files import png_chunk, saved
-
-from das.errors import ImageRefused
-from das.images import Declared, DeclaredLora, normalise
-from das.images.declared import declared_from
-from das.images.declared.record import MAX_LORAS, MAX_PROMPT
+from tests.das.image_files import png_chunk, saved
 
 
 def said(data: bytes) -> Declared:
