@@ -271,6 +271,7 @@ def _share(
         rank=item["rank"],
         work_id=work_id,
         **{name: None if work is None else work[name] for name in TOLD},
+        tdm=None if work is None else work.get("tdm"),
         thumbnail=None if work is None else thumbnail_link(work_id),
         score=item["score"],
         share=item["share"],

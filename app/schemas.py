@@ -16,6 +16,7 @@ from pydantic import (
 
 from das import registry
 from das.methods import METHODS, SEEDED
+from das.rights.values import Tdm
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "erased"]
 ScreeningStatus = Literal["loading", "ready", "failed"]
@@ -235,6 +236,9 @@ class Share(BaseModel):
     rights_holder: str | None
     licence: str | None
     source_url: str | None
+    tdm: Tdm | None = Field(
+        None, description="What is said of text and data mining with it; null: no signal, or not known."
+    )
     thumbnail: str | None = Field(
         description="Null, as is all that is told of the work, if the index no longer has it."
     )
@@ -456,8 +460,17 @@ class Work(BaseModel):
     rights_holder: str | None
     licence: str | None
     source_url: str | None
+    tdm: Tdm | None = Field(
+        description="The strictest signal on text and data mining in its file (XMP, C2PA) or metadata; null: none, or"
+        " the index was built before they were read."
+    )
     thumbnail: str
     metadata: dict[str, Any] = Field(description="Further columns of the works' table.")
+
+
+class WorkList(BaseModel):
+    items: list[Work]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
 
 
 class Health(BaseModel):

@@ -312,6 +312,22 @@ def licence(text: str) -> str:
     return LICENCES.get(text, text)
 
 
+RIGHTS = {
+    "prohibited": "Mining reserved",
+    "prohibited-except-search": "Mining reserved, except for search",
+    "prohibited-ai": "AI training reserved",
+    "prohibited-generative-ai": "Generative training reserved",
+    "constrained": "Mining under conditions",
+    "allowed": "Mining allowed",
+    "unspecified": "Mining not specified",
+}
+
+
+def rights(tdm: str) -> str:
+    """What a work's owner says of text and data mining, beside its licence."""
+    return RIGHTS.get(tdm, tdm)
+
+
 def is_web(url: str | None) -> bool:
     """Whether an address from an index's metadata may become a link; anything but http(s) could run a script."""
     if not url:
@@ -331,5 +347,6 @@ FILTERS = {
     "thousands": thousands,
     "licence": licence,
     "is_web": is_web,
+    "rights": rights,
     "copy_label": copy_label,
 }

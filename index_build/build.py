@@ -40,6 +40,7 @@ from das.manifest import (
 )
 from das.methods import ACTIVATION
 from das.places import fingerprint
+from das.rights.table import signals_beside
 from das.weight_files import weight_files
 from das.works import Works
 from index_build.disk import check_disk, disk_may_be_full, only_builder
@@ -95,6 +96,7 @@ def build(
     reporter = reporter or QuietReporter()
     with only_builder(out) as out, disk_may_be_full(out):
         works = read_digested_works(config.works, reporter, follow_links=follow_links)
+        signals_beside(works.source.table)  # a value that can't be read ends the build before it begins
         missing = [remark for remark in works.source.left_out if remark.code != "not-an-image"]
         if strict and missing:
             raise BuildError(f"{missing[0].file}: {missing[0].message} (--strict is on)")

@@ -15,6 +15,7 @@ from das.errors import ImageRefused
 from das.images.declared.credentials import carries_manifest, with_credentials
 from das.images.normalise import ImageLimits, decode
 from das.images.wire import receive_frame, send_frame
+from das.rights.files import signal_of
 
 # The parent's own limit comes first; the alarm is for an orphan in an endless loop of C code.
 _ALARM_AFTER_TIMEOUT_S = 1.0
@@ -34,7 +35,10 @@ def serve(limits: ImageLimits, timeout_s: float, memory_bytes: int) -> None:
             header, data = request
             # No handler: the kernel ends the process, even in C code that never comes back to Python.
             signal.setitimer(signal.ITIMER_REAL, timeout_s + _ALARM_AFTER_TIMEOUT_S)
-            _answer(connection, bytes(data), str(header["format"]), limits)
+            if header.get("signals") is True:
+                send_frame(connection, {"tdm": signal_of(bytes(data), str(header["format"]))}, b"", None)
+            else:
+                _answer(connection, bytes(data), str(header["format"]), limits)
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 

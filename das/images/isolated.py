@@ -28,6 +28,7 @@ from das.images.normalise import (
     check_before_decoding,
 )
 from das.images.wire import BrokenFrameError, receive_frame, send_frame
+from das.rights.values import VALUES
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +104,18 @@ class IsolatedNormaliser:
             steps=steps,
             declared=declared,
         )
+
+    def signal(self, data: bytes) -> str | None:
+        """What a file says of text and data mining (`das.rights.values`); None where it says nothing."""
+        format = check_before_decoding(data, self._limits)
+        decoder = self._take()
+        try:
+            return decoder.signal(data, format, self._timeout_s)
+        except _DecoderLostError as lost:
+            _log.warning("decoder process %d lost on the signals of a %s: %s", decoder.pid, format, lost)
+            return None
+        finally:
+            self._give_back(decoder)
 
     @property
     def process_ids(self) -> tuple[int, ...]:
@@ -257,6 +270,24 @@ class _Decoder:
         except BaseException:
             self._kill()
             raise
+
+    def signal(self, data: bytes, format: str, timeout_s: float) -> str | None:
+        """Raises `_DecoderLostError` after killing it."""
+        self._wait_until_ready()
+        deadline = time.monotonic() + timeout_s
+        try:
+            send_frame(self._connection, {"format": format, "signals": True}, data, deadline)
+            answer = receive_frame(self._connection, 0, deadline)
+            if answer is None:
+                raise BrokenFrameError("the connection ended")
+        except (TimeoutError, BrokenFrameError, OSError) as error:
+            self._kill()
+            raise _DecoderLostError("decoder-died", "", f"{error}; {self._ending()}") from error
+        except BaseException:
+            self._kill()
+            raise
+        found = answer[0].get("tdm")
+        return found if isinstance(found, str) and found in VALUES else None
 
     def stop(self) -> None:
         """Close the connection, which ends an idle process, and make sure of it."""
