@@ -27,9 +27,9 @@ def summary_of(manifest: Manifest, works: Works) -> str:
             f"# Public summary of training content: {manifest.name}",
             "",
             "A draft for Article 53(1)(d) of Regulation (EU) 2024/1689, in the order of the AI Office's template."
-            f" Filled in is what the attribution index {manifest.id} knows of the works that it was built from. It does"
-            " not know what the model, or the model that it was trained further from, was trained on besides: whoever"
-            f" publishes this adds it, and checks all of it. What is open says {OPEN}.",
+            f" Filled in is what the attribution index {manifest.id} knows of the works that it was built from. It"
+            " doesn't know what the model, or the model that it was trained further from, was trained on besides:"
+            f" whoever publishes this adds it, and checks all of it. What is open says {OPEN}.",
             "",
             *_general(manifest, works),
             *_sources(works, named),
