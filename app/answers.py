@@ -27,8 +27,10 @@ from app.schemas import (
 from das import registry
 from das.answer import notes_of
 from das.copies import copy_sentence, name_of
+from das.images.declared import declared_from
 from das.index import NO_SCREENING
 from das.manifest import QualityRecord
+from das.provenance import ModelClaim, compare_model, notes_of_declared
 from jobs.models import Job, JobState, JobSummary, JsonObject, utc_now
 
 # What is told of a ranked work beside its numbers.
@@ -70,6 +72,8 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
     lookalikes = None
     if job.lookalikes is not None and not job.by_row:
         lookalikes = _lookalikes(served, job.lookalikes, copies)
+    named: list[Share | Lookalike] = [*(works or []), *(lookalikes or [])]
+    given = _input(job, served)
     return Attribution.model_validate(
         {
             "id": job.id,
@@ -84,7 +88,7 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
             "top_k": job.top_k,
             "prompt": job.prompt,
             "seed": job.seed,
-            "input": Input.model_validate(job.input),
+            "input": given,
             "progress": _progress(job, waiting),
             "summary": result.get("summary") if scored else None,
             "in_model": result.get("in_model"),
@@ -96,7 +100,9 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
             "lookalikes": lookalikes,
             "timings_ms": _timings(job),
             "error": None if job.error is None else Failure.model_validate(job.error),
-            "notes": _notes(job, served, screening, [*(works or []), *(lookalikes or [])]),
+            "notes": _notes(
+                job, served, screening, named, given.declared.summary if given.declared else None
+            ),
             "links": Links(
                 self=f"/v1/attributions/{job.id}",
                 page=f"/a/{job.id}",
@@ -158,6 +164,34 @@ def index_summary(served: ServedIndex, status: ScreeningStatus) -> IndexSummary:
         created_at=manifest.build.created_at,
         status=status,
     )
+
+
+def _input(job: Job, served: ServedIndex | None) -> Input:
+    """The picture as it came, and what it says of itself, held against the index."""
+    said = job.input.get("declared")
+    if said is None:
+        return Input.model_validate(job.input)
+    claim = ModelClaim("unknown", None)
+    if served is not None and (record := declared_from(said)) is not None:
+        claim = compare_model(record, served.index.manifest)
+    told = {**said, "is_model_of_index": claim.verdict, "summary": claim.sentence}
+    return Input.model_validate({**job.input, "declared": told})
+
+
+def _declared_notes(job: Job, served: ServedIndex) -> list[str]:
+    said = job.input.get("declared")
+    record = declared_from(said)
+    if said is None or record is None:
+        return []
+    seeded = job.method in _seeded_methods()
+    return notes_of_declared(
+        record, said["taken"], prompt=job.prompt, conditional=served.conditional, seeded=seeded
+    )
+
+
+def _seeded_methods() -> set[str]:
+    """The methods that a seed has a part in."""
+    return {method.name for method in registry.methods() if method.along_trajectory}
 
 
 def _candidates(job: Job, result: dict[str, Any]) -> CandidateSet | None:
@@ -238,6 +272,7 @@ def _share(
         rank=item["rank"],
         work_id=work_id,
         **{name: None if work is None else work[name] for name in TOLD},
+        tdm=None if work is None else work.get("tdm"),
         thumbnail=None if work is None else thumbnail_link(work_id),
         score=item["score"],
         share=item["share"],
@@ -288,9 +323,17 @@ def _timings(job: Job) -> dict[str, float] | None:
 
 
 def _notes(
-    job: Job, served: ServedIndex | None, screening: str | None, named: Sequence[Share | Lookalike]
+    job: Job,
+    served: ServedIndex | None,
+    screening: str | None,
+    named: Sequence[Share | Lookalike],
+    model_claim: str | None,
 ) -> list[str]:
     notes = list((job.result or {}).get("caveats", [])) if job.state == JobState.SUCCEEDED else []
+    if model_claim is not None:
+        notes.insert(0, model_claim)
+    if served is not None:
+        notes += _declared_notes(job, served)
     if served is None:
         notes.append(GONE.format(index=job.index_id))
     elif missing := len({work.work_id for work in named if work.thumbnail is None}):
@@ -309,7 +352,7 @@ def _notes(
         notes += notes_of(measured=measured, in_model=(job.result or {}).get("in_model"))
     if job.prompt is not None and served is not None and not served.conditional:
         notes.append(PROMPT_UNUSED)
-    seeded = {method.name for method in registry.methods() if method.along_trajectory}
+    seeded = _seeded_methods()
     if job.seed is not None and job.method not in seeded:
         notes.append(SEED_UNUSED.format(methods=" and ".join(sorted(seeded))))
     return notes

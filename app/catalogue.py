@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from app.problems import Problem, invalid
 from das.config import FEATURE_BYTES
 from das.errors import DasError
 from das.index import AttributionIndex
+from das.rights.table import COLUMN as TDM
 from das.works import COLUMNS
 from jobs.settings import Settings
 
@@ -113,9 +115,22 @@ class ServedIndex:
         """Size and type of a work's thumbnail."""
         return measure(self.index.thumbnail(row))
 
+    def rows_saying(self, tdm: str | None, begin: int, count: int) -> list[int]:
+        """Rows from `begin` on, `count` at most, of works whose `tdm` is this; "none" for those without a signal."""
+        if tdm is None:
+            return list(range(begin, min(begin + count, len(self))))
+        wanted = None if tdm == "none" else tdm
+        found = (row for row in range(begin, len(self)) if self._signals[row] == wanted)
+        return list(islice(found, count))
+
+    @cached_property
+    def _signals(self) -> list[str | None]:
+        works = self.index.works
+        return works.column(TDM) if TDM in works.table.column_names else [None] * len(self)
+
     def further_columns(self, row: int) -> dict[str, Any]:
         """What the works' metadata says beyond the columns every index has."""
-        return {name: value for name, value in self.work(row).items() if name not in COLUMNS}
+        return {name: value for name, value in self.work(row).items() if name not in (*COLUMNS, TDM)}
 
 
 class Catalogue:

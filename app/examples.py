@@ -25,6 +25,7 @@ ATTRIBUTION: dict[str, Any] = {
         "height": 512,
         "format": "JPEG",
         "normalisation": ["orientation", "icc"],
+        "declared": None,
     },
     "progress": {"stage": "scored", "done": 10, "total": 10, "eta_s": 0.0, "attempt": 1, "waiting": None},
     "summary": "The three works by Ada Example account for 31 % (26 to 36 %) of the measured influence among 1,200"

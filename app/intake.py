@@ -17,6 +17,7 @@ from app.service import Service
 from das.errors import ImageRefused
 from das.images import NormalisedImage, encode_png
 from das.index import NO_SCREENING
+from das.provenance import defaults
 from jobs.errors import QueueFull, StorageError
 from jobs.models import Job, JsonObject, NewJob
 
@@ -35,9 +36,17 @@ OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 async def accept(
-    service: Service, caller: Caller, served: ServedIndex, data: bytes, asked: AttributionRequest
+    service: Service,
+    caller: Caller,
+    served: ServedIndex,
+    data: bytes,
+    asked: AttributionRequest,
+    declared: JsonObject | None = None,
 ) -> Job:
     """Keep an upload and set it going; the job comes back with its look-alikes where they could be had in time.
+
+    Args:
+        declared: of a picture that is asked about again, what its file said of itself and what was taken of that.
 
     Raises `Problem` where the picture, the queue or the storage doesn't allow it; nothing is kept then.
     """
@@ -49,17 +58,23 @@ async def accept(
     count = (
         wanted_count(asked.candidates, len(served), served.feature_bytes) if served.index.screened else None
     )
+    taken = defaults(image.declared, asked.prompt, asked.seed)
+    if image.declared is not None:
+        declared = {**image.declared.as_json(), "taken": list(taken.fields)}
     new = NewJob(
         owner=caller.owner,
         index_id=served.id,
         method=asked.method or served.methods[0],
-        **asked.model_dump(exclude={"index", "method"}),
+        prompt=taken.prompt,
+        seed=taken.seed,
+        **asked.model_dump(exclude={"index", "method", "prompt", "seed"}),
         input={
             "sha256": image.sha256,
             "width": image.width,
             "height": image.height,
             "format": image.format,
             "normalisation": list(image.steps),
+            "declared": declared,
         },
     )
     if count is None:

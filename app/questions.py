@@ -14,9 +14,10 @@ from app.catalogue import ServedIndex
 from app.problems import Problem, bad_parameter, invalid
 from app.schemas import Attribution, AttributionList, AttributionRequest, ListQuery
 from app.service import Service
+from app.uploads import parse_fields
 from app.waiting import JOB_ID, etag, find, finished, look, matches, wait_until
 from jobs.errors import BadCursor, JobNotFound
-from jobs.models import Job, JobFilters, JobState, Standing
+from jobs.models import Job, JobFilters, JobState, JsonObject, Standing
 
 
 @dataclass(frozen=True)
@@ -28,27 +29,43 @@ class Answer:
     told: Attribution | None
 
 
-async def ask(service: Service, caller: Caller, data: bytes, asked: AttributionRequest) -> Job:
+async def ask(
+    service: Service,
+    caller: Caller,
+    data: bytes,
+    asked: AttributionRequest,
+    declared: JsonObject | None = None,
+) -> Job:
     """Accept a picture and set it going; the job comes back with its look-alikes where they could be had in time.
 
     Nothing is kept where the request, the picture, the queue or the storage doesn't allow it.
+
+    Args:
+        declared: what is known of the picture's own metadata, where `data` is the stored picture, which has none.
     """
     served = service.catalogue.choose(asked.index)
     _check_options(service, served, asked)
     await intake.refuse_unheld(service, served.id)
-    return await intake.accept(service, caller, served, data, asked)
+    return await intake.accept(service, caller, served, data, asked, declared)
 
 
-async def again(service: Service, caller: Caller, job_id: str) -> Job:
-    """Ask a failed or cancelled question anew: the same picture and options, a new job."""
+async def again(service: Service, caller: Caller, job_id: str, prompt: str | None = None) -> Job:
+    """Ask anew about the same picture with the same options, in a new job: what failed or was cancelled, or with
+    another prompt, an empty one perhaps, whatever is known by now."""
     job = await find(service, caller, job_id)
-    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+    if prompt is None and job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Problem("conflict", "Only a question that failed or was cancelled can be asked again.")
     await intake.refuse_when_full(service, caller)
     fields = AttributionRequest.model_fields.keys() - {"index"}
-    asked = {"index": job.index_id, **{name: getattr(job, name) for name in fields}}
+    given = {"index": job.index_id, **{name: getattr(job, name) for name in fields}}
+    declared = job.input.get("declared")
+    if prompt is not None:
+        given["prompt"] = prompt
+        if declared is not None:
+            declared = {**declared, "taken": [name for name in declared["taken"] if name != "prompt"]}
+    asked = parse_fields(given)
     data = await run_in_threadpool(service.store.image, job.id)
-    return await ask(service, caller, data, AttributionRequest.model_validate(asked))
+    return await ask(service, caller, data, asked, declared)
 
 
 async def answer(

@@ -16,6 +16,7 @@ from pydantic import (
 
 from das import registry
 from das.methods import METHODS, SEEDED
+from das.rights.values import Tdm
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "erased"]
 ScreeningStatus = Literal["loading", "ready", "failed", "none"]
@@ -98,13 +99,15 @@ class AttributionRequest(BaseModel):
     prompt: Printable | None = Field(
         default=None,
         max_length=MAX_PROMPT_LENGTH,
-        description="What the picture was generated from, for indexes of text-conditional models.",
+        description="What the picture was generated from, for indexes of text-conditional models; default: what its"
+        " own metadata say (`input.declared`). An empty text is a prompt, too.",
     )
     seed: int | None = Field(
         default=None,
         ge=0,
         lt=2**63,
-        description=f"What it was generated with, for `{SEEDED}`; without it the picture is inverted.",
+        description=f"What it was generated with, for `{SEEDED}`; default: what its own metadata say. Without either"
+        " the picture is inverted.",
     )
 
 
@@ -136,6 +139,44 @@ class AttributionJson(AttributionRequest):
     )
 
 
+class DeclaredLora(BaseModel):
+    """A LoRA that the picture says was used."""
+
+    name: str
+    hash: str | None = Field(description="First hex digits of a SHA-256; null: not said.")
+    weight: float | None
+
+
+class Declared(BaseModel):
+    """What the picture's own metadata say of how it was made: a claim, plain text, and no proof. Null: not said."""
+
+    source: str = Field(description="Where in the file it stands, such as `PNG text parameters`.")
+    tool: str | None
+    prompt: str | None
+    negative_prompt: str | None
+    seed: int | None
+    steps: int | None
+    sampler: str | None
+    guidance: float | None
+    model: str | None
+    model_hash: str | None = Field(description="First hex digits of the checkpoint's SHA-256.")
+    loras: list[DeclaredLora]
+    ai_generated: bool | None = Field(
+        description="true: a C2PA manifest says that a trained model made it; null: nothing is said."
+    )
+    cut: list[str] = Field(description="Fields that were longer than is read.")
+    taken: list[Literal["prompt", "seed"]] = Field(
+        description="What the question was asked with because the request left it out."
+    )
+    is_model_of_index: Literal["same", "other", "unknown"] = Field(
+        description="Whether the model that it names is the index's, by the hashes of files; unknown: they can't be"
+        " compared."
+    )
+    summary: str | None = Field(
+        description="What has to be said of the model that it names, first of the answer's `notes`; null: nothing."
+    )
+
+
 class Input(BaseModel):
     """The picture as it was received and normalised."""
 
@@ -144,6 +185,9 @@ class Input(BaseModel):
     height: int
     format: str = Field(description="Format found in the content, e.g. PNG.")
     normalisation: list[str] = Field(description="What had to be done to get plain sRGB pixels.")
+    declared: Declared | None = Field(
+        None, description="What the picture says of itself; null: nothing that is read here."
+    )
 
 
 class Progress(BaseModel):
@@ -192,6 +236,9 @@ class Share(BaseModel):
     rights_holder: str | None
     licence: str | None
     source_url: str | None
+    tdm: Tdm | None = Field(
+        None, description="What is said of text and data mining with it; null: no signal, or not known."
+    )
     thumbnail: str | None = Field(
         description="Null, as is all that is told of the work, if the index no longer has it."
     )
@@ -415,8 +462,17 @@ class Work(BaseModel):
     rights_holder: str | None
     licence: str | None
     source_url: str | None
+    tdm: Tdm | None = Field(
+        description="The strictest signal on text and data mining in its file (XMP, C2PA) or metadata; null: none, or"
+        " the index was built before they were read."
+    )
     thumbnail: str
     metadata: dict[str, Any] = Field(description="Further columns of the works' table.")
+
+
+class WorkList(BaseModel):
+    items: list[Work]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
 
 
 class Health(BaseModel):

@@ -58,18 +58,20 @@ async def upload(service: Service, request: Request) -> AsyncIterator[tuple[byte
         yield await to_thread.run_sync(parse, body, limiter=service.parsing)
 
 
-async def small_form(service: Service, request: Request) -> dict[str, str]:
-    """The fields of a form without files, urlencoded or in parts; raises `Problem`."""
+async def small_form(service: Service, request: Request, most: int = SMALL_FORM_BYTES) -> dict[str, str]:
+    """The fields of a form of up to `most` bytes without files, urlencoded or in parts; raises `Problem`."""
     content_type = request.headers.get("content-type", "")
     media = parse_options_header(content_type)[0]
     if media not in (FORM, b"application/x-www-form-urlencoded"):
         raise Problem("unsupported-media-type", "Send the form as a browser does.")
-    refusal = Problem("too-large", f"This form may have at most {SMALL_FORM_BYTES // 1024} KB.")
-    async with service.bodies.received(request, SMALL_FORM_BYTES, refusal) as body:
+    refusal = Problem("too-large", f"This form may have at most {most // 1024} KB.")
+    async with service.bodies.received(request, most, refusal) as body:
         if media == FORM:
             return {part.name: text_of(part) for part in parse_form(body, content_type)}
         try:
-            pairs = parse_qsl(body.decode("ascii"), max_num_fields=MAX_PARTS, errors="strict")
+            pairs = parse_qsl(
+                body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_PARTS, errors="strict"
+            )
         except ValueError as error:
             raise Problem("malformed-body", "The form can't be read: it isn't urlencoded.") from error
         return dict(pairs)

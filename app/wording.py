@@ -62,7 +62,8 @@ def headline(a: Attribution) -> str:
 
 def sentences(a: Attribution) -> list[str]:
     """What has to be said below the headline."""
-    said = []
+    model_claim = None if a.input.declared is None else a.input.declared.summary
+    said = [] if model_claim is None else [model_claim]
     if a.state == "failed" and a.error is not None:
         said.append(a.error.message)
     if a.state == "cancelled":
@@ -81,7 +82,7 @@ def sentences(a: Attribution) -> list[str]:
     if a.state == "succeeded" and a.quality is not None:
         said.append(_quality_sentence(a.quality))
     if a.state in ("succeeded", "failed", "cancelled"):
-        said.extend(a.notes)
+        said.extend(note for note in a.notes if note != model_claim)
     return said
 
 
@@ -177,8 +178,8 @@ def details(a: Attribution) -> list[tuple[str, str]]:
         facts.append(("Copy of a work", _copy_fact(a.copied)))
     if a.client_tag:
         facts.append(("Tag", a.client_tag))
-    if a.prompt:
-        facts.append(("Prompt", a.prompt))
+    if a.prompt is not None:
+        facts.append(("Prompt", a.prompt or "an empty one"))
     if a.seed is not None:
         facts.append(("Seed", str(a.seed)))
     if a.timings_ms:
@@ -189,6 +190,35 @@ def details(a: Attribution) -> list[tuple[str, str]]:
     if a.progress.attempt > 1:
         facts.append(("Attempts", str(a.progress.attempt)))
     return facts
+
+
+def declared(a: Attribution) -> list[tuple[str, str]]:
+    """What the picture says of itself, as terms and what is said; empty where it says nothing."""
+    said = a.input.declared
+    if said is None:
+        return []
+    loras = [_lora_fact(one.name, one.hash, one.weight) for one in said.loras]
+    facts = [
+        ("Tool", said.tool),
+        ("Prompt", "an empty one" if said.prompt == "" else said.prompt),
+        ("Negative prompt", said.negative_prompt),
+        ("Seed", None if said.seed is None else str(said.seed)),
+        ("Steps", None if said.steps is None else thousands(said.steps)),
+        ("Sampler", said.sampler),
+        ("Guidance", None if said.guidance is None else f"{said.guidance:g}"),
+        ("Model", said.model),
+        ("Hash of the model", said.model_hash),
+        ("LoRA" if len(loras) == 1 else "LoRAs", "; ".join(loras) or None),
+        ("Made by a trained model", "yes, says its C2PA manifest" if said.ai_generated else None),
+        ("Read from", said.source),
+        ("Cut, as too long", ", ".join(said.cut).replace("_", " ") or None),
+    ]
+    return [(term, value) for term, value in facts if value is not None]
+
+
+def _lora_fact(name: str, digest: str | None, weight: float | None) -> str:
+    fact = name if weight is None else f"{name} at {weight:g}"
+    return fact if digest is None else f"{fact}, hash {digest}"
 
 
 def _origin_fact(in_model: InModel | None) -> str:
@@ -282,6 +312,22 @@ def licence(text: str) -> str:
     return LICENCES.get(text, text)
 
 
+RIGHTS = {
+    "prohibited": "Mining reserved",
+    "prohibited-except-search": "Mining reserved, except for search",
+    "prohibited-ai": "AI training reserved",
+    "prohibited-generative-ai": "Generative training reserved",
+    "constrained": "Mining under conditions",
+    "allowed": "Mining allowed",
+    "unspecified": "Mining not specified",
+}
+
+
+def rights(tdm: str) -> str:
+    """What a work's owner says of text and data mining, beside its licence."""
+    return RIGHTS.get(tdm, tdm)
+
+
 def is_web(url: str | None) -> bool:
     """Whether an address from an index's metadata may become a link; anything but http(s) could run a script."""
     if not url:
@@ -301,5 +347,6 @@ FILTERS = {
     "thousands": thousands,
     "licence": licence,
     "is_web": is_web,
+    "rights": rights,
     "copy_label": copy_label,
 }

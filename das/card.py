@@ -16,6 +16,8 @@ from das.manifest import (
 )
 from das.pdq import BITS
 from das.references import HELD_OUT_LEVEL, MARGIN, RE_ENCODED_LEVEL
+from das.rights.table import COLUMN
+from das.rights.values import MEANINGS, RESERVED, VALUES
 from das.works import Works
 
 _SHOWN_CREATORS = 20
@@ -74,6 +76,10 @@ def card_of(manifest: Manifest, works: Works) -> str:
         "## Licences",
         "",
         *_counted(works.column("licence"), "licence"),
+        "",
+        "## Rights signals",
+        "",
+        *_rights(works),
         "",
         "## Creators",
         "",
@@ -182,6 +188,21 @@ def _measured(quality: QualityRecord | None) -> list[str]:
         "",
         "No screening recall or calibration was computed for this index; its scores rank works, and their size has"
         " no unit.",
+    ]
+
+
+def _rights(works: Works) -> list[str]:
+    if COLUMN not in works.table.column_names:
+        return ["Unknown: the index was built before signals were read."]
+    counts = Counter(works.column(COLUMN))
+    said = [f"- {value} ({MEANINGS[value]}): {counts[value]:,}" for value in VALUES if counts[value]]
+    reserved = sum(counts[value] for value in RESERVED)
+    return [
+        f"{reserved:,} works carry a signal that reserves text and data mining, or training, or parts of it, in their"
+        " file (XMP, C2PA) or in their metadata. A work without one may be reserved elsewhere.",
+        "",
+        *said,
+        f"- no signal: {counts[None]:,}",
     ]
 
 

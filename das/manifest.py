@@ -68,6 +68,18 @@ class ModelRecord(_Part):
     """How it was read, where that isn't plain."""
 
 
+class WeightFileRecord(_Part):
+    """A file that the model or a LoRA was loaded from, by the hashes that other programs name it by."""
+
+    role: Literal["model", "lora"]
+    name: str
+    sha256: str
+    tensors_sha256: str | None = None
+    """Of what follows a safetensors file's header; None for another file."""
+    old_hash: str | None = None
+    """Eight digits that A1111 named it by before 2023; None for a file too short for that."""
+
+
 class WorksRecord(_Part):
     """The training works: how many were asked for, how many are in, and what they hold."""
 
@@ -284,6 +296,8 @@ class Manifest(_Part):
     config: BuildConfig
     timesteps: tuple[int, ...]
     model: ModelRecord
+    weight_files: tuple[WeightFileRecord, ...] = ()
+    """Of a model that is a single file, and of LoRAs: what the hashes in a picture's metadata are compared with."""
     checkpoints: tuple[ModelRecord, ...] = ()
     """Earlier checkpoints, for the methods that are a mean over them."""
     extensions: tuple[ExtensionRecord, ...] = ()

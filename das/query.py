@@ -3,18 +3,23 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from das import registry
 from das.answer import notes_of
 from das.copies import summary_of
 from das.device import check_device
 from das.errors import DasError, SettingsError
 from das.index import NO_SCREENING, AttributionIndex
 from das.methods import SEEDED
+from das.provenance import compare_model, defaults, notes_of_declared
+
+if TYPE_CHECKING:
+    from das.images import NormalisedImage
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +42,10 @@ def query(
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="What the picture was generated from, for models conditioned on text.")
+        str | None,
+        typer.Option(
+            help="What the picture was generated from, for models conditioned on text; else what it says itself."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help=f"What it was generated with, for {SEEDED}; else it is inverted.")
@@ -45,12 +53,18 @@ def query(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="JSON for machines, on standard output.")] = False,
 ) -> None:
-    """Rank the works that a picture owes most to."""
+    """Rank the works that a picture owes most to.
+
+    Prompt and seed are those that the picture's own metadata say, where they aren't given here.
+    """
     opened = AttributionIndex.open(index, model_dir=model)
     count = _candidate_count(candidates)
     if count is not None and not opened.screened:
         raise SettingsError(f"--candidates {count} can't be chosen: {opened.id} {NO_SCREENING}")
-    pixels = _read_picture(image)
+    picture = _read_picture(image)
+    pixels, declared = picture.pixels, picture.declared
+    taken = defaults(declared, prompt, seed)
+    prompt, seed = taken.prompt, taken.seed
     rows = _nearest(opened, pixels, count) if count is not None and count < len(opened) else None
     from das.attribution import Attributor
 
@@ -62,11 +76,28 @@ def query(
     notes = [*answer.caveats, *notes_of(measured=quality is not None, in_model=answer.in_model)]
     if not opened.screened:
         notes.append(f"{opened.id} {NO_SCREENING}")
+    claim = None if declared is None else compare_model(declared, opened.manifest)
+    if declared is not None:
+        notes += notes_of_declared(
+            declared,
+            taken.fields,
+            prompt=prompt,
+            conditional=opened.manifest.model.conditional,
+            seeded=registry.method(answer.method).along_trajectory,
+        )
     copied = None if answer.copy is None else summary_of(answer.copy, opened, answer.in_model)
     if as_json:
         result = answer.as_result()
         result["quality"] = None if quality is None else quality.model_dump()
-        result["notes"] = notes
+        result["notes"] = notes if claim is None or claim.sentence is None else [claim.sentence, *notes]
+        result["declared"] = None
+        if declared is not None and claim is not None:
+            result["declared"] = {
+                **declared.as_json(),
+                "taken": list(taken.fields),
+                "is_model_of_index": claim.verdict,
+                "summary": claim.sentence,
+            }
         if result["copy"] is not None:
             result["copy"]["summary"] = copied
         for place in result["works"]:
@@ -87,6 +118,8 @@ def query(
             f"{work.score:.3g}",
         )
     console = Console(highlight=False, markup=False)
+    if claim is not None and claim.sentence is not None:
+        console.print(claim.sentence)
     console.print(answer.summary)
     if copied is not None:
         console.print(copied)
@@ -105,13 +138,16 @@ def _candidate_count(text: str) -> int | None:
     return int(text)
 
 
-def _read_picture(path: Path) -> Any:
-    from das.images import normalise
+def _read_picture(path: Path) -> "NormalisedImage":
+    """The picture with what it says of itself, decoded in a process of its own, as the service does."""
+    from das.images import IsolatedNormaliser
 
     try:
-        return normalise(path.read_bytes()).pixels
+        data = path.read_bytes()
     except OSError as error:
         raise DasError(f"{path} can't be read: {error.strerror}.") from error
+    with IsolatedNormaliser(processes=1) as normaliser:
+        return normaliser.normalise(data)
 
 
 def _nearest(index: AttributionIndex, pixels: Any, count: int) -> Any:

@@ -24,6 +24,7 @@ from das.manifest import (
     FeaturesRecord,
     Manifest,
     ReferencesRecord,
+    WeightFileRecord,
     WorksRecord,
     canonical_json,
     content_digest,
@@ -34,7 +35,9 @@ from das.manifest import (
 )
 from das.methods import ACTIVATION
 from das.places import fingerprint
+from das.rights.table import signals_beside
 from das.sources import ModelSource, check_source
+from das.weight_files import weight_files
 from das.works import Works
 from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
@@ -95,6 +98,7 @@ def build(
         config = config.model_copy(update={"network": source.network})
     with only_builder(out) as out, disk_may_be_full(out):
         works = read_digested_works(config.works, reporter, follow_links=follow_links)
+        signals_beside(works.source.table)  # a value that can't be read ends the build before it begins
         missing = [remark for remark in works.source.left_out if remark.code != "not-an-image"]
         if strict and missing:
             raise BuildError(f"{missing[0].file}: {missing[0].message} (--strict is on)")
@@ -137,6 +141,7 @@ class _Build:
         self.seconds: dict[str, float] = {}
         self.sscd: Any = None
         self.remarks: list[str] = []
+        self.weight_files: tuple[WeightFileRecord, ...] = ()
 
     def compare_with_finished(self, place: Path) -> None:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
@@ -185,6 +190,7 @@ class _Build:
         timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
         self.sscd = self._load_sscd()
+        self.weight_files = weight_files(config.model, [config.lora] if config.lora else [])
         check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
         extractors = [
             FeatureExtractor(
@@ -377,6 +383,7 @@ class _Build:
             config=config,
             timesteps=timesteps,
             model=model,
+            weight_files=self.weight_files,
             checkpoints=tuple(checkpoint_records),
             extensions=self._extensions(),
             works=works_record,

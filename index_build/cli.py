@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
     index.command("info")(info)
     index.command("verify")(verify)
     index.command("card")(card)
+    index.command("summary")(summary)
     app.add_typer(index, name="index")
 
 
@@ -297,6 +298,17 @@ def card(directory: IndexArgument, as_json: JsonOption = False) -> None:
         _print_json({"id": index.id, "card": index.card})
     else:
         sys.stdout.write(index.card)
+
+
+def summary(directory: IndexArgument) -> None:
+    """Draft the EU's public summary of training content (Art. 53(1)(d) AI Act) from an index, as Markdown.
+
+    What an index can't know is left open, and says so.
+    """
+    from das.rights.summary import summary_of
+
+    index = AttributionIndex.open(directory)
+    typer.echo(summary_of(index.manifest, index.works))
 
 
 def _config(**options: Any) -> BuildConfig:

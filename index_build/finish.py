@@ -40,6 +40,7 @@ from das.index import (
 from das.kernel import Kernel, SummedForm, damped_kernel, effective_dimension_target
 from das.manifest import KernelRecord
 from das.methods import ACTIVATION
+from das.rights.table import with_signals
 from das.screening import INDEX_NAME, write_screen
 from das.works import COLUMNS, assign_ids, contents_of
 from index_build.gather import kernel_forms, sum_of
@@ -128,7 +129,8 @@ def finish(
     repeats = np.asarray(works.source.table["repeats"])[rows]
     result = Finished(rows, tuple(len(shard) for shard in shards), refused, int(repeats.sum()))
 
-    table = _write_works(workspace.path, works, rows)
+    tdm = np.concatenate([shard.tdm for shard in shards])
+    table = _write_works(workspace.path, works, rows, tdm)
     contents = int(contents_of(table).max()) + 1
     with reporter.stage("factorising", len(kernel_forms(config))) as stage:
         whitenings: dict[_Key, _Whitening] = {}
@@ -179,9 +181,9 @@ def _write_screening(directory: Path, shards: list[StoredShard], reporter: Repor
     return kinds[0]
 
 
-def _write_works(directory: Path, works: WorksOnDisk, rows: np.ndarray) -> pa.Table:
-    """Write the table of the works in `rows`; returns it."""
-    table = works.source.table.take(pa.array(rows))
+def _write_works(directory: Path, works: WorksOnDisk, rows: np.ndarray, tdm: np.ndarray) -> pa.Table:
+    """Write the table of the works in `rows`, with what their files say of mining; returns it."""
+    table = with_signals(works.source.table.take(pa.array(rows)), tdm.tolist())
     digests = [works.digests[row] for row in rows]
     table = table.append_column("digest", pa.array(digests, pa.string()))
     table = table.append_column("id", pa.array(assign_ids(digests), pa.string()))

@@ -84,7 +84,7 @@ class Gatherer:
         done = workspace.shards_done
         if done:
             # A build that an earlier version began is refused now, and not at its end.
-            _ = workspace.shards()[0].hashes
+            _ = workspace.shards()[0].tdm
         reader = PictureReader(self._works)
         try:
             at = min(done * self._config.shard_size, len(self._works))
@@ -111,6 +111,7 @@ class Gatherer:
         taken: list[int] = []
         thumbnails: list[bytes] = []
         hashes: list[np.ndarray] = []
+        tdm: list[int] = []
         refused: list[dict[str, Any]] = []
         for pictures, unreadable in reader.batches(rows, self._images):
             if unreadable and strict:
@@ -124,6 +125,7 @@ class Gatherer:
                 taken += [picture.row for picture in pictures]
                 thumbnails += [picture.thumbnail for picture in pictures]
                 hashes += [picture.hash for picture in pictures]
+                tdm += [picture.tdm for picture in pictures]
             stage.advance(len(pictures) + len(unreadable))
         return ShardProducts(
             rows=np.array(taken, np.int64),
@@ -148,6 +150,7 @@ class Gatherer:
             if self._config.keeps_pictures
             else None,
             hashes=np.array(hashes, np.uint8).reshape(-1, BYTES + 1),
+            tdm=np.array(tdm, np.uint8),
             sscd=_stacked([piece.sscd for piece in pieces], self._sscd.dimension) if self._sscd else None,
             thumbnails=thumbnails,
             refused=refused,

@@ -1,6 +1,7 @@
 """Training works from disk to pixels, a batch ahead of whoever uses them."""
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ import numpy as np
 from das.copies import hash_row
 from das.errors import BuildError, ImageRefused
 from das.folder import open_file
-from das.images import ImageLimits, encode_thumbnail, normalise
+from das.images import ImageLimits, IsolatedNormaliser, encode_thumbnail, normalise
+from das.rights.files import may_carry_signals
+from das.rights.values import CODES
 from index_build.inputs import WorksOnDisk
 
 _DECODING_THREADS = 4
@@ -21,12 +24,16 @@ WORK_LIMITS = ImageLimits(max_bytes=2**30, max_pixels=400_000_000, max_side=2**2
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One decoded work: its row in the source, pixels (H, W, 3) uint8, encoded thumbnail and hash (33,) uint8."""
+    """One decoded work: its row in the source, pixels (H, W, 3) uint8, encoded thumbnail and hash (33,) uint8.
+
+    `tdm` is what its file says of text and data mining, as a place in `das.rights.values.CODES`.
+    """
 
     row: int
     pixels: np.ndarray
     thumbnail: bytes
     hash: np.ndarray
+    tdm: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,24 @@ class PictureReader:
     def __init__(self, works: WorksOnDisk) -> None:
         self._works = works
         self._threads = ThreadPoolExecutor(_DECODING_THREADS, thread_name_prefix="decode")
+        self._lock = threading.Lock()
+        self._isolated: IsolatedNormaliser | None = None
 
     def close(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the decoding threads, and the process that read rights signals."""
         self._threads.shutdown(cancel_futures=True)
+        if self._isolated is not None:
+            self._isolated.close()
+
+    def _tdm(self, data: bytes) -> int:
+        """What a file says of mining; the process that reads it is started with the first that may say anything."""
+        if not may_carry_signals(data):
+            return 0
+        with self._lock:
+            if self._isolated is None:
+                self._isolated = IsolatedNormaliser(WORK_LIMITS, processes=1)
+            found = self._isolated.signal(data)
+        return 0 if found is None else CODES.index(found)
 
     def batches(self, rows: Sequence[int], size: int) -> Iterator[tuple[list[Picture], list[Refused]]]:
         """Batches of up to `size` readable works among `rows`, with the refused ones met on the way.
@@ -92,4 +113,4 @@ class PictureReader:
             pixels = normalise(data, WORK_LIMITS).pixels
         except ImageRefused as error:
             return Refused(row, file, error.code, str(error))
-        return Picture(row, pixels, encode_thumbnail(pixels), hash_row(pixels))
+        return Picture(row, pixels, encode_thumbnail(pixels), hash_row(pixels), self._tdm(data))

@@ -37,6 +37,7 @@ class ShardProducts:
         embedding_norms: their norms before, (n,) float32.
         pictures: `x_0` (n, d) float32, or None where no method compares pixels.
         hashes: PDQ hashes with their quality, (n, 33) uint8.
+        tdm: what each file says of text and data mining, (n,) uint8, places in `das.rights.values.CODES`.
         sscd: SSCD embeddings of unit norm, (n, e) float32, or None where its file wasn't given.
         thumbnails: encoded thumbnails.
         refused: works that aren't in, as plain dictionaries.
@@ -50,6 +51,7 @@ class ShardProducts:
     embedding_norms: np.ndarray
     pictures: np.ndarray | None
     hashes: np.ndarray
+    tdm: np.ndarray
     sscd: np.ndarray | None
     thumbnails: list[bytes]
     refused: list[dict[str, Any]]
@@ -100,6 +102,11 @@ class StoredShard:
     def hashes(self) -> np.ndarray:
         """(n, 33) uint8."""
         return self._read("hashes")
+
+    @property
+    def tdm(self) -> np.ndarray:
+        """(n,) uint8."""
+        return self._read("tdm")
 
     @property
     def sscd(self) -> np.ndarray:
@@ -179,6 +186,7 @@ class Workspace:
             "embeddings": products.embeddings,
             "embedding_norms": products.embedding_norms,
             "hashes": products.hashes,
+            "tdm": products.tdm,
             "thumbnail_sizes": np.array([len(thumbnail) for thumbnail in products.thumbnails], np.int64),
             "thumbnails": np.frombuffer(b"".join(products.thumbnails), np.uint8),
             "refused": np.frombuffer(canonical_json(products.refused), np.uint8),

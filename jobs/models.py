@@ -94,9 +94,10 @@ class Question(MappedAsDataclass, kw_only=True):
 class NewJob(Question, kw_only=True):
     """What the app knows when it accepts an upload.
 
-    Jobs of a lower `priority` go first. `input` is `{"sha256", "width", "height", "format", "normalisation":
-    [...]}`. `candidate_works` are the ids of the works that screening chose to be scored, None for all works;
-    `lookalikes` is what it found, None where it hasn't finished.
+    Jobs of a lower `priority` go first. `input` is `{"sha256", "width", "height", "format", "normalisation": [...],
+    "declared"}`, the last what the file says of itself with what was `taken` of that, or None. `candidate_works` are
+    the ids of the works that screening chose to be scored, None for all works; `lookalikes` is what it found, None
+    where it hasn't finished.
     """
 
     lookalikes: Mapped[list[JsonObject] | None] = mapped_column(default=None)

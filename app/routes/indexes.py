@@ -1,6 +1,6 @@
 """`/v1/indexes` and `/v1/works`: what can be asked about, and the works in it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
@@ -9,8 +9,9 @@ from starlette.responses import Response
 from app.answers import index_summary, quality, thumbnail_link
 from app.catalogue import ServedIndex
 from app.problems import Problem, documented
-from app.schemas import IndexCard, IndexList, Work
+from app.schemas import IndexCard, IndexList, Work, WorkList
 from app.service import Service, service_of
+from das.rights.values import Tdm
 
 router = APIRouter(prefix="/v1", tags=["indexes"])
 
@@ -52,6 +53,33 @@ def get_index(
 
 
 @router.get(
+    "/indexes/{index_id}/works",
+    operation_id="listWorks",
+    response_model=WorkList,
+    responses=documented("not-found", "invalid-request"),
+)
+def list_works(
+    request: Request,
+    index_id: Annotated[str, Path(max_length=200, examples=["photographs@3f9c2a"])],
+    tdm: Annotated[
+        Tdm | Literal["none"] | None,
+        Query(description="Only works with this signal on text and data mining; `none`: without any."),
+    ] = None,
+    cursor: Annotated[
+        int | None, Query(ge=0, lt=2**53, description="`next_cursor` of the page before.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> WorkList:
+    """The works of an index, in its order."""
+    served = service_of(request).catalogue.find(index_id)
+    if served is None:
+        raise Problem("not-found", "There is no such index here.")
+    rows = served.rows_saying(tdm, cursor or 0, limit + 1)
+    following = str(rows[limit]) if len(rows) > limit else None
+    return WorkList(items=[_work(served, row) for row in rows[:limit]], next_cursor=following)
+
+
+@router.get(
     "/works/{work_id}",
     operation_id="getWork",
     response_model=Work,
@@ -59,19 +87,7 @@ def get_index(
 )
 def get_work(request: Request, work_id: WorkId, index: InIndex = None) -> Work:
     """One training work and whose it is."""
-    served, row = _find(service_of(request), work_id, index)
-    work = served.work(row)
-    return Work(
-        work_id=work["id"],
-        index=served.id,
-        title=work["title"],
-        creator=work["creator"],
-        rights_holder=work["rights_holder"],
-        licence=work["licence"],
-        source_url=work["source_url"],
-        thumbnail=thumbnail_link(work["id"]),
-        metadata=served.further_columns(row),
-    )
+    return _work(*_find(service_of(request), work_id, index))
 
 
 @router.get(
@@ -92,6 +108,22 @@ async def get_work_thumbnail(request: Request, work_id: WorkId, index: InIndex =
         return Response(status_code=304, headers=headers)
     data = await run_in_threadpool(served.index.thumbnail, row)
     return Response(data, media_type=served.picture(row).media_type, headers=headers)
+
+
+def _work(served: ServedIndex, row: int) -> Work:
+    work = served.work(row)
+    return Work(
+        work_id=work["id"],
+        index=served.id,
+        title=work["title"],
+        creator=work["creator"],
+        rights_holder=work["rights_holder"],
+        licence=work["licence"],
+        source_url=work["source_url"],
+        tdm=work.get("tdm"),
+        thumbnail=thumbnail_link(work["id"]),
+        metadata=served.further_columns(row),
+    )
 
 
 def _find(service: Service, work_id: str, index_id: str | None) -> tuple[ServedIndex, int]:

@@ -15,6 +15,7 @@ from app.answers import index_summary
 from app.assets import STATIC, static_link
 from app.callers import Asking
 from app.catalogue import Picture, ServedIndex
+from app.forms import BESIDE_BYTES
 from app.intake import refuse_when_full
 from app.problems import CATALOGUE, Problem
 from app.samples import SHOWN_FIRST
@@ -116,8 +117,14 @@ async def erase_by_form(request: Request, caller: Asking, attribution_id: str) -
 
 @router.post("/a/{attribution_id}/again")
 async def ask_again(request: Request, caller: Asking, attribution_id: str) -> Response:
-    """Ask a failed or cancelled question anew, under a new address."""
-    job = await questions.again(service_of(request), caller, attribution_id)
+    """Ask anew, under a new address: a failed or cancelled question, or any with the prompt of the form."""
+    service = service_of(request)
+    form = {}
+    if "content-type" in request.headers:
+        form = await small_form(service, request, BESIDE_BYTES)
+    # A browser sends the line ends of a text field as two characters.
+    prompt = form["prompt"].replace("\r\n", "\n") if "prompt" in form else None
+    job = await questions.again(service, caller, attribution_id, prompt)
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
 
 
@@ -185,6 +192,9 @@ def _answer_context(service: Service, a: Attribution) -> dict[str, Any]:
         "shares_of": wording.shares_of(a),
         "works_title": wording.works_title(a),
         "details": wording.details(a),
+        "declared": wording.declared(a),
+        "takes_prompt": served is not None and served.conditional,
+        "max_prompt": MAX_PROMPT_LENGTH,
         "pictures": {} if served is None else _pictures(served, a),
     }
 

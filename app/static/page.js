@@ -55,6 +55,8 @@ function clearChosen() {
 async function ask(file) {
   if (sending || !fits(file)) return;
   const body = new FormData(form ?? undefined);
+  // A prompt that nobody wrote isn't an empty prompt: what the picture itself says goes before none.
+  if (!body.get("prompt")) body.delete("prompt");
   body.set("image", file, file.name || "pasted");
   announceSending(true);
   try {

@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 
 from das.errors import DasError, ImageRefused
+from das.images.declared import Declared, declared_from
 from das.images.normalise import (
     DEFAULT_LIMITS,
+    Decoded,
     ImageLimits,
     NormalisedImage,
-    Pixels,
     check_before_decoding,
 )
 from das.images.wire import BrokenFrameError, receive_frame, send_frame
+from das.rights.values import VALUES
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ class IsolatedNormaliser:
         format = check_before_decoding(data, self._limits)
         decoder = self._take()
         try:
-            pixels, steps = decoder.decode(data, format, self._limits, self._timeout_s)
+            pixels, steps, declared = decoder.decode(data, format, self._limits, self._timeout_s)
         except _DecoderLostError as lost:
             _log.warning(
                 "decoder process %d lost on a %s of %d bytes: %s", decoder.pid, format, len(data), lost
@@ -100,7 +102,20 @@ class IsolatedNormaliser:
             height=pixels.shape[0],
             format=format,
             steps=steps,
+            declared=declared,
         )
+
+    def signal(self, data: bytes) -> str | None:
+        """What a file says of text and data mining (`das.rights.values`); None where it says nothing."""
+        format = check_before_decoding(data, self._limits)
+        decoder = self._take()
+        try:
+            return decoder.signal(data, format, self._timeout_s)
+        except _DecoderLostError as lost:
+            _log.warning("decoder process %d lost on the signals of a %s: %s", decoder.pid, format, lost)
+            return None
+        finally:
+            self._give_back(decoder)
 
     @property
     def process_ids(self) -> tuple[int, ...]:
@@ -200,9 +215,7 @@ class _Decoder:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def decode(
-        self, data: bytes, format: str, limits: ImageLimits, timeout_s: float
-    ) -> tuple[Pixels, tuple[str, ...]]:
+    def decode(self, data: bytes, format: str, limits: ImageLimits, timeout_s: float) -> Decoded:
         """Raises `ImageRefused` from the decoder, or `_DecoderLostError` after killing it."""
         self._wait_until_ready()
         deadline = time.monotonic() + timeout_s
@@ -211,7 +224,7 @@ class _Decoder:
             answer = receive_frame(self._connection, limits.max_pixels * 3, deadline)
             if answer is None:
                 raise BrokenFrameError("the connection ended")
-            pixels, steps = _checked(*answer)
+            decoded = _checked(*answer)
         except TimeoutError:
             self._kill()
             raise _DecoderLostError(
@@ -237,7 +250,44 @@ class _Decoder:
             # Whatever it was, half a frame may be under way.
             self._kill()
             raise
-        return pixels, steps
+        if answer[0].get("more") is not True:
+            return decoded
+        return decoded._replace(declared=self._credentials(decoded.declared, deadline))
+
+    def _credentials(self, known: Declared | None, deadline: float) -> Declared | None:
+        """What the manifest adds to what is known; without it where reading it ends the process."""
+        try:
+            answer = receive_frame(self._connection, 0, deadline)
+            if answer is None:
+                raise BrokenFrameError("the connection ended")
+            return declared_from(answer[0].get("declared"))
+        except (TimeoutError, BrokenFrameError, OSError, ValueError) as error:
+            self._kill()
+            _log.warning(
+                "decoder process %d lost on a C2PA manifest: %s; %s", self.pid, error, self._ending()
+            )
+            return known
+        except BaseException:
+            self._kill()
+            raise
+
+    def signal(self, data: bytes, format: str, timeout_s: float) -> str | None:
+        """Raises `_DecoderLostError` after killing it."""
+        self._wait_until_ready()
+        deadline = time.monotonic() + timeout_s
+        try:
+            send_frame(self._connection, {"format": format, "signals": True}, data, deadline)
+            answer = receive_frame(self._connection, 0, deadline)
+            if answer is None:
+                raise BrokenFrameError("the connection ended")
+        except (TimeoutError, BrokenFrameError, OSError) as error:
+            self._kill()
+            raise _DecoderLostError("decoder-died", "", f"{error}; {self._ending()}") from error
+        except BaseException:
+            self._kill()
+            raise
+        found = answer[0].get("tdm")
+        return found if isinstance(found, str) and found in VALUES else None
 
     def stop(self) -> None:
         """Close the connection, which ends an idle process, and make sure of it."""
@@ -275,7 +325,7 @@ class _Decoder:
         return f"exit status {code}"
 
 
-def _checked(header: dict[str, Any], payload: bytearray) -> tuple[Pixels, tuple[str, ...]]:
+def _checked(header: dict[str, Any], payload: bytearray) -> Decoded:
     """What a decoder answered, if it is of the right form. Raises `BrokenFrameError` or `ImageRefused`."""
     match header:
         case {"code": str(code), "message": str(message)}:
@@ -285,7 +335,12 @@ def _checked(header: dict[str, Any], payload: bytearray) -> tuple[Pixels, tuple[
                 raise BrokenFrameError(f"{len(payload)} bytes aren't a picture of {width} × {height}")
             if not all(isinstance(step, str) for step in steps):
                 raise BrokenFrameError("the steps aren't words")
-            return np.frombuffer(payload, np.uint8).reshape(height, width, 3), tuple(steps)
+            try:
+                declared = declared_from(header.get("declared"))
+            except ValueError as error:
+                raise BrokenFrameError(str(error)) from error
+            pixels = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
+            return Decoded(pixels, tuple(steps), declared)
     raise BrokenFrameError("the header is none of a decoder's")
 
 

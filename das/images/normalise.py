@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ from PIL import (
 
 from das.errors import ImageRefused
 from das.images.colour import Layout, to_srgb
+from das.images.declared import Declared, read_declared
 from das.images.formats import ACCEPTED_IN_WORDS, identify, looks_cut_short
 from das.images.structure import check_structure
 
@@ -63,7 +65,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, eq=False)
 class NormalisedImage:
-    """The pixels of an upload and nothing else of it."""
+    """The pixels of an upload, and what it says of itself as a record of its own; nothing else of it."""
 
     pixels: Pixels = field(repr=False)  # (H, W, 3) uint8, sRGB
     sha256: str  # of the uploaded bytes, in hex
@@ -71,6 +73,17 @@ class NormalisedImage:
     height: int
     format: str  # "JPEG", "PNG", "WEBP", "AVIF", "GIF" or "TIFF"
     steps: tuple[str, ...]  # what was done, in order; empty if the file held plain 8-bit sRGB
+    declared: Declared | None = (
+        None  # how it says that it was made; C2PA manifests only by IsolatedNormaliser
+    )
+
+
+class Decoded(NamedTuple):
+    """Pixels (H, W, 3) uint8 in sRGB, the steps this took, and what the file says of itself."""
+
+    pixels: Pixels
+    steps: tuple[str, ...]
+    declared: Declared | None
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -89,7 +102,7 @@ def normalise(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NormalisedIm
     line about a damaged TIFF on standard error, which `IsolatedNormaliser` keeps quiet.
     """
     format = check_before_decoding(data, limits)
-    pixels, steps = decode(data, format, limits)
+    pixels, steps, declared = decode(data, format, limits)
     return NormalisedImage(
         pixels=pixels,
         sha256=hashlib.sha256(data).hexdigest(),
@@ -97,6 +110,7 @@ def normalise(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> NormalisedIm
         height=pixels.shape[0],
         format=format,
         steps=steps,
+        declared=declared,
     )
 
 
@@ -111,12 +125,12 @@ def check_before_decoding(data: bytes, limits: ImageLimits) -> str:
     return identify(data)
 
 
-def decode(data: bytes, format: str, limits: ImageLimits) -> tuple[Pixels, tuple[str, ...]]:
-    """Pixels (H, W, 3) uint8 in sRGB and the steps this took. Raises `ImageRefused` and nothing else."""
+def decode(data: bytes, format: str, limits: ImageLimits) -> Decoded:
+    """What a file holds. Raises `ImageRefused` and nothing else."""
     try:
         check_structure(data, format)
         with quiet_pillow(), Image.open(io.BytesIO(data), formats=[format]) as image:
-            return _normalised(image, limits)
+            return _decoded(image, data, format, limits)
     except ImageRefused:
         raise
     except Exception as error:
@@ -124,7 +138,7 @@ def decode(data: bytes, format: str, limits: ImageLimits) -> tuple[Pixels, tuple
         raise _refusal(data, format, limits, error) from error
 
 
-def _normalised(image: Image.Image, limits: ImageLimits) -> tuple[Pixels, tuple[str, ...]]:
+def _decoded(image: Image.Image, data: bytes, format: str, limits: ImageLimits) -> Decoded:
     _check_size(image.size, limits)
     _check_tiff(image)
     steps = ["first-frame"] if getattr(image, "is_animated", False) else []
@@ -135,13 +149,14 @@ def _normalised(image: Image.Image, limits: ImageLimits) -> tuple[Pixels, tuple[
     # Frames may widen the canvas of a GIF while it is read.
     _check_size(image.size, limits)
     orientation = _orientation(image)
+    declared = read_declared(image, data, format)
     rgb, colour_steps = to_srgb(image, layout)
     steps += colour_steps
     if orientation in _TRANSPOSITIONS:
         rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
     if orientation in _TRANSPOSITIONS or turned_by_pillow in _TRANSPOSITIONS:
         steps.append("orientation")
-    return np.array(rgb, dtype=np.uint8), tuple(steps)
+    return Decoded(np.array(rgb, dtype=np.uint8), tuple(steps), declared)
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:

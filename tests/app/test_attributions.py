@@ -37,6 +37,7 @@ def test_an_upload_is_accepted_with_its_lookalikes(client, store, picture):
         "height": 16,
         "format": "PNG",
         "normalisation": [],
+        "declared": None,
     }
     assert len(body["lookalikes"]) == 12
     similarities = [work["similarity"] for work in body["lookalikes"]]

@@ -76,7 +76,8 @@ def test_only_pixels_are_kept():
     text = png_chunk(b"tEXt", b"Author\0somebody private")
     image = normalise(png(16, 16, noise(16, 16).tobytes(), before=text))
 
-    assert set(vars(image)) == {"pixels", "sha256", "width", "height", "format", "steps"}
+    assert set(vars(image)) == {"pixels", "sha256", "width", "height", "format", "steps", "declared"}
+    assert image.declared is None
 
 
 # --- orientation ---

@@ -14,6 +14,7 @@ from das.config import BuildConfig, ClipSpec
 from das.errors import BuildError, SettingsError
 from das.index import AttributionIndex
 from das.kernel import effective_dimension_target
+from das.works import file_digest
 from index_build.build import build
 from index_build.inputs import read_digested_works
 from index_build.pictures import Picture, PictureReader
@@ -360,5 +361,9 @@ def test_activations_alone_of_a_lora_are_warned_of(
     build(BuildConfig(**(options | changes)), tmp_path / "index", reporter=heard)
     told = [message for message in heard.warnings if "the whole network's, not the LoRA's" in message]
     assert len(told) == (1 if probes == ("activation",) else 0)
-    found = AttributionIndex.open(tmp_path / "index").manifest.model.attributed_parameters
-    assert (found == 0) is (probes == ("activation",))
+    manifest = AttributionIndex.open(tmp_path / "index").manifest
+    assert (manifest.model.attributed_parameters == 0) is (probes == ("activation",))
+    # By this a picture's metadata are compared with the LoRA; the pipeline, a folder, has no such hash.
+    (file,) = manifest.weight_files
+    assert (file.role, file.name) == ("lora", "adapter_model.safetensors")
+    assert file.sha256 == file_digest(tmp_path / "lora" / file.name)

@@ -1,0 +1,1 @@
+"""Rights signals in and beside works: whether their owners reserved text and data mining, or training."""
