@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from das import registry
 from das.errors import ModelError
+from das.loras import Loras, choices
 from das.schedules import Schedule
 
 __all__ = ["Adapter", "Conditioning", "DiffusionModel", "Generating", "load_model"]
@@ -83,24 +84,24 @@ class Adapter(DiffusionModel, Protocol):
         ...
 
 
-def load_model(path_or_id: str, *, lora: str | None = None, device: str = "cpu") -> DiffusionModel:
+def load_model(path_or_id: str, *, lora: Loras = None, device: str = "cpu") -> DiffusionModel:
     """Load a diffusion model in single precision from a pipeline directory or a hub id.
 
     Args:
         path_or_id: of a pipeline as diffusers' `save_pretrained` writes it; its `model_index.json` names the family.
-        lora: a LoRA on the network: see `das.models.lora.add_lora`.
+        lora: one LoRA on it or several, with weights: see `das.models.lora`.
         device: where the model computes.
 
     Raises:
         ModelError: it is missing, damaged, or of a family that isn't supported; or the LoRA isn't for it.
     """
     from das.models.loading import adapter_for, family_of, load_pipeline, told
-    from das.models.lora import add_lora
+    from das.models.lora import add_loras
 
     family, adapter = family_of(path_or_id), adapter_for(path_or_id)
     pipeline = load_pipeline(path_or_id, adapter)
-    if lora is not None:
-        add_lora(pipeline, adapter.network_name, lora)
+    if chosen := choices(lora):
+        add_loras(pipeline, adapter.network_name, chosen)
     try:
         with registry.blamed("family", family.name):
             return adapter.of(pipeline, device=device)
