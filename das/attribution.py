@@ -65,7 +65,7 @@ class Attributor:
         self.device = device
         if model is None or isinstance(model, str | Path):
             record = index.manifest.model
-            self.model = load_model(str(model or index.model_source), lora=index.lora_source, device=device)
+            self.model = load_model(str(model or index.model_source), lora=index.loras, device=device)
             self._check(self.model, record, str(model or index.model_source))
         else:
             self.model = model
@@ -376,7 +376,7 @@ class Attributor:
         if number == 0:
             return self.model
         source = self.index.checkpoint_source(number)
-        model = load_model(source, lora=self.index.lora_source, device=self.device)
+        model = load_model(source, lora=self.index.loras, device=self.device)
         self._check(model, self.index.manifest.checkpoints[number - 1], source)
         return model
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from das import registry
 from das.errors import SettingsError
+from das.loras import choices
 from das.methods import ACTIVATION, KernelForm
 from das.references import FEWEST
 
@@ -129,8 +130,8 @@ class BuildConfig(BaseModel):
     works: Path = Field(description="Folder of images, or a parquet of paths.")
     attributed: str = Field(
         "auto",
-        description='"auto" (the LoRA where there is one, else all), "all", "up-blocks", "lora", or a regular'
-        " expression of parameter names.",
+        description='"auto" (the LoRAs where there are some, else all), "all", "up-blocks", "lora", "lora2" (the'
+        " second of several alone), or a regular expression of parameter names.",
     )
     timesteps: int | tuple[int, ...] = Field(
         10, description="How many, evenly spaced; or the timesteps themselves."
@@ -153,8 +154,10 @@ class BuildConfig(BaseModel):
         le=1,
         description="Part of the timesteps computed without prompts, as in training for classifier-free guidance.",
     )
-    lora: str | None = Field(
-        None, description="A LoRA on the model: file, directory or hub id (load_lora_weights or peft)."
+    lora: tuple[str, ...] = Field(
+        (),
+        description="LoRAs on the model, each a file, a directory or a hub id, with its weight behind a colon if that"
+        " isn't 1.",
     )
     checkpoints: tuple[str, ...] = Field(
         (), description="Earlier checkpoints of the model, for tracincp and gas; the model itself counts too."
@@ -179,6 +182,21 @@ class BuildConfig(BaseModel):
         0,
         description="How many pictures the model is let make that others are held against, or a folder of them.",
     )
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        # Before 0.2 it was one or none, and manifests keep that.
+        return () if value is None else (value,) if isinstance(value, str) else value
+
+    @field_validator("lora")
+    @classmethod
+    def _loras_are_named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            choices(value)
+        except SettingsError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+        return value
 
     @field_validator("attributed")
     @classmethod

@@ -24,6 +24,7 @@ from das.manifest import (
     CopiesRecord,
     ExtensionRecord,
     FeaturesRecord,
+    LoraRecord,
     Manifest,
     ModelRecord,
     ReferencesRecord,
@@ -134,6 +135,7 @@ class _Build:
         self.reporter = reporter
         self.seconds: dict[str, float] = {}
         self.sscd: Any = None
+        self.loras: tuple[LoraRecord, ...] = ()
 
     def compare_with_finished(self, place: Path) -> None:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
@@ -172,11 +174,13 @@ class _Build:
         from index_build.finish import finish
         from index_build.gather import Gatherer
         from index_build.held_out import HeldOutPictures
+        from index_build.loras import lora_records
         from index_build.references import ReferenceMaker, measure_references
 
         config = self.config
         began = time.monotonic()
         model = self._load_model(config.model)
+        self.loras = lora_records(config, model, self.works, self.reporter)
         checkpoints = [self._load_checkpoint(checkpoint, model) for checkpoint in config.checkpoints]
         timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
@@ -431,19 +435,19 @@ class _Build:
         )
 
     def _model_record(self, source: str, extractor: Any) -> ModelRecord:
-        local, lora = Path(source).is_dir(), self.config.lora
+        local = Path(source).is_dir()
         model = extractor.model
         return ModelRecord(
             source=str(Path(source).resolve()) if local else source,
             relative=_relative(Path(source), self.out) if local else None,
             digest=model.identity["digest"],
-            fingerprint=model_fingerprint(source, lora),
+            fingerprint=model_fingerprint(source, self.config.lora),
             identity=model.identity,
             sample_shape=model.sample_shape,
             num_train_timesteps=model.schedule.num_train_timesteps,
             attributed_parameters=sum(parameter.numel() for parameter in extractor.parameters.values()),
             conditional=model.conditional,
-            lora=str(Path(lora).resolve()) if lora and Path(lora).exists() else lora,
+            loras=self.loras,
         )
 
     def _report(self, refused: list[dict[str, Any]]) -> dict[str, Any]:
@@ -452,6 +456,7 @@ class _Build:
             "unreadable": [{key: entry[key] for key in ("file", "code", "message")} for entry in refused],
             "left_out": [asdict(remark) for remark in self.works.source.left_out],
             "metadata": [asdict(remark) for remark in self.works.source.remarks],
+            "loras": [record.model_dump(mode="json") for record in self.loras],
         }
 
     def _tell(self, report: dict[str, Any]) -> None:

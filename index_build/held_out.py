@@ -65,7 +65,7 @@ class HeldOutPictures:
         self._config = config
         self._given = given
         self._works = works
-        self._relative = config.lora is not None
+        self._relative = bool(config.lora)
 
     def estimate(self, model: DiffusionModel, reporter: Reporter) -> None:
         """Say how long they take, from measuring one."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from das.config import BuildConfig, ClipSpec
+from das.loras import choices
 from das.manifest import Manifest
 from das.places import fingerprint
 from das.works import SourceWorks, file_digest, read_works
@@ -144,11 +145,13 @@ def manifest_identity(manifest: Manifest) -> dict[str, Any]:
     )
 
 
-def model_fingerprint(source: str, lora: str | None) -> str:
-    """`fingerprint` of a model with the LoRA that is put on it."""
-    if lora is None:
-        return fingerprint(source)
-    return f"{fingerprint(source)} {fingerprint(lora)}"
+def model_fingerprint(source: str, loras: tuple[str, ...]) -> str:
+    """`fingerprint` of a model with the LoRAs that are put on it, and their weights where they aren't 1."""
+    found = [fingerprint(source)]
+    for choice in choices(loras):
+        weight = "" if choice.weight == 1.0 else f":{choice.weight!r}"
+        found.append(f"{fingerprint(choice.source)}{weight}")
+    return " ".join(found)
 
 
 def clip_fingerprint(spec: ClipSpec) -> str:

@@ -177,7 +177,8 @@ def _placed(components: Components, found: list[Piece], file: Path) -> list[tupl
     if not any(component == components.network_name for _, component, _ in placed):
         changed = " and ".join(sorted({component for _, component, _ in placed}))
         raise ModelError(
-            f"{file} changes only {changed}. What is attributed are matrices of the {components.network_name}, and it has none."
+            f"{file} changes only {changed}. What is attributed are matrices of the {components.network_name}, and it"
+            " has none."
         )
     return placed
 
