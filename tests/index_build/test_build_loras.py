@@ -181,6 +181,24 @@ def test_what_a_header_says_otherwise_is_warned_of_before_the_build(
         assert part in warning
 
 
+def test_the_hash_of_a_single_file_is_compared(base, works, tmp_path):
+    """With the SHA-256 of the whole file, or its beginning."""
+    from das.models.lora import loras_of
+    from das.works import file_digest
+    from index_build.inputs import read_digested_works
+    from index_build.training_facts import disagreements
+
+    checkpoint = save_lora(tmp_path / "checkpoint.safetensors", 5)
+    whole, found = read_digested_works(works, Heard()), {}
+    for name, said in (("right", file_digest(checkpoint)), ("wrong", "0" * 64), ("none", "")):
+        lora = save_lora(tmp_path / f"{name}.safetensors", 0, ss_new_sd_model_hash=said)
+        model = load_model(str(base), lora=str(lora))
+        (loaded,) = loras_of(model.network)
+        found[name] = disagreements(loaded, model, str(checkpoint), whole, 0.0)
+    assert (found["right"], found["none"]) == ([], [])
+    assert "its base had the SHA-256 000000000000, and" in found["wrong"][0]
+
+
 def test_a_disagreement_is_in_the_report_the_manifest_and_the_card(base, works, tiny_clip, tmp_path):
     lora = save_lora(
         tmp_path / "a.safetensors", 0, ss_num_train_images="400", ss_network_module="networks.lora"

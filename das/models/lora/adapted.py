@@ -202,7 +202,8 @@ class Adapted(nn.Module):
 def lora_scalings(module: nn.Module) -> dict[str, Any]:
     """The factors of each LoRA on a network by the layer's name; empty without a LoRA."""
     return {
-        name: layer.scaling | {f"{adapter} strength": value for adapter, value in layer.strength.items()}
+        name: layer.scaling
+        | {f"{adapter} strength": value for adapter, value in layer.strength.items() if value != 1.0}
         for name, layer in module.named_modules()
         if isinstance(layer, Adapted)
     }
