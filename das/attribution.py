@@ -66,7 +66,7 @@ class Attributor:
         self.device = device
         if model is None or isinstance(model, str | Path):
             source = index.model_source if model is None else ModelSource(str(model))
-            self.model = load_model(source, lora=index.lora_source, device=device)
+            self.model = load_model(source, lora=index.loras, device=device)
             self._check(self.model, index.manifest.model, source.model)
         else:
             self.model = model
@@ -377,7 +377,7 @@ class Attributor:
         if number == 0:
             return self.model
         source = self.index.checkpoint_source(number)
-        model = load_model(source, lora=self.index.lora_source, device=self.device)
+        model = load_model(source, lora=self.index.loras, device=self.device)
         self._check(model, self.index.manifest.checkpoints[number - 1], source.model)
         return model
 

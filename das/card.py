@@ -7,6 +7,7 @@ from das.copies import COPY_BITS, LEAST_QUALITY, NEAR_BITS, SSCD_COPY
 from das.manifest import (
     CopiesRecord,
     HeldOutRecord,
+    LoraRecord,
     Manifest,
     ModelRecord,
     QualityRecord,
@@ -41,6 +42,7 @@ def card_of(manifest: Manifest, works: Works) -> str:
         f"- **Model**: {model.identity.get('class', 'unknown')}, {_shape(model.sample_shape)},"
         f" {model.num_train_timesteps:,} diffusion steps, weights {model.digest[:12]}",
         *(f"- **How it was read**: {remark}" for remark in model.remarks),
+        *_loras(model),
         f"- **Attributed parameters**: {_parameters(model, manifest.config.attributed)}",
         f"- **Timesteps**: {', '.join(map(str, manifest.timesteps))}",
         f"- **Features**: {', '.join(features.sets)}; {features.dimension:,} dimensions, {features.dtype}",
@@ -87,6 +89,30 @@ def card_of(manifest: Manifest, works: Works) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def lora_in_words(record: LoraRecord) -> str:
+    """A LoRA: where it lay, its weight, what of it was loaded and what isn't attributed."""
+    weight = "" if record.weight == 1.0 else f", weight {record.weight:g}"
+    kinds = "".join(f", {kind} on {count:,} layers" for kind, count in record.kinds.items())
+    text = ""
+    if record.text_encoders:
+        parts = " and ".join(f"{name} ({count:,} layers)" for name, count in record.text_encoders.items())
+        text = (
+            f"; it also changes {parts}: prompts are read with that, but what is attributed are the network's"
+            " matrices alone"
+        )
+    return f"{Path(record.source).name}{weight}{kinds}{text}"
+
+
+def _loras(model: ModelRecord) -> list[str]:
+    """A line for each LoRA, and one for each thing that its file says otherwise than works and base do."""
+    lines = []
+    for record in model.loras:
+        name = "LoRA" if len(model.loras) == 1 else f"LoRA {record.adapter}"
+        lines.append(f"- **{name}**: {_cell(lora_in_words(record))}")
+        lines += [f"  - **Disagrees with its file**: {_cell(remark)}" for remark in record.remarks]
+    return lines
 
 
 def _references(record: ReferencesRecord | None) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from das import registry
 from das.errors import SettingsError
+from das.loras import choices
 from das.methods import ACTIVATION, KernelForm
 from das.references import FEWEST
 from das.sources import ModelSource
@@ -142,8 +143,8 @@ class BuildConfig(BaseModel):
     works: Path = Field(description="Folder of images, or a parquet of paths.")
     attributed: str = Field(
         "auto",
-        description='"auto" (the LoRA where there is one, else all), "all", "up-blocks", "lora", or a regular'
-        " expression of parameter names.",
+        description='"auto" (the LoRAs where there are some, else all), "all", "up-blocks", "lora", "lora2" (the'
+        " second of several alone), or a regular expression of parameter names.",
     )
     timesteps: int | tuple[int, ...] = Field(
         10, description="How many, evenly spaced; or the timesteps themselves."
@@ -166,8 +167,10 @@ class BuildConfig(BaseModel):
         le=1,
         description="Part of the timesteps computed without prompts, as in training for classifier-free guidance.",
     )
-    lora: str | None = Field(
-        None, description="A LoRA on the model: file, directory or hub id (load_lora_weights or peft)."
+    lora: tuple[str, ...] = Field(
+        (),
+        description="LoRAs on the model, each a file, a directory or a hub id, with its weight behind a colon if that"
+        " isn't 1.",
     )
     checkpoints: tuple[str, ...] = Field(
         (), description="Earlier checkpoints of the model, for tracincp and gas; the model itself counts too."
@@ -206,6 +209,21 @@ class BuildConfig(BaseModel):
     def source(self) -> ModelSource:
         """Where the model is read from."""
         return ModelSource(self.model, self.config, self.network, self.size)
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        # Before 0.2 it was one or none, and manifests keep that.
+        return () if value is None else (value,) if isinstance(value, str) else value
+
+    @field_validator("lora")
+    @classmethod
+    def _loras_are_named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            choices(value)
+        except SettingsError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+        return value
 
     @field_validator("attributed")
     @classmethod

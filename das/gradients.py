@@ -98,7 +98,8 @@ def attributed_parameters(network: nn.Module, attributed: str) -> dict[str, nn.P
     """The parameters by name that `attributed` selects.
 
     "auto" is the LoRA matrices where the network has some, else all parameters; "all" is all, of the frozen base
-    under a LoRA too; `SELECTIONS` names further parts; anything else is a regular expression searched in the names.
+    under a LoRA too; "lora2" is the second of several LoRAs alone, the others as fixed as the base; `SELECTIONS`
+    names further parts; anything else is a regular expression searched in the names.
 
     Raises:
         SettingsError: the expression is malformed or selects nothing.
@@ -109,7 +110,8 @@ def attributed_parameters(network: nn.Module, attributed: str) -> dict[str, nn.P
     if attributed == "all":
         return named
     try:
-        pattern = re.compile(SELECTIONS.get(attributed, attributed))
+        one = re.fullmatch(r"lora\d+", attributed)
+        pattern = re.compile(rf"\.{attributed}\." if one else SELECTIONS.get(attributed, attributed))
     except re.error as error:
         raise SettingsError(f"attributed={attributed!r} is not a regular expression: {error}.") from error
     chosen = {name: parameter for name, parameter in named.items() if pattern.search(name)}

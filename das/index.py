@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from das import registry
 from das.config import ClipSpec
 from das.errors import IndexFormatError, ModelError, SettingsError, WorksError
+from das.loras import LoraChoice
 from das.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -316,14 +317,13 @@ class AttributionIndex:
         return self._source("the model", self.manifest.model)
 
     @cached_property
-    def lora_source(self) -> str | None:
-        """Where the model's LoRA is now, or its hub id; None where there is none. Raises like `model_source`."""
-        record = self.manifest.model
-        if record.lora is None:
-            return None
-        recorded = record.fingerprint.partition(" ")[2]
-        found = find(record.lora, recorded, is_lora, self.model_dir)
-        return self._found("the LoRA", record.lora, found)
+    def loras(self) -> tuple[LoraChoice, ...]:
+        """The model's LoRAs with their weights: where each is now, or its hub id. Raises like `model_source`."""
+        found = []
+        for record in self.manifest.model.loras:
+            place = find(record.source, record.fingerprint, is_lora, self.model_dir)
+            found.append(LoraChoice(self._found("the LoRA", record.source, place), record.weight))
+        return tuple(found)
 
     def checkpoint_source(self, number: int) -> ModelSource:
         """Where the further checkpoint `number`, from 1, is now. Raises like `model_source`."""

@@ -139,6 +139,15 @@ def _diffusers_rms_norm(module: nn.Module, a: Tensor, g: Tensor, wanted: frozens
     yield from _trailing_norm(a * scale, g, tuple(options.dim), wanted)
 
 
+def _magnitude(module: nn.Module, a: Tensor, g: Tensor, wanted: frozenset[str]) -> Gradients:
+    """A DoRA's lengths, one for each channel; channels are where the module says."""
+    options: Any = module  # its class can't be named here without importing every adapter's
+    if options.dimension == -1:
+        yield "weight", (g * a).reshape(len(a), -1, a.shape[-1]).sum(1)
+    else:
+        yield from _channel_norm(a, g, wanted)
+
+
 def _embedding(module: nn.Module, a: Tensor, g: Tensor, wanted: frozenset[str]) -> Gradients:
     """`a`: (B, ...) indices, `g`: (B, ..., D)."""
     assert isinstance(module, nn.Embedding)
@@ -166,10 +175,14 @@ _RULES: dict[type[nn.Module], Rule] = {
 }
 
 
-def _diffusers_rules() -> dict[type[nn.Module], Rule]:
-    """The rules of diffusers' own layers; none where diffusers isn't loaded, and so no layer can be its."""
-    normalization = sys.modules.get("diffusers.models.normalization")
-    return {} if normalization is None else {normalization.RMSNorm: _diffusers_rms_norm}
+def _loaded_rules() -> dict[type[nn.Module], Rule]:
+    """The rules of layers in modules that may not be loaded, and then no layer can be theirs."""
+    found: dict[type[nn.Module], Rule] = {}
+    if (normalization := sys.modules.get("diffusers.models.normalization")) is not None:
+        found[normalization.RMSNorm] = _diffusers_rms_norm
+    if (adapted := sys.modules.get("das.models.lora.adapted")) is not None:
+        found[adapted.Magnitude] = _magnitude
+    return found
 
 
 def rule_for(module: nn.Module) -> Rule | None:
@@ -177,7 +190,7 @@ def rule_for(module: nn.Module) -> Rule | None:
 
     A subclass with a `forward` of its own is not its parent: it may use the parameters in another way.
     """
-    for kind, rule in (_RULES | _diffusers_rules()).items():
+    for kind, rule in (_RULES | _loaded_rules()).items():
         if isinstance(module, kind) and type(module).forward is kind.forward:
             return rule if _is_plain(module) else None
     return None

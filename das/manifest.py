@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from das import registry
 from das.config import BuildConfig, FeatureType
@@ -41,6 +41,27 @@ class PlaceRecord(_Part):
     """As the model's."""
 
 
+class LoraRecord(_Part):
+    """A LoRA on the model: where it lay, what of it was loaded, and what its file says of its training."""
+
+    source: str
+    """Absolute path of a file or directory, or a hub id."""
+    weight: float = 1.0
+    """What its output is multiplied by."""
+    adapter: str = "default"
+    """Its name in the parameters' names."""
+    fingerprint: str
+    """Of its files, or the hub id."""
+    kinds: dict[str, int] = {}
+    """How many of the network's layers have each kind of adapter."""
+    text_encoders: dict[str, int] = {}
+    """By text encoder that it changes, how many of its layers; these aren't attributed."""
+    facts: dict[str, str] = {}
+    """What its header says of its training: a claim."""
+    remarks: tuple[str, ...] = ()
+    """Where the header says otherwise than the works and the base that the index is built of."""
+
+
 class ModelRecord(_Part):
     """The diffusion model: where it lay, and what it is."""
 
@@ -58,14 +79,26 @@ class ModelRecord(_Part):
     """p, how many numbers are attributed."""
     conditional: bool = False
     """Whether prompts reach the network."""
-    lora: str | None = None
-    """Where its LoRA lay, or the LoRA's hub id; `digest` includes it."""
     config: PlaceRecord | None = None
     """The pipeline that a single file was read with; None: the model is a pipeline itself."""
     network: PlaceRecord | None = None
     """What took the place of the pipeline's own network; `digest` is of this one."""
     remarks: tuple[str, ...] = ()
     """How it was read, where that isn't plain."""
+    loras: tuple[LoraRecord, ...] = ()
+    """The LoRAs on it, in the order in which they were given; `digest` includes their matrices and weights."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_lora_of_old(cls, values: Any) -> Any:
+        """Before there could be several, `lora` said where the one lay."""
+        if not isinstance(values, dict) or "lora" not in values:
+            return values
+        rest = {name: value for name, value in values.items() if name != "lora"}
+        if values["lora"] is None:
+            return rest
+        recorded = str(values.get("fingerprint", "")).partition(" ")[2]
+        return rest | {"loras": [{"source": values["lora"], "fingerprint": recorded}]}
 
 
 class WeightFileRecord(_Part):

@@ -151,17 +151,19 @@ def _compare_loras(
     names = ", ".join(f"“{lora.name}”" for lora in loras[:_SHOWN_LORAS])
     names += f" and {len(loras) - _SHOWN_LORAS} more" if len(loras) > _SHOWN_LORAS else ""
     used = f"The picture says that it was made with the LoRA{'s' if len(loras) > 1 else ''} {names}"
-    if manifest.model.lora is None:
+    if not manifest.model.loras:
         return ModelClaim("unknown", f"{used}; this index is of a model without one.")
     if files and len(hashes) == len(loras):
         own = " or ".join(f"“{file.name}”" for file in files[:_SHOWN_LORAS])
         return ModelClaim("other", f"{used}; by their hashes, none of them is this index's ({own}).")
-    own = _name(manifest.model.lora)
-    if any(_alike(lora.name, own) for lora in loras) or any(
+    owns = [_name(lora.source) for lora in manifest.model.loras]
+    if any(_alike(lora.name, own) for lora in loras for own in owns) or any(
         _alike(lora.name, file.name) for lora in loras for file in files
     ):
         return ModelClaim("unknown", None)
-    return ModelClaim("unknown", f"{used}; this index is of the LoRA “{own}”. Those are names alone.")
+    return ModelClaim(
+        "unknown", f"{used}; this index is of the LoRA “{'” and “'.join(owns)}”. Those are names alone."
+    )
 
 
 def _is(file: WeightFileRecord, said: str) -> bool:

@@ -17,11 +17,13 @@ from das.config import BuildConfig
 from das.device import check_device
 from das.errors import BuildError, ModelError
 from das.index import CARD_NAME, REFERENCES_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
+from das.loras import choices
 from das.manifest import (
     MANIFEST_NAME,
     BuildRecord,
     ExtensionRecord,
     FeaturesRecord,
+    LoraRecord,
     Manifest,
     ReferencesRecord,
     WeightFileRecord,
@@ -142,6 +144,7 @@ class _Build:
         self.sscd: Any = None
         self.remarks: list[str] = []
         self.weight_files: tuple[WeightFileRecord, ...] = ()
+        self.loras: tuple[LoraRecord, ...] = ()
 
     def compare_with_finished(self, place: Path) -> None:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
@@ -181,16 +184,18 @@ class _Build:
         from index_build.finish import finish
         from index_build.gather import Gatherer
         from index_build.held_out import HeldOutPictures
+        from index_build.loras import lora_records
         from index_build.references import ReferenceMaker, measure_references
 
         config = self.config
         began = time.monotonic()
         model = self._load_model(config.source, self._note)
+        self.loras = lora_records(config, model, self.works, self.reporter)
         checkpoints = [self._load_checkpoint(source, model) for source in self._checkpoint_sources()]
         timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
         embedder = self._load_embedder()
         self.sscd = self._load_sscd()
-        self.weight_files = weight_files(config.model, [config.lora] if config.lora else [])
+        self.weight_files = weight_files(config.model, [choice.source for choice in choices(config.lora)])
         check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
         extractors = [
             FeatureExtractor(
@@ -350,7 +355,7 @@ class _Build:
         """All that the manifest says but what the files are."""
         config = self.config
         model, *checkpoint_records = (
-            model_record(config, source, extractor, self.out, self.remarks if not number else [])
+            model_record(config, source, extractor, self.out, [] if number else self.remarks, self.loras)
             for number, (source, extractor) in enumerate(
                 zip([config.source, *self._checkpoint_sources()], extractors, strict=True)
             )
@@ -437,6 +442,7 @@ class _Build:
             "unreadable": [{key: entry[key] for key in ("file", "code", "message")} for entry in refused],
             "left_out": [asdict(remark) for remark in self.works.source.left_out],
             "metadata": [asdict(remark) for remark in self.works.source.remarks],
+            "loras": [record.model_dump(mode="json") for record in self.loras],
         }
 
     def _tell(self, report: dict[str, Any]) -> None:

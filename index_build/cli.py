@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from das.card import lora_in_words
 from das.config import DEFAULT_CLIP, PRESETS, BuildConfig, ClipSpec
 from das.device import check_device
 from das.errors import SettingsError
@@ -105,7 +106,8 @@ def build_index(
     attributed: Annotated[
         str,
         typer.Option(
-            help="auto (the LoRA where there is one, else all), all, up-blocks, lora, or a regular expression."
+            help="auto (the LoRAs where there are some, else all), all, up-blocks, lora, lora2 (the second of several"
+            " alone), or a regular expression."
         ),
     ] = "auto",
     normalise: Annotated[
@@ -115,7 +117,13 @@ def build_index(
         float,
         typer.Option(help="Part of the timesteps without prompts, as in training with guidance dropout."),
     ] = 0.0,
-    lora: Annotated[str | None, typer.Option(help="A LoRA on the model: file, directory or hub id.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A LoRA on the model: file, directory or hub id, with its weight behind a colon if that isn't 1:"
+            " A.safetensors:0.8. May be repeated."
+        ),
+    ] = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(help=f"An earlier checkpoint of the model, for {OF_CHECKPOINTS}; may be repeated."),
@@ -193,7 +201,7 @@ def build_index(
         methods=tuple(method or [METHODS[0].name]),
         normalise=normalise,
         prompt_dropout=prompt_dropout,
-        lora=lora,
+        lora=tuple(lora or ()),
         sscd=sscd,
         references=_references(references),
         held_out=held_out,
@@ -243,6 +251,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "index": index.id,
         "works": f"{len(index):,} of {manifest.works.source_rows:,}",
         "model": f"{manifest.model.source} ({manifest.model.digest[:12]})",
+        **{f"LoRA {record.adapter}": lora_in_words(record) for record in manifest.model.loras},
         "parameters": f"{manifest.model.attributed_parameters:,}",
         "methods": ", ".join(index.methods),
         "features": ", ".join(manifest.features.sets),

@@ -17,7 +17,7 @@ from das.gradients import FeatureConfig, FeatureExtractor
 from das.kernel import USUAL_GAP
 from das.manifest import HeldOutRecord
 from das.models import DiffusionModel
-from das.models.lora import without_lora
+from das.models.lora import as_base
 from index_build.dataset_inference import PictureLosses, generalisation_gap, known_creators
 from index_build.estimate import duration
 from index_build.inputs import WorksOnDisk
@@ -65,7 +65,7 @@ class HeldOutPictures:
         self._config = config
         self._given = given
         self._works = works
-        self._relative = config.lora is not None
+        self._relative = bool(config.lora)
 
     def estimate(self, model: DiffusionModel, reporter: Reporter) -> None:
         """Say how long they take, from measuring one."""
@@ -174,17 +174,17 @@ def _evenly(rows: Sequence[int], count: int) -> list[int]:
 def _errors(
     extractor: FeatureExtractor, x0: torch.Tensor, prompts: Sequence[str | None], *, relative: bool
 ) -> np.ndarray:
-    """Mean square errors (B, T) float64; `relative` to those of the network without its LoRA."""
+    """Mean square errors (B, T) float64; `relative` to those of the model without its LoRAs."""
     model = extractor.model
-    conditioning = model.condition(list(prompts))
 
     def squared() -> np.ndarray:
-        rms = extractor.features(x0, conditioning).residual_rms
+        # Asked for each time: LoRAs can also change what the text encoders make of a prompt.
+        rms = extractor.features(x0, model.condition(list(prompts))).residual_rms
         found: np.ndarray = rms.double().square().cpu().numpy()
         return found
 
     errors = squared()
     if relative:
-        with without_lora(model.network):
+        with as_base(model):
             errors = errors / np.maximum(squared(), _LEAST)
     return errors

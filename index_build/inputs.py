@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from das.config import BuildConfig, ClipSpec
+from das.loras import choices
 from das.manifest import Manifest, ModelRecord
 from das.places import fingerprint
 from das.sources import ModelSource
@@ -145,14 +146,16 @@ def manifest_identity(manifest: Manifest) -> dict[str, Any]:
     )
 
 
-def model_fingerprint(source: str, lora: str | None) -> str:
-    """`fingerprint` of a model with the LoRA that is put on it."""
-    if lora is None:
-        return fingerprint(source)
-    return f"{fingerprint(source)} {fingerprint(lora)}"
+def model_fingerprint(source: str, loras: tuple[str, ...]) -> str:
+    """`fingerprint` of a model with the LoRAs that are put on it, and their weights where they aren't 1."""
+    found = [fingerprint(source)]
+    for choice in choices(loras):
+        weight = "" if choice.weight == 1.0 else f":{choice.weight!r}"
+        found.append(f"{fingerprint(choice.source)}{weight}")
+    return " ".join(found)
 
 
-def is_same_model(record: ModelRecord, source: ModelSource, lora: str | None, size: object) -> bool:
+def is_same_model(record: ModelRecord, source: ModelSource, loras: tuple[str, ...], size: object) -> bool:
     """Whether a manifest's model is certainly the one asked for, told without loading it.
 
     Args:
@@ -161,7 +164,7 @@ def is_same_model(record: ModelRecord, source: ModelSource, lora: str | None, si
     parts = ((record.config, source.config), (record.network, source.network))
     return (
         size == source.size
-        and record.fingerprint == model_fingerprint(source.model, lora)
+        and record.fingerprint == model_fingerprint(source.model, loras)
         and all((a is None) == (b is None) for a, b in parts)
         and all(a.fingerprint == fingerprint(b) for a, b in parts if a is not None and b is not None)
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from das.config import BuildConfig, ClipSpec
-from das.manifest import CopiesRecord, ModelRecord, PlaceRecord, ScreeningRecord, SscdRecord
+from das.manifest import CopiesRecord, LoraRecord, ModelRecord, PlaceRecord, ScreeningRecord, SscdRecord
 from das.places import fingerprint
 from das.sources import ModelSource
 from index_build.inputs import clip_fingerprint, model_fingerprint
@@ -17,7 +17,12 @@ _VERSIONS = ("das-attribution", "torch", "diffusers", "open_clip_torch", "numpy"
 
 
 def model_record(
-    config: BuildConfig, source: ModelSource, extractor: Any, out: Path, remarks: Sequence[str]
+    config: BuildConfig,
+    source: ModelSource,
+    extractor: Any,
+    out: Path,
+    remarks: Sequence[str],
+    loras: tuple[LoraRecord, ...],
 ) -> ModelRecord:
     """What the manifest says of the model that an extractor holds.
 
@@ -25,8 +30,9 @@ def model_record(
         source: where it was read from.
         out: the index, which places are relative to.
         remarks: how it was read.
+        loras: those on it.
     """
-    lora, model = config.lora, extractor.model
+    model = extractor.model
     place = _place(source.model, out)
     return ModelRecord(
         source=str(place["source"]),
@@ -35,13 +41,13 @@ def model_record(
         network=None if source.network is None else _place_record(source.network, out),
         remarks=tuple(remarks),
         digest=model.identity["digest"],
-        fingerprint=model_fingerprint(source.model, lora),
+        fingerprint=model_fingerprint(source.model, config.lora),
         identity=model.identity,
         sample_shape=model.sample_shape,
         num_train_timesteps=model.schedule.num_train_timesteps,
         attributed_parameters=sum(parameter.numel() for parameter in extractor.parameters.values()),
         conditional=model.conditional,
-        lora=str(Path(lora).resolve()) if lora and Path(lora).exists() else lora,
+        loras=loras,
     )
 
 

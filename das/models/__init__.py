@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from das import registry
 from das.errors import ModelError
+from das.loras import Loras, choices
 from das.schedules import Schedule
 from das.sources import ModelSource, check_source
 
@@ -96,7 +97,7 @@ class Resizable(Protocol):
 def load_model(
     source: ModelSource | str,
     *,
-    lora: str | None = None,
+    lora: Loras = None,
     device: str = "cpu",
     tell: Callable[[str], None] = lambda _: None,
 ) -> DiffusionModel:
@@ -105,7 +106,7 @@ def load_model(
     Args:
         source: a pipeline directory as diffusers' `save_pretrained` writes it, or a hub id; its `model_index.json`
             names the family. A `das.sources.ModelSource` says more: a single file, another network, a size.
-        lora: a LoRA on the network: see `das.models.lora.add_lora`.
+        lora: one LoRA on it or several, with weights: see `das.models.lora`.
         device: where the model computes.
         tell: told in sentences which files were read, where that isn't plain.
 
@@ -113,13 +114,13 @@ def load_model(
         ModelError: it is missing, damaged, or of a family that isn't supported; or the LoRA isn't for it.
     """
     from das.models.loading import adapter_for, family_of, load_pipeline, told
-    from das.models.lora import add_lora
+    from das.models.lora import add_loras
 
     source = check_source(source if isinstance(source, ModelSource) else ModelSource(source))
     family, adapter = family_of(source.pipeline), adapter_for(source.pipeline)
     pipeline = load_pipeline(source, adapter, tell)
-    if lora is not None:
-        add_lora(pipeline, adapter.network_name, lora)
+    if chosen := choices(lora):
+        add_loras(pipeline, adapter.network_name, chosen)
     try:
         with registry.blamed("family", family.name):
             if source.size is not None:

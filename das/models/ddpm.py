@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from das.errors import ModelError
 from das.models import Conditioning
-from das.models.identity import digest, lora_scalings, settings
+from das.models.identity import digest, settings
+from das.models.lora.adapted import lora_scalings
 from das.models.pictures import both_sides, coarseness, fit
 from das.schedules import Schedule, VariancePreserving
 

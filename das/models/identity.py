@@ -28,15 +28,6 @@ def tokenizer_settings(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def lora_scalings(network: nn.Module) -> dict[str, Any]:
-    """The factor `α/r` of each LoRA on the network by the layer's name; empty without a LoRA."""
-    return {
-        name: dict(module.scaling)
-        for name, module in network.named_modules()
-        if isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "lora_A")
-    }
-
-
 def digest(description: Any, modules: Mapping[str, nn.Module]) -> str:
     """SHA-256 over a description and the weights of modules, the same for any file format.
 

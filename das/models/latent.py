@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from das.errors import ModelError
 from das.models import Conditioning
-from das.models.identity import digest, lora_scalings, settings, tokenizer_settings
+from das.models.identity import digest, settings, tokenizer_settings
+from das.models.lora.adapted import lora_scalings, without_lora
 from das.models.pictures import coarseness, fit
 from das.schedules import Schedule
 
@@ -78,6 +80,7 @@ class LatentModel(ABC):
             module.eval()
         self.network: nn.Module = getattr(pipeline, self.network_name)
         self._prompts = PromptCache()
+        self._base_prompts = PromptCache()
 
     @classmethod
     @abstractmethod
@@ -138,6 +141,22 @@ class LatentModel(ABC):
         found = {name: getattr(self._pipeline, name) for name in self.parts}
         return {name: part for name, part in found.items() if isinstance(part, nn.Module)}
 
+    def _encoders(self) -> dict[str, nn.Module]:
+        """The text encoders, by name."""
+        return {name: part for name, part in self._modules().items() if name.startswith("text_encoder")}
+
+    @contextmanager
+    def as_base(self) -> Iterator[None]:
+        """The model under its LoRAs, text encoders included, until the end of the block."""
+        prompts = self._prompts
+        if any(lora_scalings(part) for part in self._encoders().values()):
+            self._prompts = self._base_prompts
+        try:
+            with without_lora(self.network, *self._encoders().values()):
+                yield
+        finally:
+            self._prompts = prompts
+
     def _tokenizers(self) -> dict[str, Any]:
         found = {name: getattr(self._pipeline, name) for name in self.parts if name.startswith("tokenizer")}
         return {name: part for name, part in found.items() if part is not None}
@@ -154,6 +173,8 @@ class LatentModel(ABC):
             "tokenizers": {name: tokenizer_settings(part) for name, part in self._tokenizers().items()},
             "lora": lora_scalings(self.network),
         }
+        if text := {name: found for name, part in self._encoders().items() if (found := lora_scalings(part))}:
+            description["lora_text"] = text
         return {
             "family": self.family,
             "conditional": self.conditional,

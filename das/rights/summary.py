@@ -56,8 +56,9 @@ def _general(manifest: Manifest, works: Works) -> list[str]:
         f" {model.identity.get('class', 'of an unknown class')}, weights {model.digest[:12]})",
         "- Modified from: "
         + (
-            f"the LoRA {_cell(_last(model.lora))} on that model; its own training: {OPEN}"
-            if model.lora
+            f"the LoRA {' and '.join(_cell(_last(lora.source)) for lora in model.loras)} on that model; its own"
+            f" training: {OPEN}"
+            if model.loras
             else OPEN
         ),
         f"- Placed on the Union market on: {OPEN}",
