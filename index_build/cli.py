@@ -17,6 +17,7 @@ from das.config import DEFAULT_CLIP, PRESETS, BuildConfig, ClipSpec
 from das.device import check_device
 from das.errors import SettingsError
 from das.index import AttributionIndex, verify_index
+from das.loras import choices
 from das.manifest import Manifest
 from das.methods import METHODS, PROBES
 from index_build.progress import ConsoleReporter, JsonReporter
@@ -167,7 +168,7 @@ def build_index(
         methods=tuple(method or [METHODS[0].name]),
         normalise=normalise,
         prompt_dropout=prompt_dropout,
-        lora=tuple(lora or ()),
+        lora=_loras(lora or []),
         sscd=sscd,
         references=_references(references),
         held_out=held_out,
@@ -323,6 +324,12 @@ def _references(text: str) -> int | Path:
             f"--references is {text!r}; give a number of pictures, 0, or a folder of the model's own."
         )
     return Path(text)
+
+
+def _loras(given: list[str]) -> tuple[str, ...]:
+    """The LoRAs as given, if each can be read as one; raises SettingsError."""
+    choices(given)
+    return tuple(given)
 
 
 def _slug(text: str) -> str:
