@@ -18,6 +18,7 @@ from das.config import DEFAULT_CLIP, PRESETS, BuildConfig, ClipSpec
 from das.device import check_device
 from das.errors import SettingsError
 from das.index import AttributionIndex
+from das.loras import choices
 from das.manifest import Manifest
 from das.methods import METHODS, PROBES
 from das.verification import verify_index
@@ -201,7 +202,7 @@ def build_index(
         methods=tuple(method or [METHODS[0].name]),
         normalise=normalise,
         prompt_dropout=prompt_dropout,
-        lora=tuple(lora or ()),
+        lora=_loras(lora or []),
         sscd=sscd,
         references=_references(references),
         held_out=held_out,
@@ -385,6 +386,12 @@ def _references(text: str) -> int | Path:
             f"--references is {text!r}; give a number of pictures, 0, or a folder of the model's own."
         )
     return Path(text)
+
+
+def _loras(given: list[str]) -> tuple[str, ...]:
+    """The LoRAs as given, if each can be read as one; raises SettingsError."""
+    choices(given)
+    return tuple(given)
 
 
 def _slug(text: str) -> str:
