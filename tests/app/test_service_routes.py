@@ -113,7 +113,7 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
     assert sorted(names) == sorted(set(names))
     assert set(names) == {
         "createAttribution", "listAttributions", "getAttribution", "cancelAttribution", "deleteAttribution",
-        "getAttributionImage", "listIndexes", "getIndex", "getWork", "getWorkThumbnail", "getHealth",
+        "getAttributionImage", "listIndexes", "getIndex", "listWorks", "getWork", "getWorkThumbnail", "getHealth",
         "getReadiness", "getVersion",
     }  # fmt: skip
     for path in document["paths"].values():
