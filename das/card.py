@@ -36,6 +36,7 @@ def card_of(manifest: Manifest, works: Works) -> str:
         f"- **Works**: {record.count:,}"
         + (f" ({left_out:,} more couldn't be used; see build-report.json)" if left_out else "")
         + (f", trained on {record.trained:,} times in all" if _repeated(record) else ""),
+        *_prompts(model, works),
         f"- **Model**: {model.identity.get('class', 'unknown')}, {_shape(model.sample_shape)},"
         f" {model.num_train_timesteps:,} diffusion steps, weights {model.digest[:12]}",
         f"- **Attributed parameters**: {_parameters(model, manifest.config.attributed)}",
@@ -81,6 +82,20 @@ def card_of(manifest: Manifest, works: Works) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _prompts(model: ModelRecord, works: Works) -> list[str]:
+    """How many works have a prompt, for a model that is asked with text."""
+    if not model.conditional:
+        return []
+    count = sum(bool(prompt) for prompt in works.column("prompt"))
+    if count:
+        return [f"- **Prompts**: {count:,} of {len(works):,} works have one"]
+    return [
+        "- **Prompts**: NONE of the works has one, though the model is asked with text. They are attributed as if it"
+        " had been trained on them with an empty prompt; if it was trained with captions, this ranking isn't that of"
+        " the training"
+    ]
 
 
 def _references(record: ReferencesRecord | None) -> list[str]:

@@ -18,6 +18,7 @@ from das.errors import SettingsError
 from das.index import AttributionIndex, verify_index
 from das.manifest import Manifest
 from das.methods import METHODS, PROBES
+from index_build.inspection import CreatorFromOption, WorksFormatOption, register_works
 from index_build.progress import ConsoleReporter, JsonReporter
 
 EXIT_DAMAGED = 1
@@ -37,12 +38,16 @@ def register(app: typer.Typer) -> None:
     index.command("verify")(verify)
     index.command("card")(card)
     app.add_typer(index, name="index")
+    register_works(app)
 
 
 def build_index(
     model: Annotated[str, typer.Option(help="Directory or hub id of the diffusion model.")],
     works: Annotated[
-        Path, typer.Option(help="Folder of images (metadata.csv beside them), or a parquet of paths.")
+        Path,
+        typer.Option(
+            help="Folder of images, a training set of another tool, or a parquet (docs/training-sets.md)."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The index directory to make.")],
     name: Annotated[
@@ -140,6 +145,8 @@ def build_index(
             help="Read also works outside the folder that links in it lead to, as in a hub's cache.",
         ),
     ] = False,
+    works_format: WorksFormatOption = "auto",
+    creator_from: CreatorFromOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build an attribution index of a diffusion model and the works it was trained on.
@@ -177,6 +184,8 @@ def build_index(
         device=device,
         strict=strict,
         follow_links=follow_links,
+        works_format=works_format,
+        creator_from=creator_from,
         command=command,
         reporter=reporter,
     )
