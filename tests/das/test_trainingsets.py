@@ -179,8 +179,9 @@ def test_ai_toolkit_takes_defaults_triggers_and_resolutions(tmp_path: Path) -> N
     write(
         tmp_path,
         {
-            "job.yaml": "job: extension\nconfig:\n  process:\n  - trigger_word: sks\n    datasets:\n    - folder_path: in\n"
-            "      caption_ext: txt\n      default_caption: a thing\n      num_repeats: 2\n      resolution: [512, 768]\n"
+            "job.yaml": "job: extension\nconfig:\n  process:\n  - trigger_word: sks\n    datasets:\n"
+            "    - folder_path: in\n      caption_ext: txt\n      default_caption: a thing\n      num_repeats: 2\n"
+            "      resolution: [512, 768]\n"
         },
     )
     source = read_works(tmp_path / "job.yaml")
