@@ -39,6 +39,7 @@ def card_of(manifest: Manifest, works: Works) -> str:
         f"- **Works**: {record.count:,}"
         + (f" ({left_out:,} more couldn't be used; see build-report.json)" if left_out else "")
         + (f", trained on {record.trained:,} times in all" if _repeated(record) else ""),
+        *_prompts(model, works),
         f"- **Model**: {model.identity.get('class', 'unknown')}, {_shape(model.sample_shape)},"
         f" {model.num_train_timesteps:,} diffusion steps, weights {model.digest[:12]}",
         *(f"- **How it was read**: {remark}" for remark in model.remarks),
@@ -113,6 +114,20 @@ def _loras(model: ModelRecord) -> list[str]:
         lines.append(f"- **{name}**: {_cell(lora_in_words(record))}")
         lines += [f"  - **Disagrees with its file**: {_cell(remark)}" for remark in record.remarks]
     return lines
+
+
+def _prompts(model: ModelRecord, works: Works) -> list[str]:
+    """How many works have a prompt, for a model that is asked with text."""
+    if not model.conditional:
+        return []
+    count = sum(bool(prompt) for prompt in works.column("prompt"))
+    if count:
+        return [f"- **Prompts**: {count:,} of {len(works):,} works have one"]
+    return [
+        "- **Prompts**: NONE of the works has one, though the model is asked with text. They are attributed as if it"
+        " had been trained on them with an empty prompt; if it was trained with captions, this ranking isn't that of"
+        " the training"
+    ]
 
 
 def _references(record: ReferencesRecord | None) -> list[str]:

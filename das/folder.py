@@ -19,8 +19,21 @@ class Remark:
 
 
 _OUTSIDE = "it is a link that leads out of the folder; --follow-links reads what such links lead to"
-_LINKED_FOLDER = (
-    "it is a link to a folder, which is read where it lies; --follow-links follows those that lead out"
+_LINKED_OUTSIDE = "it is a link to a folder outside; --follow-links reads what such links lead to"
+_LINKED_FOLDER = "it is a link to a folder that is read where it lies"
+_DROPPING = "an operating system, a network disk or a program left it; it is no work"
+_HIDDEN = "its name begins with a dot"
+
+DROPPED_FOLDERS = frozenset(
+    (
+        *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", ".@__thumb"),
+        *("__macosx", ".appledouble", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems"),
+        *(".thumbnails", ".thumbs", ".thumb", ".ipynb_checkpoints", "__pycache__", "lost+found"),
+        *("$recycle.bin", "system volume information", "network trash folder", "temporary items"),
+    )
+)
+DROPPED_FILES = frozenset(
+    ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", ".ds_store", "icon\r")
 )
 
 
@@ -39,10 +52,25 @@ class Folder:
     left_out: list[Remark] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _inside: dict[Path, bool] = field(default_factory=dict)
+    _links: list[Path] = field(default_factory=list)
 
     def look_through(self) -> None:
-        """Find every file; raises OSError if the folder itself can't be read."""
-        waiting = [self.root]
+        """Find every file; raises OSError if the folder itself can't be read.
+
+        Links to folders come last: one that leads to a folder which is read where it lies adds nothing, and no
+        folder is read twice, so that loops end.
+        """
+        self._walk(self.root)
+        while self._links:
+            path = self._links.pop(0)
+            about = path.stat()
+            if (about.st_dev, about.st_ino) in self._seen:
+                self._leave_out(path, "linked-folder", _LINKED_FOLDER)
+            else:
+                self._walk(path)
+
+    def _walk(self, start: Path) -> None:
+        waiting = [start]
         while waiting:
             folder = waiting.pop()
             try:
@@ -58,7 +86,12 @@ class Folder:
                 continue  # by a link; it has been read
             self._seen.add((about.st_dev, about.st_ino))
             for entry in found:
-                if not entry.name.startswith("."):
+                low = entry.name.lower()
+                if low.startswith("._") or low in DROPPED_FOLDERS or low in DROPPED_FILES:
+                    self._leave_out(Path(entry.path), "dropping", _DROPPING)
+                elif low.startswith("."):
+                    self._leave_out(Path(entry.path), "hidden", _HIDDEN)
+                else:
                     self._sort_in(Path(entry.path), waiting.append)
 
     def _sort_in(self, path: Path, descend: Callable[[Path], None]) -> None:
@@ -67,10 +100,12 @@ class Folder:
                 path, "name-not-utf-8", "its name isn't UTF-8 text, so no metadata can name it; rename it"
             )
         elif path.is_dir():
-            if not path.is_symlink() or (self.follow_links and not self.holds(path)):
+            if not path.is_symlink():
                 descend(path)
+            elif self.follow_links or self.holds(path):
+                self._links.append(path)
             else:
-                self._leave_out(path, "linked-folder", _LINKED_FOLDER)
+                self._leave_out(path, "linked-folder", _LINKED_OUTSIDE)
         elif remark := self.why_not(path):
             self.left_out.append(remark)
         else:

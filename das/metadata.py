@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from das.errors import WorksError
 from das.folder import Remark, open_file
+from das.trainingsets.spelling import TEXT_COLUMNS, Spelled, column_name, spelled
 
 NAME_COLUMNS = ("title", "creator", "rights_holder", "licence", "source_url", "group")
-TEXT_COLUMNS = ("title", "creator", "rights_holder", "licence", "source_url", "prompt", "group")
 
 MAX_NAME = 1_000
 """Characters of a title, a creator and the like."""
@@ -28,14 +28,12 @@ MAX_EXTRA = 2_000
 """Characters of a value in a further column."""
 MAX_EXTRA_COLUMNS = 50
 MAX_COLUMN_NAME = 100
-MAX_REPEATS = 1_000_000
 
-_SPELLINGS = {"license": "licence"}
 _MAX_CSV_FIELD = 10_000_000
 _CUT = "…"
 
 
-def metadata_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def metadata_rows(path: Path) -> Iterator[tuple[str, Spelled]]:
     """Rows of one metadata file with the place to name in messages, in the format's spelling.
 
     Raises:
@@ -45,7 +43,7 @@ def metadata_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with open_file(path) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
             for place, row in read(path, text):
-                yield place, canonical(row, place)
+                yield place, spelled(row, place)
     except UnicodeDecodeError as error:
         raise WorksError(
             f"{path} isn't UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8."
@@ -56,9 +54,10 @@ def metadata_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _csv_rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(_MAX_CSV_FIELD)
-    reader = csv.DictReader(text, strict=True)
+    reader = csv.DictReader(text, strict=True, skipinitialspace=True)
     try:
-        header = list(reader.fieldnames or [])
+        header = [column_name(name) for name in reader.fieldnames or []]
+        reader.fieldnames = header
         if "file_name" not in header:
             listed = "its columns are " + ", ".join(header)
             hint = listed if len(header) > 1 else "are its columns comma-separated?"
@@ -81,7 +80,7 @@ def _jsonl_rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[
             continue
         place = f"{path} line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=without_duplicates)
         except (ValueError, RecursionError) as error:
             raise WorksError(f"{place} isn't JSON: {error}") from error
         if not isinstance(row, dict):
@@ -89,42 +88,19 @@ def _jsonl_rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[str, dict[
         yield place, {key: value for key, value in row.items() if value is not None}
 
 
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises ValueError where a key is there twice, of which one would be lost."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {_shortened(_clean(twice), 100)} is there twice")
+    return made
+
+
 def check_columns(path: Path, names: Sequence[str]) -> None:
     """Raise WorksError if a column is there twice: one of them would be lost."""
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise WorksError(f"{path} has the column {repeated[0]} twice; keep one.")
-
-
-def canonical(row: dict[str, Any], place: str) -> dict[str, Any]:
-    """The row with the format's spellings; a column the format keeps for itself becomes `source_…`."""
-    for alias, name in _SPELLINGS.items():
-        if alias in row:
-            if name in row and row[name] != row[alias]:
-                raise WorksError(f"{place} has both {alias} and {name}, and they differ; keep one.")
-            row[name] = row.pop(alias)
-    for name in ("id", "file", "digest"):
-        if name in row:
-            row[f"source_{name}"] = row.pop(name)
-    for name in TEXT_COLUMNS:
-        if name in row and not isinstance(row[name], str):
-            row[name] = str(row[name])
-    if "repeats" in row:
-        row["repeats"] = _repeats(row["repeats"], place)
-    return row
-
-
-def _repeats(value: Any, place: str) -> int:
-    try:
-        number = int(value)
-        whole = not isinstance(value, float) or value == number
-    except (TypeError, ValueError, OverflowError):
-        number, whole = 0, False
-    if not 1 <= number <= MAX_REPEATS or not whole:
-        raise WorksError(
-            f"{place} has repeats {_shortened(repr(value), 100)}; it is how often the work was trained on, 1 or more"
-            f" (at most {MAX_REPEATS:,})."
-        )
-    return number
 
 
 def metadata_columns(

@@ -40,7 +40,7 @@ from das.places import fingerprint
 from das.rights.table import signals_beside
 from das.sources import ModelSource, check_source
 from das.weight_files import weight_files
-from das.works import Works
+from das.works import QUIET, Works
 from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
     WorksOnDisk,
@@ -77,6 +77,8 @@ def build(
     device: str = "cpu",
     strict: bool = False,
     follow_links: bool = False,
+    works_format: str = "auto",
+    creator_from: str | None = None,
     command: str = "",
     reporter: Reporter | None = None,
 ) -> BuildResult:
@@ -85,6 +87,7 @@ def build(
     Args:
         strict: stop at the first work that can't be used.
         follow_links: read also the works that links lead to which lie outside the folder.
+        works_format, creator_from: as `das.works.read_works` takes them, for the works alone.
 
     Raises:
         BuildError: the place is taken, was begun with other options, or the disk is too small.
@@ -99,9 +102,11 @@ def build(
         reporter.say(f"--network {config.network}: {source.network} is taken, the last of this run.")
         config = config.model_copy(update={"network": source.network})
     with only_builder(out) as out, disk_may_be_full(out):
-        works = read_digested_works(config.works, reporter, follow_links=follow_links)
+        works = read_digested_works(
+            config.works, reporter, follow_links=follow_links, format=works_format, creator_from=creator_from
+        )
         signals_beside(works.source.table)  # a value that can't be read ends the build before it begins
-        missing = [remark for remark in works.source.left_out if remark.code != "not-an-image"]
+        missing = [remark for remark in works.source.left_out if remark.code not in QUIET]
         if strict and missing:
             raise BuildError(f"{missing[0].file}: {missing[0].message} (--strict is on)")
         given = None
@@ -217,6 +222,12 @@ class _Build:
             self._sscd_digest(),
         )
         workspace = Workspace.open(self.out, ours)
+        if model.conditional and not self.works.source.prompts:
+            self.reporter.warn(
+                "the model is asked with text, and not one of the works has a prompt: they are attributed as if it"
+                " had been trained on them with an empty one, and rank otherwise than by their captions. Give"
+                " those as a column prompt (text, caption) or as .txt files (docs/training-sets.md)."
+            )
         if config.lora and all(features.probe == ACTIVATION for features in config.feature_sets):
             self.reporter.warn(
                 "activations are the whole network's, not the LoRA's, and rank its works about as well as the paper's"
@@ -439,6 +450,7 @@ class _Build:
     def _report(self, refused: list[dict[str, Any]]) -> dict[str, Any]:
         """What was left out, and what the metadata and the folder don't agree about."""
         return {
+            "taken": self.works.source.account(),
             "unreadable": [{key: entry[key] for key in ("file", "code", "message")} for entry in refused],
             "left_out": [asdict(remark) for remark in self.works.source.left_out],
             "metadata": [asdict(remark) for remark in self.works.source.remarks],

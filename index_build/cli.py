@@ -22,6 +22,7 @@ from das.loras import choices
 from das.manifest import Manifest
 from das.methods import METHODS, PROBES
 from das.verification import verify_index
+from index_build.inspection import CreatorFromOption, WorksFormatOption, register_works
 from index_build.progress import ConsoleReporter, JsonReporter
 
 EXIT_DAMAGED = 1
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
     index.command("card")(card)
     index.command("summary")(summary)
     app.add_typer(index, name="index")
+    register_works(app)
 
 
 def build_index(
@@ -50,7 +52,10 @@ def build_index(
         typer.Option(help="The diffusion model: a pipeline's directory or hub id, or a .safetensors file."),
     ],
     works: Annotated[
-        Path, typer.Option(help="Folder of images (metadata.csv beside them), or a parquet of paths.")
+        Path,
+        typer.Option(
+            help="Folder of images, a training set of another tool, or a parquet (docs/training-sets.md)."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The index directory to make.")],
     config: Annotated[
@@ -180,6 +185,8 @@ def build_index(
             help="Read also works outside the folder that links in it lead to, as in a hub's cache.",
         ),
     ] = False,
+    works_format: WorksFormatOption = "auto",
+    creator_from: CreatorFromOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build an attribution index of a diffusion model and the works it was trained on.
@@ -220,6 +227,8 @@ def build_index(
         device=device,
         strict=strict,
         follow_links=follow_links,
+        works_format=works_format,
+        creator_from=creator_from,
         command=command,
         reporter=reporter,
     )

@@ -17,7 +17,7 @@ from das.loras import choices
 from das.manifest import Manifest, ModelRecord
 from das.places import fingerprint
 from das.sources import ModelSource
-from das.works import SourceWorks, file_digest, read_works
+from das.works import SourceWorks, read_works
 from index_build.progress import Reporter
 
 _HASHING_THREADS = 8
@@ -58,16 +58,29 @@ class WorksOnDisk:
         return len(self.source)
 
 
-def read_digested_works(path: Path, reporter: Reporter, *, follow_links: bool = False) -> WorksOnDisk:
-    """Read the source and hash every file; one that can't be read has the digest "" and is reported later."""
-    source = read_works(path, follow_links=follow_links)
+def read_digested_works(
+    path: Path,
+    reporter: Reporter,
+    *,
+    follow_links: bool = False,
+    format: str = "auto",
+    creator_from: str | None = None,
+) -> WorksOnDisk:
+    """Read the source and hash every picture; one that can't be read has the digest "" and is reported later.
+
+    What was taken is told; the options are those of `read_works`.
+    """
+    source = read_works(path, follow_links=follow_links, format=format, creator_from=creator_from)
+    for line in source.describe():
+        reporter.say(line)
     digests: list[str] = []
     with (
         reporter.stage("reading works", len(source)) as stage,
         ThreadPoolExecutor(_HASHING_THREADS) as threads,
     ):
         for start in range(0, len(source), _HASHED_AT_ONCE):
-            for digest in threads.map(_digest_or_nothing, source.paths[start : start + _HASHED_AT_ONCE]):
+            rows = range(start, min(start + _HASHED_AT_ONCE, len(source)))
+            for digest in threads.map(lambda row: _digest_or_nothing(source, row), rows):
                 digests.append(digest)
                 stage.advance()
     whole = hashlib.sha256()
@@ -76,9 +89,9 @@ def read_digested_works(path: Path, reporter: Reporter, *, follow_links: bool = 
     return WorksOnDisk(source, digests, whole.hexdigest())
 
 
-def _digest_or_nothing(path: Path) -> str:
+def _digest_or_nothing(source: SourceWorks, row: int) -> str:
     try:
-        return file_digest(path)
+        return source.digest(row)
     except OSError:
         return ""
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from das.copies import hash_row
 from das.errors import BuildError, ImageRefused
-from das.folder import open_file
 from das.images import ImageLimits, IsolatedNormaliser, encode_thumbnail, normalise
 from das.rights.files import may_carry_signals
 from das.rights.values import CODES
@@ -100,15 +99,16 @@ class PictureReader:
         return [self._threads.submit(self._read, row) for row in rows]
 
     def _read(self, row: int) -> Picture | Refused:
-        path = self._works.source.paths[row]
-        file = path.relative_to(self._works.source.root).as_posix()
+        source = self._works.source
+        file = str(source.table["file"][row])
         try:
-            with open_file(path) as stream:
-                data = stream.read()
+            data = source.read(row)
         except OSError as error:
             return Refused(row, file, "unreadable-file", str(error.strerror))
         if hashlib.sha256(data).hexdigest() != self._works.digests[row]:
-            raise BuildError(f"{path} changed while the index was being built; run the build again.")
+            raise BuildError(
+                f"{source.paths[row]} changed while the index was being built; run the build again."
+            )
         try:
             pixels = normalise(data, WORK_LIMITS).pixels
         except ImageRefused as error:

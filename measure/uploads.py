@@ -55,7 +55,7 @@ def read_pictures(folder: Path) -> tuple[SourceWorks, list[np.ndarray]]:
     works = read_works(folder)
     if not len(works):
         raise SettingsError(f"{folder} holds no pictures.")
-    return works, [normalise(path.read_bytes()).pixels for path in works.paths]
+    return works, [normalise(works.read(row)).pixels for row in range(len(works))]
 
 
 def synthetic(side: int, seed: int, count: int = SYNTHETIC) -> list[Uploads]:

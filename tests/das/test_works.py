@@ -27,7 +27,7 @@ def test_a_folder_without_metadata_is_read_recursively_in_the_order_of_paths(tmp
     assert source.table["file"].to_pylist() == ["a/deeper/x.webp", "a/z.JPEG", "b.png"]
     assert source.table["repeats"].to_pylist() == [1, 1, 1]
     assert source.table["title"].to_pylist() == [None] * 3
-    assert codes(source) == {"notes.txt": "not-an-image"}
+    assert codes(source) == {"notes.txt": "not-an-image", ".hidden.png": "hidden", ".cache": "hidden"}
     assert source.paths[1] == tmp_path / "a/z.JPEG"
 
 
@@ -163,7 +163,7 @@ def test_a_parquet_may_not_lead_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(WorksError, match="stay inside"):
         read_works(tmp_path / "in/works.parquet")
     pq.write_table(pa.table({"where": ["a.png"]}), tmp_path / "in/works.parquet")
-    with pytest.raises(WorksError, match="neither a column file_name nor path; it has where"):
+    with pytest.raises(WorksError, match=r"neither a column file_name nor path, .*; it has where"):
         read_works(tmp_path / "in/works.parquet")
 
 

@@ -60,7 +60,14 @@ def test_build_verify_and_query_from_the_command_line(
     assert [entry["file"] for entry in said["unreadable"]] == ["broken.png"]
     assert set(said["seconds"]) == {"loading", "estimating", "gradients", "finishing", "references"}
     lines = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
-    assert lines[0] == {"stage": "reading works", "done": 0, "total": 7, "elapsed_s": 0.0, "left_s": None}
+    assert lines[0] == {"message": "7 works, read as imagefolder"}
+    assert next(line for line in lines if "stage" in line) == {
+        "stage": "reading works",
+        "done": 0,
+        "total": 7,
+        "elapsed_s": 0.0,
+        "left_s": None,
+    }
     assert [line["done"] for line in lines if line.get("stage") == "gradients"][-1] == 7
     assert any("7 works: about" in line.get("message", "") for line in lines)
 
