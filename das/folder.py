@@ -117,7 +117,7 @@ class Folder:
         try:
             about = path.stat()
         except OSError as error:
-            if path.is_symlink():
+            if kind_at(path, follow=False) == stat.S_IFLNK:
                 return Remark(name, "broken-link", f"it is a link that leads nowhere: {error.strerror}")
             return Remark(name, "missing-file", f"it can't be read: {error.strerror}")
         if not stat.S_ISREG(about.st_mode):
@@ -136,6 +136,14 @@ class Folder:
 
     def _leave_out(self, path: Path, code: str, message: str) -> None:
         self.left_out.append(Remark(readable(path.relative_to(self.root).as_posix()), code, message))
+
+
+def kind_at(path: Path, *, follow: bool = True) -> int | None:
+    """What lies at a path, as `stat.S_IFMT` says; None for nothing, and for names that no file can have."""
+    try:
+        return stat.S_IFMT((path.stat() if follow else path.lstat()).st_mode)
+    except (OSError, ValueError):
+        return None
 
 
 def open_file(path: Path) -> IO[bytes]:

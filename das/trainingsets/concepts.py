@@ -1,12 +1,13 @@
 """What configurations of training tools have in common: folders that they name, and the works in them."""
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from das.errors import WorksError
-from das.folder import Folder
+from das.folder import Folder, kind_at
 from das.trainingsets.collection import Collection, ReadOptions, Work, look_through
 from das.trainingsets.pictures import FilePlace
 
@@ -28,7 +29,7 @@ def open_folder(said: str, place: str, base: Path, options: ReadOptions) -> Path
     if "\0" in said:
         raise WorksError(f"{place} names a folder with a NUL in its name.")
     for candidate in (base / said, Path(said)):
-        if candidate.is_dir():
+        if kind_at(candidate) == stat.S_IFDIR:
             return Path(os.path.abspath(candidate))  # noqa: PTH100 - without following links
     raise WorksError(
         f"{place} names the folder {said!r}, which isn't there (relative ones are looked for beside the configuration"

@@ -5,12 +5,13 @@ folder's name.
 """
 
 import re
+import stat
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from das.errors import WorksError
-from das.folder import Folder, Remark, is_utf8, readable
+from das.folder import Folder, Remark, is_utf8, kind_at, readable
 from das.metadata import metadata_rows
 from das.trainingsets.captions import SIDECARS, beside, read_caption
 from das.trainingsets.collection import REGULARISATION, Collection, ReadOptions, SourceWorks, Work
@@ -200,7 +201,7 @@ class NamedRows:
             rows, fitting = rows + 1, fitting + self.add(name, row, place)
             first = first or name
         if rows and not fitting:
-            beside_it = (path.parent / PurePosixPath(first).name).is_file()
+            beside_it = kind_at(path.parent / PurePosixPath(first).name) == stat.S_IFREG
             hint = f"; {PurePosixPath(first).name} lies beside the metadata itself" if beside_it else ""
             raise WorksError(
                 f"none of the {rows:,} rows of {path} fits a picture: the first leads to {self._folder.root / first},"

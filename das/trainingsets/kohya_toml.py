@@ -1,10 +1,12 @@
 """sd-scripts' dataset configurations (TOML or JSON): what each subset's pictures were trained with."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 from das.errors import WorksError
+from das.folder import kind_at
 from das.metadata import without_duplicates
 from das.trainingsets.captions import beside, read_caption
 from das.trainingsets.collection import REGULARISATION, Collection, ReadOptions, SourceWorks, Work
@@ -130,7 +132,7 @@ class _Subset:
     def _of_metadata(self, name: str) -> list[Work]:
         section = self._section
         base = self._into.root
-        path = base / name if (base / name).is_file() else Path(name)
+        path = base / name if kind_at(base / name) == stat.S_IFREG else Path(name)
         said = section.get("image_dir", str)
         folder = open_folder(said, section.place, base, self._options) if said else None
         entries: Any
@@ -155,7 +157,7 @@ class _Subset:
                 raise WorksError(
                     f"{entry.place} leads out of {home}; name its folder as image_dir, or give --follow-links."
                 )
-            if not place.is_file():
+            if kind_at(place) != stat.S_IFREG:
                 self._into.leave_out(key, "missing-file", f"{path} names a file that isn't there")
                 continue
             work = work_of(place, self._into)

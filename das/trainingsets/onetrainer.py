@@ -1,10 +1,12 @@
 """OneTrainer's concepts (JSON): folders with where their prompts come from and how often they are repeated."""
 
 import math
+import stat
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from das.errors import WorksError
+from das.folder import kind_at
 from das.trainingsets.captions import Caption, beside, read_caption
 from das.trainingsets.collection import REGULARISATION, Collection, ReadOptions, SourceWorks, Work
 from das.trainingsets.concepts import look_into, open_folder, work_of
@@ -76,7 +78,9 @@ def _take(concept: Section, prior: bool, into: Collection, options: ReadOptions)
     shared: Caption | None = None
     if source == "concept":
         named = text.get("prompt_path", str, "")
-        shared = read_caption(into.root / named if (into.root / named).is_file() else Path(named))
+        shared = read_caption(
+            into.root / named if kind_at(into.root / named) == stat.S_IFREG else Path(named)
+        )
     files = set(found.folder.files)
     works, drawn = [], 0
     for name in found.names:
