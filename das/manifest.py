@@ -125,6 +125,8 @@ class WorksRecord(_Part):
     """Sum of `repeats`."""
     digest: str
     """sha256 over the source's table and every file's sha256."""
+    format: str | None = None
+    """The convention that the source was read by (`das.trainingsets`); None: an index of an earlier version."""
 
 
 class KernelRecord(_Part):

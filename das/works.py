@@ -116,6 +116,9 @@ def contents_of(table: pa.Table) -> np.ndarray:
     return np.asarray(encoded.indices, np.int64)
 
 
+_WITHOUT_FOLDERS = ("parquet", "webdataset")
+
+
 def read_works(
     source: Path, *, follow_links: bool = False, format: str = "auto", creator_from: str | None = None
 ) -> SourceWorks:
@@ -133,4 +136,10 @@ def read_works(
         raise WorksError(f"there is no works format {format!r}; there are {', '.join(FORMATS)}.")
     if creator_from not in (None, "folder"):
         raise WorksError(f"creators can't be taken from {creator_from!r}; only from folder.")
-    return read(source, format, ReadOptions(follow_links, creator_from == "folder"))
+    found = read(source, format, ReadOptions(follow_links, creator_from == "folder"))
+    if creator_from is not None and found.format in _WITHOUT_FOLDERS:
+        raise WorksError(
+            f"{source} was read as {found.format}: there are no folders to take creators from. Name them in a column"
+            " creator."
+        )
+    return found

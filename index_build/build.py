@@ -377,6 +377,7 @@ class _Build:
             source_rows=len(self.works),
             trained=finished.trained,
             digest=self.works.digest,
+            format=self.works.source.format,
         )
         features = FeaturesRecord(
             dtype=config.feature_dtype,

@@ -10,9 +10,9 @@ import numpy as np
 from das.arrivals import ARRIVALS
 from das.copies import CopyFinder, CopyVerdict
 from das.errors import SettingsError
-from das.images import normalise
 from das.index import AttributionIndex
 from das.sscd import copy_finder
+from measure.index_works import IndexWorks
 from measure.statistics import POINTS
 from measure.uploads import AS_MADE, read_pictures, synthetic, wilson
 
@@ -47,21 +47,12 @@ def read_asked(name: str, folder: Path) -> Asked:
     return Asked(name, pixels, [copied or None for copied in copies])
 
 
-def chosen_works(index: AttributionIndex, source: Path, count: int) -> Asked:
-    """Works of the index, evenly spaced, read from where they lie.
-
-    Raises:
-        SettingsError: a file isn't there.
-    """
+def chosen_works(index: AttributionIndex, works: Path | None, count: int) -> Asked:
+    """Works of the index, evenly spaced, read from where they lie; raises like `IndexWorks`."""
+    source = IndexWorks(index, works)
+    rows = np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(int)
     files = index.works.column("file")
-    rows = np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)
-    pixels = []
-    for row in rows:
-        path = source / str(files[row])
-        if not path.is_file():
-            raise SettingsError(f"{path} isn't there; name the folder of the index's works with --works.")
-        pixels.append(normalise(path.read_bytes()).pixels)
-    return Asked("works", pixels, [files[row] for row in rows])
+    return Asked("works", [source.pixels(int(row)) for row in rows], [files[row] for row in rows])
 
 
 def measure_copies(

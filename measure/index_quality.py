@@ -16,8 +16,7 @@ import numpy as np
 from das.attribution import Attributor
 from das.card import card_of
 from das.durable import lock, remove_partials, write_together
-from das.errors import ImageRefused, SettingsError
-from das.images import ImageLimits, normalise
+from das.errors import SettingsError
 from das.index import CARD_NAME, AttributionIndex
 from das.manifest import (
     MANIFEST_NAME,
@@ -29,6 +28,7 @@ from das.manifest import (
     record_file,
 )
 from das.models import DiffusionModel
+from measure.index_works import IndexWorks
 from measure.lds import interval, lds, predictions
 from measure.pictures import as_pixels
 from measure.report import versions
@@ -40,7 +40,6 @@ Progress = Callable[[str, int, int], None]
 # Half a level of 8 bits, which rounding a picture costs in [-1, 1], and a little for floating point.
 ROUNDING = 1.02 / 255
 _BATCH = 16  # pictures encoded, or queries asked, at once
-_WORK_LIMITS = ImageLimits(min_side=1)
 
 
 def measure(
@@ -188,37 +187,10 @@ def _rows_of_works(
 
 def _encoded(index: AttributionIndex, model: DiffusionModel, works: Path | None) -> Iterator[np.ndarray]:
     """The index's works in the model's own space, batches of (n, d) float64."""
-    source = works or Path(index.manifest.works.source)
-    root = source.parent if source.suffix == ".parquet" else source
-    if not source.exists():
-        raise SettingsError(
-            f"the works of {index.id} aren't at {source}; name the place where they are now with --works."
-        )
-    names, digests = index.works.column("file"), index.works.column("digest")
-    for start in range(0, len(names), _BATCH):
-        pixels = [
-            _work(root / name, digest, index.id)
-            for name, digest in zip(
-                names[start : start + _BATCH], digests[start : start + _BATCH], strict=True
-            )
-        ]
+    source = IndexWorks(index, works)
+    for start in range(0, len(index), _BATCH):
+        pixels = [source.pixels(row) for row in range(start, min(start + _BATCH, len(index)))]
         yield model.encode(pixels).double().cpu().numpy().reshape(len(pixels), -1)
-
-
-def _work(path: Path, digest: str, index_id: str) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 of a work that is still the file the index was built from."""
-    try:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise SettingsError(f"{path} isn't the file that {index_id} was built from: it changed since.")
-        return normalise(data, _WORK_LIMITS).pixels
-    except OSError as error:
-        raise SettingsError(
-            f"{path}, a work of {index_id}, can't be read ({error.strerror}); if the works were moved, name their"
-            " place with --works."
-        ) from error
-    except ImageRefused as error:
-        raise SettingsError(f"{path}, a work of {index_id}, can't be used: {error}") from error
 
 
 def _scores(attributor: Attributor, truth: GroundTruth, progress: Progress | None) -> np.ndarray:

@@ -90,7 +90,7 @@ class _FolderReader:
         self._rows = NamedRows(folder, self._found)
         self._taken: set[str] = set()
         self._files = set(folder.files)
-        self._into = Collection(folder.root, "kohya folders" if kohya else "imagefolder")
+        self._into = Collection(folder.root, "kohya" if kohya else "imagefolder")
 
     def read(self) -> SourceWorks:
         folder, rows = self._folder, self._rows

@@ -14,6 +14,7 @@ from das.metadata import check_columns
 from das.trainingsets.collection import Collection, ReadOptions, SourceWorks, Work
 from das.trainingsets.imagefolder import NamedRows, inside, nothing_there
 from das.trainingsets.pictures import MAX_PICTURE_BYTES, FilePlace, ParquetPictures, ParquetPlace
+from das.trainingsets.probe import check_parquets
 from das.trainingsets.spelling import column_name, spelled
 
 _PATH_COLUMNS = ("file_name", "path")
@@ -31,6 +32,7 @@ def read_parquet(source: Path, options: ReadOptions) -> SourceWorks:
     Raises:
         WorksError: it can't be read, or says neither where pictures are nor holds them.
     """
+    check_parquets([source])
     with _readable(source):
         file = pq.ParquetFile(source)
         names = [column_name(name) for name in file.schema_arrow.names]
@@ -52,6 +54,7 @@ def read_parquet_folder(folder: Folder, names: list[str], options: ReadOptions) 
     """Read all parquets of a folder that hold pictures; but no test split beside a train split."""
     into = Collection(folder.root, "parquet")
     into.left_out += folder.left_out
+    check_parquets([folder.root / name for name in sorted(names)])
     train = any(PurePosixPath(name).name.startswith("train") for name in names)
     for name in sorted(names):
         if train and _OTHER_SPLIT.match(PurePosixPath(name).name):

@@ -41,7 +41,7 @@ def copies(
         raise SettingsError(f"{opened.id} was built before works were hashed; build it again.")
     manifest = opened.manifest
     sets = [read_asked(name, folder) for name, folder in named_folders(other)]
-    asked = chosen_works(opened, works or Path(manifest.works.source), count)
+    asked = chosen_works(opened, works, count)
     with progress_bars(as_json) as progress:
         task = progress.add_task("pictures asked about", total=None)
         found = measure_copies(opened, asked, sets, seed, lambda number: progress.advance(task, number))

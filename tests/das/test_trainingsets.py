@@ -309,3 +309,22 @@ def test_what_cant_be_understood_is_refused_with_a_sentence(
     write(tmp_path, {name: content})
     with pytest.raises(WorksError, match=message):
         read_works(tmp_path / name)
+
+
+def test_a_parquet_that_ends_the_process_that_reads_it_is_refused(tmp_path: Path) -> None:
+    # pyarrow aborts on some descriptions, which no exception handler sees.
+    written = pa.table({"image": pa.array([b"x", None])})
+    pq.write_table(
+        written, tmp_path / "a.parquet", store_schema=False, compression="none", write_statistics=False
+    )
+    sound = (tmp_path / "a.parquet").read_bytes()
+    refused = set()
+    for place in range(66, 74):
+        damaged = bytearray(sound)
+        damaged[place] = 41 if place % 2 == 0 else 2
+        (tmp_path / "a.parquet").write_bytes(damaged)
+        try:
+            read_works(tmp_path / "a.parquet")
+        except WorksError as error:
+            refused.add(str(error).rsplit(": ", 1)[1])
+    assert refused

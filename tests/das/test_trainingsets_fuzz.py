@@ -12,7 +12,7 @@ from das.errors import WorksError
 from das.works import read_works
 from tests.das.test_trainingsets import png, tar_of, write
 
-_SHORT, _LONG = 40, 2_000
+_SHORT, _LONG = 12, 2_000
 """Mutations of each kind of file: the long run makes 10,000 of them in all."""
 _KINDS = ("a.tar", "a.parquet", "a.toml", "metadata.csv", "metadata.jsonl")
 

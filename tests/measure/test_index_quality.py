@@ -296,10 +296,12 @@ def test_works_that_were_moved_are_named_with_an_option_and_must_be_the_same_fil
     finally:
         (folder / "away").rename(folder / "works")
     Image.new("RGB", (8, 8)).save(moved / "work-00007.png")
-    with pytest.raises(SettingsError, match=r"work-00007\.png isn't the file that"):
+    with pytest.raises(
+        SettingsError, match=r"work-00007\.png, a work of .*, isn't what the index was built from"
+    ):
         measure(AttributionIndex.open(index), truth, works=moved)
     (moved / "work-00007.png").unlink()
-    with pytest.raises(SettingsError, match=r"work-00007\.png, a work of .*can't be read"):
+    with pytest.raises(SettingsError, match=r"work-00007\.png, a work of .*isn't there"):
         measure(AttributionIndex.open(index), truth, works=moved)
 
 

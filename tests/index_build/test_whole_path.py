@@ -1,0 +1,172 @@
+"""The path of somebody with a kohya folder, a checkpoint in one file, a LoRA and a picture from A1111.
+
+And training sets in other containers, which give the same index.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import typer
+from diffusers import DiffusionPipeline
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from typer.testing import CliRunner
+
+from das.index import AttributionIndex
+from das.query import register as register_query
+from index_build.cli import register
+from tests.das import families, single_files
+from tests.index_build.test_build_loras import save_lora
+
+runner = CliRunner()
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def app() -> typer.Typer:
+    cli = typer.Typer()
+    register(cli)
+    register_query(cli)
+    return cli
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What such a user has: `base`, `model.safetensors`, `style.safetensors` and `img`, and nothing else."""
+    folder = tmp_path_factory.mktemp("own")
+    families.make_stable_diffusion(folder / "base")
+    single_files.write(DiffusionPipeline.from_pretrained(folder / "base"), folder / "model.safetensors")
+    facts = {"10_sks cat": {"n_repeats": 10, "img_count": 3}, "3_dog": {"n_repeats": 3, "img_count": 3}}
+    save_lora(folder / "style.safetensors", 0, text=True, ss_dataset_dirs=json.dumps(facts))
+    for row, (picture, caption) in enumerate(zip(*families.photographs(COUNT), strict=True)):
+        place = folder / "img" / ("10_sks cat" if row < 3 else "3_dog")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(place / f"{row}.png")
+        if row != 3:
+            (place / f"{row}.txt").write_text(caption)
+    return folder
+
+
+def run(app: typer.Typer, *arguments: str | Path) -> str:
+    done = runner.invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, f"{done.output} {done.exception!r}"
+    return done.output
+
+
+def built(app: typer.Typer, own: Path, works: Path, out: Path, *options: str | Path) -> str:
+    always = (
+        "--timesteps",
+        "2",
+        "--dimension",
+        "64",
+        "--probe",
+        "loss",
+        "--references",
+        "0",
+        "--no-screening",
+    )
+    model = ("--model", own / "model.safetensors", "--config", own / "base")
+    return run(app, "build", *model, "--works", works, "--out", out, *always, *options)
+
+
+def test_kohya_folder_single_file_lora_and_a1111_picture(app, own, tmp_path):
+    lora = own / "style.safetensors"
+    inspected = json.loads(run(app, "works", "inspect", own / "img", "--json"))
+    assert (inspected["format"], inspected["repeats"]) == ("kohya", {"3": 3, "10": 3})
+    said = " ".join(
+        built(app, own, own / "img", tmp_path / "index", "--lora", lora, "--creator-from", "folder").split()
+    )
+    assert "6 works, read as kohya" in said
+    assert "repeats: 3 × 3, 3 × 10" in said
+    assert "changes the text: text_encoder (1 layers), loaded" in said
+    assert "Disagrees" not in said
+    index = AttributionIndex.open(tmp_path / "index")
+    assert index.works.column("repeats") == [10, 10, 10, 3, 3, 3]
+    assert index.works.column("prompt")[3] == "dog"
+    assert set(index.works.creators) == {"sks cat", "dog"}
+    assert "**Prompts**: 6 of 6 works have one" in index.card
+    hashed = hashlib.sha256(lora.read_bytes()).hexdigest()[:12]
+    text = (
+        "a photograph of a cat <lora:style:1>\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Seed: 7, Size:"
+        f' 32x32, Model hash: 0123456789, Model: another, Lora hashes: "style: {hashed}"'
+    )
+    info = PngInfo()
+    info.add_text("parameters", text)
+    picture = tmp_path / "generation.png"
+    Image.fromarray(families.photographs(1)[0][0]).save(picture, pnginfo=info)
+    answer = json.loads(run(app, "query", picture, "--index", tmp_path / "index", "--json"))
+    assert answer["declared"]["prompt"].startswith("a photograph of a cat")
+    assert answer["declared"]["seed"] == 7
+    told = " ".join([answer["summary"], *answer["notes"]])
+    assert "another" in json.dumps(answer)
+    assert "prompt" in told
+    assert sum(work["share"] for work in answer["works"]) == pytest.approx(1)
+
+
+def containers(own: Path, folder: Path) -> dict[str, Path]:
+    """The same pictures and captions as a folder, a tar and a parquet."""
+    pictures, captions = families.photographs(COUNT)
+    encoded = []
+    for picture in pictures:
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "PNG")
+        encoded.append(stream.getvalue())
+    (folder / "files").mkdir(parents=True)
+    lines = []
+    for row, (data, caption) in enumerate(zip(encoded, captions, strict=True)):
+        (folder / "files" / f"{row}.png").write_bytes(data)
+        lines.append(json.dumps({"file_name": f"{row}.png", "text": caption}))
+    (folder / "files" / "metadata.jsonl").write_text("\n".join(lines))
+    with tarfile.open(folder / "works.tar", "w") as archive:
+        for row, (data, caption) in enumerate(zip(encoded, captions, strict=True)):
+            for name, content in ((f"{row}.png", data), (f"{row}.txt", caption.encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    rows: dict[str, Any] = {"image": [{"bytes": data, "path": None} for data in encoded], "text": captions}
+    pq.write_table(pa.table(rows), folder / "works.parquet")
+    return {"files": folder / "files", "tar": folder / "works.tar", "parquet": folder / "works.parquet"}
+
+
+def test_an_index_of_a_tar_or_a_parquet_is_that_of_the_same_files(app, own, tmp_path):
+    features = {}
+    for name, works in containers(own, tmp_path / "works").items():
+        built(app, own, works, tmp_path / name, "--shard-size", "2")
+        index = AttributionIndex.open(tmp_path / name)
+        assert index.works.column("prompt") == families.photographs(COUNT)[1]
+        files = sorted((tmp_path / name / "features").rglob("*.npy"))
+        features[name] = (index.works.column("digest"), [np.load(file) for file in files])
+    for name in ("tar", "parquet"):
+        assert features[name][0] == features["files"][0]
+        for ours, theirs in zip(features[name][1], features["files"][1], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_text_model_whose_works_have_no_prompt_is_told_loudly(app, own, tmp_path):
+    for row, picture in enumerate(families.photographs(3)[0]):
+        (tmp_path / "plain").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "plain" / f"{row}.png")
+    said = " ".join(built(app, own, tmp_path / "plain", tmp_path / "index").split())
+    assert "not one of the works has a prompt" in said
+    assert "NONE of the works has one" in AttributionIndex.open(tmp_path / "index").card
+
+
+def test_creators_from_folders_of_a_tar_are_refused(app, own, tmp_path):
+    works = containers(own, tmp_path / "works")
+    for name in ("tar", "parquet"):
+        done = runner.invoke(app, ["works", "inspect", str(works[name]), "--creator-from", "folder"])
+        assert "there are no folders" in str(done.exception)
+
+
+def test_inspect_shows_people_the_first_rows(app, own):
+    shown = run(app, "works", "inspect", own / "img")
+    assert "6 works, read as kohya" in shown
+    assert "10_sks cat/0.png" in shown
