@@ -1,14 +1,8 @@
 """Which works are scored: all of them where that costs little, else those that CLIP chooses."""
 
-import asyncio
-from types import SimpleNamespace
-
 import pytest
 
 from app.candidates import ALL_UP_TO_FEATURE_BYTES, SCREENED, wanted_count
-from app.intake import accept
-from app.problems import Problem
-from app.schemas import AttributionRequest
 
 MANY = ALL_UP_TO_FEATURE_BYTES + 1
 
@@ -30,13 +24,3 @@ MANY = ALL_UP_TO_FEATURE_BYTES + 1
 )
 def test_how_many_are_screened(asked, works, feature_bytes, count):
     assert wanted_count(asked, works, feature_bytes) == count
-
-
-def test_a_number_of_candidates_is_refused_where_there_is_no_screening():
-    """Before anything of the upload is looked at."""
-    served = SimpleNamespace(id="tiny@0", index=SimpleNamespace(screened=False))
-    asked = AttributionRequest(candidates="7")
-    with pytest.raises(Problem) as refused:
-        asyncio.run(accept(None, None, served, b"", asked))
-    assert refused.value.kind.status == 422
-    assert "candidates: tiny@0 was built without screening" in str(refused.value.detail)
