@@ -170,6 +170,18 @@ class Reader:
             time.sleep(0.2)
 
 
+def make_own_runs(folder: Path, model: Path) -> None:
+    """What somebody has who trained on three halves of six works and computed the losses."""
+    pictures = np.random.default_rng(0).uniform(-1, 1, (9, 3, 16, 16)).astype(np.float32)
+    for number in range(3):
+        (folder / "models" / f"{number}").mkdir(parents=True)
+        np.save(folder / "models" / f"{number}" / "members.npy", np.arange(3) + number)
+        np.save(folder / "models" / f"{number}" / "losses.npy", np.array([0.1, 0.2, 0.3]) * (number + 1))
+    np.savez(folder / "works.npz", images=pictures[:6])
+    np.savez(folder / "queries.npz", images=pictures[6:])
+    (folder / "pipeline").symlink_to(model)
+
+
 @pytest.fixture
 def reader(
     tmp_path: Path, hub: Path, tiny_model: Path, tiny_works: Path, tiny_index: Path
@@ -190,6 +202,8 @@ def reader(
         np.savez(tmp_path / "pictures.npz", images=pictures)
         (tmp_path / "base").mkdir()
         (tmp_path / "base" / "pipeline").symlink_to(tiny_model)
+        if page.name == "operations.md":
+            make_own_runs(tmp_path / "own-runs", tiny_model)
         if page.name == "models.md":
             (tmp_path / "made.py").write_text(TUNED)
             subprocess.run(

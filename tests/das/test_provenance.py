@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from das.images import Declared, DeclaredLora
-from das.manifest import Manifest, WeightFileRecord, read_manifest
+from das.manifest import LoraRecord, Manifest, WeightFileRecord, read_manifest
 from das.provenance import (
     GENERATED,
     MAX_SEED,
@@ -37,7 +37,8 @@ def manifest(tiny_index: Path) -> Manifest:
 def of(
     manifest: Manifest, *files: WeightFileRecord, source: str = "/m/v1-5", lora: str | None = None
 ) -> Manifest:
-    model = manifest.model.model_copy(update={"source": source, "lora": lora})
+    loras = () if lora is None else (LoraRecord(source=lora, fingerprint="0"),)
+    model = manifest.model.model_copy(update={"source": source, "loras": loras})
     return manifest.model_copy(update={"model": model, "weight_files": files})
 
 
