@@ -83,8 +83,8 @@ def converted(file: Path) -> Path:
 def refuse_pickle(file: Path) -> ModelError:
     """The refusal of a pickle, with the line that converts it."""
     return ModelError(
-        f"{file} is a pickle, which can run any code when it is read, so it isn't. Convert it once, and give the"
-        f" new file: {conversion(file)}"
+        f"{file} is a pickled file, which can run any code when it is read, so it isn't. Convert it once, and give"
+        f" the new file: {conversion(file)}"
     )
 
 

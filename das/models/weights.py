@@ -54,8 +54,26 @@ class Weights:
         return self.dtype if self.variant is None else f"variant {self.variant}, {self.dtype}"
 
 
+@dataclass(frozen=True)
+class Header:
+    """A safetensors file's header.
+
+    Attributes:
+        metadata: what its writer says, text by text.
+        tensors: type and shape of each, by name.
+    """
+
+    metadata: dict[str, str]
+    tensors: dict[str, TensorHeader]
+
+
 def header_of(file: Path) -> dict[str, TensorHeader]:
-    """The tensors of a safetensors file, from its header alone.
+    """The tensors of a safetensors file, from its header alone; raises like `read_header`."""
+    return read_header(file).tensors
+
+
+def read_header(file: Path) -> Header:
+    """Read the header of a safetensors file, without its tensors.
 
     Raises:
         ModelError: it isn't one, or isn't whole; the message says what it is as far as that can be told.
@@ -80,6 +98,9 @@ def header_of(file: Path) -> dict[str, TensorHeader]:
         raise ModelError(f"{file} can't be read: {error.strerror}.") from error
     try:
         entries = json.loads(raw)
+        metadata = entries.pop("__metadata__", None) or {}
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("__metadata__")
         found, end = _parsed(entries)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelError(
@@ -87,14 +108,12 @@ def header_of(file: Path) -> dict[str, TensorHeader]:
         ) from error
     if (expected := _LENGTH.size + length + end) > size:
         raise _cut_short(file, size, f"its header speaks of {expected:,}")
-    return found
+    return Header(metadata, found)
 
 
 def _parsed(entries: Any) -> tuple[dict[str, TensorHeader], int]:
     found, end = {}, 0
     for name, entry in entries.items():
-        if name == "__metadata__":
-            continue
         shape = tuple(entry["shape"])
         first, last = entry["data_offsets"]
         if not isinstance(entry["dtype"], str) or not all(

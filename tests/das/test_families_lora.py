@@ -320,7 +320,7 @@ REFUSED = {
     "empty-directory": (empty, "there is none"),
     "several-files": (several, r"there is one\.safetensors, two\.safetensors"),
     "pickle": (pickled, "is a pickled file.*weights_only=True.*save_file"),
-    "damaged": (damaged, "is cut off: it has 500 bytes"),
+    "damaged": (damaged, "is cut short: it has 500 bytes"),
     "text-encoder": (of_a_text_encoder, "changes only text_encoder"),
     "no-layer-fits": (
         lambda tuned, to: edited(tuned, to, attentions="attention"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from das.errors import ModelError
 from das.models.loading import told
-from das.models.weight_files import PICKLED, converting_line
+from das.sources import PICKLES, conversion
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -36,7 +36,7 @@ def _find_in(folder: Path) -> Path:
     if (folder / PEFT_CONFIG).is_file():
         if not (folder / PEFT_WEIGHTS).is_file():
             pickled = folder / "adapter_model.bin"
-            hint = f" Convert {pickled.name} with: {converting_line(pickled)}" if pickled.is_file() else ""
+            hint = f" Convert {pickled.name} with: {conversion(pickled)}" if pickled.is_file() else ""
             raise ModelError(f"The peft adapter {folder} has no {PEFT_WEIGHTS}.{hint}")
         return folder / PEFT_WEIGHTS
     if (folder / DIFFUSERS_WEIGHTS).is_file():
@@ -44,7 +44,7 @@ def _find_in(folder: Path) -> Path:
     files = sorted(folder.glob("*.safetensors"))
     if len(files) == 1:
         return files[0]
-    pickled_files = sorted(file for file in folder.iterdir() if file.suffix in PICKLED and file.is_file())
+    pickled_files = sorted(file for file in folder.iterdir() if file.suffix in PICKLES and file.is_file())
     if not files and len(pickled_files) == 1:
         return pickled_files[0]  # whose refusal has the line that converts it
     listed = ", ".join(file.name for file in files[:10]) or "none"

@@ -19,7 +19,7 @@ from das.models.lora.find import PEFT_CONFIG, PEFT_WEIGHTS, find
 from das.models.lora.kinds import Piece, pieces, shown
 from das.models.lora.naming import Naming, Places
 from das.models.lora.scales import Settings, check_targets, read_settings, scale_of, settings_inside
-from das.models.weight_files import read_header
+from das.models.weights import read_header
 
 _FLAT, _DOTTED = True, False
 _PEFT = "base_model.model."
