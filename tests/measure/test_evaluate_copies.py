@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from das.arrivals import ARRIVALS
 from das.cli import build_app
 from das.config import BuildConfig, ClipSpec
-from das.errors import SettingsError
+from das.errors import SettingsError, WorksError
 from index_build.build import build
 from measure.results import pages
 from tests.das.test_pdq import boxes
@@ -87,9 +87,12 @@ def test_fewer_works_are_evenly_spaced_and_a_missing_folder_is_named(folder: Pat
     command = ["evaluate", "copies", str(folder / "index"), "--count", "2", "--json"]
     told = json.loads(CliRunner().invoke(build_app(), command, catch_exceptions=False).stdout)
     assert told["copies"][0]["count"] == 2
-    result = CliRunner().invoke(build_app(), [*command, "--works", str(tmp_path)])
-    assert isinstance(result.exception, SettingsError)
-    assert "--works" in str(result.exception)
+    nowhere = CliRunner().invoke(build_app(), [*command, "--works", str(tmp_path / "nowhere")])
+    assert isinstance(nowhere.exception, SettingsError)
+    assert "--works" in str(nowhere.exception)
+    empty = CliRunner().invoke(build_app(), [*command, "--works", str(tmp_path)])
+    assert isinstance(empty.exception, WorksError)
+    assert f"{tmp_path} holds no images" in str(empty.exception)
 
 
 def test_a_copy_of_what_is_no_work_is_told(folder: Path, tmp_path: Path) -> None:
