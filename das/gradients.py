@@ -23,7 +23,7 @@ from das.config import BuildConfig
 from das.errors import ExtensionError, ModelError, SettingsError
 from das.layers import Rule, rule_for
 from das.methods import ACTIVATION
-from das.models import Conditioning, DiffusionModel
+from das.models import Conditioning, DiffusionModel, equally_long
 from das.prng import random_words, standard_normal
 from das.probes import Point, direction_of
 from das.sketch import CountSketch
@@ -428,7 +428,7 @@ class FeatureExtractor:
         pairs = images * steps * draws
         x0 = x0.to(self.model.device, self.model.dtype)
         unconditioned = self.model.condition([None] * images)
-        conditioning = unconditioned if conditioning is None else conditioning
+        conditioning, unconditioned = equally_long(conditioning or unconditioned, unconditioned)
         timesteps = torch.tensor(self.config.timesteps, device=self.model.device)
         sums = {name: x0.new_zeros(images * steps, self.config.dimension) for name in self.config.probes}
         rms = torch.zeros(images * steps, dtype=self.model.dtype, device=self.model.device)

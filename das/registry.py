@@ -101,6 +101,7 @@ DAS = Extension(
         Family("StableDiffusionXLPipeline", "das.models.stable_diffusion_xl:StableDiffusionXLModel"),
         Family("StableDiffusion3Pipeline", "das.models.stable_diffusion_3:StableDiffusion3Model"),
         Family("FluxPipeline", "das.models.flux:FluxModel"),
+        Family("QwenImagePipeline", "das.models.qwen_image:QwenImageModel"),
         # The same networks in pipelines that begin with a picture, read as those that begin with noise.
         *(
             Family(name, adapter, f"diffusers:{plain}")
@@ -124,6 +125,11 @@ DAS = Extension(
                     "FluxPipeline",
                     ("FluxImg2ImgPipeline", "FluxInpaintPipeline"),
                     "das.models.flux:FluxModel",
+                ),
+                (
+                    "QwenImagePipeline",
+                    ("QwenImageImg2ImgPipeline", "QwenImageInpaintPipeline"),
+                    "das.models.qwen_image:QwenImageModel",
                 ),
             )
             for name in names

@@ -17,10 +17,34 @@ from das.loras import Loras, choices
 from das.schedules import Schedule
 from das.sources import ModelSource, check_source
 
-__all__ = ["Adapter", "Conditioning", "DiffusionModel", "Generating", "Resizable", "load_model"]
+__all__ = [
+    "Adapter",
+    "Conditioning",
+    "DiffusionModel",
+    "Generating",
+    "Resizable",
+    "equally_long",
+    "load_model",
+]
 
 Conditioning = Mapping[str, Tensor]
-"""Tensors with the pictures in front (B, ...), by name; empty for an unconditional model."""
+"""Tensors with the pictures in front (B, ...), by name; empty for an unconditional model. Where texts differ in
+length, a batch's are as long as the longest, filled up with zeros, and one of the tensors is a mask."""
+
+
+def equally_long(first: Conditioning, second: Conditioning) -> tuple[Conditioning, Conditioning]:
+    """Two conditionings of as many pictures, the shorter texts (B, tokens, ...) with zeros up to the longer."""
+
+    def filled(values: Tensor, other: Tensor) -> Tensor:
+        missing = other.shape[1] - values.shape[1] if values.dim() > 1 else 0
+        if missing <= 0:
+            return values
+        return torch.cat([values, values.new_zeros(len(values), missing, *values.shape[2:])], 1)
+
+    return (
+        {name: filled(values, second[name]) for name, values in first.items()},
+        {name: filled(values, first[name]) for name, values in second.items()},
+    )
 
 
 class DiffusionModel(Protocol):

@@ -21,7 +21,7 @@ TEXT_ENCODERS = (
 VAES = ("first_stage_model.", "vae.")
 _ELSEWHERE = (*TEXT_ENCODERS, *VAES, "model_ema.")
 
-_SUPPORTED = "Stable Diffusion 1 and 2, SDXL, SD3 and FLUX.1"
+_SUPPORTED = "Stable Diffusion 1 and 2, SDXL, SD3, FLUX.1 and Qwen-Image"
 
 # Kinds that aren't attributed, by a name that only they have, anywhere in a tensor's name.
 _NAMED: dict[str, str] = {
@@ -37,7 +37,6 @@ _NAMED: dict[str, str] = {
     r"clip_txt_mapper|channelwise\.0\.weight": "a Stable Cascade model",
     r"^cond_seq_linear": "an AuraFlow model",
     r"double_stream_blocks\.": "a HiDream model",
-    r"txt_norm\.weight|^txt_in\.text_norm": "a Qwen-Image model",
     r"cross_attn\.kv_linear": "a Sana or PixArt model in its trainer's naming",
     r"scaled_fp8|\.scale_weight$|\.weight_scale$|\.absmax$|quant_state|\.qweight$": "quantised, with"
     " scales of its own: give the model in half or single precision",
@@ -77,7 +76,7 @@ def kind_of(file: Path, header: Mapping[str, TensorHeader]) -> Kind:
     for pattern, what in _NAMED.items():
         if any(re.search(pattern, name) for name in network) or any(re.search(pattern, n) for n in header):
             raise ModelError(f"{file} is {what}; single files of {_SUPPORTED} are read.")
-    found = _unet(network) or _flux(network) or _sd3(network)
+    found = _unet(network) or _flux(network) or _sd3(network) or _qwen_image(network)
     if found is None:
         raise ModelError(
             f"{file} has tensors of no naming that is known, such as {next(iter(header))}; single files of"
@@ -149,6 +148,14 @@ def _sd3(network: Mapping[str, TensorHeader]) -> Found:
     if diffusers and any(name.startswith("transformer_blocks.") for name in network):
         return "stable-diffusion-3", "Stable Diffusion 3", False
     return None
+
+
+def _qwen_image(network: Mapping[str, TensorHeader]) -> Found:
+    if "txt_norm.weight" not in network or "transformer_blocks.0.img_mod.1.weight" not in network:
+        return None
+    if "time_text_embed.addition_t_embedding.weight" in network:
+        return "a Qwen-Image Layered model, which is also given layers"
+    return "qwen-image", "Qwen-Image", False
 
 
 def _is_refiner(header: Mapping[str, TensorHeader], network: Mapping[str, TensorHeader]) -> bool:

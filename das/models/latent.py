@@ -70,11 +70,11 @@ class LatentModel(ABC):
         Raises:
             ModelError: the VAE makes no pictures of three channels.
         """
-        vae = pipeline.vae.config
-        if vae.in_channels != 3:
-            raise ModelError(f"The VAE takes {vae.in_channels} channels; pictures have 3.")
+        pictures, latents = self.channels(pipeline)
+        if pictures != 3:
+            raise ModelError(f"The VAE takes {pictures} channels; pictures have 3.")
         self.schedule = schedule
-        self.sample_shape: tuple[int, int, int] = (vae.latent_channels, *latent_size)
+        self.sample_shape: tuple[int, int, int] = (latents, *latent_size)
         self._pipeline = pipeline.to(device)
         for module in self._modules().values():
             module.eval()
@@ -111,6 +111,16 @@ class LatentModel(ABC):
         """Note the size of a latent in the configuration where `of` reads it."""
         size = height if height == width else (height, width)
         getattr(pipeline, cls.network_name).register_to_config(sample_size=size)
+
+    @classmethod
+    def channels(cls, pipeline: Any) -> tuple[int, int]:
+        """Of what the VAE takes and of a latent."""
+        return pipeline.vae.config.in_channels, pipeline.vae.config.latent_channels
+
+    def posterior_mean(self, values: Tensor) -> Tensor:
+        """The mean (1, C, h, w) of the VAE's posterior at a picture (1, 3, H, W)."""
+        mean: Tensor = self._pipeline.vae.encode(values).latent_dist.mode()
+        return mean
 
     @abstractmethod
     def embed(self, prompt: str) -> dict[str, Tensor]:
@@ -198,7 +208,7 @@ class LatentModel(ABC):
         latents = []
         for picture in pixels:
             values = fit(picture, (3, *self.picture_size))[None].to(self.device, vae.dtype)
-            latents.append(self._scaled(vae.encode(values).latent_dist.mode()))
+            latents.append(self._scaled(self.posterior_mean(values)))
         return torch.cat(latents).to(self.device, self.dtype)
 
     def _scaled(self, latents: Tensor) -> Tensor:
@@ -207,7 +217,7 @@ class LatentModel(ABC):
         mean, deviation = (getattr(config, f"latents_{name}", None) for name in ("mean", "std"))
         if mean is not None and deviation is not None:
             mean, deviation = (latents.new_tensor(v).view(1, -1, 1, 1) for v in (mean, deviation))
-            return (latents - mean) * float(config.scaling_factor) / deviation
+            return (latents - mean) * float(getattr(config, "scaling_factor", 1.0)) / deviation
         return (latents - (getattr(config, "shift_factor", None) or 0.0)) * float(config.scaling_factor)
 
     def condition(self, prompts: Sequence[str | None]) -> Conditioning:
@@ -217,8 +227,13 @@ class LatentModel(ABC):
         """
         found = [self._prompts.get(prompt or "", self._embed) for prompt in prompts]
         return {
-            name: torch.stack([one[name] for one in found]).to(self.device, self.dtype) for name in found[0]
+            name: self.together([one[name] for one in found]).to(self.device, self.dtype) for name in found[0]
         }
+
+    def together(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """One tensor of several prompts' embeddings, batch first; where a text encoder's differ in length, filled up
+        with zeros."""
+        return torch.stack(list(embeddings))
 
     def _embed(self, prompt: str) -> dict[str, Tensor]:
         with torch.no_grad():

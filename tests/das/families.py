@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLQwenImage,
     DDPMScheduler,
     DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -31,6 +34,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -249,6 +255,72 @@ def make_flux(path: Path, seed: int = 0, *, guidance: bool = True) -> None:
         tokenizer=tokenizer,
         text_encoder_2=t5_encoder(tokenizer_2, 2 * WIDTH),
         tokenizer_2=tokenizer_2,
+        transformer=transformer,
+    ).save_pretrained(path)
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """Reads every word by its letters."""
+    letters = [*map(chr, range(33, 127)), "Ġ", "Ċ"]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {token: number for number, token in enumerate([*letters, *special])}
+    return Qwen2Tokenizer(vocab=vocabulary, merges=[], extra_special_tokens=special[1:])
+
+
+def make_qwen_image(path: Path, seed: int = 0) -> None:
+    """Save a `QwenImagePipeline` with a VAE of video, which halves a picture twice."""
+    torch.manual_seed(seed)
+    tokenizer = qwen_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 512,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10_000.0},
+    }
+    sight = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": [0],
+    }
+    markers = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config=sight, **{name: number for number, name in enumerate(markers)}
+    )
+    autoencoder = AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.01, -0.02, 0.03, 0.0],
+        latents_std=[0.2, 0.15, 0.1, 0.25],
+    )
+    autoencoder.register_to_config(sample_size=SIDE)
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 4, 8),
+    )
+    QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, shift_terminal=0.02
+        ),
+        vae=autoencoder,
+        text_encoder=_lively(Qwen2_5_VLForConditionalGeneration(config)),
+        tokenizer=tokenizer,
         transformer=transformer,
     ).save_pretrained(path)
 
