@@ -65,7 +65,7 @@ def measure_build(
     command = [sys.executable, "-c", "from das.cli import main; main()", "build", "--model", str(model)]
     command += ["--lora", str(lora), "--works", str(pictures), "--out", str(out), "--no-screening"]
     command += ["--references", "0", "--timesteps", str(timesteps), "--device", device, "--batch-size", "1"]
-    began = time.monotonic()
+    began, load = time.monotonic(), os.getloadavg()[0]
     process = subprocess.Popen(command, stdout=sys.stderr)
     peak = _peak_memory(process)
     if process.returncode:
@@ -92,7 +92,7 @@ def measure_build(
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "memory_bytes": psutil.virtual_memory().total,
-            "load_average_before": round(os.getloadavg()[0], 1),
+            "load_average_before": round(load, 1),
         },
         "versions": versions(),
     }

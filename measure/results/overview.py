@@ -8,6 +8,9 @@ from measure.results.cells import table
 
 DEMO, FEATURES, LOAD = "demo.json", "features.json", "load.json"
 DEMO_DEFAULT = "demo-default.json"
+FULL_SIZE = "full-size-*.json"
+"""What `das bench build` wrote."""
+
 _OF = {
     "first_photograph_agrees": "first_photograph_total",
     "first_photograph_agrees_where_significant": "first_photograph_significant",
@@ -74,6 +77,7 @@ def overview_page(folder: Path) -> str:
     engine = "\n".join(engine_row(row) for row in json.loads((folder / FEATURES).read_text()))
     planted = demo["planted_total"]
     under_load = load_section(json.loads((folder / LOAD).read_text())) if (folder / LOAD).is_file() else ""
+    full_size = full_size_section([json.loads(file.read_text()) for file in sorted(folder.glob(FULL_SIZE))])
     return f"""# Results
 
 Made by `das results write` from the JSON files beside it. Two cores of a shared virtual machine (AMD \
@@ -130,7 +134,7 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{under_load}"""
+{full_size}{under_load}"""
 
 
 def engine_row(row: dict[str, Any]) -> str:
@@ -139,6 +143,46 @@ def engine_row(row: dict[str, Any]) -> str:
     milliseconds = f"{row['features_ms_per_pair']:.1f} ms | {row['floor_ms_per_pair']:.1f} ms"
     ratio = f"**{row['ratio_to_floor']:.2f}** ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
     return f"| {probes} | {milliseconds} | {ratio} | {'≤ 2.5' if row['probes'] == ['loss'] else '–'} |"
+
+
+def full_size_section(builds: list[dict[str, Any]]) -> str:
+    """Builds of models of published sizes, as `das bench build` told of them; nothing where there are none."""
+    if not builds:
+        return ""
+    body = [
+        [
+            told["family"],
+            f"{told['parameters'] / 1e6:,.0f} M",
+            f"{told['attributed'] / 1e6:.1f} M (rank {told['rank']})",
+            f"{told['works']} of {told['size']} px, {told['timesteps']} timesteps",
+            told["device"],
+            f"{told['s_per_work']:.1f} s",
+            f"{told['seconds']['loading']:.0f} s",
+            f"{told['peak_memory_bytes'] / 1e9:.1f} GB",
+            f"{told['machine']['load_average_before']:.1f}",
+        ]
+        for told in builds
+    ]
+    head = [
+        "family",
+        "network",
+        "attributed",
+        "works",
+        "device",
+        "a work",
+        "loading",
+        "memory at most",
+        "load before",
+    ]
+    return f"""
+## Models of a published size
+
+`das bench build --folder DIR --family …`: the published classes and sizes with random weights, on which neither \
+time nor memory depends,
+a LoRA on the attention matrices as in the paper, the default preset's probes, in single precision.
+
+{table(head, body)}
+"""
 
 
 def load_section(load: dict[str, Any]) -> str:

@@ -261,3 +261,29 @@ def test_the_service_under_load_has_a_section(folder):
     assert "| question | 9,000 | 150.0 | 12 ms | 131 ms | 201 ms | 200: 4,000, 304: 5,000 |" in text
     assert "1,200 questions were accepted and 840 answered within the time, 14.0 a second. Faults: 0." in text
     assert "Memory at most: api 850 MB (at first 800 MB). The client itself took 12% of a core." in text
+
+
+def test_models_of_a_published_size_have_a_section(folder):
+    for name in ("demo.json", "features.json"):
+        shutil.copy(FOLDER / name, folder)
+    assert "published size" not in pages(folder)["README.md"]
+    told = {
+        "family": "stable-diffusion",
+        "parameters": 885_030_852,
+        "attributed": 25_509_888,
+        "rank": 128,
+        "works": 12,
+        "size": 256,
+        "timesteps": 3,
+        "device": "cpu",
+        "s_per_work": 46.52,
+        "seconds": {"loading": 83.0},
+        "peak_memory_bytes": 7_530_377_216,
+        "machine": {"load_average_before": 5.2},
+    }
+    (folder / "full-size-sd.json").write_text(json.dumps(told))
+    line = (
+        "| stable-diffusion | 885 M | 25.5 M (rank 128) | 12 of 256 px, 3 timesteps | cpu | 46.5 s | 83 s |"
+        " 7.5 GB | 5.2 |"
+    )
+    assert line in pages(folder)["README.md"].splitlines()
