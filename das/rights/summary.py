@@ -1,7 +1,8 @@
 """The data sources of an index, laid out as the EU's public summary of training content (Art. 53(1)(d) AI Act) asks.
 
-The order and the titles are those of the AI Office's template of 24 July 2025. An index knows the works that it was
-built from and nothing of a model's earlier training: only what follows from its table is filled in, all else is open.
+The order and the titles are those of the AI Office's template of 24 July 2025, adopted as C(2025) 8311. An index
+knows the works that it was built from and nothing of a model's earlier training: only what follows from its table is
+filled in, all else is open.
 """
 
 from collections import Counter
@@ -84,7 +85,10 @@ def _sources(works: Works, named: dict[str, int]) -> list[str]:
         "",
         f"### 2.1 Publicly available datasets\n\n{OPEN}",
         "",
-        f"### 2.2 Private datasets obtained from third parties\n\n{OPEN}",
+        "### 2.2 Private non-publicly available datasets obtained from third parties",
+        "",
+        f"- Commercially licensed by rightsholders or their representatives: {OPEN}",
+        f"- From other third parties: {OPEN}",
         "",
         f"### 2.3 Data crawled and scraped from online sources\n\nCrawlers, their behaviour and the period: {OPEN}",
         "",

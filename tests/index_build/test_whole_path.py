@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 from das.index import AttributionIndex
 from das.query import register as register_query
 from index_build.cli import register
+from tests.browser.conftest import Site
 from tests.das import families, single_files
 from tests.index_build.test_build_loras import save_lora
 
@@ -77,6 +79,19 @@ def built(app: typer.Typer, own: Path, works: Path, out: Path, *options: str | P
     return run(app, "build", *model, "--works", works, "--out", out, *always, *options)
 
 
+def generation(own: Path, path: Path) -> Path:
+    """A picture that says, as A1111's do, which prompt, seed, model and LoRA made it; the model is another."""
+    hashed = hashlib.sha256((own / "style.safetensors").read_bytes()).hexdigest()[:12]
+    text = (
+        "a photograph of a cat <lora:style:1>\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Seed: 7, Size:"
+        f' 32x32, Model hash: 0123456789, Model: another, Lora hashes: "style: {hashed}"'
+    )
+    info = PngInfo()
+    info.add_text("parameters", text)
+    Image.fromarray(families.photographs(1)[0][0]).save(path, pnginfo=info)
+    return path
+
+
 def test_kohya_folder_single_file_lora_and_a1111_picture(app, own, tmp_path):
     lora = own / "style.safetensors"
     inspected = json.loads(run(app, "works", "inspect", own / "img", "--json"))
@@ -93,15 +108,7 @@ def test_kohya_folder_single_file_lora_and_a1111_picture(app, own, tmp_path):
     assert index.works.column("prompt")[3] == "dog"
     assert set(index.works.creators) == {"sks cat", "dog"}
     assert "**Prompts**: 6 of 6 works have one" in index.card
-    hashed = hashlib.sha256(lora.read_bytes()).hexdigest()[:12]
-    text = (
-        "a photograph of a cat <lora:style:1>\nNegative prompt: blurry\nSteps: 20, Sampler: Euler, Seed: 7, Size:"
-        f' 32x32, Model hash: 0123456789, Model: another, Lora hashes: "style: {hashed}"'
-    )
-    info = PngInfo()
-    info.add_text("parameters", text)
-    picture = tmp_path / "generation.png"
-    Image.fromarray(families.photographs(1)[0][0]).save(picture, pnginfo=info)
+    picture = generation(own, tmp_path / "generation.png")
     answer = json.loads(run(app, "query", picture, "--index", tmp_path / "index", "--json"))
     assert answer["declared"]["prompt"].startswith("a photograph of a cat")
     assert answer["declared"]["seed"] == 7
@@ -109,6 +116,31 @@ def test_kohya_folder_single_file_lora_and_a1111_picture(app, own, tmp_path):
     assert "another" in json.dumps(answer)
     assert "prompt" in told
     assert sum(work["share"] for work in answer["works"]) == pytest.approx(1)
+
+
+def test_the_service_answers_from_that_index(app, own, tmp_path):
+    built(app, own, own / "img", tmp_path / "index", "--lora", own / "style.safetensors")
+    picture = generation(own, tmp_path / "generation.png")
+    (tmp_path / "samples").mkdir()
+    site = Site(tmp_path, tmp_path / "index", tmp_path / "samples")
+    try:
+        response = httpx.post(
+            f"{site.url}/v1/attributions",
+            files={"image": picture.open("rb")},
+            headers={"Prefer": "wait=60"},
+            timeout=90,
+        )
+    finally:
+        site.stop()
+    answer = response.json()
+    assert (response.status_code, answer["state"]) == (200, "succeeded"), answer
+    assert answer["prompt"].startswith("a photograph of a cat")
+    assert answer["seed"] == 7
+    assert answer["input"]["declared"]["tool"] == "AUTOMATIC1111 or a fork"
+    asked = json.loads(run(app, "query", picture, "--index", tmp_path / "index", "--json"))
+    assert [work["work_id"] for work in answer["works"]] == [work["work_id"] for work in asked["works"]]
+    shares = [work["share"] for work in asked["works"]]
+    assert [work["share"] for work in answer["works"]] == pytest.approx(shares, abs=1e-3)
 
 
 def containers(own: Path, folder: Path) -> dict[str, Path]:
