@@ -108,6 +108,7 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
                 page=f"/a/{job.id}",
                 image=f"/v1/attributions/{job.id}/image",
                 index=f"/v1/indexes/{job.index_id}",
+                report=f"/v1/attributions/{job.id}/report.json" if scored and served is not None else None,
             ),
         }
     )

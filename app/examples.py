@@ -93,6 +93,7 @@ ATTRIBUTION: dict[str, Any] = {
         "page": "/a/att_0193a6c1f3d07e52b3a1c5d4e6f70819",
         "image": "/v1/attributions/att_0193a6c1f3d07e52b3a1c5d4e6f70819/image",
         "index": "/v1/indexes/photographs@3f9c2a",
+        "report": "/v1/attributions/att_0193a6c1f3d07e52b3a1c5d4e6f70819/report.json",
     },
 }
 
@@ -105,6 +106,7 @@ QUEUED: dict[str, Any] = {
     ),
     "lookalikes": [{**work, "copy": None} for work in ATTRIBUTION["lookalikes"]],
     "progress": {"stage": "screened", "done": 0, "total": 0, "eta_s": None, "attempt": 0, "waiting": 1},
+    "links": {**ATTRIBUTION["links"], "report": None},
 }
 CANCELLED: dict[str, Any] = {
     **QUEUED,

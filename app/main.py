@@ -20,7 +20,7 @@ from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
 from app.middleware import RequestFrame
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, health, indexes, page
+from app.routes import attributions, health, indexes, page, reports
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from jobs.errors import StorageError
@@ -34,7 +34,7 @@ measured with the Diffusion Attribution Score. Two numbers are never mixed: *had
 similar* (`lookalikes`, `similarity`). What was not measured is `null`.
 
 Errors are problem documents (RFC 9457); see `/problems` for each kind."""
-ROUTERS = (attributions.router, indexes.router, health.router, page.router)
+ROUTERS = (attributions.router, reports.router, indexes.router, health.router, page.router)
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 

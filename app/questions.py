@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from app import answers, intake
+from app import answers, evidence, intake
 from app.callers import Caller
 from app.catalogue import ServedIndex
 from app.problems import Problem, bad_parameter, invalid
@@ -102,6 +102,12 @@ async def image(service: Service, caller: Caller, job_id: str) -> bytes:
     """The picture that was asked about, as it was normalised: a PNG."""
     job = await find(service, caller, job_id)
     return await run_in_threadpool(service.store.image, job.id)
+
+
+async def report(service: Service, caller: Caller, job_id: str, kind: evidence.Kind) -> bytes:
+    """The report of a question's answer; raises `Problem`: not-found, erased, or conflict where there is none."""
+    job = await find(service, caller, job_id)
+    return await run_in_threadpool(evidence.MADE_AS[kind], service, job)
 
 
 async def cancel(service: Service, caller: Caller, job_id: str) -> Job:

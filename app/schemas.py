@@ -364,6 +364,7 @@ class Links(BaseModel):
     page: str
     image: str
     index: str
+    report: str | None = Field(default=None, description="The answer as evidence, once it is there.")
 
 
 class Attribution(BaseModel):

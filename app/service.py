@@ -18,6 +18,7 @@ from app.catalogue import Catalogue
 from app.samples import Samples
 from app.screening import Screener
 from app.turns import Turns
+from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
 from jobs.notify import ChangeFeed
 from jobs.queue import Doorbell
@@ -55,6 +56,7 @@ class Service:
     parsing: CapacityLimiter
     decoding: Turns
     background: set[asyncio.Task[Any]]
+    signing_key: SigningKey | None = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -85,6 +87,8 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     catalogue = await run_in_threadpool(Catalogue.open, settings)
     if catalogue.missing:
         logger.error("no index: %s", catalogue.missing)
+    key_file = settings.report_key_file
+    signing_key = None if key_file is None else await run_in_threadpool(SigningKey.read, key_file)
     store = await run_in_threadpool(JobStore, settings)
     await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
@@ -101,6 +105,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         parsing=CapacityLimiter(PARSING_AT_ONCE),
         decoding=Turns(DECODERS, DECODING_QUEUE, DECODING_PATIENCE_S),
         background=set(),
+        signing_key=signing_key,
     )
     sweeper = Sweeper(settings, store, service.doorbell)
     service.screener.start()

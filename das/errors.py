@@ -33,6 +33,10 @@ class ExtensionError(DasError):
     """An extension can't be loaded, clashes with another, or does what it may not."""
 
 
+class EvidenceError(DasError):
+    """A report is none, was changed, isn't signed as it should be, or can't be computed again."""
+
+
 class ImageRefused(DasError):
     """An upload that isn't a picture we accept. `code` is a stable slug for machines."""
 

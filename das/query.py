@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from das import registry
 from das.answer import notes_of
 from das.copies import summary_of
 from das.device import check_device
+from das.durable import write_bytes
 from das.errors import DasError, SettingsError
 from das.index import NO_SCREENING, AttributionIndex
 from das.methods import SEEDED
@@ -51,6 +53,9 @@ def query(
         int | None, typer.Option(help=f"What it was generated with, for {SEEDED}; else it is inverted.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
+    report: Annotated[
+        Path | None, typer.Option(help="Also write the answer here as evidence, for `das report verify`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for machines, on standard output.")] = False,
 ) -> None:
     """Rank the works that a picture owes most to.
@@ -85,6 +90,9 @@ def query(
             conditional=opened.manifest.model.conditional,
             seeded=registry.method(answer.method).along_trajectory,
         )
+    if report is not None:
+        asked = {"method": answer.method, "candidates": rows, "top_k": top_k, "prompt": prompt, "seed": seed}
+        _write_report(report, opened, picture, asked, answer.as_result(), notes)
     copied = None if answer.copy is None else summary_of(answer.copy, opened, answer.in_model)
     if as_json:
         result = answer.as_result()
@@ -128,6 +136,42 @@ def query(
         console.print(note)
     if quality is not None:
         console.print(f"Quality of the ranking: {quality.describe()}.")
+
+
+def _write_report(
+    file: Path,
+    index: AttributionIndex,
+    picture: "NormalisedImage",
+    asked: dict[str, Any],
+    result: dict[str, Any],
+    notes: list[str],
+) -> None:
+    from das.evidence.report import Asked, pixels_digest, report
+    from das.evidence.seal import canonical, sealed
+
+    about = {
+        "sha256": picture.sha256,
+        "width": picture.width,
+        "height": picture.height,
+        "format": picture.format,
+        "normalisation": list(picture.steps),
+        "declared": None if picture.declared is None else picture.declared.as_json(),
+    }
+    rows = asked.pop("candidates")
+    question = Asked(
+        id=None,
+        asked_at=None,
+        finished_at=None,
+        candidates=None if rows is None else [index.works.row(int(row))["id"] for row in rows],
+        picture=about,
+        pixels=pixels_digest(picture.pixels),
+        **asked,
+    )
+    made_by = f"das-attribution {version('das-attribution')}"
+    try:
+        write_bytes(file, canonical(sealed(report(index, question, result, notes, made_by), None)))
+    except OSError as error:
+        raise SettingsError(f"{file} can't be written: {error.strerror}.") from error
 
 
 def _candidate_count(text: str) -> int | None:

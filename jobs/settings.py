@@ -178,6 +178,11 @@ class Settings(BaseSettings):
         default=None,
         description="Directory of sample generations that the page offers for a click. Unset: none.",
     )
+    report_key_file: Path | None = Field(
+        default=None,
+        description="The private key (Ed25519, PEM) that reports are signed with; `das report key` makes one. Unset:"
+        " reports have a digest and no signature.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important messages that are still logged."
     )
@@ -185,7 +190,7 @@ class Settings(BaseSettings):
         default="text", description="Log lines for people, or one JSON object a line for machines."
     )
 
-    @field_validator("data_dir", "index_dir", "model_dir", "samples_dir")
+    @field_validator("data_dir", "index_dir", "model_dir", "samples_dir", "report_key_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         # The worker and the broker may run with another working directory than the process that read this.

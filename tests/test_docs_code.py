@@ -23,7 +23,7 @@ from documents import PAGES, ROOT, Block, blocks, commands, indented_blocks
 
 PATIENCE_S = 300
 BIN = Path(sys.executable).parent
-SERVICE = re.compile(r"das serve\b")
+SERVICE = re.compile(r"(\w+=\S+ )*das serve\b")
 NAMED_FILE = re.compile(r"# ([\w/]+\.\w+)\n")
 """How a block begins that is a file: with its name in a comment."""
 DOCUMENTED_ADDRESS = "http://127.0.0.1:8000"
@@ -152,7 +152,7 @@ class Reader:
         with log.open("w") as stream:
             self._services.append(
                 subprocess.Popen(
-                    ["bash", "-c", f"exec {command}"],
+                    ["bash", "-c", f"exec env {command}"],
                     cwd=self.folder,
                     env=self._environment,
                     stdout=stream,

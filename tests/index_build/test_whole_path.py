@@ -21,6 +21,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
+from das.errors import EvidenceError
+from das.evidence.recompute import recompute
 from das.index import AttributionIndex
 from das.query import register as register_query
 from index_build.cli import register
@@ -130,6 +132,7 @@ def test_the_service_answers_from_that_index(app, own, tmp_path):
             headers={"Prefer": "wait=60"},
             timeout=90,
         )
+        report = httpx.get(site.url + response.json()["links"]["report"], timeout=30)
     finally:
         site.stop()
     answer = response.json()
@@ -141,6 +144,17 @@ def test_the_service_answers_from_that_index(app, own, tmp_path):
     assert [work["work_id"] for work in answer["works"]] == [work["work_id"] for work in asked["works"]]
     shares = [work["share"] for work in asked["works"]]
     assert [work["share"] for work in answer["works"]] == pytest.approx(shares, abs=1e-3)
+
+    # Whoever has the report, the picture and the index finds the same again, and nobody finds another answer.
+    document, index = report.json(), AttributionIndex.open(tmp_path / "index")
+    again = recompute(document["report"], index, picture)
+    assert again.agrees, again.differences
+    assert again.works == len(answer["works"])
+    places = document["report"]["answer"]["works"]
+    places[0]["work_id"], places[-1]["work_id"] = places[-1]["work_id"], places[0]["work_id"]
+    assert not recompute(document["report"], index, picture).agrees
+    with pytest.raises(EvidenceError, match="isn't the picture of the report"):
+        recompute(document["report"], index, own / "img" / "3_dog" / "4.png")
 
 
 def containers(own: Path, folder: Path) -> dict[str, Path]:
