@@ -227,14 +227,18 @@ def make_sd3(path: Path, seed: int = 0) -> None:
     ).save_pretrained(path)
 
 
-def make_flux(path: Path, seed: int = 0, *, guidance: bool = True) -> None:
-    """Save a `FluxPipeline` like FLUX.1-dev, or like FLUX.1-schnell without `guidance`."""
+def make_flux(path: Path, seed: int = 0, *, guidance: bool = True, blocks: int = 1) -> None:
+    """Save a `FluxPipeline` like FLUX.1-dev, or like FLUX.1-schnell without `guidance`.
+
+    Args:
+        blocks: how many double blocks, and how many single ones.
+    """
     torch.manual_seed(seed)
     tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
     transformer = FluxTransformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
+        num_layers=blocks,
+        num_single_layers=blocks,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=2 * WIDTH,

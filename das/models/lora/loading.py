@@ -24,7 +24,7 @@ from das.models.weights import read_header
 _FLAT, _DOTTED = True, False
 _PEFT = "base_model.model."
 
-_TEXT = re.compile(r"(^|\.)(lora_te\d?_|text_encoders?[_.]|te\d?[_.]|clip_[lg]\.|t5xxl\.)|text_model")
+_TEXT = re.compile(r"(^|\.)(lora_te\d?_|text_encoders?[_.]|te\d?[_.]|clip_[lgh]\.|t5(xxl)?\.)|text_model")
 _FAMILIES = (
     ("a FLUX transformer", re.compile(r"double_blocks|single_blocks|single_transformer_blocks"), "Flux"),
     ("a transformer of Stable Diffusion 3", re.compile(r"joint_blocks"), "SD3"),
@@ -104,10 +104,12 @@ class Components:
             dotted = [f"{component}.", f"{component}.{_PEFT}", f"{_PEFT}{component}."]
             flat = [f"lora_te{number}_", f"lycoris_te{number}_"] + (["lora_te_"] if number == "1" else [])
             if type(self.modules[component]).__name__.startswith("T5"):
-                dotted.append("text_encoders.t5xxl.transformer.")
+                dotted += ["text_encoders.t5xxl.transformer.", "t5."]
                 flat.append("lora_te3_")  # also where it is FLUX' second
             else:
-                dotted.append(f"text_encoders.clip_{'l' if number == '1' else 'g'}.transformer.")
+                # ComfyUI's and OMI's names of CLIP L and G, and of SD 2's only encoder.
+                for size in ("l", "h") if number == "1" else ("g",):
+                    dotted += [f"text_encoders.clip_{size}.transformer.", f"clip_{size}."]
         return [*((prefix, _DOTTED) for prefix in dotted), *((prefix, _FLAT) for prefix in flat)]
 
 
