@@ -51,12 +51,14 @@ class Merging:
         self.pipeline = pipeline_of(base)
         self.tensors: dict[str, Tensor] = {}
         self.random = torch.Generator().manual_seed(5)
+        self.dtype = torch.float32
+        """To what the numbers of `normal` are rounded, as a file of that type has them."""
 
     def component(self, name: str) -> nn.Module:
         return getattr(self.pipeline, name)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.random) * 0.3
+        return (torch.randn(*shape, generator=self.random) * 0.3).to(self.dtype).float()
 
     def merge(self, component: str, path: str, delta: Tensor) -> None:
         layer = self.component(component).get_submodule(path)

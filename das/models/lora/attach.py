@@ -39,18 +39,15 @@ def attach(
     else:
         _attach_product(piece, tensors, places, layers, adapter, file)
     of_inputs = _of_inputs(piece)
-    for place, layer in zip(places, layers, strict=True):
-        if "magnitude" in tensors:
-            magnitude = tensors["magnitude"].flatten()
-            if not of_inputs:
-                if len(magnitude) != _outputs(layers):
-                    raise _misfit(piece, "magnitude", (_outputs(layers),), file)
-                magnitude = _rows(magnitude, place.rows)
-            _attach_magnitude(piece, magnitude, layer, adapter, file, of_inputs=of_inputs)
+    if "magnitude" in tensors:
+        made = _magnitudes(piece, tensors["magnitude"].flatten(), places, layers, file, of_inputs=of_inputs)
+        for magnitude, layer in zip(made, layers, strict=True):
+            layer.lora_magnitude_vector[adapter] = magnitude
             layer.strength[adapter] = weight
-            layer.scaling[adapter] = scale
-        else:
-            layer.scaling[adapter] = scale * weight
+            if of_inputs:
+                layer.columns[adapter] = layers
+    for layer in layers:
+        layer.scaling[adapter] = scale if "magnitude" in tensors else scale * weight
 
 
 def _attach_matrices(
@@ -200,15 +197,18 @@ def _of_inputs(piece: Piece) -> bool:
     return len(shape) > 1 and shape[0] == 1 and shape[1] > 1
 
 
-def _attach_magnitude(
-    piece: Piece, magnitude: Tensor, layer: Adapted, adapter: str, file: Path, *, of_inputs: bool
-) -> None:
-    weight = layer.base_layer.weight
-    count = weight.shape[1] if of_inputs else weight.shape[0]
-    if magnitude.numel() != count:
+def _magnitudes(
+    piece: Piece, values: Tensor, places: Places, layers: list[Adapted], file: Path, *, of_inputs: bool
+) -> list[Magnitude]:
+    """DoRA's for each layer; those of inputs are once in a file, and so one module of all of its layers."""
+    weight = layers[0].base_layer.weight
+    count = weight.shape[1] if of_inputs else _outputs(layers)
+    if values.numel() != count:
         raise _misfit(piece, "magnitude", (count,), file)
     dimension = -1 if weight.dim() == 2 else 1
-    layer.lora_magnitude_vector[adapter] = Magnitude(magnitude, dimension, of_inputs=of_inputs)
+    if of_inputs:
+        return [Magnitude(values, dimension, of_inputs=True)] * len(layers)
+    return [Magnitude(_rows(values, place.rows), dimension, of_inputs=False) for place in places]
 
 
 def _rows(values: Tensor, rows: tuple[tuple[int, int], ...] | None) -> Tensor:
