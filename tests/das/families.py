@@ -79,12 +79,12 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TOKENS)
 
 
-def clip_encoder(tokenizer: CLIPTokenizer, kind: type[nn.Module] = CLIPTextModel) -> Any:
+def clip_encoder(tokenizer: CLIPTokenizer, kind: type[nn.Module] = CLIPTextModel, width: int = WIDTH) -> Any:
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
+        hidden_size=width,
         intermediate_size=32,
-        projection_dim=WIDTH,
+        projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=TOKENS,
@@ -150,15 +150,19 @@ def _lively(module: nn.Module) -> nn.Module:
     return module
 
 
-def make_stable_diffusion(path: Path, seed: int = 0) -> None:
-    """Save a `StableDiffusionPipeline` of about 40,000 parameters, without a safety checker."""
+def make_stable_diffusion(path: Path, seed: int = 0, *, width: int = WIDTH) -> None:
+    """Save a `StableDiffusionPipeline` of about 40,000 parameters, without a safety checker.
+
+    Args:
+        width: of its text: 768 as in version 1, 1024 as in version 2.
+    """
     torch.manual_seed(seed)
     tokenizer = clip_tokenizer()
     StableDiffusionPipeline(
         vae=vae(),
-        text_encoder=clip_encoder(tokenizer),
+        text_encoder=clip_encoder(tokenizer, width=width),
         tokenizer=tokenizer,
-        unet=unet(),
+        unet=unet(cross_attention_dim=width),
         scheduler=DDPMScheduler(
             beta_start=0.00085,
             beta_end=0.012,

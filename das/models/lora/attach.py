@@ -11,6 +11,10 @@ from das.models.lora.kinds import LOHA, LORA, Piece, shown
 from das.models.lora.naming import Places
 
 
+class Misfit(ModelError):
+    """Tensors of other sizes than the layers that they are for."""
+
+
 def attach(
     piece: Piece,
     places: Places,
@@ -30,7 +34,8 @@ def attach(
         weight: of the whole LoRA.
 
     Raises:
-        ModelError: a tensor hasn't the shape that the layers ask for.
+        Misfit: a tensor hasn't the shape that the layers ask for.
+        ModelError: the layer is of a kind that takes no adapters.
     """
     # Copied out of the mapped file, where they needn't be aligned, which costs time and changes last digits.
     tensors = {role: tensor.to(torch.float32, copy=True) for role, tensor in piece.tensors.items()}
@@ -179,7 +184,7 @@ def _attach_product(
             made.delta()
     except (RuntimeError, ValueError) as error:
         sides = ", ".join(f"{role} {_size(tensor.shape)}" for role, tensor in factors.items())
-        raise ModelError(
+        raise Misfit(
             f"{file}: the tensors of {shown(piece.name)} ({sides}) don't make a weight of {_size(shape)}, which the"
             " layer has. The LoRA is of a network of other sizes."
         ) from error
@@ -222,9 +227,9 @@ def _outputs(layers: list[Adapted]) -> int:
     return sum(len(layer.base_layer.weight) for layer in layers)
 
 
-def _misfit(piece: Piece, role: str, wanted: tuple[int, ...], file: Path) -> ModelError:
+def _misfit(piece: Piece, role: str, wanted: tuple[int, ...], file: Path) -> Misfit:
     found = piece.tensors[role].shape
-    return ModelError(
+    return Misfit(
         f"{file}: {shown(piece.names[role])} is {_size(found)}, and the layer that it is for needs {_size(wanted)}."
         " The LoRA is of a network of other sizes, such as another version of the model."
     )

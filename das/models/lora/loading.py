@@ -14,7 +14,7 @@ from das.errors import ModelError
 from das.loras import LoraChoice
 from das.models.loading import told
 from das.models.lora.adapted import Adapted
-from das.models.lora.attach import attach
+from das.models.lora.attach import Misfit, attach
 from das.models.lora.find import PEFT_CONFIG, PEFT_WEIGHTS, find
 from das.models.lora.kinds import Piece, pieces, shown
 from das.models.lora.naming import Naming, Places
@@ -146,7 +146,10 @@ def put_on(components: Components, choice: LoraChoice, adapter: str) -> Loaded:
     for piece, component, places in placed:
         scale = scale_of(piece, places[0].path, settings.get(component))
         targets = [_adapted(components.modules[component], place.path) for place in places]
-        attach(piece, places, targets, adapter, scale, choice.weight, file)
+        try:
+            attach(piece, places, targets, adapter, scale, choice.weight, file)
+        except Misfit as error:
+            raise Misfit(f"{error}{_said_of_base(header.metadata)}") from error
         layers[component] += 1
         if component == components.network_name:
             kinds[piece.described] += 1
@@ -156,6 +159,14 @@ def put_on(components: Components, choice: LoraChoice, adapter: str) -> Loaded:
         if name in layers and name != components.network_name
     }
     return Loaded(choice, adapter, file, dict(kinds), text, header.metadata)
+
+
+def _said_of_base(metadata: Mapping[str, str]) -> str:
+    """What a header says of the base, for whoever has given another one."""
+    said = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture")
+    if not said and metadata.get("ss_v2", "").lower() == "true":
+        said = "Stable Diffusion 2"
+    return f" Its header says that it was trained on {shown(said)}." if said else ""
 
 
 def _placed(components: Components, found: list[Piece], file: Path) -> list[tuple[Piece, str, Places]]:
