@@ -7,10 +7,10 @@ BLOCKS = 2
 """Double blocks, and single ones, of the FLUX pipeline that these tests make, so that numbers can be mixed up."""
 
 
-def flux() -> dict[str, list[str]]:
-    """Black Forest Labs' names of every layer of a FLUX transformer."""
+def flux(blocks: int = BLOCKS) -> dict[str, list[str]]:
+    """Black Forest Labs' names of every layer of a FLUX transformer with so many blocks of both kinds."""
     found: dict[str, list[str]] = {}
-    for block in range(BLOCKS):
+    for block in range(blocks):
         ours, theirs = f"transformer_blocks.{block}", f"double_blocks.{block}"
         found |= {
             f"{theirs}.img_attn.qkv": [f"{ours}.attn.{name}" for name in _QKV],
@@ -24,7 +24,7 @@ def flux() -> dict[str, list[str]]:
             f"{theirs}.txt_mlp.0": [f"{ours}.ff_context.net.0.proj"],
             f"{theirs}.txt_mlp.2": [f"{ours}.ff_context.net.2"],
         }
-    for block in range(BLOCKS):
+    for block in range(blocks):
         ours, theirs = f"single_transformer_blocks.{block}", f"single_blocks.{block}"
         found |= {
             f"{theirs}.linear1": [*(f"{ours}.attn.{name}" for name in _QKV), f"{ours}.proj_mlp"],
@@ -72,29 +72,35 @@ def omi() -> dict[str, list[str]]:
     return found
 
 
-SD3 = {
-    "joint_blocks.0.x_block.attn.qkv": [f"transformer_blocks.0.attn.{name}" for name in _QKV],
-    "joint_blocks.0.context_block.attn.qkv": [f"transformer_blocks.0.attn.{name}" for name in _ADDED],
-    "joint_blocks.1.x_block.attn.qkv": [f"transformer_blocks.1.attn.{name}" for name in _QKV],
-    "joint_blocks.1.context_block.attn.qkv": [f"transformer_blocks.1.attn.{name}" for name in _ADDED],
-    "joint_blocks.0.x_block.attn2.qkv": [f"transformer_blocks.0.attn2.{name}" for name in _QKV],
-    "joint_blocks.0.x_block.attn2.proj": ["transformer_blocks.0.attn2.to_out.0"],
-    "joint_blocks.0.x_block.attn.proj": ["transformer_blocks.0.attn.to_out.0"],
-    "joint_blocks.0.context_block.attn.proj": ["transformer_blocks.0.attn.to_add_out"],
-    "joint_blocks.0.x_block.adaLN_modulation.1": ["transformer_blocks.0.norm1.linear"],
-    "joint_blocks.0.context_block.adaLN_modulation.1": ["transformer_blocks.0.norm1_context.linear"],
-    "joint_blocks.1.context_block.adaLN_modulation.1": ["transformer_blocks.1.norm1_context.linear"],
-    "joint_blocks.0.context_block.mlp.fc1": ["transformer_blocks.0.ff_context.net.0.proj"],
-    "joint_blocks.1.x_block.mlp.fc1": ["transformer_blocks.1.ff.net.0.proj"],
-    "joint_blocks.1.x_block.mlp.fc2": ["transformer_blocks.1.ff.net.2"],
-    "x_embedder.proj": ["pos_embed.proj"],
-    "context_embedder": ["context_embedder"],
-    "t_embedder.mlp.0": ["time_text_embed.timestep_embedder.linear_1"],
-    "y_embedder.mlp.2": ["time_text_embed.text_embedder.linear_2"],
-    "final_layer.linear": ["proj_out"],
-    "final_layer.adaLN_modulation.1": ["norm_out.linear"],
-}
-"""Stability's names in a Stable Diffusion 3 of two blocks."""
+def sd3() -> dict[str, list[str]]:
+    """Stability's names of every layer of the Stable Diffusion 3 of two blocks that these tests make."""
+    found: dict[str, list[str]] = {}
+    for block in (0, 1):
+        ours, theirs = f"transformer_blocks.{block}", f"joint_blocks.{block}"
+        for side, norm, qkv, out, forward in (
+            ("x_block", "norm1", _QKV, "to_out.0", "ff"),
+            ("context_block", "norm1_context", _ADDED, "to_add_out", "ff_context"),
+        ):
+            found[f"{theirs}.{side}.attn.qkv"] = [f"{ours}.attn.{name}" for name in qkv]
+            found[f"{theirs}.{side}.adaLN_modulation.1"] = [f"{ours}.{norm}.linear"]
+            if side == "context_block" and block == 1:
+                continue  # the last block's text goes nowhere
+            found[f"{theirs}.{side}.attn.proj"] = [f"{ours}.attn.{out}"]
+            found[f"{theirs}.{side}.mlp.fc1"] = [f"{ours}.{forward}.net.0.proj"]
+            found[f"{theirs}.{side}.mlp.fc2"] = [f"{ours}.{forward}.net.2"]
+    return found | {
+        "joint_blocks.0.x_block.attn2.qkv": [f"transformer_blocks.0.attn2.{name}" for name in _QKV],
+        "joint_blocks.0.x_block.attn2.proj": ["transformer_blocks.0.attn2.to_out.0"],
+        "x_embedder.proj": ["pos_embed.proj"],
+        "context_embedder": ["context_embedder"],
+        "t_embedder.mlp.0": ["time_text_embed.timestep_embedder.linear_1"],
+        "t_embedder.mlp.2": ["time_text_embed.timestep_embedder.linear_2"],
+        "y_embedder.mlp.0": ["time_text_embed.text_embedder.linear_1"],
+        "y_embedder.mlp.2": ["time_text_embed.text_embedder.linear_2"],
+        "final_layer.linear": ["proj_out"],
+        "final_layer.adaLN_modulation.1": ["norm_out.linear"],
+    }
+
 
 SGM = {
     "input_blocks.0.0": "conv_in",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lora_files import PICTURE, Bases, Merging, agree, kohya, lora_parameters
 from lora_forms import CP_FORMS, FORMS, Layer
-from lora_names import SD3, SGM, flux, swapped
+from lora_names import SGM, flux, sd3, swapped
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,7 +20,7 @@ U_NET = {path: [path] for name, path in SGM.items() if not name.startswith("labe
 NETWORKS: dict[str, tuple[str, str, dict[str, list[str]]]] = {
     "stable-diffusion": ("stable-diffusion", "unet", U_NET),
     "stable-diffusion-xl": ("stable-diffusion-xl", "unet", {name: [path] for name, path in SGM.items()}),
-    "stable-diffusion-3": ("stable-diffusion-3", "transformer", SD3),
+    "stable-diffusion-3": ("stable-diffusion-3", "transformer", sd3()),
     "flux": ("flux-of-two", "transformer", flux()),
 }
 """By family the pipeline, its network, and the layers: as kohya's files call them, and diffusers' in their order."""

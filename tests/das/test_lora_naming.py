@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lora_files import Merging, kohya, lora_parameters
-from lora_names import SD3, SGM, flux, omi, swapped, xlabs
+from lora_names import SGM, flux, omi, sd3, swapped, xlabs
 from safetensors.torch import save_file
 
 from das.errors import ModelError
@@ -81,7 +81,7 @@ def test_a_fused_layer_of_separate_matrices_is_taken_apart(bases, tmp_path):
 @pytest.mark.parametrize("style", ["kohya", "comfyui"])
 def test_layers_of_stable_diffusion_3_equal_their_merged_weights(bases, tmp_path, style):
     made = Merging(bases["stable-diffusion-3"])
-    for name, paths in SD3.items():
+    for name, paths in sd3().items():
         add(made, "transformer", style, name, paths)
     made.compare(bases["stable-diffusion-3"], tmp_path / "sd3.safetensors")
 
