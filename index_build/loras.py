@@ -7,9 +7,10 @@ from das.manifest import LoraRecord
 from das.models import DiffusionModel
 from das.models.lora import loras_of
 from das.places import fingerprint
+from index_build.base_facts import check_family
 from index_build.inputs import WorksOnDisk
 from index_build.progress import Reporter
-from index_build.training_facts import check_family, disagreements, kept_facts
+from index_build.training_facts import disagreements, kept_facts
 
 
 def lora_records(

@@ -11,29 +11,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from das.errors import ModelError
 from das.models import DiffusionModel
 from das.models.lora import Loaded
 from das.models.lora.kinds import shown
-from das.places import fingerprint
+from index_build.base_facts import base_disagreements
 from index_build.inputs import WorksOnDisk
 
 _MOST_JSON = 1_000_000
 _SHOWN_FOLDERS = 10
-_FAMILIES = (
-    ("sdxl", "stable-diffusion-xl"),
-    ("stable-diffusion-xl", "stable-diffusion-xl"),
-    ("sd3", "stable-diffusion-3"),
-    ("stable-diffusion-v3", "stable-diffusion-3"),
-    ("stable-diffusion-3", "stable-diffusion-3"),
-    ("sd_v1", "stable-diffusion"),
-    ("sd_v2", "stable-diffusion"),
-    ("stable-diffusion-v1", "stable-diffusion"),
-    ("stable-diffusion-v2", "stable-diffusion"),
-    ("flux", "flux"),
-)
-"""Beginnings of `ss_base_model_version` and `modelspec.architecture`, and the families that they name."""
-
 _KEPT = (
     "ss_base_model_version",
     "modelspec.architecture",
@@ -64,18 +49,6 @@ def kept_facts(metadata: Mapping[str, str]) -> dict[str, str]:
     return {name: shown(metadata[name]) for name in _KEPT if name in metadata}
 
 
-def check_family(loaded: Loaded, model: DiffusionModel) -> None:
-    """Raise ModelError where the header names a base of another family than the model's."""
-    for key in ("ss_base_model_version", "modelspec.architecture"):
-        said = loaded.metadata.get(key, "").lower()
-        family = next((name for start, name in _FAMILIES if said.startswith(start)), None)
-        if family is not None and family != model.family:
-            raise ModelError(
-                f"The header of {loaded.file} says that the LoRA was trained on {shown(said)} ({key}), and --model is"
-                f" of the family {model.family}. Give the base that it was trained on."
-            )
-
-
 def disagreements(
     loaded: Loaded, model: DiffusionModel, source: str, works: WorksOnDisk, prompt_dropout: float
 ) -> list[str]:
@@ -87,24 +60,10 @@ def disagreements(
     """
     metadata = loaded.metadata
     return [
-        *_of_base(metadata, model, source),
+        *base_disagreements(metadata, model, source),
         *_of_works(metadata, works),
         *_of_dropout(metadata, prompt_dropout),
     ]
-
-
-def _of_base(metadata: Mapping[str, str], model: DiffusionModel, source: str) -> list[str]:
-    found = []
-    version = metadata.get("ss_base_model_version", "").lower()
-    predicts = model.schedule.prediction_type
-    if version.startswith(("sd_v1", "sd_v2")) and version.endswith("_v") != (predicts == "v_prediction"):
-        found.append(f"it was trained on {shown(version)}, and the base given predicts {predicts}")
-    told = metadata.get("ss_new_sd_model_hash", "").lower()
-    if told and source.endswith(".safetensors"):
-        ours = fingerprint(source)
-        if not ours.startswith("id:") and not (len(told) >= 8 and ours.startswith(told)):
-            found.append(f"its base had the SHA-256 {shown(told[:12])}, and {source} has {ours[:12]}")
-    return found
 
 
 def _of_dropout(metadata: Mapping[str, str], prompt_dropout: float) -> list[str]:

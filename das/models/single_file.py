@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from das.errors import ModelError
@@ -160,9 +161,11 @@ def _converted(given: dict[str, Tensor], folder: str, name: str, class_name: str
     )
 
     if class_name.startswith("CLIP"):
-        return create_diffusers_clip_model_from_ldm(
+        encoder = create_diffusers_clip_model_from_ldm(
             getattr(transformers, class_name), given, subfolder=name, config=folder, local_files_only=True
         )
+        _keep_projection(encoder, given)
+        return encoder
     if class_name.startswith("T5"):
         return create_diffusers_t5_model_from_checkpoint(
             transformers.T5EncoderModel, given, subfolder=name, config=folder, local_files_only=True
@@ -174,6 +177,14 @@ def _converted(given: dict[str, Tensor], folder: str, name: str, class_name: str
         given = named_by_diffusers
     kind = getattr(diffusers, class_name)
     return kind.from_single_file(given, config=folder, subfolder=name, local_files_only=True)
+
+
+def _keep_projection(encoder: Any, given: Mapping[str, Tensor]) -> None:
+    """The projection of SD3's CLIP L that a file has, where diffusers takes the identity whatever it has."""
+    own = given.get("text_encoders.clip_l.transformer.text_projection.weight")
+    if own is not None and hasattr(encoder, "text_projection"):
+        with torch.no_grad():
+            encoder.text_projection.weight.copy_(own)
 
 
 def _one_line(error: Exception) -> str:

@@ -29,13 +29,13 @@ def read_ai_toolkit(path: Path, options: ReadOptions) -> SourceWorks:
 
 
 def _take(section: Section, trigger: str | None, into: Collection, options: ReadOptions) -> None:
-    said = section.get("dataset_path", str) or section.get("folder_path", str)
+    said = section.file_name("dataset_path") or section.file_name("folder_path")
     if not said:
         raise WorksError(f"{section.place} has no folder_path.")
     path = open_folder(said, section.place, into.root, options)
     concept = look_into(path, _SUFFIXES, into, options, deep=True)
     files = set(concept.folder.files)
-    ending = section.get("caption_ext", str, ".txt")
+    ending = section.file_name("caption_ext", ".txt") or ".txt"
     ending = ending if ending.startswith(".") else f".{ending}"
     default = section.get("default_caption", str)
     regularisation = section.get("is_reg", bool, False)

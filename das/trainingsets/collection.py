@@ -18,6 +18,8 @@ REGULARISATION = "regularisation"
 QUIET = frozenset({"not-an-image", "dropping", "hidden"})
 """What is left out of every folder and is no work that is missing."""
 _NAMED = 5
+_MOST_REPEATS = 1_000_000_000
+"""Of one work, all sets in which it is and all rounds of regularisation taken together."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,12 @@ class Collection:
 
         if not self.works:
             raise WorksError(f"{self.root} has no works that can be read as {self.format}.")
+        for work in self.works:
+            if work.row.get("repeats", 1) > _MOST_REPEATS:
+                raise WorksError(
+                    f"{self.root} repeats {work.file} {work.row['repeats']:,} times, by all that it says of it;"
+                    f" at most {_MOST_REPEATS:,} can be counted."
+                )
         files = [work.file for work in self.works]
         columns, remarks = metadata_columns(files, [work.row for work in self.works])
         captions = Counter(work.caption for work in self.works if work.row.get("prompt") and work.caption)

@@ -26,8 +26,6 @@ def open_folder(said: str, place: str, base: Path, options: ReadOptions) -> Path
     Raises:
         WorksError: it is in neither place.
     """
-    if "\0" in said:
-        raise WorksError(f"{place} names a folder with a NUL in its name.")
     for candidate in (base / said, Path(said)):
         if kind_at(candidate) == stat.S_IFDIR:
             return Path(os.path.abspath(candidate))  # noqa: PTH100 - without following links

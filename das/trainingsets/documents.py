@@ -13,6 +13,8 @@ MAX_BYTES = 64 << 20
 """Of a JSON file, which may describe every picture of a set."""
 _MAX_CONFIGURATION_BYTES = 1 << 20
 _MAX_ALIASES = 100
+_MAX_FILE_NAME = 1_000
+"""Characters. Systems allow a few more, but a sentence that quotes such a name isn't read."""
 
 
 def read_document(path: Path) -> Any:
@@ -94,6 +96,16 @@ class Section:
         if wrong_bool or not isinstance(value, kind):
             raise WorksError(f"{self.place} has {name} = {repr(value)[:100]}, which isn't of the right type.")
         return value
+
+    def file_name(self, name: str, default: str | None = None) -> str | None:
+        """A text that names a file or folder, or ends such names; raises WorksError where none can be called so."""
+        said: str | None = self.get(name, str, default)
+        if said is not None and ("\0" in said or len(said) > _MAX_FILE_NAME):
+            raise WorksError(
+                f"{self.place} has {name} = {repr(said)[:100]}, and no file is called so: it has {len(said):,}"
+                f" characters (at most {_MAX_FILE_NAME:,}, and no NUL)."
+            )
+        return said
 
     def has(self, name: str) -> bool:
         """Whether it says something of a name."""

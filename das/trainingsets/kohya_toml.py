@@ -35,7 +35,7 @@ def read_kohya_toml(path: Path, options: ReadOptions) -> SourceWorks:
         works: list[Work] = []
         seen: set[str] = set()
         for subset in dataset.sections("subsets", dataset, general):
-            name = subset.get("metadata_file", str) or subset.get("image_dir", str)
+            name = subset.file_name("metadata_file") or subset.file_name("image_dir")
             if not name:
                 raise WorksError(f"{subset.place} has neither image_dir nor metadata_file.")
             repeats = subset.get("num_repeats", int, 1)
@@ -68,7 +68,7 @@ class _Subset:
 
     def works(self) -> list[Work]:
         section = self._section
-        metadata = section.get("metadata_file", str)
+        metadata = section.file_name("metadata_file")
         found = self._of_metadata(metadata) if metadata else self._of_folder()
         for name, what in _RANDOM.items():
             if section.get(name, (bool, int, float)):
@@ -83,10 +83,12 @@ class _Subset:
 
     def _of_folder(self) -> list[Work]:
         section = self._section
-        path = open_folder(section.get("image_dir", str), section.place, self._into.root, self._options)
+        path = open_folder(
+            section.file_name("image_dir") or "", section.place, self._into.root, self._options
+        )
         concept = look_into(path, _SUFFIXES, self._into, self._options, deep=False)
         files = set(concept.folder.files)
-        said = section.get("caption_extension", str)
+        said = section.file_name("caption_extension")
         ending = said if said is None or said.startswith(".") else f".{said}"
         if ending is None:
             ending = ".caption"
@@ -133,7 +135,7 @@ class _Subset:
         section = self._section
         base = self._into.root
         path = base / name if kind_at(base / name) == stat.S_IFREG else Path(name)
-        said = section.get("image_dir", str)
+        said = section.file_name("image_dir")
         folder = open_folder(said, section.place, base, self._options) if said else None
         entries: Any
         if path.suffix == ".jsonl":

@@ -26,7 +26,7 @@ def read_onetrainer(path: Path, options: ReadOptions) -> SourceWorks:
         raise WorksError(f"{path} has no list of concepts; name the file that concept_file_name in it says.")
     shares: list[tuple[list[Work], Fraction]] = []
     for concept in whole.sections("concepts"):
-        name = concept.get("path", str, "")
+        name = concept.file_name("path") or ""
         kind = (
             "VALIDATION" if concept.get("validation_concept", bool) else concept.get("type", str, "STANDARD")
         )
@@ -67,7 +67,7 @@ def _repeats(concept: Section, count: int) -> Fraction:
 
 
 def _take(concept: Section, prior: bool, into: Collection, options: ReadOptions) -> list[Work]:
-    said = concept.get("path", str)
+    said = concept.file_name("path")
     if not said:
         raise WorksError(f"{concept.place} has no path.")
     path = open_folder(said, concept.place, into.root, options)
@@ -77,7 +77,7 @@ def _take(concept: Section, prior: bool, into: Collection, options: ReadOptions)
     source = text.get("prompt_source", str, "sample")
     shared: Caption | None = None
     if source == "concept":
-        named = text.get("prompt_path", str, "")
+        named = text.file_name("prompt_path") or ""
         shared = read_caption(
             into.root / named if kind_at(into.root / named) == stat.S_IFREG else Path(named)
         )

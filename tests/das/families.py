@@ -85,12 +85,12 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TOKENS)
 
 
-def clip_encoder(tokenizer: CLIPTokenizer, kind: type[nn.Module] = CLIPTextModel) -> Any:
+def clip_encoder(tokenizer: CLIPTokenizer, kind: type[nn.Module] = CLIPTextModel, width: int = WIDTH) -> Any:
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
+        hidden_size=width,
         intermediate_size=32,
-        projection_dim=WIDTH,
+        projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=TOKENS,
@@ -156,15 +156,19 @@ def _lively(module: nn.Module) -> nn.Module:
     return module
 
 
-def make_stable_diffusion(path: Path, seed: int = 0) -> None:
-    """Save a `StableDiffusionPipeline` of about 40,000 parameters, without a safety checker."""
+def make_stable_diffusion(path: Path, seed: int = 0, *, width: int = WIDTH) -> None:
+    """Save a `StableDiffusionPipeline` of about 40,000 parameters, without a safety checker.
+
+    Args:
+        width: of its text: 768 as in version 1, 1024 as in version 2.
+    """
     torch.manual_seed(seed)
     tokenizer = clip_tokenizer()
     StableDiffusionPipeline(
         vae=vae(),
-        text_encoder=clip_encoder(tokenizer),
+        text_encoder=clip_encoder(tokenizer, width=width),
         tokenizer=tokenizer,
-        unet=unet(),
+        unet=unet(cross_attention_dim=width),
         scheduler=DDPMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -233,14 +237,18 @@ def make_sd3(path: Path, seed: int = 0) -> None:
     ).save_pretrained(path)
 
 
-def make_flux(path: Path, seed: int = 0, *, guidance: bool = True) -> None:
-    """Save a `FluxPipeline` like FLUX.1-dev, or like FLUX.1-schnell without `guidance`."""
+def make_flux(path: Path, seed: int = 0, *, guidance: bool = True, blocks: int = 1) -> None:
+    """Save a `FluxPipeline` like FLUX.1-dev, or like FLUX.1-schnell without `guidance`.
+
+    Args:
+        blocks: how many double blocks, and how many single ones.
+    """
     torch.manual_seed(seed)
     tokenizer, tokenizer_2 = clip_tokenizer(), t5_tokenizer()
     transformer = FluxTransformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
+        num_layers=blocks,
+        num_single_layers=blocks,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=2 * WIDTH,

@@ -12,11 +12,9 @@ from das.images.declared import declared_from
 from das.images.declared.record import MAX_LORAS, MAX_PROMPT
 from tests.das.generated_files import (
     A1111,
-    FOOCUS,
     INVOKEAI,
     MAKE,
     MODEL,
-    NOVELAI,
     PIXELS,
     comfy_graph,
     insert_before_data,
@@ -247,106 +245,6 @@ def test_a_graph_that_spreads_sampling_over_nodes_says_its_tool_alone():
 def test_a_text_prompt_that_is_no_graph_says_nothing():
     for text in ("a red boat", "{}", '{"a": 1}', "[" * 100_000, '{"a":' * 100_000, "{" + "9" * 9000 + "}"):
         assert normalise(with_texts({"prompt": text})).declared is None
-
-
-# --- Fooocus, InvokeAI, NovelAI ---
-
-AS_FOOOCUS = {
-    "tool": "Fooocus",
-    "prompt": "a red boat",
-    "negative_prompt": "blurry",
-    "seed": 8877665544332211,
-    "steps": 30,
-    "sampler": "dpmpp_2m_sde_gpu",
-    "guidance": 4.0,
-    "model": "juggernautXL_v8Rundiffusion",
-    "model_hash": "aeb7e9e689",
-    "loras": (DeclaredLora("sd_xl_offset", "4852686128", 0.1),),
-    "ai_generated": None,
-    "cut": (),
-}
-
-
-@pytest.mark.parametrize(
-    ("data", "source"),
-    [
-        (with_texts({"parameters": json.dumps(FOOCUS), "fooocus_scheme": "fooocus"}), "PNG text parameters"),
-        (
-            with_comment(json.dumps(FOOCUS), "WEBP", main=True, tag_0131="Fooocus v2.5.5"),
-            "WebP EXIF UserComment",
-        ),
-        (
-            with_comment(json.dumps(FOOCUS), "JPEG", main=True, tag_0131="Fooocus v2.5.5"),
-            "JPEG EXIF UserComment",
-        ),
-    ],
-)
-def test_fooocus(data, source):
-    assert vars(said(data)) == {"source": source, **AS_FOOOCUS}
-
-
-def test_fooocus_before_it_named_its_fields():
-    older = {"Prompt": "a boat", "Seed": 5, "Base Model": "x.safetensors", "LoRA 1": "True : dir/y : 0.5"}
-
-    found = said(with_texts({"parameters": json.dumps(older)}))
-
-    assert (found.prompt, found.seed, found.model) == ("a boat", 5, "x.safetensors")
-    assert found.loras == (DeclaredLora("y", None, 0.5),)
-
-
-def test_invokeai():
-    assert vars(said(with_texts({"invokeai_metadata": json.dumps(INVOKEAI)}))) == {
-        "source": "PNG text invokeai_metadata",
-        "tool": "InvokeAI",
-        "prompt": "a red boat",
-        "negative_prompt": "blurry",
-        "seed": 2271346513,
-        "steps": 30,
-        "sampler": "euler",
-        "guidance": 7.5,
-        "model": "stable-diffusion-xl-base",
-        "model_hash": None,  # BLAKE3 is no SHA-256
-        "loras": (DeclaredLora("storm", 64 * "b", 0.75),),
-        "ai_generated": None,
-        "cut": (),
-    }
-    older = {**INVOKEAI, "model": {"model_name": "sd-1", "base_model": "sd-1"}, "loras": None}
-    assert said(with_texts({"invokeai_metadata": json.dumps(older)})).model == "sd-1"
-
-
-AS_NOVELAI = {
-    "tool": "NovelAI",
-    "prompt": "a red boat, best quality",
-    "negative_prompt": "blurry",
-    "seed": 3221225472,
-    "steps": 28,
-    "sampler": "k_euler_ancestral",
-    "guidance": 5.0,
-    "model": "NovelAI Diffusion V4 37442FCA",
-    "model_hash": None,
-    "loras": (),
-    "ai_generated": None,
-    "cut": (),
-}
-
-
-@pytest.mark.parametrize(
-    ("data", "source"),
-    [
-        (with_texts(NOVELAI), "PNG text Comment"),
-        *(
-            (with_hidden(json.dumps(NOVELAI), kind), f"stealth_{kind} in the low bits of the pixels")
-            for kind in ("pngcomp", "pnginfo", "rgbcomp", "rgbinfo")
-        ),
-        (
-            with_hidden(json.dumps(NOVELAI), "pngcomp", "WEBP"),
-            "stealth_pngcomp in the low bits of the pixels",
-        ),
-        (with_comment(unicode_comment(json.dumps(NOVELAI)), "WEBP"), "WebP EXIF UserComment"),
-    ],
-)
-def test_novelai(data, source):
-    assert vars(said(data)) == {"source": source, **AS_NOVELAI}
 
 
 # --- what is hostile, and what is nothing ---

@@ -328,3 +328,27 @@ def test_a_parquet_that_ends_the_process_that_reads_it_is_refused(tmp_path: Path
         except WorksError as error:
             refused.add(str(error).rsplit(": ", 1)[1])
     assert refused
+
+
+SUBSET = "[[datasets]]\n[[datasets.subsets]]\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("a.toml", f"{SUBSET}image_dir='p'\nnum_repeats={9 * 10**30}\n", "times, by all that it says of it; at most"),
+        ("a.yaml", f"datasets:\n- folder_path: p\n  num_repeats: {9 * 10**30}\n", "times, by all that it says"),
+        ("a.json", '[{"path": "p", "balancing": 1e300}]', "times, by all that it says of it; at most 1,000,000,000"),
+        ("a.toml", f"{SUBSET}image_dir='{'x' * 5000}'\n", "image_dir = .*5,000 characters"),
+        ("a.yaml", f"datasets:\n- folder_path: {'x' * 5000}\n", "folder_path = .*and no file is called so"),
+        ("a.json", '[{"path": "p\\u0000"}]', "path = .*no file is called so.*no NUL"),
+        ("a.toml", f"{SUBSET}image_dir='p'\ncaption_extension=\"\\u0000\"\n", "no NUL"),
+    ],
+)  # fmt: skip
+def test_numbers_and_names_that_nothing_has_are_told_in_a_short_sentence(
+    tmp_path: Path, file: str, text: str, message: str
+) -> None:
+    write(tmp_path, {"p/a.png": 1, file: text})
+    with pytest.raises(WorksError, match=message) as refused:
+        read_works(tmp_path / file)
+    assert len(str(refused.value)) < 600

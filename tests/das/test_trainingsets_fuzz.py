@@ -1,88 +1,125 @@
-"""Damaged and hostile training sets: each is read or refused with a sentence, whatever bytes were changed."""
+"""Damaged and hostile training sets: each is read or refused with a sentence, in time and in memory.
+
+Run as a script it is the process that tries them: `test_trainingsets_fuzz.py FOLDER FILE COUNT`.
+"""
 
 import json
 import random
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import fuzzing
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from test_trainingsets import png, tar_of, write
 
 from das.errors import WorksError
 from das.works import read_works
-from tests.das.test_trainingsets import png, tar_of, write
 
-_SHORT, _LONG = 12, 2_000
+_SECONDS_EACH = 30.0
+"""For one input; a parquet starts a process. It is generous since machines are busy: what is meant is a hang."""
+_GROWN_KB = 200_000
+_COUNTS = {
+    "a.tar": (12, 1_800),
+    "a.parquet": (5, 1_000),
+    "a.toml": (20, 1_800),
+    "a.yaml": (20, 1_800),
+    "a.json": (20, 1_800),
+    "metadata.csv": (12, 900),
+    "metadata.jsonl": (12, 900),
+}
 """Mutations of each kind of file: the long run makes 10,000 of them in all."""
-_KINDS = ("a.tar", "a.parquet", "a.toml", "metadata.csv", "metadata.jsonl")
+_TEXTS = (".toml", ".yaml", ".json")
+assert sum(long for _, long in _COUNTS.values()) == 10_000
 
 
 def made(folder: Path, kind: str) -> bytes:
     """A sound file of a kind, and the pictures that it names."""
-    write(folder, {"p/a.png": 1, "a.png": 1} if kind != "a.parquet" and kind != "a.tar" else {})
+    inside = kind in ("a.parquet", "a.tar")
+    write(folder, {} if inside else {"p/a.png": 1, "a.png": 1, "p/a.txt": "a cat\nsecond", "q/a.png": 2})
     if kind == "a.tar":
         tar_of(folder / kind, [("1.png", png(1)), ("1.json", b'{"caption": "a cat"}'), ("2.png", png(2))])
     elif kind == "a.parquet":
         rows = {"image": [{"bytes": png(n), "path": "x"} for n in range(3)], "text": ["a", None, "c"]}
         pq.write_table(pa.table(rows), folder / kind)
     elif kind == "a.toml":
-        subset = "image_dir = 'p'\nnum_repeats = 3\nclass_tokens = 'cat'\nis_reg = false\n"
+        subset = (
+            "image_dir = 'p'\nnum_repeats = 3\nclass_tokens = 'cat'\nis_reg = false\ncaption_prefix = 'a'\n"
+        )
         write(folder, {kind: f"[general]\n[[datasets]]\n[[datasets.subsets]]\n{subset}"})
+    elif kind == "a.yaml":
+        one = "folder_path: p\n        caption_ext: txt\n        num_repeats: 2\n        is_reg: false"
+        two = "folder_path: q\n        default_caption: a dog\n        resolution: [512, 768]"
+        write(folder, {kind: f"config:\n  process:\n    - datasets:\n      - {one}\n      - {two}\n"})
+    elif kind == "a.json":
+        text = {"prompt_source": "sample", "prompt_path": "p/a.txt"}
+        concept = {
+            "path": "p",
+            "enabled": True,
+            "include_subdirectories": False,
+            "balancing": 2.5,
+            "text": text,
+        }
+        other = {"path": "q", "balancing": 1, "balancing_strategy": "SAMPLES", "type": "PRIOR_PREDICTION"}
+        write(folder, {kind: json.dumps([concept, other], indent=1)})
     elif kind == "metadata.csv":
         write(folder, {kind: 'file_name,text,repeats\na.png,"a, cat",3\np/a.png,b,1\n'})
     else:
-        write(
-            folder,
-            {kind: json.dumps({"file_name": "a.png", "text": "a", "repeats": 2, "tags": [1, {"x": None}]})},
-        )
+        row = {"file_name": "a.png", "text": "a", "repeats": 2, "tags": [1, {"x": None}]}
+        write(folder, {kind: json.dumps(row)})
     return (folder / kind).read_bytes()
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """The bytes with some changed, doubled, cut out or cut off."""
-    changed = bytearray(data)
-    for _ in range(rng.randint(1, 6)):
-        at = rng.randrange(max(1, len(changed)))
-        match rng.randrange(5):
-            case 0:
-                changed[at : at + 1] = bytes([rng.randrange(256)])
-            case 1:
-                del changed[at : at + rng.randint(1, 40)]
-            case 2:
-                changed[at:at] = changed[at : at + rng.randint(1, 40)]
-            case 3:
-                changed[at:at] = rng.choice(
-                    [b"[" * 500, b"{", b'"', b"\0", b"-1", b"9" * 30, b"\xff\xfe", b"1e999"]
-                )
-            case _:
-                del changed[rng.randrange(len(data)) :]
-    return bytes(changed)
-
-
-@pytest.mark.parametrize("kind", _KINDS)
-@pytest.mark.parametrize("count", [_SHORT, pytest.param(_LONG, marks=pytest.mark.slow)])
-def test_mutated_sets_are_read_or_refused(tmp_path: Path, kind: str, count: int) -> None:
-    sound = made(tmp_path, kind)
-    path = tmp_path / kind
-    source = path if path.stem == "a" else tmp_path
+def try_all(folder: Path, kind: str, count: int) -> None:
+    """Mutate a sound file so often, and read each."""
+    folder = folder / "far" / "in" / "side"  # so that `../../..` leads to nothing but this
+    folder.mkdir(parents=True)
+    sound = made(folder, kind)
+    path = folder / kind
+    source = path if path.stem == "a" else folder
     rng = random.Random(f"{kind} {count}")
-    read = 0
-    refused: list[str] = []
-    for _ in range(count):
-        path.write_bytes(mutated(sound, rng))
+
+    def inputs() -> Iterator[bytes]:
+        yield sound
+        for _ in range(count):
+            yield fuzzing.mutated(sound, rng, lines=path.suffix in _TEXTS)
+
+    def check(data: bytes) -> str:
+        path.write_bytes(data)  # what ends this process is found there
+        refused: WorksError | None = None
         try:
             works = read_works(source)
         except WorksError as error:
-            refused.append(str(error))
-            continue
-        read += 1
+            refused = error
+        if refused is not None:
+            assert "\n" not in str(refused), refused
+            assert len(str(refused)) < 2_000, refused
+            return "refused"
+        assert len(works) == len(works.table)
         for row in range(len(works)):
             try:
                 works.read(row)
             except OSError:
                 continue
-    path.write_bytes(sound)
-    assert len(read_works(source)) >= 1
-    assert len(refused) + read == count
-    assert refused
-    assert all("\n" not in said and len(said) < 2_000 for said in refused)
+        return "read"
+
+    fuzzing.tell(inputs(), check, _SECONDS_EACH)
+
+
+@pytest.mark.parametrize("kind", _COUNTS)
+@pytest.mark.parametrize("length", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["short", "long"])
+@pytest.mark.timeout(3_500)
+def test_mutated_sets_are_read_or_refused(tmp_path: Path, kind: str, length: int) -> None:
+    count = _COUNTS[kind][length]
+    told = fuzzing.in_child(__file__, tmp_path, kind, count, timeout=3_400 if length else 250)
+    outcomes = told["outcomes"]
+    assert outcomes["refused"] >= count / 20
+    assert outcomes["read"] >= 1  # the sound one
+    assert sum(outcomes.values()) == count + 1
+    assert told["grown_kb"] < _GROWN_KB, told
+
+
+if __name__ == "__main__":
+    try_all(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

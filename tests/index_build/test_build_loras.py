@@ -1,5 +1,6 @@
 """From LoRAs through a build to a question: what was loaded is told, kept, and loaded again to answer."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(json.dumps({"file_name": f"2_cat/{row}.png", "prompt": prompt, "repeats": 2}))
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     return folder
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Pipelines with texts as wide as those of Stable Diffusion 1 and 2."""
+    folder = tmp_path_factory.mktemp("versions")
+    for width in (768, 1024):
+        families.make_stable_diffusion(folder / str(width), width=width)
+    return {width: folder / str(width) for width in (768, 1024)}
 
 
 def save_lora(file: Path, seed: int, *, text: bool = False, dora: bool = False, **header: str) -> Path:
@@ -157,6 +167,16 @@ HEADERS = [
     ({"ss_num_train_images": "400"}, ["trained on 400 pictures with their repeats"]),
     ({"ss_caption_dropout_rate": "0.1"}, ["caption dropout of 0.1, and --prompt-dropout is 0"]),
     ({"ss_base_model_version": "sd_v2_v"}, ["trained on sd_v2_v, and the base given predicts epsilon"]),
+    ({"ss_network_module": "networks.lora"}, []),
+    ({"ss_network_module": "lycoris.kohya"}, []),
+    (
+        {"ss_network_module": "my.own\x1b[2J"},
+        ["made by the module my.own\N{REPLACEMENT CHARACTER}[2J, which isn't known"],
+    ),
+    (
+        {"ss_v2": "True", "ss_sd_model_hash": "IsADirectory", "ss_new_sd_model_hash": "NOFILE"},
+        [],
+    ),  # sizes don't tell
     ({"ss_dataset_dirs": "[" * 100_000, "ss_num_train_images": "\x1b[2J", "ss_datasets": '{"a":NaN}'}, []),
     ({"ss_dataset_dirs": json.dumps({"a": 3, "": {}, "b": {"n_repeats": "x", "img_count": 1e400}})}, []),
 ]
@@ -182,21 +202,94 @@ def test_what_a_header_says_otherwise_is_warned_of_before_the_build(
 
 
 def test_the_hash_of_a_single_file_is_compared(base, works, tmp_path):
-    """With the SHA-256 of the whole file, or its beginning."""
+    """With the SHA-256 of the whole file, or its beginning; else with A1111's old one, of a piece of the file."""
     from das.models.lora import loras_of
     from das.works import file_digest
     from index_build.inputs import read_digested_works
     from index_build.training_facts import disagreements
 
-    checkpoint = save_lora(tmp_path / "checkpoint.safetensors", 5)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    content = bytes(range(256)) * 4_500
+    checkpoint.write_bytes(content)
+    sha, old = file_digest(checkpoint), hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8]
+    new_key, old_key = "ss_new_sd_model_hash", "ss_sd_model_hash"
+    headers = {
+        "right": {new_key: sha},
+        "wrong": {new_key: "0" * 64},
+        "none": {new_key: ""},
+        "a word": {new_key: "IsADirectory", old_key: "NOFILE"},
+        "old": {old_key: old},
+        "old wrong": {old_key: "deadbeef"},
+        "new before old": {new_key: sha, old_key: "deadbeef"},
+    }
     whole, found = read_digested_works(works, Heard()), {}
-    for name, said in (("right", file_digest(checkpoint)), ("wrong", "0" * 64), ("none", "")):
-        lora = save_lora(tmp_path / f"{name}.safetensors", 0, ss_new_sd_model_hash=said)
+    for name, header in headers.items():
+        lora = save_lora(tmp_path / f"{name}.safetensors", 0, **header)
         model = load_model(str(base), lora=str(lora))
         (loaded,) = loras_of(model.network)
         found[name] = disagreements(loaded, model, str(checkpoint), whole, 0.0)
-    assert (found["right"], found["none"]) == ([], [])
-    assert "its base had the SHA-256 000000000000, and" in found["wrong"][0]
+        assert disagreements(loaded, model, str(base), whole, 0.0) == []  # a folder has no such hash
+    assert "its base had the SHA-256 000000000000, and" in found.pop("wrong")[0]
+    (told,) = found.pop("old wrong")
+    assert "its base had the old hash deadbeef, and" in told
+    assert told.endswith(f" has {old}")
+    assert not any(found.values())
+
+
+@pytest.mark.parametrize(
+    ("width", "header", "told"),
+    [
+        (
+            768,
+            {"ss_v2": "True"},
+            "trained on Stable Diffusion 2 (ss_v2: True), and the base given is Stable Diffusion 1",
+        ),
+        (768, {"ss_v2": "False"}, None),
+        (1024, {"ss_v2": "True"}, None),
+        (1024, {"ss_v2": "False"}, "trained on Stable Diffusion 1 (ss_v2: False)"),
+        (
+            1024,
+            {"modelspec.architecture": "stable-diffusion-v1/lora"},
+            "(modelspec.architecture: stable-diffusion-v1",
+        ),
+        (
+            768,
+            {"ss_base_model_version": "sd_v2"},
+            "trained on Stable Diffusion 2 (ss_base_model_version: sd_v2)",
+        ),
+    ],
+)
+def test_stable_diffusion_2_under_a_lora_of_1_is_told_and_the_other_way_round(
+    versions, works, tiny_clip, tmp_path, width, header, told
+):
+    """Both have self-attention of the same sizes, on which such LoRAs load without a word."""
+    from index_build.inputs import read_digested_works
+    from index_build.loras import lora_records
+
+    lora = save_lora(tmp_path / "a.safetensors", 0, **header)
+    model, heard = load_model(str(versions[width]), lora=str(lora)), Heard()
+    options = config(versions[width], works, tiny_clip, str(lora))
+    (record,) = lora_records(options, model, read_digested_works(works, heard), heard)
+    assert len(record.remarks) == len(heard.warnings) == (told is not None)
+    assert told is None or told in record.remarks[0]
+    assert told is None or told in heard.warnings[0]
+
+
+def test_sizes_that_do_not_fit_are_told_with_what_the_header_says(base, tmp_path):
+    file = tmp_path / "a.safetensors"
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    tensors = {f"{name}.lora_down.weight": torch.ones(2, 1024), f"{name}.lora_up.weight": torch.ones(8, 2)}
+    for header, said in [
+        ({"ss_base_model_version": "sd_v2_v", "ss_v2": "True"}, "trained on sd_v2_v."),
+        ({"ss_v2": "True"}, "trained on Stable Diffusion 2."),
+        ({}, "another version of the model."),
+    ]:
+        save_file(tensors, file, metadata=header or None)
+        with pytest.raises(
+            ModelError, match=r"is 2 × 1024, and the layer that it is for needs 2 × 16"
+        ) as refused:
+            load_model(str(base), lora=str(file))
+        assert str(refused.value).endswith(said)
 
 
 def test_a_disagreement_is_in_the_report_the_manifest_and_the_card(base, works, tiny_clip, tmp_path):
@@ -217,6 +310,7 @@ def test_a_disagreement_is_in_the_report_the_manifest_and_the_card(base, works, 
     [
         {"ss_base_model_version": "sdxl_base_v1-0"},
         {"ss_base_model_version": "flux1"},
+        {"ss_network_module": "networks.lora_flux"},
         {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"},
     ],
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from das.images.declared import a1111, comfyui, fooocus, invokeai, novelai
+from das.images.declared import a1111, comfyui, fooocus, invokeai, novelai, swarmui
 from das.images.declared.blocks import Blocks, blocks_of
 from das.images.declared.record import Declared, DeclaredLora, declared_from
 
@@ -18,6 +18,7 @@ __all__ = ["Declared", "DeclaredLora", "declared_from", "read_blocks", "read_dec
 _READERS: tuple[Callable[[Blocks], Declared | None], ...] = (
     a1111.read,
     fooocus.read,
+    swarmui.read,
     invokeai.read,
     novelai.read,
     comfyui.read,

@@ -5,7 +5,7 @@ peft has such layers too. These also hold what files bring that peft's don't: a 
 that scale exactly what an adapter adds. The parameters that peft knows have its names, so that both have one digest.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -128,6 +128,8 @@ class Adapted(nn.Module):
         """By adapter of a kind that isn't split by rows: which of its product's outputs are this layer's."""
         self.scaling: dict[str, float] = {}
         self.strength: dict[str, float] = {}
+        self.columns: dict[str, Sequence[Adapted]] = {}
+        """By adapter with magnitudes of inputs: the layers that the file has as one, whose columns go on in each."""
         self.active = True
 
     def __getattr__(self, name: str) -> Any:
@@ -178,13 +180,21 @@ class Adapted(nn.Module):
             return F.linear(x, weight)
         return F.conv2d(x, weight, None, base.stride, base.padding, base.dilation, base.groups)
 
+    def _whole(self, name: str, scale: float) -> Tensor:
+        """The base's weight with an adapter's difference, before magnitudes."""
+        weight: Tensor = self.base_layer.weight
+        return weight + scale * self.delta(name)
+
     def _reweighted(self, name: str, scale: float, x: Tensor, base: Tensor) -> Tensor:
         """What DoRA changes: `m · (W + s·ΔW)x / ‖W + s·ΔW‖ - Wx`, the norm held constant as in training (4.3)."""
         magnitude = cast(Magnitude, self.lora_magnitude_vector[name])
         weight = self.base_layer.weight
         with torch.no_grad():
-            whole = (weight + scale * self.delta(name)).detach()
-            sides = (whole.transpose(0, 1) if magnitude.of_inputs else whole).flatten(1)
+            parts = [layer._whole(name, scale) for layer in self.columns.get(name, (self,))]
+            if magnitude.of_inputs:
+                sides = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], 1)
+            else:
+                sides = parts[0].flatten(1)
             norm = torch.linalg.norm(sides, dim=1)
         plain = base
         if self.base_layer.bias is not None:

@@ -11,6 +11,10 @@ from das.models.lora.kinds import LOHA, LORA, Piece, shown
 from das.models.lora.naming import Places
 
 
+class Misfit(ModelError):
+    """Tensors of other sizes than the layers that they are for."""
+
+
 def attach(
     piece: Piece,
     places: Places,
@@ -30,7 +34,8 @@ def attach(
         weight: of the whole LoRA.
 
     Raises:
-        ModelError: a tensor hasn't the shape that the layers ask for.
+        Misfit: a tensor hasn't the shape that the layers ask for.
+        ModelError: the layer is of a kind that takes no adapters.
     """
     # Copied out of the mapped file, where they needn't be aligned, which costs time and changes last digits.
     tensors = {role: tensor.to(torch.float32, copy=True) for role, tensor in piece.tensors.items()}
@@ -39,18 +44,15 @@ def attach(
     else:
         _attach_product(piece, tensors, places, layers, adapter, file)
     of_inputs = _of_inputs(piece)
-    for place, layer in zip(places, layers, strict=True):
-        if "magnitude" in tensors:
-            magnitude = tensors["magnitude"].flatten()
-            if not of_inputs:
-                if len(magnitude) != _outputs(layers):
-                    raise _misfit(piece, "magnitude", (_outputs(layers),), file)
-                magnitude = _rows(magnitude, place.rows)
-            _attach_magnitude(piece, magnitude, layer, adapter, file, of_inputs=of_inputs)
+    if "magnitude" in tensors:
+        made = _magnitudes(piece, tensors["magnitude"].flatten(), places, layers, file, of_inputs=of_inputs)
+        for magnitude, layer in zip(made, layers, strict=True):
+            layer.lora_magnitude_vector[adapter] = magnitude
             layer.strength[adapter] = weight
-            layer.scaling[adapter] = scale
-        else:
-            layer.scaling[adapter] = scale * weight
+            if of_inputs:
+                layer.columns[adapter] = layers
+    for layer in layers:
+        layer.scaling[adapter] = scale if "magnitude" in tensors else scale * weight
 
 
 def _attach_matrices(
@@ -182,7 +184,7 @@ def _attach_product(
             made.delta()
     except (RuntimeError, ValueError) as error:
         sides = ", ".join(f"{role} {_size(tensor.shape)}" for role, tensor in factors.items())
-        raise ModelError(
+        raise Misfit(
             f"{file}: the tensors of {shown(piece.name)} ({sides}) don't make a weight of {_size(shape)}, which the"
             " layer has. The LoRA is of a network of other sizes."
         ) from error
@@ -200,15 +202,18 @@ def _of_inputs(piece: Piece) -> bool:
     return len(shape) > 1 and shape[0] == 1 and shape[1] > 1
 
 
-def _attach_magnitude(
-    piece: Piece, magnitude: Tensor, layer: Adapted, adapter: str, file: Path, *, of_inputs: bool
-) -> None:
-    weight = layer.base_layer.weight
-    count = weight.shape[1] if of_inputs else weight.shape[0]
-    if magnitude.numel() != count:
+def _magnitudes(
+    piece: Piece, values: Tensor, places: Places, layers: list[Adapted], file: Path, *, of_inputs: bool
+) -> list[Magnitude]:
+    """DoRA's for each layer; those of inputs are once in a file, and so one module of all of its layers."""
+    weight = layers[0].base_layer.weight
+    count = weight.shape[1] if of_inputs else _outputs(layers)
+    if values.numel() != count:
         raise _misfit(piece, "magnitude", (count,), file)
     dimension = -1 if weight.dim() == 2 else 1
-    layer.lora_magnitude_vector[adapter] = Magnitude(magnitude, dimension, of_inputs=of_inputs)
+    if of_inputs:
+        return [Magnitude(values, dimension, of_inputs=True)] * len(layers)
+    return [Magnitude(_rows(values, place.rows), dimension, of_inputs=False) for place in places]
 
 
 def _rows(values: Tensor, rows: tuple[tuple[int, int], ...] | None) -> Tensor:
@@ -222,9 +227,9 @@ def _outputs(layers: list[Adapted]) -> int:
     return sum(len(layer.base_layer.weight) for layer in layers)
 
 
-def _misfit(piece: Piece, role: str, wanted: tuple[int, ...], file: Path) -> ModelError:
+def _misfit(piece: Piece, role: str, wanted: tuple[int, ...], file: Path) -> Misfit:
     found = piece.tensors[role].shape
-    return ModelError(
+    return Misfit(
         f"{file}: {shown(piece.names[role])} is {_size(found)}, and the layer that it is for needs {_size(wanted)}."
         " The LoRA is of a network of other sizes, such as another version of the model."
     )

@@ -14,7 +14,7 @@ from das.errors import ModelError
 from das.loras import LoraChoice
 from das.models.loading import told
 from das.models.lora.adapted import Adapted
-from das.models.lora.attach import attach
+from das.models.lora.attach import Misfit, attach
 from das.models.lora.find import PEFT_CONFIG, PEFT_WEIGHTS, find
 from das.models.lora.kinds import Piece, pieces, shown
 from das.models.lora.naming import Naming, Places
@@ -24,7 +24,7 @@ from das.models.weights import read_header
 _FLAT, _DOTTED = True, False
 _PEFT = "base_model.model."
 
-_TEXT = re.compile(r"(^|\.)(lora_te\d?_|text_encoders?[_.]|te\d?[_.]|clip_[lg]\.|t5xxl\.)|text_model")
+_TEXT = re.compile(r"(^|\.)(lora_te\d?_|text_encoders?[_.]|te\d?[_.]|clip_[lgh]\.|t5(xxl)?\.)|text_model")
 _FAMILIES = (
     ("a FLUX transformer", re.compile(r"double_blocks|single_blocks|single_transformer_blocks"), "Flux"),
     ("a transformer of Stable Diffusion 3", re.compile(r"joint_blocks"), "SD3"),
@@ -104,10 +104,12 @@ class Components:
             dotted = [f"{component}.", f"{component}.{_PEFT}", f"{_PEFT}{component}."]
             flat = [f"lora_te{number}_", f"lycoris_te{number}_"] + (["lora_te_"] if number == "1" else [])
             if type(self.modules[component]).__name__.startswith("T5"):
-                dotted.append("text_encoders.t5xxl.transformer.")
+                dotted += ["text_encoders.t5xxl.transformer.", "t5."]
                 flat.append("lora_te3_")  # also where it is FLUX' second
             else:
-                dotted.append(f"text_encoders.clip_{'l' if number == '1' else 'g'}.transformer.")
+                # ComfyUI's and OMI's names of CLIP L and G, and of SD 2's only encoder.
+                for size in ("l", "h") if number == "1" else ("g",):
+                    dotted += [f"text_encoders.clip_{size}.transformer.", f"clip_{size}."]
         return [*((prefix, _DOTTED) for prefix in dotted), *((prefix, _FLAT) for prefix in flat)]
 
 
@@ -144,7 +146,10 @@ def put_on(components: Components, choice: LoraChoice, adapter: str) -> Loaded:
     for piece, component, places in placed:
         scale = scale_of(piece, places[0].path, settings.get(component))
         targets = [_adapted(components.modules[component], place.path) for place in places]
-        attach(piece, places, targets, adapter, scale, choice.weight, file)
+        try:
+            attach(piece, places, targets, adapter, scale, choice.weight, file)
+        except Misfit as error:
+            raise Misfit(f"{error}{_said_of_base(header.metadata)}") from error
         layers[component] += 1
         if component == components.network_name:
             kinds[piece.described] += 1
@@ -154,6 +159,14 @@ def put_on(components: Components, choice: LoraChoice, adapter: str) -> Loaded:
         if name in layers and name != components.network_name
     }
     return Loaded(choice, adapter, file, dict(kinds), text, header.metadata)
+
+
+def _said_of_base(metadata: Mapping[str, str]) -> str:
+    """What a header says of the base, for whoever has given another one."""
+    said = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture")
+    if not said and metadata.get("ss_v2", "").lower() == "true":
+        said = "Stable Diffusion 2"
+    return f" Its header says that it was trained on {shown(said)}." if said else ""
 
 
 def _placed(components: Components, found: list[Piece], file: Path) -> list[tuple[Piece, str, Places]]:

@@ -154,6 +154,12 @@ def _fused(layers: dict[str, nn.Module], paths: Iterable[str]) -> Places:
     return tuple(places)
 
 
+def _numbered(name: str, fused: Places) -> Iterator[tuple[str, Places]]:
+    """The parts of a fused layer as the Open Model Initiative calls them: its name and their numbers."""
+    for number, place in enumerate(fused):
+        yield f"{name}.{number}", (Place(place.path),)
+
+
 def _swapped(layers: dict[str, nn.Module], path: str) -> Places:
     """A modulation whose halves, shift and scale, stand in the other order."""
     size = _outputs(layers.get(path))
@@ -171,7 +177,7 @@ _ADDED_QKV = ("add_q_proj", "add_k_proj", "add_v_proj")
 
 
 def _flux(layers: dict[str, nn.Module]) -> Iterator[tuple[str, Places]]:
-    """Black Forest Labs' names, which kohya and ComfyUI have too, and those of XLabs' attention processors."""
+    """Black Forest Labs' names, which kohya and ComfyUI have too, those of XLabs' attention processors, and OMI's."""
     for block in _numbers(layers, "transformer_blocks."):
         ours, theirs = f"transformer_blocks.{block}", f"double_blocks.{block}"
         for side, norm, qkv, out, forward, xlabs in (
@@ -180,6 +186,7 @@ def _flux(layers: dict[str, nn.Module]) -> Iterator[tuple[str, Places]]:
         ):
             fused = _fused(layers, [f"{ours}.attn.{name}" for name in qkv])
             yield f"{theirs}.{side}_attn.qkv", fused
+            yield from _numbered(f"{theirs}.{side}_attn.qkv", fused)
             yield f"{theirs}.processor.qkv_lora{xlabs}", fused
             yield f"{theirs}.{side}_attn.proj", (Place(f"{ours}.attn.{out}"),)
             yield f"{theirs}.processor.proj_lora{xlabs}", (Place(f"{ours}.attn.{out}"),)
@@ -189,13 +196,16 @@ def _flux(layers: dict[str, nn.Module]) -> Iterator[tuple[str, Places]]:
     for block in _numbers(layers, "single_transformer_blocks."):
         ours, theirs = f"single_transformer_blocks.{block}", f"single_blocks.{block}"
         qkv_paths = [f"{ours}.attn.{name}" for name in _QKV]
-        yield f"{theirs}.linear1", _fused(layers, [*qkv_paths, f"{ours}.proj_mlp"])
+        fused = _fused(layers, [*qkv_paths, f"{ours}.proj_mlp"])
+        yield f"{theirs}.linear1", fused
+        yield from _numbered(f"{theirs}.linear1", fused)
         yield f"{theirs}.processor.qkv", _fused(layers, qkv_paths)
         yield f"{theirs}.linear2", (Place(f"{ours}.proj_out"),)
         yield f"{theirs}.processor.proj", (Place(f"{ours}.proj_out"),)
         yield f"{theirs}.modulation.lin", (Place(f"{ours}.norm.linear"),)
     for theirs, ours in (
         ("img_in", "x_embedder"),
+        ("img_in.proj", "x_embedder"),
         ("txt_in", "context_embedder"),
         ("time_in.in_layer", "time_text_embed.timestep_embedder.linear_1"),
         ("time_in.out_layer", "time_text_embed.timestep_embedder.linear_2"),
