@@ -55,8 +55,11 @@ def document(service: Service, job: Job) -> dict[str, Any]:
         picture=told.input.model_dump(mode="json"),
         pixels=None if png is None else pixels_digest(decode_png(png)),
     )
+    copied = None if told.copied is None else told.copied.summary
     made_by = f"{DISTRIBUTION} {version(DISTRIBUTION)}"
-    return sealed(report(served.index, asked, job.result or {}, told.notes, made_by), service.signing_key)
+    return sealed(
+        report(served.index, asked, job.result or {}, told.notes, copied, made_by), service.signing_key
+    )
 
 
 def as_json(service: Service, job: Job) -> bytes:

@@ -90,10 +90,10 @@ def query(
             conditional=opened.manifest.model.conditional,
             seeded=registry.method(answer.method).along_trajectory,
         )
+    copied = None if answer.copy is None else summary_of(answer.copy, opened, answer.in_model)
     if report is not None:
         asked = {"method": answer.method, "candidates": rows, "top_k": top_k, "prompt": prompt, "seed": seed}
-        _write_report(report, opened, picture, asked, answer.as_result(), notes)
-    copied = None if answer.copy is None else summary_of(answer.copy, opened, answer.in_model)
+        _write_report(report, opened, picture, asked, answer.as_result(), notes, copied)
     if as_json:
         result = answer.as_result()
         result["quality"] = None if quality is None else quality.model_dump()
@@ -145,6 +145,7 @@ def _write_report(
     asked: dict[str, Any],
     result: dict[str, Any],
     notes: list[str],
+    copied: str | None,
 ) -> None:
     from das.evidence.report import Asked, pixels_digest, report
     from das.evidence.seal import canonical, sealed
@@ -169,7 +170,7 @@ def _write_report(
     )
     made_by = f"das-attribution {version('das-attribution')}"
     try:
-        write_bytes(file, canonical(sealed(report(index, question, result, notes, made_by), None)))
+        write_bytes(file, canonical(sealed(report(index, question, result, notes, copied, made_by), None)))
     except OSError as error:
         raise SettingsError(f"{file} can't be written: {error.strerror}.") from error
 

@@ -60,13 +60,19 @@ def pixels_digest(pixels: np.ndarray) -> str:
 
 
 def report(
-    index: AttributionIndex, asked: Asked, result: Mapping[str, Any], notes: Sequence[str], made_by: str
+    index: AttributionIndex,
+    asked: Asked,
+    result: Mapping[str, Any],
+    notes: Sequence[str],
+    copied: str | None,
+    made_by: str,
 ) -> dict[str, Any]:
     """The report of an answer, as plain values that have a canonical spelling.
 
     Args:
         result: the answer as `das.answer.Attribution.as_result` gives it.
         notes: what was told beside it.
+        copied: what was said of the picture as a copy of a work.
         made_by: program and version that writes this.
     """
     quality, in_model = index.quality_of(asked.method), result.get("in_model")
@@ -94,7 +100,7 @@ def report(
             "summary": result["summary"],
             "in_model": in_model,
             "certainty": result.get("certainty"),
-            "copy": result.get("copy"),
+            "copy": None if result.get("copy") is None else {**result["copy"], "summary": copied},
             "works": [_work(index, place) for place in result["works"]],
             "groups": {
                 kind: [{**_NO_INTERVAL, **group} for group in groups]

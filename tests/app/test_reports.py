@@ -1,6 +1,7 @@
 """Reports over HTTP: what they hold, who gets them, and that what is hostile stays text."""
 
 import hashlib
+import html
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from das.evidence.report import LIMITS, pixels_digest
 from das.evidence.seal import SigningKey, check_seal
 from das.images import decode_png
 from das.index import AttributionIndex
+from tests.app.conftest import scored
 
 
 @pytest.fixture
@@ -78,6 +80,24 @@ def test_the_page_needs_nothing_else_and_lets_text_be_text(client, answered):
         assert limit.replace("'", "&#39;") in text
     digest = client.get(f"/v1/attributions/{job_id}/report.json").json()["seal"]["digest"]
     assert digest in text
+
+
+def test_what_it_is_a_copy_of_is_said(client, ask, store, tiny_index):
+    ask()
+    index = AttributionIndex.open(tiny_index)
+    (job,) = store.leases.claim("a-worker", 1, [index.id])
+    match = {
+        "work_id": index.works.row(3)["id"], "score": 0.97, "method": "pdq", "mirrored": False, "verdict": "copy",
+    }  # fmt: skip
+    found = {"verdict": "copy", "score": 0.97, "method": "pdq", "matches": [match]}
+    timings = {"queue_wait_ms": 1.5, "engine_ms": 2.5, "batch": 1}
+    assert store.leases.finish(job.token, {**scored(index, job), "copy": found}, timings)
+    sentence = client.get(f"/v1/attributions/{job.id}").json()["copy"]["summary"]
+    assert index.works.row(3)["title"] in sentence
+    report = client.get(f"/v1/attributions/{job.id}/report.json").json()["report"]
+    assert report["answer"]["copy"]["summary"] == sentence
+    page = html.unescape(client.get(f"/v1/attributions/{job.id}/report.html").text)
+    assert f"<p>{sentence}</p>" in page
 
 
 def test_without_an_answer_there_is_no_report(client, ask, store):
