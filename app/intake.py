@@ -19,6 +19,7 @@ from das.images import NormalisedImage, encode_png
 from das.index import NO_SCREENING
 from das.provenance import defaults
 from jobs.errors import QueueFull, StorageError
+from jobs.idempotency import Claim
 from jobs.models import Job, JsonObject, NewJob
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,13 @@ async def accept(
     data: bytes,
     asked: AttributionRequest,
     declared: JsonObject | None = None,
+    claim: Claim | None = None,
 ) -> Job:
     """Keep an upload and set it going; the job comes back with its look-alikes where they could be had in time.
 
     Args:
         declared: of a picture that is asked about again, what its file said of itself and what was taken of that.
+        claim: of the request's Idempotency-Key, completed together with the job.
 
     Raises `Problem` where the picture, the queue or the storage doesn't allow it; nothing is kept then.
     """
@@ -78,8 +81,8 @@ async def accept(
         },
     )
     if count is None:
-        return await _ask_all(service, new, image, png)
-    return await _ask_screened(service, new, image, png, count)
+        return await _ask_all(service, new, image, png, claim)
+    return await _ask_screened(service, new, image, png, count, claim)
 
 
 async def refuse_when_full(service: Service, caller: Caller) -> None:
@@ -101,12 +104,14 @@ async def refuse_unheld(service: Service, index_id: str) -> None:
     )
 
 
-async def _ask_all(service: Service, new: NewJob, image: NormalisedImage, png: bytes) -> Job:
+async def _ask_all(
+    service: Service, new: NewJob, image: NormalisedImage, png: bytes, claim: Claim | None
+) -> Job:
     """Every work is scored, so the worker can begin at once; CLIP looks for look-alikes meanwhile."""
     patience = SCREENING_PATIENCE_S if service.screener.unanswered <= WORTH_WAITING else 0.0
     screening = asyncio.create_task(_nearest(service, new.index_id, image, SIMILARITIES_KEPT))
     try:
-        job = await _create(service, new, png)
+        job = await _create(service, new, png, claim)
     except BaseException:
         screening.cancel()
         raise
@@ -117,12 +122,14 @@ async def _ask_all(service: Service, new: NewJob, image: NormalisedImage, png: b
     return await run_in_threadpool(service.store.get, job.id) or job
 
 
-async def _ask_screened(service: Service, new: NewJob, image: NormalisedImage, png: bytes, count: int) -> Job:
+async def _ask_screened(
+    service: Service, new: NewJob, image: NormalisedImage, png: bytes, count: int, claim: Claim | None
+) -> Job:
     """CLIP chooses the candidates, so it comes first; should it fail, all works are scored instead."""
     found = await _nearest(service, new.index_id, image, max(count, SIMILARITIES_KEPT))
     if found is not None:
         new = replace(new, lookalikes=_lookalikes(found), candidate_works=found.work_ids[:count])
-    job = await _create(service, new, png)
+    job = await _create(service, new, png, claim)
     await run_in_threadpool(service.doorbell.ring, job.id)
     return job
 
@@ -158,9 +165,9 @@ async def _normalise(service: Service, caller: Caller, data: bytes) -> Normalise
             raise refused_image(error) from error
 
 
-async def _create(service: Service, new: NewJob, png: bytes) -> Job:
+async def _create(service: Service, new: NewJob, png: bytes, claim: Claim | None) -> Job:
     try:
-        return await run_in_threadpool(service.store.create, new, png)
+        return await run_in_threadpool(service.store.create, new, png, claim)
     except QueueFull as error:
         raise _queue_full(error) from error
 

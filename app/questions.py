@@ -17,6 +17,7 @@ from app.service import Service
 from app.uploads import parse_fields
 from app.waiting import JOB_ID, etag, find, finished, look, matches, wait_until
 from jobs.errors import BadCursor, JobNotFound
+from jobs.idempotency import Claim
 from jobs.models import Job, JobFilters, JobState, JsonObject, Standing
 
 
@@ -35,6 +36,7 @@ async def ask(
     data: bytes,
     asked: AttributionRequest,
     declared: JsonObject | None = None,
+    claim: Claim | None = None,
 ) -> Job:
     """Accept a picture and set it going; the job comes back with its look-alikes where they could be had in time.
 
@@ -42,11 +44,12 @@ async def ask(
 
     Args:
         declared: what is known of the picture's own metadata, where `data` is the stored picture, which has none.
+        claim: of the request's Idempotency-Key, completed together with the job.
     """
     served = service.catalogue.choose(asked.index)
     _check_options(service, served, asked)
     await intake.refuse_unheld(service, served.id)
-    return await intake.accept(service, caller, served, data, asked, declared)
+    return await intake.accept(service, caller, served, data, asked, declared, claim)
 
 
 async def again(service: Service, caller: Caller, job_id: str, prompt: str | None = None) -> Job:

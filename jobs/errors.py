@@ -24,6 +24,23 @@ class JobNotFound(JobsError):
         self.job_id = job_id
 
 
+class KeyReused(JobsError):
+    """An Idempotency-Key came with another request than before."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Idempotency-Key was used for another request: send the same one again, or a new key with a new one"
+        )
+
+
+class RequestInFlight(JobsError):
+    """A request of the same Idempotency-Key is being worked on. `retry_seconds` is when to send it again."""
+
+    def __init__(self, retry_seconds: int) -> None:
+        super().__init__("a request with this Idempotency-Key is being worked on; send it again in a moment")
+        self.retry_seconds = retry_seconds
+
+
 class BadCursor(JobsError):
     """A page was asked for with a cursor that this service didn't give out."""
 

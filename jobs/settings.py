@@ -116,6 +116,12 @@ class Settings(BaseSettings):
         gt=0,
         description="How long an accepted picture waits while no worker holds its index; then it fails and says so.",
     )
+    idempotency_seconds: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="How long an `Idempotency-Key` is remembered: until then, sending a request again makes nothing"
+        " new.",
+    )
     batch_size: int = Field(
         default=8,
         ge=1,

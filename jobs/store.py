@@ -14,6 +14,7 @@ from jobs.blobs import BlobStore
 from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
 from jobs.database import Database
 from jobs.errors import BadCursor, JobNotFound, QueueFull, StorageError
+from jobs.idempotency import Claim, Idempotency, complete, forget_request
 from jobs.ids import PREFIX, new_job_id
 from jobs.models import (
     OPEN_STATES,
@@ -93,13 +94,18 @@ class JobStore:
         self._notify = notify or Notifier(settings).publish
         self.leases = Leases(settings, self.database, self._notify)
         self.workers = Workers(settings, self.database)
-        self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers)
+        self.idempotency = Idempotency(settings, self.database)
+        self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers, self.idempotency)
 
-    def create(self, new: NewJob, image_png: bytes) -> Job:
+    def create(self, new: NewJob, image_png: bytes, claim: Claim | None = None) -> Job:
         """Accept an upload: keep its normalised image and queue the job. Ring after this returned.
+
+        Args:
+            claim: of the request's Idempotency-Key, completed together with the job.
 
         Raises:
             QueueFull: too many jobs wait already, of all or of this owner.
+            RequestInFlight: the claim was lost meanwhile.
             StorageError: the image or the row can't be written; neither is left behind then.
         """
         now = utc_now()
@@ -118,6 +124,8 @@ class JobStore:
                 job.turn = next_turn(session, new.owner, new.priority)
                 session.add(job)
                 record_event(session, job.id, "created")
+                if claim is not None:
+                    complete(session, claim, job.id)
         except BaseException:
             self.blobs.delete(job.id)
             raise
@@ -255,6 +263,7 @@ class JobStore:
                 job.finished_at = job.finished_at or now
                 job.version += 1
                 session.execute(delete(JobEvent).where(JobEvent.job_id == job_id))
+                forget_request(session, job_id)
                 record_event(session, job_id, "erased")
         return job.version
 

@@ -10,12 +10,13 @@ from starlette.responses import Response
 from app import questions
 from app.callers import Asking
 from app.examples import ATTRIBUTION, REQUEST_JSON
+from app.idempotency import IdempotencyKey, key_of, known, once
 from app.intake import refuse_when_full
 from app.problems import documented
 from app.schemas import Attribution, AttributionList, ListQuery
 from app.service import service_of
 from app.uploads import parse_fields, upload
-from app.waiting import MAX_WAIT_S
+from app.waiting import MAX_WAIT_S, find
 
 router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
 
@@ -52,7 +53,9 @@ HEADERS = {
     "Location": "Where the answer is.",
     "Retry-After": "Seconds after which to look again; not sent once it is finished.",
     "Preference-Applied": "The `wait` that was taken of the request's Prefer.",
+    "Idempotency-Replayed": "`true` where the question was asked by an earlier request of the same Idempotency-Key.",
 }
+SENT_ON_DEMAND = ("Preference-Applied", "Idempotency-Replayed")
 ACCEPTED = "Accepted: the question is queued; look at Location for its answer."
 DONE = "Done within the time that `Prefer: wait=N` allowed."
 REQUEST_BODY: dict[str, Any] = {
@@ -73,14 +76,14 @@ REQUEST_BODY: dict[str, Any] = {
     status_code=202,
     response_model=Attribution,
     responses={
-        202: {**_answer("queued", "Location", "Retry-After", "Preference-Applied"), "description": ACCEPTED},
+        202: {**_answer("queued", "Location", "Retry-After", *SENT_ON_DEMAND), "description": ACCEPTED},
         200: {
-            **_answer("succeeded", "Location", "Preference-Applied"), "description": DONE, "model": Attribution,
+            **_answer("succeeded", "Location", *SENT_ON_DEMAND), "description": DONE, "model": Attribution,
         },
         **documented(
             "malformed-body", "cross-site", "too-slow", "too-large", "unsupported-media-type",
-            "unsupported-image", "invalid-request", "image-refused", "queue-full", "busy", "not-ready",
-            "storage-unavailable", "storage-full",
+            "unsupported-image", "invalid-request", "image-refused", "request-in-flight", "erased",
+            "idempotency-key-reused", "queue-full", "busy", "not-ready", "storage-unavailable", "storage-full",
         ),
     },
     openapi_extra={"requestBody": REQUEST_BODY},
@@ -92,13 +95,21 @@ async def create_attribution(
         str | None,
         Header(description="`wait=N` (RFC 7240): answer 200 with the result if done in N seconds."),
     ] = None,
+    _idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask which training works a picture owes most to."""
     service = service_of(request)
-    await refuse_when_full(service, caller)
+    key = key_of(request, caller)
+    if not await known(service, key):
+        await refuse_when_full(service, caller)
     async with upload(service, request) as (data, fields):
-        job = await questions.ask(service, caller, data, parse_fields(fields))
-    headers = {"Location": f"/v1/attributions/{job.id}"}
+        asked = parse_fields(fields)
+        async with once(service, request, key, data, asked.model_dump()) as turn:
+            if turn.made is None:
+                job = await questions.ask(service, caller, data, asked, claim=turn.claim)
+            else:
+                job = await find(service, caller, turn.made)
+    headers = {"Location": f"/v1/attributions/{job.id}", **turn.headers}
     wait = preferred_wait(prefer)
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"

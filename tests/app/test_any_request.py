@@ -124,3 +124,12 @@ def test_headers(client, value):
         response = client.get("/v1/attributions", headers=[(name.encode(), value)])
         assert response.status_code == 200, name
         assert client.post("/samples", headers=[(name.encode(), value)]).status_code < 500, name
+
+
+@EXAMPLES
+@given(values=st.lists(st.binary(max_size=300).filter(lambda data: not set(data) & {0, 10, 13}), max_size=2))
+def test_idempotency_keys(client, values):
+    """With a body that is refused, so that nothing is asked."""
+    headers = [(b"Idempotency-Key", value) for value in values]
+    response = client.post("/v1/attributions", json={"image_base64": ""}, headers=headers)
+    assert response.status_code in (415, 422), response.text

@@ -128,8 +128,8 @@ def test_without_a_preference_a_question_answered_at_once_is_still_accepted(
     """On a small index the worker may be done before the API tells of the question; 202 is what is documented."""
     ask = questions.ask
 
-    async def answered_meanwhile(*given):
-        job = await ask(*given)
+    async def answered_meanwhile(*given, **claim):
+        job = await ask(*given, **claim)
         await run_in_threadpool(work_off)
         return await run_in_threadpool(given[0].store.get, job.id)
 
