@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from app.callers import Caller
 from app.candidates import wanted_count
 from app.catalogue import ServedIndex
+from app.patience import until_room
 from app.problems import Problem, invalid, refused_image
 from app.schemas import AttributionRequest
 from app.screening import Nearest, ScreeningError
@@ -31,7 +32,6 @@ SIMILARITIES_KEPT = 200
 # pictures before this one than `WORTH_WAITING` it isn't held back at all: they are told as soon as they are there.
 SCREENING_PATIENCE_S = 2.0
 WORTH_WAITING = 2
-QUEUE_FULL_RETRY_S = 60
 UNHELD_RETRY_S = 30
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -90,7 +90,7 @@ async def refuse_when_full(service: Service, caller: Caller) -> None:
     try:
         await run_in_threadpool(service.store.check_room, caller.owner)
     except QueueFull as error:
-        raise _queue_full(error) from error
+        raise await run_in_threadpool(_queue_full, service, error) from error
 
 
 async def refuse_unheld(service: Service, index_id: str) -> None:
@@ -169,11 +169,12 @@ async def _create(service: Service, new: NewJob, png: bytes, claim: Claim | None
     try:
         return await run_in_threadpool(service.store.create, new, png, claim)
     except QueueFull as error:
-        raise _queue_full(error) from error
+        raise await run_in_threadpool(_queue_full, service, error) from error
 
 
-def _queue_full(error: QueueFull) -> Problem:
-    return Problem("queue-full", f"{error}.", {"Retry-After": str(QUEUE_FULL_RETRY_S)})
+def _queue_full(service: Service, error: QueueFull) -> Problem:
+    seconds = until_room(service.store.pace, error.ahead)
+    return Problem("queue-full", f"{error}.", {"Retry-After": str(seconds)})
 
 
 def storage_problem(error: StorageError | OSError) -> Problem:

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from app import answers, intake
 from app.callers import Caller
 from app.catalogue import ServedIndex
+from app.patience import until_a_look
 from app.problems import Problem, bad_parameter, invalid
 from app.schemas import Attribution, AttributionList, AttributionRequest, ListQuery
 from app.service import Service
@@ -23,11 +24,13 @@ from jobs.models import Job, JobFilters, JobState, JsonObject, Standing
 
 @dataclass(frozen=True)
 class Answer:
-    """What the address of a question answers with. `told` is None where the caller has this version already."""
+    """What the address of a question answers with. `told` is None where the caller has this version already;
+    `look_again_s` is when to come back while it isn't finished."""
 
     etag: str
     finished: bool
     told: Attribution | None
+    look_again_s: int = 1
 
 
 async def ask(
@@ -143,7 +146,8 @@ def _tell(service: Service, job: Job) -> Answer:
     waiting = service.store.queue_depth() if job.state == JobState.QUEUED else None
     failure = service.screener.failure(job.index_id)
     attribution = answers.attribution(job, service.catalogue, waiting=waiting, screening=failure)
-    return Answer(etag(job), finished(job), attribution)
+    look_again_s = until_a_look(service.store.pace, waiting) if waiting else 1
+    return Answer(etag(job), finished(job), attribution, look_again_s)
 
 
 def _check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:

@@ -8,12 +8,16 @@ class JobsError(DasError):
 
 
 class QueueFull(JobsError):
-    """No further job is taken until the workers have caught up. `limit` is the number that may wait."""
+    """No further job is taken until the workers have caught up. `limit` is the number that may wait.
 
-    def __init__(self, limit: int, *, of_owner: bool = False) -> None:
+    `ahead` is how many are to be answered until all of these are: an owner's take turns with those of others.
+    """
+
+    def __init__(self, limit: int, *, ahead: int | None = None, of_owner: bool = False) -> None:
         whose = f"{limit} of your pictures" if of_owner else f"{limit} pictures"
-        super().__init__(f"{whose} are already waiting; send this one again in a few minutes")
+        super().__init__(f"{whose} are already waiting; send this one again when some of them are done")
         self.limit = limit
+        self.ahead = limit if ahead is None else ahead
 
 
 class JobNotFound(JobsError):

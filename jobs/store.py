@@ -31,6 +31,7 @@ from jobs.models import (
     utc_now,
 )
 from jobs.notify import Notifier
+from jobs.pace import Pace
 from jobs.settings import Settings
 from jobs.turns import next_turn
 from jobs.upkeep import Upkeep
@@ -65,6 +66,7 @@ STANDING = select(JOBS.c.id, JOBS.c.owner, JOBS.c.state, JOBS.c.version).where(
     JOBS.c.id == bindparam("job_id")
 )
 WAITING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.QUEUED)
+OWNERS = select(func.count(JOBS.c.owner.distinct())).where(JOBS.c.state == JobState.QUEUED)
 WAITING_OF = WAITING.where(JOBS.c.owner == bindparam("owner"))
 
 Seen = TypeVar("Seen", Job, Standing)
@@ -95,6 +97,7 @@ class JobStore:
         self.leases = Leases(settings, self.database, self._notify)
         self.workers = Workers(settings, self.database)
         self.idempotency = Idempotency(settings, self.database)
+        self.pace = Pace(self.database)
         self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers, self.idempotency)
 
     def create(self, new: NewJob, image_png: bytes, claim: Claim | None = None) -> Job:
@@ -283,10 +286,11 @@ class JobStore:
 
     def _check_room(self, session: Session, owner: str) -> None:
         limit, own = self.settings.queue_limit, self.settings.owner_queue_limit
-        if own is not None and _waiting(session, owner) >= own:
-            raise QueueFull(own, of_owner=True)
-        if _waiting(session, None) >= limit:
-            raise QueueFull(limit)
+        if own is not None and (mine := _waiting(session, owner)) >= own:
+            owners = session.scalar(OWNERS) or 1
+            raise QueueFull(own, ahead=min(_waiting(session, None), mine * owners), of_owner=True)
+        if (waiting := _waiting(session, None)) >= limit:
+            raise QueueFull(limit, ahead=waiting)
 
     def oldest_queued_age(self) -> float | None:
         """For how many seconds the oldest waiting job has been waiting; None if none waits."""

@@ -20,8 +20,6 @@ from app.waiting import MAX_WAIT_S, find
 
 router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
 
-# What a client is told to wait before it looks again at a question that is being worked on.
-RETRY_AFTER_S = 1
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
 
 JobId = Annotated[
@@ -224,7 +222,7 @@ def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str]
     """What is told of a question as a JSON response with its ETag: 304 where the caller has it."""
     if answer.told is None:
         return Response(status_code=304, headers={"ETag": answer.etag})
-    retry = {} if answer.finished else {"Retry-After": str(RETRY_AFTER_S)}
+    retry = {} if answer.finished else {"Retry-After": str(answer.look_again_s)}
     return _json(
         answer.told, status, {"ETag": answer.etag, "Cache-Control": "no-cache", **retry, **(headers or {})}
     )
