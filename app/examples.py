@@ -122,3 +122,4 @@ REQUEST_JSON: dict[str, Any] = {
     "candidates": "auto",
     "client_tag": "batch-7",
 }
+REQUEST_URL: dict[str, Any] = {"image_url": "https://images.example.org/generation.png", "top_k": 20}

@@ -23,6 +23,7 @@ from app.problems import Problem, ProblemDocument, as_json, from_http_exception,
 from app.routes import attributions, health, indexes, page
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
+from app.uploads import AttributionUrl
 from jobs.errors import StorageError
 from jobs.settings import Settings, get_settings
 
@@ -121,7 +122,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, extra = models_json_schema(
-            [(model, "validation") for model in (ProblemDocument, AttributionForm, AttributionJson)],
+            [
+                (model, "validation")
+                for model in (ProblemDocument, AttributionForm, AttributionJson, AttributionUrl)
+            ],
             ref_template=REF_TEMPLATE,
         )
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})

@@ -63,6 +63,11 @@ CATALOGUE: dict[str, Kind] = {
     "idempotency-key-reused": Kind(
         422, "The Idempotency-Key was used for another request", "Use a new key for each new request."
     ),
+    "address-refused": Kind(
+        422,
+        "The picture can't be had from its address",
+        "Send another address, or the picture itself; `reason` is a stable slug.",
+    ),
     "image-refused": Kind(
         422, "The image can't be used", "`reason` is a stable slug; `detail` says what to do."
     ),
@@ -119,7 +124,7 @@ class ProblemDocument(BaseModel):
     instance: str = Field(description="The path that was asked for.")
     request_id: str
     reason: str | None = Field(
-        default=None, description="For refused images: a stable slug such as `truncated`."
+        default=None, description="For refused images and addresses: a stable slug such as `truncated`."
     )
     errors: list[FieldProblem] | None = None
 

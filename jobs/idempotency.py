@@ -26,9 +26,9 @@ from jobs.errors import KeyReused, RequestInFlight
 from jobs.models import Base, utc_now
 from jobs.settings import Settings
 
-# How long a request may take to make what it asks for, before another with its key may do it instead. Well above
-# what decoding and screening take when many wait.
-CLAIM_SECONDS = 60.0
+# How long a request may take to make what it asks for, before another with its key may do it instead. Above what
+# fetching, decoding and screening take when many wait.
+CLAIM_SECONDS = 90.0
 # When a request that met another one of its key in flight may be sent again.
 IN_FLIGHT_RETRY_S = 1
 

@@ -9,13 +9,13 @@ from starlette.responses import Response
 
 from app import questions
 from app.callers import Asking
-from app.examples import ATTRIBUTION, REQUEST_JSON
+from app.examples import ATTRIBUTION, REQUEST_JSON, REQUEST_URL
 from app.idempotency import IdempotencyKey, key_of, known, once
 from app.intake import refuse_when_full
 from app.problems import documented
 from app.schemas import Attribution, AttributionList, ListQuery
 from app.service import service_of
-from app.uploads import parse_fields, upload
+from app.uploads import fetched, parse_fields, upload
 from app.waiting import MAX_WAIT_S, find
 
 router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
@@ -61,8 +61,13 @@ REQUEST_BODY: dict[str, Any] = {
     "content": {
         "multipart/form-data": {"schema": {"$ref": "#/components/schemas/AttributionForm"}},
         "application/json": {
-            "schema": {"$ref": "#/components/schemas/AttributionJson"},
-            "example": REQUEST_JSON,
+            "schema": {
+                "oneOf": [
+                    {"$ref": "#/components/schemas/AttributionJson"},
+                    {"$ref": "#/components/schemas/AttributionUrl"},
+                ]
+            },
+            "examples": {"bytes": {"value": REQUEST_JSON}, "address": {"value": REQUEST_URL}},
         },
     },
 }
@@ -80,7 +85,7 @@ REQUEST_BODY: dict[str, Any] = {
         },
         **documented(
             "malformed-body", "cross-site", "too-slow", "too-large", "unsupported-media-type",
-            "unsupported-image", "invalid-request", "image-refused", "request-in-flight", "erased",
+            "unsupported-image", "invalid-request", "address-refused", "image-refused", "request-in-flight", "erased",
             "idempotency-key-reused", "queue-full", "busy", "not-ready", "storage-unavailable", "storage-full",
         ),
     },
@@ -100,11 +105,12 @@ async def create_attribution(
     key = key_of(request, caller)
     if not await known(service, key):
         await refuse_when_full(service, caller)
-    async with upload(service, request) as (data, fields):
+    async with upload(service, request) as (picture, fields):
         asked = parse_fields(fields)
-        async with once(service, request, key, data, asked.model_dump()) as turn:
+        async with once(service, request, key, picture, asked.model_dump()) as turn:
             if turn.made is None:
-                job = await questions.ask(service, caller, data, asked, claim=turn.claim)
+                async with fetched(service, caller, picture) as data:
+                    job = await questions.ask(service, caller, data, asked, claim=turn.claim)
             else:
                 job = await find(service, caller, turn.made)
     headers = {"Location": f"/v1/attributions/{job.id}", **turn.headers}

@@ -133,3 +133,17 @@ def test_idempotency_keys(client, values):
     headers = [(b"Idempotency-Key", value) for value in values]
     response = client.post("/v1/attributions", json={"image_base64": ""}, headers=headers)
     assert response.status_code in (415, 422), response.text
+
+
+@EXAMPLES
+@given(url=TEXT | st.text(max_size=30).map("https://{}".format) | st.ip_addresses().map("https://{}/".format))
+def test_addresses_of_pictures(client, url, monkeypatch):
+    async def nowhere(*_):
+        raise OSError
+
+    monkeypatch.setattr(client.app.state.service.fetcher, "_resolve", nowhere)
+    monkeypatch.setattr("app.addresses.is_public", lambda address: False)
+    body = json.dumps({"image_url": url}).encode()
+    response = client.post("/v1/attributions", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422, response.text
+    assert response.json()["code"] in ("address-refused", "invalid-request")
