@@ -15,12 +15,13 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from app import DISTRIBUTION
+from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
 from app.middleware import RequestFrame
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, health, indexes, page
+from app.routes import attributions, events, health, indexes, page
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from app.uploads import AttributionUrl
@@ -35,7 +36,7 @@ measured with the Diffusion Attribution Score. Two numbers are never mixed: *had
 similar* (`lookalikes`, `similarity`). What was not measured is `null`.
 
 Errors are problem documents (RFC 9457); see `/problems` for each kind."""
-ROUTERS = (attributions.router, indexes.router, health.router, page.router)
+ROUTERS = (attributions.router, events.router, indexes.router, health.router, page.router)
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -124,7 +125,14 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         _, extra = models_json_schema(
             [
                 (model, "validation")
-                for model in (ProblemDocument, AttributionForm, AttributionJson, AttributionUrl)
+                for model in (
+                    ProblemDocument,
+                    AttributionForm,
+                    AttributionJson,
+                    AttributionUrl,
+                    AttributionEvent,
+                    ProgressEvent,
+                )
             ],
             ref_template=REF_TEMPLATE,
         )

@@ -71,6 +71,9 @@ CATALOGUE: dict[str, Kind] = {
     "image-refused": Kind(
         422, "The image can't be used", "`reason` is a stable slug; `detail` says what to do."
     ),
+    "too-many-streams": Kind(
+        429, "Too many streams are open", "End some of them, or ask for the answer with `?wait=20`."
+    ),
     "internal-error": Kind(500, "Something broke here", "Try again; report the request_id if it stays."),
     "not-ready": Kind(503, "Not ready", "The service is starting or a part of it is missing; see /readyz."),
     "busy": Kind(503, "Too much at once", "Wait for as long as Retry-After says and send it again."),
@@ -81,7 +84,7 @@ CATALOGUE: dict[str, Kind] = {
 
 
 # Kinds beside 503 whose answers say when to try again.
-RETRIED = ("request-in-flight",)
+RETRIED = ("request-in-flight", "too-many-streams")
 
 
 class FieldProblem(BaseModel):

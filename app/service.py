@@ -19,6 +19,7 @@ from app.catalogue import Catalogue
 from app.fetching import Fetcher
 from app.samples import Samples
 from app.screening import Screener
+from app.streams import Streams
 from app.turns import Turns
 from das.images import ImageLimits, IsolatedNormaliser
 from jobs.notify import ChangeFeed
@@ -63,6 +64,7 @@ class Service:
     decoding: Turns
     fetcher: Fetcher
     fetching: Turns
+    streams: Streams
     background: set[asyncio.Task[Any]]
     started_at: float = field(default_factory=time.monotonic)
 
@@ -111,6 +113,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         decoding=Turns(DECODERS, DECODING_QUEUE, DECODING_PATIENCE_S),
         fetcher=Fetcher(Allowed.of(settings.fetch_allowed)),
         fetching=Turns(FETCHES, FETCHING_QUEUE, FETCHING_PATIENCE_S),
+        streams=Streams(settings.streams_limit, settings.owner_streams_limit),
         background=set(),
     )
     sweeper = Sweeper(settings, store, service.doorbell)

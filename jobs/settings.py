@@ -117,6 +117,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Pictures of one owner that may wait at once. Unset: as many as may wait in all.",
     )
+    streams_limit: int = Field(
+        default=1000, ge=1, description="Streams of events that may be open at once; further ones get 503."
+    )
+    owner_streams_limit: int = Field(
+        default=100, ge=1, description="Streams of events of one owner that may be open at once; then 429."
+    )
     index_wait_seconds: float = Field(
         default=900.0,
         gt=0,

@@ -12,11 +12,12 @@ from app.callers import Asking
 from app.examples import ATTRIBUTION, REQUEST_JSON, REQUEST_URL
 from app.idempotency import IdempotencyKey, key_of, known, once
 from app.intake import refuse_when_full
+from app.middleware import NEVER_ANSWERED
 from app.problems import documented
 from app.schemas import Attribution, AttributionList, ListQuery
 from app.service import service_of
 from app.uploads import fetched, parse_fields, upload
-from app.waiting import MAX_WAIT_S, find
+from app.waiting import MAX_WAIT_S, find, unless_gone
 
 router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
 
@@ -117,7 +118,10 @@ async def create_attribution(
     wait = preferred_wait(prefer)
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
-        answer = await questions.answer(service, caller, job.id, wait, None)
+        waited = await unless_gone(request, questions.answer(service, caller, job.id, wait, None))
+        if waited is None:
+            return Response(status_code=NEVER_ANSWERED)
+        answer = waited
     else:
         answer = await questions.told(service, job)
     # Without `Prefer` it is 202 as documented, even where the question was answered meanwhile.
@@ -159,7 +163,9 @@ async def get_attribution(
 ) -> Response:
     """One question: its state, its progress and its answer once that is there."""
     service = service_of(request)
-    return as_json(await questions.answer(service, caller, attribution_id, wait, if_none_match))
+    asking = questions.answer(service, caller, attribution_id, wait, if_none_match)
+    answer = await unless_gone(request, asking) if wait else await asking
+    return Response(status_code=NEVER_ANSWERED) if answer is None else as_json(answer)
 
 
 @router.post(

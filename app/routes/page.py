@@ -18,12 +18,13 @@ from app.callers import Asking
 from app.catalogue import Picture, ServedIndex
 from app.forms import BESIDE_BYTES
 from app.intake import refuse_when_full
+from app.middleware import NEVER_ANSWERED
 from app.problems import CATALOGUE, Problem, invalid
 from app.samples import SHOWN_FIRST
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
 from app.uploads import fetched, parse_fields, small_form, upload
-from app.waiting import MAX_WAIT_S
+from app.waiting import MAX_WAIT_S, unless_gone
 
 router = APIRouter(include_in_schema=False)
 
@@ -94,7 +95,10 @@ async def answer_page(
 ) -> Response:
     """One question. The page's script asks again with `wait` and the ETag, and exchanges what has changed."""
     service = service_of(request)
-    answer = await questions.answer(service, caller, attribution_id, wait, if_none_match)
+    asking = questions.answer(service, caller, attribution_id, wait, if_none_match)
+    answer = await unless_gone(request, asking) if wait else await asking
+    if answer is None:
+        return Response(status_code=NEVER_ANSWERED)
     headers = {**HTML_HEADERS, "ETag": answer.etag}
     if answer.told is None:
         return Response(status_code=304, headers=headers)

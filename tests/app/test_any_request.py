@@ -99,6 +99,7 @@ def test_moments_at_the_ends_of_time(client, moment):
 def test_addresses(client, name, query):
     for path in (
         f"/v1/attributions/{encoded(name)}?wait={encoded(query)}",
+        f"/v1/attributions/{encoded(name)}/events",
         f"/v1/works/{encoded(name)}?index={encoded(query)}",
         f"/v1/works/{encoded(name)}/thumbnail",
         f"/v1/indexes/{encoded(name)}",
