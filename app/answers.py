@@ -125,6 +125,8 @@ def listed(job: JobSummary) -> AttributionSummary:
         index=job.index_id or None,
         method=job.method or None,
         summary=job.summary,
+        in_model=job.in_model,  # type: ignore[arg-type]
+        copied=job.copied,  # type: ignore[arg-type]
         links=SummaryLinks(self=f"/v1/attributions/{job.id}", page=f"/a/{job.id}"),
     )
 

@@ -59,6 +59,8 @@ SUMMARISED = (
     Job.index_id,
     Job.method,
     Job.result["summary"].as_string().label("summary"),
+    Job.result[("in_model", "verdict")].as_string().label("in_model"),
+    Job.result[("copy", "verdict")].as_string().label("copied"),
 )
 
 # Built once: putting one of these together takes longer than running it, and everybody who polls runs them.
