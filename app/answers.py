@@ -89,7 +89,7 @@ def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screenin
             "prompt": job.prompt,
             "seed": job.seed,
             "input": given,
-            "progress": _progress(job, waiting),
+            "progress": progress_of(job, waiting),
             "summary": result.get("summary") if scored else None,
             "in_model": result.get("in_model"),
             "certainty": result.get("certainty"),
@@ -126,6 +126,8 @@ def listed(job: JobSummary) -> AttributionSummary:
         index=job.index_id or None,
         method=job.method or None,
         summary=job.summary,
+        in_model=job.in_model,  # type: ignore[arg-type]
+        copied=job.copied,  # type: ignore[arg-type]
         links=SummaryLinks(self=f"/v1/attributions/{job.id}", page=f"/a/{job.id}"),
     )
 
@@ -204,7 +206,8 @@ def _candidates(job: Job, result: dict[str, Any]) -> CandidateSet | None:
     )
 
 
-def _progress(job: Job, waiting: int | None) -> Progress:
+def progress_of(job: Job, waiting: int | None) -> Progress:
+    """How far a job is; `waiting` is how many wait in all, None where that isn't told."""
     stage: Stage = job.stage  # type: ignore[assignment]
     return Progress(
         stage=stage,

@@ -8,7 +8,7 @@ Content-Length changes anything.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -45,19 +45,32 @@ class Bodies:
         announced = request.headers.get("content-length", "")
         if announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > limit):
             raise too_large
-        address = address_of(request)
         chunks: list[bytes] = []
-        held = 0
-        try:
+        came = 0
+        with self.holding(address_of(request)) as hold:
             async for chunk in self._in_time(request):
-                if held + len(chunk) > limit:
+                if came + len(chunk) > limit:
                     raise too_large
-                self._hold(address, len(chunk))
-                held += len(chunk)
+                hold(len(chunk))
+                came += len(chunk)
                 chunks.append(chunk)
             body = b"".join(chunks)
             chunks.clear()
             yield body
+
+    @contextlib.contextmanager
+    def holding(self, address: str) -> Iterator[Callable[[int], None]]:
+        """Something that is told how many bytes more this address holds, until the end of the block; it raises
+        `Problem` busy where those are too many."""
+        held = 0
+
+        def hold(count: int) -> None:
+            nonlocal held
+            self._hold(address, count)
+            held += count
+
+        try:
+            yield hold
         finally:
             self._held[address] -= held
             if not self._held[address]:

@@ -124,3 +124,11 @@ REQUEST_JSON: dict[str, Any] = {
     "candidates": "auto",
     "client_tag": "batch-7",
 }
+REQUEST_URL: dict[str, Any] = {"image_url": "https://images.example.org/generation.png", "top_k": 20}
+
+EVENTS = f"""\
+event: started
+id: 7
+data: {{"attribution_id": "{ATTRIBUTION["id"]}", "kind": "started", "at": "2026-01-31T12:00:00Z", "attempt": 1}}
+
+"""

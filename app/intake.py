@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from app.callers import Caller
 from app.candidates import wanted_count
 from app.catalogue import ServedIndex
+from app.patience import until_room
 from app.problems import Problem, invalid, refused_image
 from app.schemas import AttributionRequest
 from app.screening import Nearest, ScreeningError
@@ -19,6 +20,7 @@ from das.images import NormalisedImage, encode_png
 from das.index import NO_SCREENING
 from das.provenance import defaults
 from jobs.errors import QueueFull, StorageError
+from jobs.idempotency import Claim
 from jobs.models import Job, JsonObject, NewJob
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,6 @@ SIMILARITIES_KEPT = 200
 # pictures before this one than `WORTH_WAITING` it isn't held back at all: they are told as soon as they are there.
 SCREENING_PATIENCE_S = 2.0
 WORTH_WAITING = 2
-QUEUE_FULL_RETRY_S = 60
 UNHELD_RETRY_S = 30
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -42,11 +43,13 @@ async def accept(
     data: bytes,
     asked: AttributionRequest,
     declared: JsonObject | None = None,
+    claim: Claim | None = None,
 ) -> Job:
     """Keep an upload and set it going; the job comes back with its look-alikes where they could be had in time.
 
     Args:
         declared: of a picture that is asked about again, what its file said of itself and what was taken of that.
+        claim: of the request's Idempotency-Key, completed together with the job.
 
     Raises `Problem` where the picture, the queue or the storage doesn't allow it; nothing is kept then.
     """
@@ -78,8 +81,8 @@ async def accept(
         },
     )
     if count is None:
-        return await _ask_all(service, new, image, png)
-    return await _ask_screened(service, new, image, png, count)
+        return await _ask_all(service, new, image, png, claim)
+    return await _ask_screened(service, new, image, png, count, claim)
 
 
 async def refuse_when_full(service: Service, caller: Caller) -> None:
@@ -87,7 +90,7 @@ async def refuse_when_full(service: Service, caller: Caller) -> None:
     try:
         await run_in_threadpool(service.store.check_room, caller.owner)
     except QueueFull as error:
-        raise _queue_full(error) from error
+        raise await run_in_threadpool(_queue_full, service, error) from error
 
 
 async def refuse_unheld(service: Service, index_id: str) -> None:
@@ -101,12 +104,14 @@ async def refuse_unheld(service: Service, index_id: str) -> None:
     )
 
 
-async def _ask_all(service: Service, new: NewJob, image: NormalisedImage, png: bytes) -> Job:
+async def _ask_all(
+    service: Service, new: NewJob, image: NormalisedImage, png: bytes, claim: Claim | None
+) -> Job:
     """Every work is scored, so the worker can begin at once; CLIP looks for look-alikes meanwhile."""
     patience = SCREENING_PATIENCE_S if service.screener.unanswered <= WORTH_WAITING else 0.0
     screening = asyncio.create_task(_nearest(service, new.index_id, image, SIMILARITIES_KEPT))
     try:
-        job = await _create(service, new, png)
+        job = await _create(service, new, png, claim)
     except BaseException:
         screening.cancel()
         raise
@@ -117,12 +122,14 @@ async def _ask_all(service: Service, new: NewJob, image: NormalisedImage, png: b
     return await run_in_threadpool(service.store.get, job.id) or job
 
 
-async def _ask_screened(service: Service, new: NewJob, image: NormalisedImage, png: bytes, count: int) -> Job:
+async def _ask_screened(
+    service: Service, new: NewJob, image: NormalisedImage, png: bytes, count: int, claim: Claim | None
+) -> Job:
     """CLIP chooses the candidates, so it comes first; should it fail, all works are scored instead."""
     found = await _nearest(service, new.index_id, image, max(count, SIMILARITIES_KEPT))
     if found is not None:
         new = replace(new, lookalikes=_lookalikes(found), candidate_works=found.work_ids[:count])
-    job = await _create(service, new, png)
+    job = await _create(service, new, png, claim)
     await run_in_threadpool(service.doorbell.ring, job.id)
     return job
 
@@ -158,15 +165,16 @@ async def _normalise(service: Service, caller: Caller, data: bytes) -> Normalise
             raise refused_image(error) from error
 
 
-async def _create(service: Service, new: NewJob, png: bytes) -> Job:
+async def _create(service: Service, new: NewJob, png: bytes, claim: Claim | None) -> Job:
     try:
-        return await run_in_threadpool(service.store.create, new, png)
+        return await run_in_threadpool(service.store.create, new, png, claim)
     except QueueFull as error:
-        raise _queue_full(error) from error
+        raise await run_in_threadpool(_queue_full, service, error) from error
 
 
-def _queue_full(error: QueueFull) -> Problem:
-    return Problem("queue-full", f"{error}.", {"Retry-After": str(QUEUE_FULL_RETRY_S)})
+def _queue_full(service: Service, error: QueueFull) -> Problem:
+    seconds = until_room(service.store.pace, error.ahead)
+    return Problem("queue-full", f"{error}.", {"Retry-After": str(seconds)})
 
 
 def storage_problem(error: StorageError | OSError) -> Problem:

@@ -15,14 +15,16 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from app import DISTRIBUTION
+from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
 from app.middleware import RequestFrame
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, health, indexes, page, reports
+from app.routes import attributions, events, health, indexes, page, reports
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
+from app.uploads import AttributionUrl
 from jobs.errors import StorageError
 from jobs.settings import Settings, get_settings
 
@@ -34,7 +36,14 @@ measured with the Diffusion Attribution Score. Two numbers are never mixed: *had
 similar* (`lookalikes`, `similarity`). What was not measured is `null`.
 
 Errors are problem documents (RFC 9457); see `/problems` for each kind."""
-ROUTERS = (attributions.router, reports.router, indexes.router, health.router, page.router)
+ROUTERS = (
+    attributions.router,
+    events.router,
+    reports.router,
+    indexes.router,
+    health.router,
+    page.router,
+)
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -121,7 +130,17 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, extra = models_json_schema(
-            [(model, "validation") for model in (ProblemDocument, AttributionForm, AttributionJson)],
+            [
+                (model, "validation")
+                for model in (
+                    ProblemDocument,
+                    AttributionForm,
+                    AttributionJson,
+                    AttributionUrl,
+                    AttributionEvent,
+                    ProgressEvent,
+                )
+            ],
             ref_template=REF_TEMPLATE,
         )
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})

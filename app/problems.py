@@ -43,6 +43,9 @@ CATALOGUE: dict[str, Kind] = {
     "method-not-allowed": Kind(405, "Method not allowed", "The Allow header lists what this address takes."),
     "too-slow": Kind(408, "The body came too slowly", "Send it again over a better connection."),
     "conflict": Kind(409, "Not possible in this state", "Read the attribution again and look at its state."),
+    "request-in-flight": Kind(
+        409, "The same request is being worked on", "Send it again after Retry-After, with the same key."
+    ),
     "erased": Kind(
         410, "Erased", "The picture and its result were deleted on request and can't be had back."
     ),
@@ -57,8 +60,19 @@ CATALOGUE: dict[str, Kind] = {
         421, "Asked under another name", "Use an address that the service knows as its own."
     ),
     "invalid-request": Kind(422, "The request isn't valid", "`errors` points at each field and says why."),
+    "idempotency-key-reused": Kind(
+        422, "The Idempotency-Key was used for another request", "Use a new key for each new request."
+    ),
+    "address-refused": Kind(
+        422,
+        "The picture can't be had from its address",
+        "Send another address, or the picture itself; `reason` is a stable slug.",
+    ),
     "image-refused": Kind(
         422, "The image can't be used", "`reason` is a stable slug; `detail` says what to do."
+    ),
+    "too-many-streams": Kind(
+        429, "Too many streams are open", "End some of them, or ask for the answer with `?wait=20`."
     ),
     "internal-error": Kind(500, "Something broke here", "Try again; report the request_id if it stays."),
     "not-ready": Kind(503, "Not ready", "The service is starting or a part of it is missing; see /readyz."),
@@ -67,6 +81,10 @@ CATALOGUE: dict[str, Kind] = {
     "storage-unavailable": Kind(503, "The storage can't be reached", "Nothing was kept. Try again later."),
     "storage-full": Kind(507, "The disk is full", "Nothing was kept. Space has to be made on the server."),
 }
+
+
+# Kinds beside 503 whose answers say when to try again.
+RETRIED = ("request-in-flight", "too-many-streams")
 
 
 class FieldProblem(BaseModel):
@@ -109,7 +127,7 @@ class ProblemDocument(BaseModel):
     instance: str = Field(description="The path that was asked for.")
     request_id: str
     reason: str | None = Field(
-        default=None, description="For refused images: a stable slug such as `truncated`."
+        default=None, description="For refused images and addresses: a stable slug such as `truncated`."
     )
     errors: list[FieldProblem] | None = None
 
@@ -231,7 +249,7 @@ def documented(*codes: str, any_host: bool = False) -> dict[int | str, dict[str,
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             },
         )
-        if kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if kind.status == HTTPStatus.SERVICE_UNAVAILABLE or code in RETRIED:
             entry["headers"] = {
                 "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}
             }

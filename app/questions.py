@@ -11,22 +11,26 @@ from starlette.concurrency import run_in_threadpool
 from app import answers, evidence, intake
 from app.callers import Caller
 from app.catalogue import ServedIndex
+from app.patience import until_a_look
 from app.problems import Problem, bad_parameter, invalid
 from app.schemas import Attribution, AttributionList, AttributionRequest, ListQuery
 from app.service import Service
 from app.uploads import parse_fields
 from app.waiting import JOB_ID, etag, find, finished, look, matches, wait_until
 from jobs.errors import BadCursor, JobNotFound
+from jobs.idempotency import Claim
 from jobs.models import Job, JobFilters, JobState, JsonObject, Standing
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the address of a question answers with. `told` is None where the caller has this version already."""
+    """What the address of a question answers with. `told` is None where the caller has this version already;
+    `look_again_s` is when to come back while it isn't finished."""
 
     etag: str
     finished: bool
     told: Attribution | None
+    look_again_s: int = 1
 
 
 async def ask(
@@ -35,6 +39,7 @@ async def ask(
     data: bytes,
     asked: AttributionRequest,
     declared: JsonObject | None = None,
+    claim: Claim | None = None,
 ) -> Job:
     """Accept a picture and set it going; the job comes back with its look-alikes where they could be had in time.
 
@@ -42,11 +47,12 @@ async def ask(
 
     Args:
         declared: what is known of the picture's own metadata, where `data` is the stored picture, which has none.
+        claim: of the request's Idempotency-Key, completed together with the job.
     """
     served = service.catalogue.choose(asked.index)
     _check_options(service, served, asked)
     await intake.refuse_unheld(service, served.id)
-    return await intake.accept(service, caller, served, data, asked, declared)
+    return await intake.accept(service, caller, served, data, asked, declared, claim)
 
 
 async def again(service: Service, caller: Caller, job_id: str, prompt: str | None = None) -> Job:
@@ -146,7 +152,8 @@ def _tell(service: Service, job: Job) -> Answer:
     waiting = service.store.queue_depth() if job.state == JobState.QUEUED else None
     failure = service.screener.failure(job.index_id)
     attribution = answers.attribution(job, service.catalogue, waiting=waiting, screening=failure)
-    return Answer(etag(job), finished(job), attribution)
+    look_again_s = until_a_look(service.store.pace, waiting) if waiting else 1
+    return Answer(etag(job), finished(job), attribution, look_again_s)
 
 
 def _check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:

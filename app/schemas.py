@@ -421,6 +421,10 @@ class AttributionSummary(BaseModel):
     index: str | None = Field(description="Null once it was erased.")
     method: str | None = Field(description="Null once it was erased.")
     summary: str | None = Field(description="The answer's first sentence; null until scored.")
+    in_model: Literal["likely", "unlikely", "unsure"] | None = Field(description="The verdict of in_model.")
+    copied: Literal["copy", "near", "none", "unclear"] | None = Field(
+        serialization_alias="copy", description="The verdict of copy."
+    )
     links: SummaryLinks
 
 

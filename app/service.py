@@ -13,10 +13,13 @@ from anyio import CapacityLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from app.addresses import Allowed
 from app.bodies import Bodies
 from app.catalogue import Catalogue
+from app.fetching import Fetcher
 from app.samples import Samples
 from app.screening import Screener
+from app.streams import Streams
 from app.turns import Turns
 from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
@@ -35,6 +38,11 @@ DECODERS = 2
 # Pictures that may wait for a decoder, and for how long: whoever waits holds their bytes in memory.
 DECODING_QUEUE = 32
 DECODING_PATIENCE_S = 30.0
+# Pictures that are fetched from their addresses at once, and how many may wait for that and for how long. A fetch
+# takes as long as somebody else's server likes, up to its limit.
+FETCHES = 8
+FETCHING_QUEUE = 64
+FETCHING_PATIENCE_S = 20.0
 # Bodies that are parsed at once. Each takes several times its size in memory, and a part of this process's one
 # interpreter, meanwhile.
 PARSING_AT_ONCE = 1
@@ -55,6 +63,9 @@ class Service:
     bodies: Bodies
     parsing: CapacityLimiter
     decoding: Turns
+    fetcher: Fetcher
+    fetching: Turns
+    streams: Streams
     background: set[asyncio.Task[Any]]
     signing_key: SigningKey | None = None
     started_at: float = field(default_factory=time.monotonic)
@@ -104,6 +115,9 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         bodies=Bodies(settings.bodies_in_flight_bytes, settings.body_seconds, settings.body_stall_seconds),
         parsing=CapacityLimiter(PARSING_AT_ONCE),
         decoding=Turns(DECODERS, DECODING_QUEUE, DECODING_PATIENCE_S),
+        fetcher=Fetcher(Allowed.of(settings.fetch_allowed)),
+        fetching=Turns(FETCHES, FETCHING_QUEUE, FETCHING_PATIENCE_S),
+        streams=Streams(settings.streams_limit, settings.owner_streams_limit),
         background=set(),
         signing_key=signing_key,
     )

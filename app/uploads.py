@@ -1,4 +1,4 @@
-"""An upload's body: the picture's bytes and the fields beside it, from a form or from JSON."""
+"""An upload's body: the picture, as bytes or as an address, and the fields beside it, from a form or from JSON."""
 
 import base64
 import contextlib
@@ -7,14 +7,20 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from anyio import to_thread
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from app.addresses import MAX_URL_LENGTH, AddressRefused
+from app.callers import Caller
+from app.fetching import TooMuch
 from app.forms import BESIDE_BYTES, MAX_PARTS, Part, parse_form, parse_json, text_of
 from app.problems import FieldProblem, Problem, invalid, json_pointer
 from app.schemas import AttributionRequest
 from app.service import Service
+
+# The bytes of a picture, or its address.
+Picture = bytes | str
 
 FORM = b"multipart/form-data"
 JSON = b"application/json"
@@ -24,9 +30,18 @@ BASE64_GROWTH = 4 / 3
 SMALL_FORM_BYTES = 4 * 1024
 
 
+class AttributionUrl(AttributionRequest):
+    """A question about a picture that the service fetches."""
+
+    image_url: str = Field(
+        max_length=MAX_URL_LENGTH,
+        description="Where the picture is: https, on the public internet, up to three redirects away.",
+    )
+
+
 @contextlib.asynccontextmanager
-async def upload(service: Service, request: Request) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
-    """The picture's bytes and the other fields as they were sent: text from a form, any JSON value from JSON.
+async def upload(service: Service, request: Request) -> AsyncIterator[tuple[Picture, dict[str, Any]]]:
+    """The picture and the other fields as they were sent: text from a form, any JSON value from JSON.
 
     What was received counts as held for the length of the block.
 
@@ -43,19 +58,45 @@ async def upload(service: Service, request: Request) -> AsyncIterator[tuple[byte
         given = media.decode("latin-1") or "no content type"
         raise Problem(
             "unsupported-media-type",
-            "Send multipart/form-data with a part named image, or application/json with image_base64;"
+            "Send multipart/form-data with a part named image, or application/json with image_base64 or image_url;"
             f" got {given[:100]}.",
             {"Accept": "multipart/form-data, application/json"},
         )
 
-    def parse(body: bytes) -> tuple[bytes, dict[str, Any]]:
-        data, fields = _of_form(parse_form(body, content_type)) if media == FORM else _of_json(body)
-        if len(data) > most:
+    def parse(body: bytes) -> tuple[Picture, dict[str, Any]]:
+        picture, fields = _of_form(parse_form(body, content_type)) if media == FORM else _of_json(body)
+        if isinstance(picture, bytes) and len(picture) > most:
             raise too_large(most)
-        return data, fields
+        return picture, fields
 
     async with service.bodies.received(request, limit, too_large(most)) as body:
         yield await to_thread.run_sync(parse, body, limiter=service.parsing)
+
+
+@contextlib.asynccontextmanager
+async def fetched(service: Service, caller: Caller, picture: Picture) -> AsyncIterator[bytes]:
+    """The picture's bytes, fetched where it is an address; they count as held for the length of the block.
+
+    Raises `Problem`: address-refused, too-large, or busy.
+    """
+    if isinstance(picture, bytes):
+        yield picture
+        return
+    most = service.settings.max_upload_bytes
+    with service.bodies.holding(caller.address) as hold:
+        async with service.fetching.turn(caller.address):
+            try:
+                data = await service.fetcher.fetch(picture, most, hold)
+            except TooMuch as error:
+                raise too_large(most) from error
+            except AddressRefused as error:
+                raise Problem(
+                    "address-refused",
+                    str(error),
+                    errors=[FieldProblem(detail=str(error), pointer="/image_url")],
+                    reason=error.code,
+                ) from error
+        yield data
 
 
 async def small_form(service: Service, request: Request, most: int = SMALL_FORM_BYTES) -> dict[str, str]:
@@ -102,33 +143,52 @@ def parse_fields(fields: dict[str, Any]) -> AttributionRequest:
 def _sentence(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
         return (
-            f"is not a field of this request; there are image, {', '.join(AttributionRequest.model_fields)}."
+            "is not a field of this request; there are the picture's and"
+            f" {', '.join(AttributionRequest.model_fields)}."
         )
     return message.removeprefix("Value error, ")
 
 
-def _of_form(parts: list[Part]) -> tuple[bytes, dict[str, Any]]:
+def _of_form(parts: list[Part]) -> tuple[Picture, dict[str, Any]]:
     named: dict[str, Part] = {}
     for part in parts:
         if part.name in named:
             raise invalid(part.name, "was sent more than once.")
         named[part.name] = part
+    for name, part in named.items():
+        if part.is_file and name != "image":
+            raise invalid(name, "is a file; only image may be one.")
     image = named.pop("image", None)
+    # A browser sends a form's empty fields, and a file that was not chosen as one without a byte.
+    address = text_of(named.pop("image_url", Part()))
+    fields = {name: text_of(part) for name, part in named.items()}
+    if address:
+        if image is not None and image.data:
+            raise invalid("image_url", "was sent beside image: send one of them.")
+        return address, fields
     if image is None:
-        raise invalid("image", "is missing: send the picture as a file in this field.")
+        raise invalid(
+            "image", "is missing: send the picture as a file in this field, or its address in image_url."
+        )
     if not image.is_file:
         raise invalid("image", "has to be sent as a file, with a filename.")
-    for name, part in named.items():
-        if part.is_file:
-            raise invalid(name, "is a file; only image may be one.")
-    return bytes(image.data), {name: text_of(part) for name, part in named.items()}
+    return bytes(image.data), fields
 
 
-def _of_json(body: bytes) -> tuple[bytes, dict[str, Any]]:
+def _of_json(body: bytes) -> tuple[Picture, dict[str, Any]]:
     fields = parse_json(body)
-    encoded = fields.pop("image_base64", None)
+    encoded, address = fields.pop("image_base64", None), fields.pop("image_url", None)
+    if address is not None:
+        if encoded is not None:
+            raise invalid("image_url", "was sent beside image_base64: send one of them.")
+        if not isinstance(address, str):
+            raise invalid("image_url", "has to be a text: the picture's address.")
+        return address, fields
     if not isinstance(encoded, str):
-        raise invalid("image_base64", "is missing: send the image's bytes as a base64 string.")
+        raise invalid(
+            "image_base64",
+            "is missing: send the image's bytes as a base64 string, or its address in image_url.",
+        )
     try:
         return base64.b64decode(encoded, validate=True), fields
     except ValueError as error:

@@ -2,10 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from app.callers import Caller
 from app.problems import Problem
@@ -13,6 +14,7 @@ from app.service import Service
 from jobs.models import Job, JobState, Standing
 
 Seen = TypeVar("Seen", Job, Standing)
+Done = TypeVar("Done")
 
 # The longest that one request is held.
 MAX_WAIT_S = 30.0
@@ -36,6 +38,26 @@ async def wait_until(
             if enough(standing) or left <= 0:
                 return standing
             await watch.changed(left)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Done]) -> Done | None:
+    """What comes of the work; None, and it is given up, as soon as the request's client has gone.
+
+    The body has to have been read.
+    """
+    working = asyncio.create_task(work)
+    gone = asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def find(service: Service, caller: Caller, job_id: str) -> Job:

@@ -8,12 +8,16 @@ class JobsError(DasError):
 
 
 class QueueFull(JobsError):
-    """No further job is taken until the workers have caught up. `limit` is the number that may wait."""
+    """No further job is taken until the workers have caught up. `limit` is the number that may wait.
 
-    def __init__(self, limit: int, *, of_owner: bool = False) -> None:
+    `ahead` is how many are to be answered until all of these are: an owner's take turns with those of others.
+    """
+
+    def __init__(self, limit: int, *, ahead: int | None = None, of_owner: bool = False) -> None:
         whose = f"{limit} of your pictures" if of_owner else f"{limit} pictures"
-        super().__init__(f"{whose} are already waiting; send this one again in a few minutes")
+        super().__init__(f"{whose} are already waiting; send this one again when some of them are done")
         self.limit = limit
+        self.ahead = limit if ahead is None else ahead
 
 
 class JobNotFound(JobsError):
@@ -22,6 +26,23 @@ class JobNotFound(JobsError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no attribution {job_id!r}; it may have been removed")
         self.job_id = job_id
+
+
+class KeyReused(JobsError):
+    """An Idempotency-Key came with another request than before."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Idempotency-Key was used for another request: send the same one again, or a new key with a new one"
+        )
+
+
+class RequestInFlight(JobsError):
+    """A request of the same Idempotency-Key is being worked on. `retry_seconds` is when to send it again."""
+
+    def __init__(self, retry_seconds: int) -> None:
+        super().__init__("a request with this Idempotency-Key is being worked on; send it again in a moment")
+        self.retry_seconds = retry_seconds
 
 
 class BadCursor(JobsError):

@@ -224,7 +224,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class JobSummary:
-    """What a list tells of a job. `summary` is its answer's sentence; a tombstone has neither index nor method."""
+    """What a list tells of a job. `summary` is its answer's sentence, `in_model` and `copied` its verdicts; a
+    tombstone has neither index nor method."""
 
     id: str
     state: str
@@ -235,6 +236,8 @@ class JobSummary:
     index_id: str
     method: str
     summary: str | None
+    in_model: str | None
+    copied: str | None
 
 
 @dataclass(frozen=True)

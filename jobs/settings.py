@@ -3,6 +3,7 @@
 `das config` lists them with these descriptions.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterable
@@ -99,6 +100,11 @@ class Settings(BaseSettings):
     )
     body_seconds: float = Field(default=120.0, gt=0, description="Time for an upload to come.")
     body_stall_seconds: float = Field(default=10.0, gt=0, description="Longest pause in an upload.")
+    fetch_allow: str = Field(
+        default="",
+        description="Hosts and networks, separated by commas, that callers may have connected to although they aren't"
+        " on the public internet, such as `media.internal, 10.1.0.0/16`; there also by http and on other ports.",
+    )
     max_pixels: int = Field(
         default=40_000_000, ge=1, description="Largest picture in pixels, checked before anything is decoded."
     )
@@ -111,10 +117,22 @@ class Settings(BaseSettings):
         ge=1,
         description="Pictures of one owner that may wait at once. Unset: as many as may wait in all.",
     )
+    streams_limit: int = Field(
+        default=1000, ge=1, description="Streams of events that may be open at once; further ones get 503."
+    )
+    owner_streams_limit: int = Field(
+        default=100, ge=1, description="Streams of events of one owner that may be open at once; then 429."
+    )
     index_wait_seconds: float = Field(
         default=900.0,
         gt=0,
         description="How long an accepted picture waits while no worker holds its index; then it fails and says so.",
+    )
+    idempotency_seconds: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="How long an `Idempotency-Key` is remembered: until then, sending a request again makes nothing"
+        " new.",
     )
     batch_size: int = Field(
         default=8,
@@ -226,6 +244,20 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("fetch_allow")
+    @classmethod
+    def _hosts_and_networks(cls, value: str) -> str:
+        for entry in host_names(value):
+            try:
+                ipaddress.ip_network(entry.strip("[]"))
+            except ValueError:
+                if not re.fullmatch(HOST, entry) or "[" in entry or re.fullmatch(r"[0-9.]*|0[xX].*", entry):
+                    raise ValueError(
+                        f"{entry!r} is neither a host nor a network: names without scheme, port or *, addresses, or"
+                        " networks such as 10.1.0.0/16, separated by commas"
+                    ) from None
+        return value
+
     @model_validator(mode="after")
     def _limits_in_order(self) -> "Settings":
         if self.hard_time_limit_seconds <= self.soft_time_limit_seconds:
@@ -238,6 +270,11 @@ class Settings(BaseSettings):
             (name, masked(value) if isinstance(value, str) else value)
             for name, value in super().__repr_args__()
         ]
+
+    @property
+    def fetch_allowed(self) -> list[str]:
+        """The entries of `fetch_allow`, one by one."""
+        return host_names(self.fetch_allow)
 
     @property
     def allowed_host_names(self) -> list[str]:

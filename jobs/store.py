@@ -14,6 +14,7 @@ from jobs.blobs import BlobStore
 from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
 from jobs.database import Database
 from jobs.errors import BadCursor, JobNotFound, QueueFull, StorageError
+from jobs.idempotency import Claim, Idempotency, complete, forget_request
 from jobs.ids import PREFIX, new_job_id
 from jobs.models import (
     OPEN_STATES,
@@ -30,6 +31,7 @@ from jobs.models import (
     utc_now,
 )
 from jobs.notify import Notifier
+from jobs.pace import Pace
 from jobs.settings import Settings
 from jobs.turns import next_turn
 from jobs.upkeep import Upkeep
@@ -57,6 +59,8 @@ SUMMARISED = (
     Job.index_id,
     Job.method,
     Job.result["summary"].as_string().label("summary"),
+    Job.result[("in_model", "verdict")].as_string().label("in_model"),
+    Job.result[("copy", "verdict")].as_string().label("copied"),
 )
 
 # Built once: putting one of these together takes longer than running it, and everybody who polls runs them.
@@ -64,6 +68,7 @@ STANDING = select(JOBS.c.id, JOBS.c.owner, JOBS.c.state, JOBS.c.version).where(
     JOBS.c.id == bindparam("job_id")
 )
 WAITING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.QUEUED)
+OWNERS = select(func.count(JOBS.c.owner.distinct())).where(JOBS.c.state == JobState.QUEUED)
 WAITING_OF = WAITING.where(JOBS.c.owner == bindparam("owner"))
 
 Seen = TypeVar("Seen", Job, Standing)
@@ -93,13 +98,19 @@ class JobStore:
         self._notify = notify or Notifier(settings).publish
         self.leases = Leases(settings, self.database, self._notify)
         self.workers = Workers(settings, self.database)
-        self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers)
+        self.idempotency = Idempotency(settings, self.database)
+        self.pace = Pace(self.database)
+        self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers, self.idempotency)
 
-    def create(self, new: NewJob, image_png: bytes) -> Job:
+    def create(self, new: NewJob, image_png: bytes, claim: Claim | None = None) -> Job:
         """Accept an upload: keep its normalised image and queue the job. Ring after this returned.
+
+        Args:
+            claim: of the request's Idempotency-Key, completed together with the job.
 
         Raises:
             QueueFull: too many jobs wait already, of all or of this owner.
+            RequestInFlight: the claim was lost meanwhile.
             StorageError: the image or the row can't be written; neither is left behind then.
         """
         now = utc_now()
@@ -118,6 +129,8 @@ class JobStore:
                 job.turn = next_turn(session, new.owner, new.priority)
                 session.add(job)
                 record_event(session, job.id, "created")
+                if claim is not None:
+                    complete(session, claim, job.id)
         except BaseException:
             self.blobs.delete(job.id)
             raise
@@ -255,6 +268,7 @@ class JobStore:
                 job.finished_at = job.finished_at or now
                 job.version += 1
                 session.execute(delete(JobEvent).where(JobEvent.job_id == job_id))
+                forget_request(session, job_id)
                 record_event(session, job_id, "erased")
         return job.version
 
@@ -274,10 +288,11 @@ class JobStore:
 
     def _check_room(self, session: Session, owner: str) -> None:
         limit, own = self.settings.queue_limit, self.settings.owner_queue_limit
-        if own is not None and _waiting(session, owner) >= own:
-            raise QueueFull(own, of_owner=True)
-        if _waiting(session, None) >= limit:
-            raise QueueFull(limit)
+        if own is not None and (mine := _waiting(session, owner)) >= own:
+            owners = session.scalar(OWNERS) or 1
+            raise QueueFull(own, ahead=min(_waiting(session, None), mine * owners), of_owner=True)
+        if (waiting := _waiting(session, None)) >= limit:
+            raise QueueFull(limit, ahead=waiting)
 
     def oldest_queued_age(self) -> float | None:
         """For how many seconds the oldest waiting job has been waiting; None if none waits."""

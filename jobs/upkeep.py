@@ -7,6 +7,7 @@ from sqlalchemy import func, select, update
 from jobs.blobs import BlobStore
 from jobs.claims import Leases
 from jobs.database import Database
+from jobs.idempotency import Idempotency
 from jobs.models import Job, JobState, SweepReport, utc_now
 from jobs.settings import Settings
 from jobs.workers import Workers
@@ -19,13 +20,20 @@ class Upkeep:
     """The housekeeping of the store."""
 
     def __init__(
-        self, settings: Settings, database: Database, blobs: BlobStore, leases: Leases, workers: Workers
+        self,
+        settings: Settings,
+        database: Database,
+        blobs: BlobStore,
+        leases: Leases,
+        workers: Workers,
+        idempotency: Idempotency,
     ) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
         self._leases = leases
         self._workers = workers
+        self._idempotency = idempotency
 
     def sweep(self, now: datetime | None = None) -> SweepReport:
         """Find jobs that would wait for ever, because their lease expired or their bell was lost.
@@ -53,8 +61,8 @@ class Upkeep:
             return set(session.scalars(select(Job.index_id).where(Job.state == JobState.QUEUED).distinct()))
 
     def tidy(self) -> None:
-        """Now and then: remove images whose job is erased or was never written, forget silent workers, and see that
-        there is room for erasing.
+        """Now and then: remove images whose job is erased or was never written, forget silent workers and old
+        idempotency keys, and see that there is room for erasing.
 
         Raises:
             StorageError: an image can't be removed.
@@ -62,6 +70,7 @@ class Upkeep:
         self._database.keep_reserve()
         ids = self._blobs.settled_ids(ORPHAN_AFTER)
         self._workers.forget_silent()
+        self._idempotency.forget_old()
         with self._database.read() as session:
             wanted = set(session.scalars(select(Job.id).where(Job.state != JobState.ERASED)))
         for job_id in ids:

@@ -9,18 +9,18 @@ from starlette.responses import Response
 
 from app import questions
 from app.callers import Asking
-from app.examples import ATTRIBUTION, REQUEST_JSON
+from app.examples import ATTRIBUTION, REQUEST_JSON, REQUEST_URL
+from app.idempotency import IdempotencyKey, key_of, known, once
 from app.intake import refuse_when_full
+from app.middleware import NEVER_ANSWERED
 from app.problems import documented
 from app.schemas import Attribution, AttributionList, ListQuery
 from app.service import service_of
-from app.uploads import parse_fields, upload
-from app.waiting import MAX_WAIT_S
+from app.uploads import fetched, parse_fields, upload
+from app.waiting import MAX_WAIT_S, find, unless_gone
 
 router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
 
-# What a client is told to wait before it looks again at a question that is being worked on.
-RETRY_AFTER_S = 1
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
 
 JobId = Annotated[
@@ -52,7 +52,9 @@ HEADERS = {
     "Location": "Where the answer is.",
     "Retry-After": "Seconds after which to look again; not sent once it is finished.",
     "Preference-Applied": "The `wait` that was taken of the request's Prefer.",
+    "Idempotency-Replayed": "`true` where the question was asked by an earlier request of the same Idempotency-Key.",
 }
+SENT_ON_DEMAND = ("Preference-Applied", "Idempotency-Replayed")
 ACCEPTED = "Accepted: the question is queued; look at Location for its answer."
 DONE = "Done within the time that `Prefer: wait=N` allowed."
 REQUEST_BODY: dict[str, Any] = {
@@ -60,8 +62,13 @@ REQUEST_BODY: dict[str, Any] = {
     "content": {
         "multipart/form-data": {"schema": {"$ref": "#/components/schemas/AttributionForm"}},
         "application/json": {
-            "schema": {"$ref": "#/components/schemas/AttributionJson"},
-            "example": REQUEST_JSON,
+            "schema": {
+                "oneOf": [
+                    {"$ref": "#/components/schemas/AttributionJson"},
+                    {"$ref": "#/components/schemas/AttributionUrl"},
+                ]
+            },
+            "examples": {"bytes": {"value": REQUEST_JSON}, "address": {"value": REQUEST_URL}},
         },
     },
 }
@@ -73,14 +80,14 @@ REQUEST_BODY: dict[str, Any] = {
     status_code=202,
     response_model=Attribution,
     responses={
-        202: {**_answer("queued", "Location", "Retry-After", "Preference-Applied"), "description": ACCEPTED},
+        202: {**_answer("queued", "Location", "Retry-After", *SENT_ON_DEMAND), "description": ACCEPTED},
         200: {
-            **_answer("succeeded", "Location", "Preference-Applied"), "description": DONE, "model": Attribution,
+            **_answer("succeeded", "Location", *SENT_ON_DEMAND), "description": DONE, "model": Attribution,
         },
         **documented(
             "malformed-body", "cross-site", "too-slow", "too-large", "unsupported-media-type",
-            "unsupported-image", "invalid-request", "image-refused", "queue-full", "busy", "not-ready",
-            "storage-unavailable", "storage-full",
+            "unsupported-image", "invalid-request", "address-refused", "image-refused", "request-in-flight", "erased",
+            "idempotency-key-reused", "queue-full", "busy", "not-ready", "storage-unavailable", "storage-full",
         ),
     },
     openapi_extra={"requestBody": REQUEST_BODY},
@@ -92,17 +99,29 @@ async def create_attribution(
         str | None,
         Header(description="`wait=N` (RFC 7240): answer 200 with the result if done in N seconds."),
     ] = None,
+    _idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask which training works a picture owes most to."""
     service = service_of(request)
-    await refuse_when_full(service, caller)
-    async with upload(service, request) as (data, fields):
-        job = await questions.ask(service, caller, data, parse_fields(fields))
-    headers = {"Location": f"/v1/attributions/{job.id}"}
+    key = key_of(request, caller)
+    if not await known(service, key):
+        await refuse_when_full(service, caller)
+    async with upload(service, request) as (picture, fields):
+        asked = parse_fields(fields)
+        async with once(service, request, key, picture, asked.model_dump()) as turn:
+            if turn.made is None:
+                async with fetched(service, caller, picture) as data:
+                    job = await questions.ask(service, caller, data, asked, claim=turn.claim)
+            else:
+                job = await find(service, caller, turn.made)
+    headers = {"Location": f"/v1/attributions/{job.id}", **turn.headers}
     wait = preferred_wait(prefer)
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
-        answer = await questions.answer(service, caller, job.id, wait, None)
+        waited = await unless_gone(request, questions.answer(service, caller, job.id, wait, None))
+        if waited is None:
+            return Response(status_code=NEVER_ANSWERED)
+        answer = waited
     else:
         answer = await questions.told(service, job)
     # Without `Prefer` it is 202 as documented, even where the question was answered meanwhile.
@@ -144,7 +163,9 @@ async def get_attribution(
 ) -> Response:
     """One question: its state, its progress and its answer once that is there."""
     service = service_of(request)
-    return as_json(await questions.answer(service, caller, attribution_id, wait, if_none_match))
+    asking = questions.answer(service, caller, attribution_id, wait, if_none_match)
+    answer = await unless_gone(request, asking) if wait else await asking
+    return Response(status_code=NEVER_ANSWERED) if answer is None else as_json(answer)
 
 
 @router.post(
@@ -213,7 +234,7 @@ def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str]
     """What is told of a question as a JSON response with its ETag: 304 where the caller has it."""
     if answer.told is None:
         return Response(status_code=304, headers={"ETag": answer.etag})
-    retry = {} if answer.finished else {"Retry-After": str(RETRY_AFTER_S)}
+    retry = {} if answer.finished else {"Retry-After": str(answer.look_again_s)}
     return _json(
         answer.told, status, {"ETag": answer.etag, "Cache-Control": "no-cache", **retry, **(headers or {})}
     )

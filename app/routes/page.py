@@ -11,18 +11,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from app import DISTRIBUTION, questions, wording
+from app.addresses import MAX_URL_LENGTH
 from app.answers import index_summary
 from app.assets import STATIC, static_link
 from app.callers import Asking
 from app.catalogue import Picture, ServedIndex
 from app.forms import BESIDE_BYTES
 from app.intake import refuse_when_full
-from app.problems import CATALOGUE, Problem
+from app.middleware import NEVER_ANSWERED
+from app.problems import CATALOGUE, Problem, invalid
 from app.samples import SHOWN_FIRST
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
-from app.uploads import parse_fields, small_form, upload
-from app.waiting import MAX_WAIT_S
+from app.uploads import fetched, parse_fields, small_form, upload
+from app.waiting import MAX_WAIT_S, unless_gone
 
 router = APIRouter(include_in_schema=False)
 
@@ -47,10 +49,14 @@ async def ask_by_form(request: Request, caller: Asking) -> Response:
     service = service_of(request)
     try:
         await refuse_when_full(service, caller)
-        async with upload(service, request) as (data, fields):
+        async with upload(service, request) as (picture, fields):
+            if not picture:
+                raise invalid("", "Choose a picture, or give its address.")
             # A form sends its empty fields too.
             given = {name: value for name, value in fields.items() if value != ""}
-            job = await questions.ask(service, caller, data, parse_fields(given))
+            asked = parse_fields(given)
+            async with fetched(service, caller, picture) as data:
+                job = await questions.ask(service, caller, data, asked)
     except Problem as problem:
         return await run_in_threadpool(_home, request, problem)
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
@@ -89,7 +95,10 @@ async def answer_page(
 ) -> Response:
     """One question. The page's script asks again with `wait` and the ETag, and exchanges what has changed."""
     service = service_of(request)
-    answer = await questions.answer(service, caller, attribution_id, wait, if_none_match)
+    asking = questions.answer(service, caller, attribution_id, wait, if_none_match)
+    answer = await unless_gone(request, asking) if wait else await asking
+    if answer is None:
+        return Response(status_code=NEVER_ANSWERED)
     headers = {**HTML_HEADERS, "ETag": answer.etag}
     if answer.told is None:
         return Response(status_code=304, headers=headers)
@@ -171,6 +180,7 @@ def _home(request: Request, problem: Problem | None) -> Response:
         "no_index": service.catalogue.missing,
         "takes_prompts": any(served.conditional for served in service.catalogue),
         "max_prompt": MAX_PROMPT_LENGTH,
+        "max_address": MAX_URL_LENGTH,
         "samples": list(service.samples),
         "samples_first": SHOWN_FIRST,
         "samples_note": service.samples.note,

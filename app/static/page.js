@@ -18,6 +18,7 @@ function say(sentence) {
 
 const form = document.getElementById("ask");
 const picker = document.getElementById("image");
+const address = document.getElementById("image_url");
 // Where a prompt or an index goes with the picture, it waits for the button; else choosing it is asking.
 const waits = form?.classList.contains("more");
 let sending = false;
@@ -42,6 +43,7 @@ function showChosen() {
   chosen.hidden = !file;
   picture.hidden = !file;
   if (!file) return;
+  address.value = "";
   picture.src = URL.createObjectURL(file);
   name.textContent = file.name;
 }
@@ -52,12 +54,14 @@ function clearChosen() {
   showChosen();
 }
 
+// Asks about a file or, without one, about the picture at the address that was given.
 async function ask(file) {
-  if (sending || !fits(file)) return;
+  if (sending || (file && !fits(file))) return;
   const body = new FormData(form ?? undefined);
   // A prompt that nobody wrote isn't an empty prompt: what the picture itself says goes before none.
   if (!body.get("prompt")) body.delete("prompt");
-  body.set("image", file, file.name || "pasted");
+  body.delete(file ? "image_url" : "image");
+  if (file) body.set("image", file, file.name || "pasted");
   announceSending(true);
   try {
     const response = await fetch("/v1/attributions", { method: "POST", body, headers: { Accept: "application/json" } });
@@ -95,13 +99,17 @@ function take(files) {
 }
 
 picker?.addEventListener("change", () => take(picker.files));
+// One of the two is asked about: what was given last.
+address?.addEventListener("input", () => address.value && clearChosen());
 document.querySelector("#chosen img")?.addEventListener("error", (event) => {
   event.target.hidden = true; // a picture that the browser can't show, such as TIFF, is known by its name
 });
 form?.addEventListener("submit", (event) => {
   event.preventDefault();
   say("");
-  ask(picker.files[0]);
+  const file = picker.files[0];
+  if (file || address.value) ask(file);
+  else say("Choose a picture, or give its address.");
 });
 
 document.addEventListener("paste", (event) => {
@@ -109,7 +117,18 @@ document.addEventListener("paste", (event) => {
   if (files.length) {
     event.preventDefault();
     take(files);
+    return;
   }
+  // In a field, what is pasted is that field's.
+  const text = event.clipboardData?.getData("text/plain").trim() ?? "";
+  if (!address || sending || event.target.closest?.("input, textarea")) return;
+  if (!/^https?:\/\/\S+$/i.test(text)) return;
+  event.preventDefault();
+  clearChosen();
+  address.value = text;
+  say("");
+  if (waits) address.focus();
+  else ask();
 });
 
 const veil = document.getElementById("dropveil");

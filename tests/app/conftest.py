@@ -1,15 +1,20 @@
 """The real application on a real index, database and broker. The worker's part is played through the store."""
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from app.main import create_app
+from app.protocol import BoundedProtocol
 from app.service import Service
 from das.images import encode_png
 from das.index import AttributionIndex
@@ -65,6 +70,49 @@ def client(settings: Settings) -> Iterator[TestClient]:
             yield client
     finally:
         broker.stop()
+
+
+@dataclass(frozen=True)
+class Live:
+    """The application on a socket, as clients meet it."""
+
+    url: str
+    port: int
+    service: Service
+
+
+@pytest.fixture(scope="module")
+def live(settings: Settings) -> Iterator[Live]:
+    """The application behind the service's own HTTP on a port of loopback, with a worker that is alive for long."""
+    settings = settings.model_copy(
+        update={"data_dir": settings.data_dir.with_name("live"), "heartbeat_seconds": 3600.0}
+    )
+    upgrade(settings)
+    broker = Broker(settings)
+    broker.start()
+    app = create_app(settings)
+    protocol = BoundedProtocol.with_limits(settings.head_seconds, settings.body_seconds)
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=protocol, ws="none", log_config=None, timeout_graceful_shutdown=2)
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            deadline = time.monotonic() + LOADING_S
+            while not server.started:
+                assert time.monotonic() < deadline
+                assert thread.is_alive()
+                time.sleep(0.05)
+            service: Service = app.state.service
+            info = {"engine": "ready", "indexes": [served.id for served in service.catalogue]}
+            service.store.workers.heartbeat("a-worker", info)
+            yield Live(f"http://127.0.0.1:{port}", port, service)
+        finally:
+            server.should_exit = True
+            thread.join()
+            broker.stop()
 
 
 @pytest.fixture(autouse=True)

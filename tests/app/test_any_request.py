@@ -99,6 +99,7 @@ def test_moments_at_the_ends_of_time(client, moment):
 def test_addresses(client, name, query):
     for path in (
         f"/v1/attributions/{encoded(name)}?wait={encoded(query)}",
+        f"/v1/attributions/{encoded(name)}/events",
         f"/v1/works/{encoded(name)}?index={encoded(query)}",
         f"/v1/works/{encoded(name)}/thumbnail",
         f"/v1/indexes/{encoded(name)}",
@@ -124,3 +125,26 @@ def test_headers(client, value):
         response = client.get("/v1/attributions", headers=[(name.encode(), value)])
         assert response.status_code == 200, name
         assert client.post("/samples", headers=[(name.encode(), value)]).status_code < 500, name
+
+
+@EXAMPLES
+@given(values=st.lists(st.binary(max_size=300).filter(lambda data: not set(data) & {0, 10, 13}), max_size=2))
+def test_idempotency_keys(client, values):
+    """With a body that is refused, so that nothing is asked."""
+    headers = [(b"Idempotency-Key", value) for value in values]
+    response = client.post("/v1/attributions", json={"image_base64": ""}, headers=headers)
+    assert response.status_code in (415, 422), response.text
+
+
+@EXAMPLES
+@given(url=TEXT | st.text(max_size=30).map("https://{}".format) | st.ip_addresses().map("https://{}/".format))
+def test_addresses_of_pictures(client, url, monkeypatch):
+    async def nowhere(*_):
+        raise OSError
+
+    monkeypatch.setattr(client.app.state.service.fetcher, "_resolve", nowhere)
+    monkeypatch.setattr("app.addresses.is_public", lambda address: False)
+    body = json.dumps({"image_url": url}).encode()
+    response = client.post("/v1/attributions", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422, response.text
+    assert response.json()["code"] in ("address-refused", "invalid-request")

@@ -128,8 +128,8 @@ def test_without_a_preference_a_question_answered_at_once_is_still_accepted(
     """On a small index the worker may be done before the API tells of the question; 202 is what is documented."""
     ask = questions.ask
 
-    async def answered_meanwhile(*given):
-        job = await ask(*given)
+    async def answered_meanwhile(*given, **claim):
+        job = await ask(*given, **claim)
         await run_in_threadpool(work_off)
         return await run_in_threadpool(given[0].store.get, job.id)
 
@@ -244,10 +244,21 @@ def test_a_list_tells_each_question_in_short(client, ask, work_off):
     assert short == {
         **{name: whole[name] for name in ("id", "state", "created_at", "started_at", "finished_at")},
         **{name: whole[name] for name in ("client_tag", "index", "method", "summary")},
+        "in_model": None,
+        "copy": None,
         "links": {"self": asked["links"]["self"], "page": asked["links"]["page"]},
     }
     assert short["summary"]
     assert len(client.get("/v1/attributions").content) < 1500
+
+
+def test_a_list_tells_the_verdicts(client, ask, store, tiny_index):
+    asked = ask()
+    (job,) = store.leases.claim("w", 1, [asked["index"]])
+    result = {"works": [], "summary": "x", "in_model": {"verdict": "unsure"}, "copy": {"verdict": "near"}}
+    store.leases.finish(job.token, result, {})
+    (short,) = client.get("/v1/attributions").json()["items"]
+    assert (short["in_model"], short["copy"], short["summary"]) == ("unsure", "near", "x")
 
 
 def test_erased_questions_are_listed_where_they_are_asked_for(client, ask):

@@ -85,8 +85,13 @@ def test_no_byte_of_any_question_is_left(served: httpx.Client, data_dir: Path) -
 
     for candidates in ("all", "2", "auto"):
         picture, words = a_question()
+        key = f"a key {random.integers(1 << 60):x}"
+        secrets.append(key.encode())
         response = served.post(
-            "/v1/attributions", files={"image": ("p.png", picture)}, data={**words, "candidates": candidates}
+            "/v1/attributions",
+            files={"image": ("p.png", picture)},
+            data={**words, "candidates": candidates},
+            headers={"Idempotency-Key": key},
         )
         assert response.status_code == 202, response.text
         asked.append(response.headers["Location"])

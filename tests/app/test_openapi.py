@@ -73,13 +73,17 @@ def test_the_accepted_question_is_a_queued_one():
     (entry,) = accepted["content"]["application/json"]["examples"].values()
     example = resolved(entry)["value"]
     assert (example["state"], example["works"], example["finished_at"]) == ("queued", None, None)
-    assert set(accepted["headers"]) == {"ETag", "Location", "Retry-After", "Preference-Applied"}
+    sent = {"ETag", "Location", "Retry-After", "Preference-Applied", "Idempotency-Replayed"}
+    assert set(accepted["headers"]) == sent
 
 
 def test_what_is_sent_is_declared(client, store, picture):
-    response = client.post(
-        "/v1/attributions", files={"image": ("p.png", picture)}, headers={"Prefer": "wait=0"}
-    )
+    for _ in range(2):
+        response = client.post(
+            "/v1/attributions",
+            files={"image": ("p.png", picture)},
+            headers={"Prefer": "wait=0", "Idempotency-Key": "what is sent"},
+        )
     declared = DOCUMENT["paths"]["/v1/attributions"]["post"]["responses"]["202"]
     for name in declared["headers"]:
         assert response.headers[name]

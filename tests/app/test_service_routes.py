@@ -114,7 +114,7 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
     assert set(names) == {
         "createAttribution", "listAttributions", "getAttribution", "cancelAttribution", "deleteAttribution",
         "getAttributionImage", "listIndexes", "getIndex", "listWorks", "getWork", "getWorkThumbnail", "getHealth",
-        "getReadiness", "getVersion",
+        "getReadiness", "getVersion", "streamAttributionEvents",
     }  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():

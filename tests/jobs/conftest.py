@@ -23,6 +23,8 @@ def png() -> bytes:
 ON_EVERY_DATABASE = (
     "test_claims",
     "test_database",
+    "test_idempotent_requests",
+    "test_pace",
     "test_migrations",
     "test_store",
     "test_sweeper",

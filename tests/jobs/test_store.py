@@ -120,6 +120,16 @@ def test_a_full_database_leaves_nothing(settings: Settings, store: JobStore, ask
     assert {path.stem for path in _blobs(settings)} == rows
 
 
+def test_a_list_tells_sentence_and_verdicts(store: JobStore, ask: Ask) -> None:
+    full = {"works": [], "summary": "x", "in_model": {"verdict": "likely"}, "copy": {"verdict": "none"}}
+    for result in (full, {"works": [], "summary": "y", "in_model": None, "copy": None}, {"works": []}):
+        ask()
+        (claimed,) = store.leases.claim("worker", 1, HELD)
+        store.leases.finish(claimed.token, result, {})
+    told = [(job.summary, job.in_model, job.copied) for job in store.list().jobs]
+    assert told == [(None, None, None), ("y", None, None), ("x", "likely", "none")]
+
+
 def test_pages_follow_each_other_without_gap_or_repetition(store: JobStore, ask: Ask) -> None:
     made = [ask(client_tag="even" if number % 2 == 0 else "odd").id for number in range(7)]
     seen, cursor = [], None

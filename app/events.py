@@ -1,0 +1,173 @@
+"""A question's events as they happen (server-sent events), for as long as it isn't finished.
+
+What happens to a job is kept in order with a number, which is the event's id: who lost the connection says the last
+one that came, and is told the rest. Progress is told in between, without an id, since only the latest counts.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.answers import progress_of
+from app.callers import Caller
+from app.problems import FieldProblem, Problem
+from app.schemas import Failure, Progress
+from app.service import Service
+from app.waiting import look
+from jobs.errors import StorageError
+from jobs.models import Job, JobEvent
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "text/event-stream"
+# Proxies end a connection on which nothing came for a minute, most of them.
+HEARTBEAT_S = 15.0
+HEARTBEAT = b": still there\n\n"
+# A stream ends after this, and its client opens another: so nothing that holds for its caller holds for ever.
+MAX_STREAM_S = 900.0
+# How long a browser waits before it opens a stream again.
+RECONNECT_MS = 2000
+LONGEST_NUMBER = 18
+
+
+class AttributionEvent(BaseModel):
+    """The `data` of an event; its name is `kind`."""
+
+    attribution_id: str
+    kind: Literal["created", "screened", "started", "retrying", "succeeded", "failed", "cancelled", "erased"]
+    at: datetime
+    attempt: int | None = Field(None, description="Of `started` and `retrying`: how often it was started.")
+    reason: str | None = Field(None, description="Of `retrying`: what became of the attempt before.")
+    error: Failure | None = Field(None, description="Of `failed`.")
+
+
+class ProgressEvent(BaseModel):
+    """The `data` of an event named `progress`, which has no id."""
+
+    attribution_id: str
+    progress: Progress
+
+
+class EventStream(StreamingResponse):
+    """A stream that gives back all that it holds as soon as it ends, by itself or because its client has gone."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, events: AsyncGenerator[bytes, None], at_end: Callable[[], None]) -> None:
+        # A proxy that gathers an answer before it passes it on would hold up every event.
+        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._events = events
+        self._at_end = at_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            try:
+                await self._events.aclose()
+            finally:
+                self._at_end()
+
+
+def last_event(header: str | None) -> int:
+    """The number in a Last-Event-ID; 0 without one. Raises `Problem` for what was no id of ours."""
+    if not header:
+        return 0
+    if header.isascii() and header.isdigit() and len(header) <= LONGEST_NUMBER:
+        return int(header)
+    why = "is no id of an event of this service; leave it out to have all of them."
+    raise Problem(
+        "invalid-request", f"Last-Event-ID: {why}", errors=[FieldProblem(detail=why, header="Last-Event-ID")]
+    )
+
+
+async def stream(service: Service, caller: Caller, job_id: str, after: int) -> EventStream | None:
+    """The events of the caller's question from the one after number `after` on; None where none is left to come.
+
+    Raises `Problem`: not-found, erased, too-many-streams, busy.
+    """
+    standing = await run_in_threadpool(look, service.store.standing, caller, job_id)
+    if standing.finished and not await run_in_threadpool(service.store.events, job_id, after):
+        return None
+    give_back = service.streams.take(caller.owner)
+    return EventStream(_events(service, caller, job_id, after), give_back)
+
+
+async def _events(service: Service, caller: Caller, job_id: str, after: int) -> AsyncGenerator[bytes, None]:
+    now = asyncio.get_running_loop().time
+    ends = now() + MAX_STREAM_S
+    yield b"retry: %d\n\n" % RECONNECT_MS
+    spoke = now()
+    version, told = 0, None
+    # Watch first, look then: a change between the two would be missed the other way round.
+    with service.feed.watch(job_id) as watch, _ending_quietly(job_id):
+        while now() < ends:
+            try:
+                standing = await run_in_threadpool(look, service.store.standing, caller, job_id)
+            except Problem:
+                # Erased while somebody looked on. That is the only event left, and SQLite may give it the number of
+                # one that is gone.
+                for event in await run_in_threadpool(service.store.events, job_id):
+                    yield _written(event)
+                return
+            if standing.version != version:
+                version = standing.version
+                for event in await run_in_threadpool(service.store.events, job_id, after):
+                    after = event.id
+                    yield _written(event)
+                    spoke = now()
+                if standing.finished:
+                    return
+                job = await run_in_threadpool(service.store.get, job_id, caller.owner)
+                progress = _progress(job)
+                if progress is not None and progress != told:
+                    told = progress
+                    yield progress
+                    spoke = now()
+            if now() - spoke >= HEARTBEAT_S:
+                yield HEARTBEAT
+                spoke = now()
+            await watch.changed(min(ends, spoke + HEARTBEAT_S) - now())
+
+
+@contextlib.contextmanager
+def _ending_quietly(job_id: str) -> Iterator[None]:
+    """A database that can't be read ends the stream; its client opens another, and then it is told what is wrong."""
+    try:
+        yield
+    except StorageError as error:
+        logger.warning("the events of %s can't be read: %s", job_id, error)
+
+
+def _written(event: JobEvent) -> bytes:
+    data = dict(event.data)
+    error = Failure.model_validate(data) if event.kind == "failed" else None
+    told = AttributionEvent(
+        attribution_id=event.job_id,
+        kind=event.kind,  # type: ignore[arg-type]
+        at=event.at,
+        attempt=data.get("attempt"),
+        reason=data.get("reason"),
+        error=error,
+    )
+    return _frame(event.kind, told, event.id)
+
+
+def _progress(job: Job | None) -> bytes | None:
+    if job is None or job.finished:
+        return None
+    return _frame("progress", ProgressEvent(attribution_id=job.id, progress=progress_of(job, None)), None)
+
+
+def _frame(name: str, data: BaseModel, number: int | None) -> bytes:
+    """An event on the wire. JSON has no line ends of its own, so one line of data is enough."""
+    numbered = "" if number is None else f"id: {number}\n"
+    return f"event: {name}\n{numbered}data: {data.model_dump_json()}\n\n".encode()
