@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from documents import PAGES, ROOT, Block, blocks, commands, indented_blocks
 
+from app.moderation.policy import read_policy
+
 PATIENCE_S = 300
 BIN = Path(sys.executable).parent
 SERVICE = re.compile(r"das serve\b")
@@ -204,6 +206,8 @@ def reader(
         (tmp_path / "base" / "pipeline").symlink_to(tiny_model)
         if page.name == "operations.md":
             make_own_runs(tmp_path / "own-runs", tiny_model)
+        if page.name == "moderation.md":
+            shutil.copy(ROOT / "docs" / "policies" / "publish.yaml", tmp_path)
         if page.name == "models.md":
             (tmp_path / "made.py").write_text(TUNED)
             subprocess.run(
@@ -262,6 +266,8 @@ def test_what_a_page_says_can_be_done(page, reader):
                     someone.save(named[1], block.text)
             case "json":
                 json.loads(block.text)
+            case "yaml":
+                read_policy(block.text)
             case unread:
                 assert unread in UNREAD
 
@@ -299,7 +305,7 @@ def assert_shown(shown: str, printed: str, place: str) -> None:
 
 @pytest.mark.parametrize("block", all_blocks(), ids=lambda block: block.place)
 def test_every_block_names_a_language_that_is_tested(block):
-    assert block.language in {"console", "python", "json", "toml", *UNREAD}
+    assert block.language in {"console", "python", "json", "toml", "yaml", *UNREAD}
     if block.language == "text":
         for line in block.text.splitlines():
             assert not re.match(r"\s*(\$|das|curl|make|import|from|python|pip|docker)\b", line), line
