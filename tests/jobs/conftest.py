@@ -23,7 +23,9 @@ def png() -> bytes:
 ON_EVERY_DATABASE = (
     "test_claims",
     "test_database",
+    "test_decisions_store",
     "test_migrations",
+    "test_policies_store",
     "test_store",
     "test_sweeper",
     "test_turns",
