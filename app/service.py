@@ -54,6 +54,7 @@ class Service:
     bodies: Bodies
     parsing: CapacityLimiter
     decoding: Turns
+    backtesting: CapacityLimiter
     background: set[asyncio.Task[Any]]
     started_at: float = field(default_factory=time.monotonic)
 
@@ -100,6 +101,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         bodies=Bodies(settings.bodies_in_flight_bytes, settings.body_seconds, settings.body_stall_seconds),
         parsing=CapacityLimiter(PARSING_AT_ONCE),
         decoding=Turns(DECODERS, DECODING_QUEUE, DECODING_PATIENCE_S),
+        backtesting=CapacityLimiter(1),
         background=set(),
     )
     sweeper = Sweeper(settings, store, service.doorbell)

@@ -3,11 +3,11 @@
 import base64
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from anyio import to_thread
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
@@ -16,19 +16,28 @@ from app.problems import FieldProblem, Problem, invalid, json_pointer
 from app.schemas import AttributionRequest
 from app.service import Service
 
+Asked = TypeVar("Asked", bound=BaseModel)
+
 FORM = b"multipart/form-data"
 JSON = b"application/json"
 # Base64 writes three bytes as four characters; line breaks in it are refused, as RFC 4648 asks for.
 BASE64_GROWTH = 4 / 3
 # A form without a file, such as the one of the samples.
 SMALL_FORM_BYTES = 4 * 1024
+# A JSON object without a picture. A moderator's note is the longest text that has its place in one.
+SMALL_JSON_BYTES = 16 * 1024
 
 
 @contextlib.asynccontextmanager
-async def upload(service: Service, request: Request) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
+async def upload(
+    service: Service, request: Request, instead: str | None = None
+) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
     """The picture's bytes and the other fields as they were sent: text from a form, any JSON value from JSON.
 
     What was received counts as held for the length of the block.
+
+    Args:
+        instead: a field that may be sent in place of the picture, whose bytes are empty then.
 
     Raises `Problem`: malformed-body, too-large, too-slow, busy, unsupported-media-type, or invalid-request.
     """
@@ -49,13 +58,25 @@ async def upload(service: Service, request: Request) -> AsyncIterator[tuple[byte
         )
 
     def parse(body: bytes) -> tuple[bytes, dict[str, Any]]:
-        data, fields = _of_form(parse_form(body, content_type)) if media == FORM else _of_json(body)
+        data, fields = (
+            _of_form(parse_form(body, content_type), instead) if media == FORM else _of_json(body, instead)
+        )
         if len(data) > most:
             raise too_large(most)
         return data, fields
 
     async with service.bodies.received(request, limit, too_large(most)) as body:
         yield await to_thread.run_sync(parse, body, limiter=service.parsing)
+
+
+async def small_json(service: Service, request: Request, model: type[Asked]) -> Asked:
+    """A small JSON object as this model says, an empty body as an empty object; raises `Problem`."""
+    media = parse_options_header(request.headers.get("content-type", ""))[0]
+    refusal = Problem("too-large", f"This body may have at most {SMALL_JSON_BYTES // 1024} KB.")
+    async with service.bodies.received(request, SMALL_JSON_BYTES, refusal) as body:
+        if body and media != JSON:
+            raise Problem("unsupported-media-type", "Send application/json.", {"Accept": "application/json"})
+        return parse_as(model, parse_json(body) if body else {})
 
 
 async def small_form(service: Service, request: Request, most: int = SMALL_FORM_BYTES) -> dict[str, str]:
@@ -83,12 +104,17 @@ def too_large(most: int) -> Problem:
 
 def parse_fields(fields: dict[str, Any]) -> AttributionRequest:
     """The fields beside the image; raises `Problem` with a pointer to each that can't be used."""
+    return parse_as(AttributionRequest, fields)
+
+
+def parse_as(model: type[Asked], fields: dict[str, Any]) -> Asked:
+    """A request's fields as this model says; raises `Problem` as `parse_fields`."""
     try:
-        return AttributionRequest.model_validate(fields)
+        return model.model_validate(fields)
     except ValidationError as error:
         problems = [
             FieldProblem(
-                detail=_sentence(item["type"], item["msg"]),
+                detail=_sentence(item["type"], item["msg"], model),
                 pointer=json_pointer(*map(str, item["loc"])),
             )
             for item in error.errors(include_url=False, include_input=False)
@@ -99,33 +125,34 @@ def parse_fields(fields: dict[str, Any]) -> AttributionRequest:
         ) from error
 
 
-def _sentence(kind: str, message: str) -> str:
+def _sentence(kind: str, message: str, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
-        return (
-            f"is not a field of this request; there are image, {', '.join(AttributionRequest.model_fields)}."
-        )
+        picture = ["image"] if issubclass(model, AttributionRequest) else []
+        return f"is not a field of this request; there are {', '.join([*picture, *model.model_fields])}."
     return message.removeprefix("Value error, ")
 
 
-def _of_form(parts: list[Part]) -> tuple[bytes, dict[str, Any]]:
+def _of_form(parts: list[Part], instead: str | None) -> tuple[bytes, dict[str, Any]]:
     named: dict[str, Part] = {}
     for part in parts:
         if part.name in named:
             raise invalid(part.name, "was sent more than once.")
         named[part.name] = part
     image = named.pop("image", None)
-    if image is None:
+    if image is None and instead not in named:
         raise invalid("image", "is missing: send the picture as a file in this field.")
-    if not image.is_file:
+    if image is not None and not image.is_file:
         raise invalid("image", "has to be sent as a file, with a filename.")
     for name, part in named.items():
         if part.is_file:
             raise invalid(name, "is a file; only image may be one.")
-    return bytes(image.data), {name: text_of(part) for name, part in named.items()}
+    return bytes(image.data) if image else b"", {name: text_of(part) for name, part in named.items()}
 
 
-def _of_json(body: bytes) -> tuple[bytes, dict[str, Any]]:
+def _of_json(body: bytes, instead: str | None) -> tuple[bytes, dict[str, Any]]:
     fields = parse_json(body)
+    if instead in fields and "image_base64" not in fields:
+        return b"", fields
     encoded = fields.pop("image_base64", None)
     if not isinstance(encoded, str):
         raise invalid("image_base64", "is missing: send the image's bytes as a base64 string.")

@@ -4,6 +4,7 @@ A decision holds nothing that its job doesn't, and goes when the job does: erasi
 same transaction, and whoever writes to one locks its job first and sees that it is still there.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,9 +16,12 @@ from uuid_utils import uuid7
 
 from jobs.database import Database
 from jobs.errors import BadCursor, JobNotFound, JobsError
+from jobs.ids import PREFIX as JOB_PREFIX
 from jobs.models import OPEN_STATES, Base, Job, JobState, JsonObject, utc_now
 
 PREFIX = "dec_"
+DECISION_ID = re.compile(PREFIX + "[0-9a-f]{32}")
+JOB_ID = re.compile(JOB_PREFIX + "[0-9a-f]{32}")
 
 
 class DecisionState(StrEnum):
@@ -179,7 +183,7 @@ class Decisions:
         """
         statement = select(Decision).where(Decision.owner == filters.owner).order_by(Decision.id.desc())
         if cursor is not None:
-            if not cursor.startswith(PREFIX) or len(cursor) > 40:
+            if not DECISION_ID.fullmatch(cursor):
                 raise BadCursor(f"{cursor!r} isn't a cursor of this list; start again without one")
             statement = statement.where(Decision.id < cursor)
         statement = statement.where(
@@ -201,28 +205,34 @@ class Decisions:
             found = session.scalars(statement.limit(limit + 1)).all()
         return DecisionPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
-    def answered(self, owner: str, before: str | None, limit: int) -> Sequence[Job]:
-        """The owner's answered questions, newest first, from the one before `before` on."""
+    def answered(
+        self,
+        owner: str,
+        before: str | None,
+        limit: int,
+        index_id: str | None = None,
+        since: datetime | None = None,
+    ) -> Sequence[Job]:
+        """The owner's answered questions, newest first, from the one before `before` on.
+
+        Args:
+            index_id: only of this index.
+            since: only those asked after this.
+
+        Raises:
+            BadCursor: `before` isn't the id of a question.
+        """
         statement = select(Job).where(Job.owner == owner, Job.state == JobState.SUCCEEDED)
         if before is not None:
+            if not JOB_ID.fullmatch(before):
+                raise BadCursor(f"{before!r} isn't a cursor of this list; start again without one")
             statement = statement.where(Job.id < before)
+        if index_id is not None:
+            statement = statement.where(Job.index_id == index_id)
+        if since is not None:
+            statement = statement.where(Job.created_at > since)
         with self._database.read() as session:
             return session.scalars(statement.order_by(Job.id.desc()).limit(limit)).all()
-
-    def reviews(self, owner: str, policy_id: str, job_ids: Sequence[str]) -> dict[str, str]:
-        """What people said of these questions under a policy, by job; of several reviews the newest decision's."""
-        with self._database.read() as session:
-            rows = session.execute(
-                select(Decision.job_id, Decision.review_outcome)
-                .where(
-                    Decision.owner == owner,
-                    Decision.policy_id == policy_id,
-                    Decision.job_id.in_(job_ids),
-                    Decision.review_outcome.is_not(None),
-                )
-                .order_by(Decision.id)
-            ).all()
-        return {job_id: str(outcome) for job_id, outcome in rows}
 
 
 def erase_decisions(session: Session, job_id: str) -> None:

@@ -79,6 +79,24 @@ def read_text(data: bytes | str) -> Document:
     return _json(text) if text.lstrip().startswith("{") else _yaml(text)
 
 
+def read_json(data: bytes, most: int) -> Any:
+    """The values of a JSON object of up to `most` bytes, within the bounds of a policy's text otherwise.
+
+    Raises:
+        PolicyError: it can't be used.
+    """
+    if len(data) > most:
+        raise _whole(f"has more than {most // 1024} KB.")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _whole(f"isn't UTF-8 (byte {error.start}).") from error
+    values = _json(text).values
+    if not isinstance(values, dict):
+        raise _whole("has to be a JSON object.")
+    return values
+
+
 def from_values(values: Any) -> Document:
     """The document of values that were parsed already, within the same bounds.
 

@@ -114,7 +114,8 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
     assert set(names) == {
         "createAttribution", "listAttributions", "getAttribution", "cancelAttribution", "deleteAttribution",
         "getAttributionImage", "listIndexes", "getIndex", "listWorks", "getWork", "getWorkThumbnail", "getHealth",
-        "getReadiness", "getVersion",
+        "getReadiness", "getVersion", "createDecision", "listDecisions", "getDecision", "reviewDecision", "putPolicy",
+        "listPolicies", "getPolicy", "activatePolicy", "backtestPolicy",
     }  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():

@@ -76,8 +76,7 @@ def test_a_review_is_kept_and_the_later_counts(store: JobStore, answered: Callab
     reviewed = store.decisions.review(decision.id, "me", "clear", None)
     assert reviewed.review is not None
     assert {**reviewed.review, "at": ""} == {"outcome": "clear", "note": None, "by": "me", "at": ""}
-    assert store.decisions.reviews("me", "publish", [decision.job_id]) == {decision.job_id: "clear"}
-    assert store.decisions.reviews("me", "another", [decision.job_id]) == {}
+    assert reviewed.review_outcome == "clear"
     with pytest.raises(DecisionNotFound):
         store.decisions.review(decision.id, "you", "clear", None)
 
@@ -118,6 +117,13 @@ def test_answered_questions_come_newest_first(
     rest = store.decisions.answered("me", first[-1].id, 2)
     assert [job.id for job in [*first, *rest]] == [job.id for job in reversed(jobs)]
     assert store.decisions.answered("you", None, 2) == []
+    assert store.decisions.answered("me", None, 2, index_id="another") == []
+    assert len(store.decisions.answered("me", None, 9, index_id=HELD[0])) == 3
+    assert [j.id for j in store.decisions.answered("me", None, 9, since=jobs[0].created_at)] == [
+        job.id for job in reversed(jobs[1:])
+    ]
+    with pytest.raises(BadCursor):
+        store.decisions.answered("me", "dec_1", 2)
 
 
 def test_erasing_a_question_empties_its_decisions(store: JobStore, answered: Callable[..., Job]) -> None:
