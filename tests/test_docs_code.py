@@ -20,6 +20,7 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from documents import PAGES, ROOT, Block, blocks, commands, indented_blocks
+from PIL import Image
 
 from app.moderation.policy import read_policy
 
@@ -208,6 +209,10 @@ def reader(
             make_own_runs(tmp_path / "own-runs", tiny_model)
         if page.name == "moderation.md":
             shutil.copy(ROOT / "docs" / "policies" / "publish.yaml", tmp_path)
+            (tmp_path / "queue").mkdir()
+            shutil.copy(tiny_works / "work-011.png", tmp_path / "queue" / "first.png")
+            noise = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "queue" / "second.png")
         if page.name == "models.md":
             (tmp_path / "made.py").write_text(TUNED)
             subprocess.run(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as member
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from app.moderation import words
 from app.moderation.fields import Field, Place
@@ -47,12 +47,32 @@ class Compared:
     text: str
 
 
+class Seen(NamedTuple):
+    """One comparison before it is put into words, which only those of the reasons are.
+
+    `place` stands before the field's name, `name` before the words; `missing` says why there is no value.
+    """
+
+    field: Field
+    test: Test
+    value: Any
+    missing: str
+    place: str = ""
+    name: str = ""
+
+    def told(self) -> Compared:
+        """The comparison in words."""
+        text = words.compared(self.field, self.value, self.test, self.missing)
+        name = f"{self.name}, " if self.name else ""
+        return Compared(f"{self.place}{self.field.name}", self.value, self.test.given(), f"{name}{text}")
+
+
 @dataclass(frozen=True)
 class Cause:
     """What a condition comes to, the comparisons it hangs on, and the works and creators that they are about."""
 
     holds: Truth
-    compared: tuple[Compared, ...] = ()
+    compared: tuple[Seen, ...] = ()
     works: tuple[str, ...] = ()
     creators: tuple[str, ...] = ()
 
@@ -92,7 +112,9 @@ class Verdict:
 def decide(policy: Policy, answer: Attribution) -> Verdict:
     """What this policy says of an answer."""
     if answer.state != "succeeded" or answer.works is None:
-        why = answer.error.message.rstrip(".") if answer.error is not None else f"it has {answer.state}"
+        why = words.NO_ANSWER.get(answer.state, words.NO_WORKS)
+        if answer.error is not None:
+            why = answer.error.message.rstrip(".")
         reason = Reason(NOT_ANSWERED, "indeterminate", True, words.NOT_ANSWERED.format(why=why))
         return Verdict("indeterminate", (reason,))
     looking = _Looking(policy, answer)
@@ -140,16 +162,16 @@ def _notes(answer: Attribution) -> Iterator[str]:
 
 
 def _fired(rule: Rule, cause: Cause) -> Reason:
-    text = words.sentence(one.text for one in cause.compared)
-    return Reason(
-        rule.code, rule.outcome, True, text, rule.because, cause.compared, cause.works, cause.creators
-    )
+    compared = tuple(seen.told() for seen in cause.compared)
+    text = words.sentence(one.text for one in compared)
+    return Reason(rule.code, rule.outcome, True, text, rule.because, compared, cause.works, cause.creators)
 
 
 def _lacked(rule: Rule, cause: Cause) -> Reason:
-    text = f"{words.UNDECIDED} {words.sentence(one.text for one in cause.compared)}"
+    compared = tuple(seen.told() for seen in cause.compared)
+    text = f"{words.UNDECIDED} {words.sentence(one.text for one in compared)}"
     return Reason(
-        rule.code, "indeterminate", False, text, rule.because, cause.compared, cause.works, cause.creators
+        rule.code, "indeterminate", False, text, rule.because, compared, cause.works, cause.creators
     )
 
 
@@ -188,9 +210,8 @@ class _Looking:
             value, missing = None, words.NO_INFLUENCE
         else:
             value, missing = field.read(source), words.UNTOLD
-        asked = test.given()
         holds = self._holds(field, test, value)
-        compared = (Compared(field.name, value, asked, words.compared(field, value, test, missing)),)
+        compared = (Seen(field, test, value, missing),)
         if isinstance(source, Attribution) and value is not None:
             return Cause(holds, compared, *self._named_by(field))
         return Cause(holds, compared)
@@ -247,10 +268,7 @@ class _Looking:
         tests = list(condition.tests("works"))
         if not self.influence or not works:
             return self._unmeasured("works", tests)
-        causes = [
-            self._element("works", tests, work, words.work_name(work.title, work.creator, work.work_id))
-            for work in works
-        ]
+        causes = [self._element("works", tests, work) for work in works]
         last = works[-1]
         count = len(works) if self.answer.candidates is None else self.answer.candidates.count
         if len(works) < count:
@@ -261,15 +279,15 @@ class _Looking:
             }
             if last.percentile is not None:
                 bounds["percentile"] = (0.0, last.percentile)
-            causes.append(self._unnamed(tests, bounds, words.UNNAMED))
-        return _either(causes)
+            causes.append(self._unnamed("works", tests, bounds, words.UNNAMED))
+        return self._some("works", tests, causes)
 
     def _some_creator(self, condition: Any) -> Cause:
         groups = (self.answer.groups or {}).get("creator", [])
         tests = list(condition.tests("creators"))
         if not self.influence or not groups:
             return self._unmeasured("creators", tests)
-        causes = [self._element("creators", tests, group, group.name) for group in groups]
+        causes = [self._element("creators", tests, group) for group in groups]
         named = sum(group.works for group in groups)
         count = named if self.answer.candidates is None else self.answer.candidates.count
         if named < count:
@@ -277,30 +295,43 @@ class _Looking:
             shares = sorted((group.share for group in groups), reverse=True)
             most = min(shares[-2] if len(shares) > 1 else shares[-1], max(0.0, 1.0 - sum(shares)))
             bounds = {"share": (0.0, most), "low": (0.0, most), "works": (1.0, float(count - named))}
-            causes.append(self._unnamed(tests, bounds, words.UNNAMED_CREATORS))
-        return _either(causes)
+            causes.append(self._unnamed("creators", tests, bounds, words.UNNAMED_CREATORS))
+        return self._some("creators", tests, causes)
+
+    def _some(self, place: Place, tests: list[tuple[Field, Test]], causes: list[Cause]) -> Cause:
+        found = _either(causes)
+        if found.holds is not False:
+            return found
+        return Cause(False, tuple(Seen(*pair, None, words.NONE_MEETS, f"{place}.") for pair in tests))
 
     def _unmeasured(self, place: Place, tests: list[tuple[Field, Test]]) -> Cause:
         """Of no work or creator anything is known, so nothing can be said of them."""
         missing = words.UNTOLD if self.influence else words.NO_INFLUENCE
-        compared = [
-            Compared(f"{place}.{field.name}", None, test.given(), words.compared(field, None, test, missing))
-            for field, test in tests
-        ]
-        return Cause(None, tuple(compared))
+        return Cause(None, tuple(Seen(*pair, None, missing, f"{place}.") for pair in tests))
 
-    def _element(self, place: Place, tests: list[tuple[Field, Test]], one: Share | Group, name: str) -> Cause:
-        cause = _both(self._test(field, test, one) for field, test in tests)
-        compared = tuple(
-            Compared(f"{place}.{c.field}", c.value, c.asked, f"{name}, {c.text}" if number == 0 else c.text)
-            for number, c in enumerate(cause.compared)
-        )
-        works = (one.work_id,) if isinstance(one, Share) else ()
-        creators = (one.name,) if isinstance(one, Group) else ((one.creator,) if one.creator else ())
-        return Cause(cause.holds, compared, works, creators)
+    def _element(self, place: Place, tests: list[tuple[Field, Test]], one: Share | Group) -> Cause:
+        open_: list[Seen] = []
+        held: list[Seen] = []
+        for field, test in tests:
+            value = field.read(one)
+            holds = self._holds(field, test, value)
+            if holds is False:
+                return Cause(False)
+            (held if holds else open_).append(Seen(field, test, value, words.UNTOLD, f"{place}."))
+        told = open_ or held
+        holds = None if open_ else True
+        if isinstance(one, Share):
+            name = words.work_name(one.title, one.creator, one.work_id)
+            creators = () if one.creator is None else (one.creator,)
+            return Cause(holds, (told[0]._replace(name=name), *told[1:]), (one.work_id,), creators)
+        return Cause(holds, (told[0]._replace(name=one.name), *told[1:]), (), (one.name,))
 
     def _unnamed(
-        self, tests: list[tuple[Field, Test]], bounds: dict[str, tuple[float, float]], missing: str
+        self,
+        place: Place,
+        tests: list[tuple[Field, Test]],
+        bounds: dict[str, tuple[float, float]],
+        missing: str,
     ) -> Cause:
         """What is known of those that the answer doesn't name: how large they can be at most.
 
@@ -318,10 +349,8 @@ class _Looking:
                 holds = False
         if holds is False:
             return Cause(False)
-        field, test = next((f, t) for f, t in tests if f.name in bounds)
-        return Cause(
-            None, (Compared(field.name, None, test.given(), words.compared(field, None, test, missing)),)
-        )
+        pair = next(pair for pair in tests if pair[0].name in bounds)
+        return Cause(None, (Seen(*pair, None, missing, f"{place}."),))
 
 
 def words_named(test: ChoiceTest) -> set[str]:
@@ -375,7 +404,7 @@ def _either(causes: Iterable[Cause]) -> Cause:
 
 
 def _gathered(holds: Truth, causes: list[Cause]) -> Cause:
-    def some(groups: Iterable[tuple[Any, ...]], most: int) -> tuple[Any, ...]:
+    def some(groups: Iterable[tuple[str, ...]], most: int) -> tuple[str, ...]:
         # Everything is looked at; what is told of it is bounded.
         return tuple(dict.fromkeys(one for group in groups for one in group))[:most]
 

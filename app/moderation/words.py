@@ -15,6 +15,8 @@ OUTCOMES = {
 }
 NO_RULE = "No rule of the policy fired, and none lacked what it needs; then its outcome is {default}."
 NOT_ANSWERED = "The question about the picture has no answer ({why}), so no rule could be looked at."
+NO_ANSWER = {"queued": "it waits", "running": "it is being measured", "cancelled": "it was cancelled"}
+NO_WORKS = "the works that it names aren't known here"
 NOT_THE_MODELS = {
     "unlikely": "The picture doesn't look like one that this model made, so this policy can't clear it: its"
     " shares say nothing of where it comes from.",
@@ -26,6 +28,7 @@ NOT_THE_MODELS = {
 UNDECIDED = "This rule couldn't be decided."
 NO_INFLUENCE = "it says nothing, because the picture doesn't look like this model's"
 UNTOLD = "it isn't in the answer"
+NONE_MEETS = "none that the answer names meets all that is asked"
 UNNAMED = "those that the answer doesn't name could meet it: ask with a larger top_k"
 UNNAMED_CREATORS = "creators that the answer doesn't name could meet it"
 ERASED = "This decision was erased with the question it was about."

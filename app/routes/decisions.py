@@ -13,7 +13,7 @@ from app.moderation.examples import DECIDED
 from app.moderation.schemas import Decision, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
 from app.problems import documented
 from app.service import service_of
-from app.uploads import parse_as, small_json, upload
+from app.uploads import SMALL_JSON_BYTES, parse_as, small_json, upload
 from app.waiting import MAX_WAIT_S, preferred_wait
 
 router = APIRouter(prefix="/v1/decisions", tags=["moderation"])
@@ -84,7 +84,10 @@ async def create_decision(
 ) -> Response:
     """Have a policy decide about a picture, or about a question that was asked already (`attribution`)."""
     service = service_of(request)
-    await refuse_when_full(service, caller)
+    length = announced_length(request)
+    if length is None or length > SMALL_JSON_BYTES:
+        # It may bring a picture, which a full queue couldn't take; what only names a question it can.
+        await refuse_when_full(service, caller)
     async with upload(service, request, instead="attribution") as (data, fields):
         decision = await decisions.ask(service, caller, data, parse_as(DecisionRequest, fields))
     headers = {"Location": decision.links.self}
@@ -163,6 +166,12 @@ async def review_decision(request: Request, caller: Asking, decision_id: Decisio
     service = service_of(request)
     said = await small_json(service, request, ReviewRequest)
     return _decision(await decisions.review(service, caller, decision_id, said))
+
+
+def announced_length(request: Request) -> int | None:
+    """The length that a body is said to have; None where nothing is said that could be one."""
+    told = request.headers.get("content-length", "")
+    return int(told) if told.isascii() and told.isdigit() and len(told) <= 18 else None
 
 
 def _decision(decision: Decision, status: int = 200, headers: dict[str, str] | None = None) -> Response:

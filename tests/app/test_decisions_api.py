@@ -296,3 +296,20 @@ def test_a_decision_goes_with_its_question(client, decide, finish, store):
     assert review.status_code == 410
     with store.database.read() as session:
         assert "very particular" not in str(session.execute(text("SELECT * FROM decisions")).all())
+
+
+def test_a_full_queue_refuses_pictures_and_decides_about_what_is_answered(
+    client, ask, finish, store, picture
+):
+    answered = ask()["id"]
+    finish()
+    for _ in range(20):
+        ask()
+    large = picture + bytes(20_000)
+    response = client.post("/v1/decisions", files={"image": ("p.png", large)}, data={"policy": "shares"})
+    assert (response.status_code, response.json()["code"]) == (503, "queue-full")
+    small = client.post("/v1/decisions", files={"image": ("p.png", picture)}, data={"policy": "shares"})
+    assert (small.status_code, small.json()["code"]) == (503, "queue-full")
+    told = client.post("/v1/decisions", json={"policy": "shares", "attribution": answered})
+    assert (told.status_code, told.json()["outcome"]) == (200, "clear")
+    assert client.get("/v1/decisions", params={"state": "pending"}).json()["items"] == []

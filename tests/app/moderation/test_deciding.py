@@ -218,7 +218,11 @@ def test_a_question_without_an_answer_is_indeterminate() -> None:
     assert (decided.outcome, decided.codes) == ("indeterminate", ["not-answered"])
     assert "(The worker was lost)" in decided.reasons[0].text
     cancelled = answer(state="cancelled", works=None)
-    assert "it has cancelled" in decide(policy(("review", YEA)), cancelled).reasons[0].text
+    assert "(it was cancelled)" in decide(policy(("review", YEA)), cancelled).reasons[0].text
+    old = answer(works=None, groups=None)
+    assert (
+        "(the works that it names aren't known here)" in decide(policy(("review", YEA)), old).reasons[0].text
+    )
 
 
 def test_a_reason_names_what_was_compared_and_who_caused_it() -> None:
@@ -238,6 +242,12 @@ def test_a_reason_names_what_was_compared_and_who_caused_it() -> None:
     assert decided.summary == "Review: somebody has to look. (r0)"
     copy = decide(policy(("block", {"copy.verdict": "copy"})), answer(copy=copied("copy")))
     assert (copy.reasons[0].works, copy.reasons[0].creators) == (("w_2c26b46b68ffc68f",), ("Ada Example",))
+
+
+def test_a_rule_about_what_nobody_has_says_so() -> None:
+    (reason,) = decide(policy(("review", {"not": {"works": {"share": {"above": 0.5}}}})), answer()).reasons
+    assert reason.text.startswith("Its share: none that the answer names meets all that is asked")
+    assert (reason.compared[0].field, reason.works) == ("works.share", ())
 
 
 def test_what_is_told_of_a_rule_that_a_thousand_works_meet_is_bounded() -> None:
