@@ -1,5 +1,6 @@
 """The web application: `create_app(settings)`. Importing this imports neither torch nor anything as heavy."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -8,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,13 +17,24 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from app import DISTRIBUTION
+from app.decisions import keep_deciding
 from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
 from app.middleware import RequestFrame
+from app.moderation.examples import MODERATION
+from app.moderation.schemas import (
+    Activation,
+    BacktestRequest,
+    DecisionForm,
+    DecisionJson,
+    PolicyForm,
+    PolicyJson,
+    ReviewRequest,
+)
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, events, health, indexes, page, reports
+from app.routes import attributions, decisions, events, health, indexes, page, policies, reports
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from app.uploads import AttributionUrl
@@ -40,9 +53,27 @@ ROUTERS = (
     attributions.router,
     events.router,
     reports.router,
+    decisions.router,
+    policies.router,
     indexes.router,
     health.router,
     page.router,
+)
+# Models that routes refer to by name only.
+DESCRIBED: tuple[type[BaseModel], ...] = (
+    ProblemDocument,
+    AttributionForm,
+    AttributionJson,
+    AttributionUrl,
+    AttributionEvent,
+    ProgressEvent,
+    DecisionForm,
+    DecisionJson,
+    ReviewRequest,
+    PolicyForm,
+    PolicyJson,
+    Activation,
+    BacktestRequest,
 )
 REF_TEMPLATE = "#/components/schemas/{model}"
 
@@ -55,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running_service(settings) as service:
             app.state.service = service
+            service.keep(asyncio.create_task(keep_deciding(service)))
             yield
 
     app = FastAPI(
@@ -130,22 +162,14 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, extra = models_json_schema(
-            [
-                (model, "validation")
-                for model in (
-                    ProblemDocument,
-                    AttributionForm,
-                    AttributionJson,
-                    AttributionUrl,
-                    AttributionEvent,
-                    ProgressEvent,
-                )
-            ],
+            [(model, "validation") for model in DESCRIBED],
             ref_template=REF_TEMPLATE,
         )
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         for name, definition in extra["$defs"].items():
             schemas["Problem" if name == "ProblemDocument" else name] = definition
-        schema["components"]["examples"] = {name: {"value": value} for name, value in ANSWERS.items()}
+        schema["components"]["examples"] = {
+            name: {"value": value} for name, value in {**ANSWERS, **MODERATION}.items()
+        }
         app.openapi_schema = schema
     return app.openapi_schema

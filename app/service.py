@@ -66,6 +66,7 @@ class Service:
     fetcher: Fetcher
     fetching: Turns
     streams: Streams
+    backtesting: CapacityLimiter
     background: set[asyncio.Task[Any]]
     signing_key: SigningKey | None = None
     started_at: float = field(default_factory=time.monotonic)
@@ -118,6 +119,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         fetcher=Fetcher(Allowed.of(settings.fetch_allowed)),
         fetching=Turns(FETCHES, FETCHING_QUEUE, FETCHING_PATIENCE_S),
         streams=Streams(settings.streams_limit, settings.owner_streams_limit),
+        backtesting=CapacityLimiter(1),
         background=set(),
         signing_key=signing_key,
     )

@@ -3,11 +3,11 @@
 import base64
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from anyio import to_thread
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
@@ -21,6 +21,7 @@ from app.service import Service
 
 # The bytes of a picture, or its address.
 Picture = bytes | str
+Asked = TypeVar("Asked", bound=BaseModel)
 
 FORM = b"multipart/form-data"
 JSON = b"application/json"
@@ -28,6 +29,8 @@ JSON = b"application/json"
 BASE64_GROWTH = 4 / 3
 # A form without a file, such as the one of the samples.
 SMALL_FORM_BYTES = 4 * 1024
+# A JSON object without a picture. A moderator's note is the longest text that has its place in one.
+SMALL_JSON_BYTES = 16 * 1024
 
 
 class AttributionUrl(AttributionRequest):
@@ -40,10 +43,15 @@ class AttributionUrl(AttributionRequest):
 
 
 @contextlib.asynccontextmanager
-async def upload(service: Service, request: Request) -> AsyncIterator[tuple[Picture, dict[str, Any]]]:
+async def upload(
+    service: Service, request: Request, instead: str | None = None
+) -> AsyncIterator[tuple[Picture, dict[str, Any]]]:
     """The picture and the other fields as they were sent: text from a form, any JSON value from JSON.
 
     What was received counts as held for the length of the block.
+
+    Args:
+        instead: a field that may be sent in place of the picture, which is no bytes then.
 
     Raises `Problem`: malformed-body, too-large, too-slow, busy, unsupported-media-type, or invalid-request.
     """
@@ -64,7 +72,9 @@ async def upload(service: Service, request: Request) -> AsyncIterator[tuple[Pict
         )
 
     def parse(body: bytes) -> tuple[Picture, dict[str, Any]]:
-        picture, fields = _of_form(parse_form(body, content_type)) if media == FORM else _of_json(body)
+        picture, fields = (
+            _of_form(parse_form(body, content_type), instead) if media == FORM else _of_json(body, instead)
+        )
         if isinstance(picture, bytes) and len(picture) > most:
             raise too_large(most)
         return picture, fields
@@ -99,6 +109,16 @@ async def fetched(service: Service, caller: Caller, picture: Picture) -> AsyncIt
         yield data
 
 
+async def small_json(service: Service, request: Request, model: type[Asked]) -> Asked:
+    """A small JSON object as this model says, an empty body as an empty object; raises `Problem`."""
+    media = parse_options_header(request.headers.get("content-type", ""))[0]
+    refusal = Problem("too-large", f"This body may have at most {SMALL_JSON_BYTES // 1024} KB.")
+    async with service.bodies.received(request, SMALL_JSON_BYTES, refusal) as body:
+        if body and media != JSON:
+            raise Problem("unsupported-media-type", "Send application/json.", {"Accept": "application/json"})
+        return parse_as(model, parse_json(body) if body else {})
+
+
 async def small_form(service: Service, request: Request, most: int = SMALL_FORM_BYTES) -> dict[str, str]:
     """The fields of a form of up to `most` bytes without files, urlencoded or in parts; raises `Problem`."""
     content_type = request.headers.get("content-type", "")
@@ -124,12 +144,17 @@ def too_large(most: int) -> Problem:
 
 def parse_fields(fields: dict[str, Any]) -> AttributionRequest:
     """The fields beside the image; raises `Problem` with a pointer to each that can't be used."""
+    return parse_as(AttributionRequest, fields)
+
+
+def parse_as(model: type[Asked], fields: dict[str, Any]) -> Asked:
+    """A request's fields as this model says; raises `Problem` as `parse_fields`."""
     try:
-        return AttributionRequest.model_validate(fields)
+        return model.model_validate(fields)
     except ValidationError as error:
         problems = [
             FieldProblem(
-                detail=_sentence(item["type"], item["msg"]),
+                detail=_sentence(item["type"], item["msg"], model),
                 pointer=json_pointer(*map(str, item["loc"])),
             )
             for item in error.errors(include_url=False, include_input=False)
@@ -140,16 +165,14 @@ def parse_fields(fields: dict[str, Any]) -> AttributionRequest:
         ) from error
 
 
-def _sentence(kind: str, message: str) -> str:
+def _sentence(kind: str, message: str, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
-        return (
-            "is not a field of this request; there are the picture's and"
-            f" {', '.join(AttributionRequest.model_fields)}."
-        )
+        picture = ["image"] if issubclass(model, AttributionRequest) else []
+        return f"is not a field of this request; there are {', '.join([*picture, *model.model_fields])}."
     return message.removeprefix("Value error, ")
 
 
-def _of_form(parts: list[Part]) -> tuple[Picture, dict[str, Any]]:
+def _of_form(parts: list[Part], instead: str | None) -> tuple[Picture, dict[str, Any]]:
     named: dict[str, Part] = {}
     for part in parts:
         if part.name in named:
@@ -166,6 +189,8 @@ def _of_form(parts: list[Part]) -> tuple[Picture, dict[str, Any]]:
         if image is not None and image.data:
             raise invalid("image_url", "was sent beside image: send one of them.")
         return address, fields
+    if image is None and instead in named:
+        return b"", fields
     if image is None:
         raise invalid(
             "image", "is missing: send the picture as a file in this field, or its address in image_url."
@@ -175,7 +200,7 @@ def _of_form(parts: list[Part]) -> tuple[Picture, dict[str, Any]]:
     return bytes(image.data), fields
 
 
-def _of_json(body: bytes) -> tuple[Picture, dict[str, Any]]:
+def _of_json(body: bytes, instead: str | None) -> tuple[Picture, dict[str, Any]]:
     fields = parse_json(body)
     encoded, address = fields.pop("image_base64", None), fields.pop("image_url", None)
     if address is not None:
@@ -184,6 +209,8 @@ def _of_json(body: bytes) -> tuple[Picture, dict[str, Any]]:
         if not isinstance(address, str):
             raise invalid("image_url", "has to be a text: the picture's address.")
         return address, fields
+    if encoded is None and instead in fields:
+        return b"", fields
     if not isinstance(encoded, str):
         raise invalid(
             "image_base64",

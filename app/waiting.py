@@ -18,6 +18,7 @@ Done = TypeVar("Done")
 
 # The longest that one request is held.
 MAX_WAIT_S = 30.0
+PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
 JOB_ID = re.compile(r"att_[0-9a-f]{32}")
 
 
@@ -92,3 +93,9 @@ def matches(header: str | None, tag: str) -> bool:
         return False
     tags = [item.strip().removeprefix("W/") for item in header.split(",")]
     return "*" in tags or tag.removeprefix("W/") in tags
+
+
+def preferred_wait(prefer: str | None) -> int | None:
+    """The seconds of `Prefer: wait=N`, at most MAX_WAIT_S; None without it. RFC 7240: what isn't known is ignored."""
+    found = PREFER_WAIT.search(prefer or "")
+    return None if found is None else min(int(found[1]), int(MAX_WAIT_S))

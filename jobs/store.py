@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from jobs.blobs import BlobStore
 from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
 from jobs.database import Database
+from jobs.decisions import Decisions, erase_decisions
 from jobs.errors import BadCursor, JobNotFound, QueueFull, StorageError
 from jobs.idempotency import Claim, Idempotency, complete, forget_request
 from jobs.ids import PREFIX, new_job_id
@@ -32,6 +33,7 @@ from jobs.models import (
 )
 from jobs.notify import Notifier
 from jobs.pace import Pace
+from jobs.policies import Policies
 from jobs.settings import Settings
 from jobs.turns import next_turn
 from jobs.upkeep import Upkeep
@@ -78,8 +80,9 @@ class JobStore:
     """Jobs in the database and their images in the blob store.
 
     Here is what the app does with questions; `leases` is the workers' half (claim, renew, finish, …), `workers`
-    their signs of life, `upkeep` what keeps it all going. A store belongs to one process; it may be shared by
-    its threads. Jobs come back detached: reading their fields needs no session.
+    their signs of life, `upkeep` what keeps it all going; `policies` and `decisions` are moderation's. A store
+    belongs to one process; it may be shared by its threads. Jobs come back detached: reading their fields needs no
+    session.
 
     Where a method takes an `owner`, the jobs of others aren't there for it; None sees them all.
     """
@@ -100,6 +103,8 @@ class JobStore:
         self.workers = Workers(settings, self.database)
         self.idempotency = Idempotency(settings, self.database)
         self.pace = Pace(self.database)
+        self.policies = Policies(self.database)
+        self.decisions = Decisions(self.database)
         self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers, self.idempotency)
 
     def create(self, new: NewJob, image_png: bytes, claim: Claim | None = None) -> Job:
@@ -269,6 +274,7 @@ class JobStore:
                 job.version += 1
                 session.execute(delete(JobEvent).where(JobEvent.job_id == job_id))
                 forget_request(session, job_id)
+                erase_decisions(session, job_id)
                 record_event(session, job_id, "erased")
         return job.version
 

@@ -20,6 +20,9 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from documents import PAGES, ROOT, Block, blocks, commands, indented_blocks
+from PIL import Image
+
+from app.moderation.policy import read_policy
 
 PATIENCE_S = 300
 BIN = Path(sys.executable).parent
@@ -204,6 +207,12 @@ def reader(
         (tmp_path / "base" / "pipeline").symlink_to(tiny_model)
         if page.name == "operations.md":
             make_own_runs(tmp_path / "own-runs", tiny_model)
+        if page.name == "moderation.md":
+            shutil.copy(ROOT / "docs" / "policies" / "publish.yaml", tmp_path)
+            (tmp_path / "queue").mkdir()
+            shutil.copy(tiny_works / "work-011.png", tmp_path / "queue" / "first.png")
+            noise = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / "queue" / "second.png")
         if page.name == "models.md":
             (tmp_path / "made.py").write_text(TUNED)
             subprocess.run(
@@ -262,6 +271,8 @@ def test_what_a_page_says_can_be_done(page, reader):
                     someone.save(named[1], block.text)
             case "json":
                 json.loads(block.text)
+            case "yaml":
+                read_policy(block.text)
             case unread:
                 assert unread in UNREAD
 
@@ -299,7 +310,7 @@ def assert_shown(shown: str, printed: str, place: str) -> None:
 
 @pytest.mark.parametrize("block", all_blocks(), ids=lambda block: block.place)
 def test_every_block_names_a_language_that_is_tested(block):
-    assert block.language in {"console", "python", "json", "toml", *UNREAD}
+    assert block.language in {"console", "python", "json", "toml", "yaml", *UNREAD}
     if block.language == "text":
         for line in block.text.splitlines():
             assert not re.match(r"\s*(\$|das|curl|make|import|from|python|pip|docker)\b", line), line

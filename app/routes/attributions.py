@@ -1,6 +1,5 @@
 """`/v1/attributions`: ask which works a picture owes most to, follow the question, read the answer."""
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -17,11 +16,9 @@ from app.problems import documented
 from app.schemas import Attribution, AttributionList, ListQuery
 from app.service import service_of
 from app.uploads import fetched, parse_fields, upload
-from app.waiting import MAX_WAIT_S, find, unless_gone
+from app.waiting import MAX_WAIT_S, find, preferred_wait, unless_gone
 
 router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
-
-PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
 
 JobId = Annotated[
     str, Path(description="The id that POST answered with.", examples=[ATTRIBUTION["id"]], max_length=64)
@@ -222,12 +219,6 @@ async def get_attribution_image(request: Request, caller: Asking, attribution_id
     png = await questions.image(service_of(request), caller, attribution_id)
     # Not `immutable`: it may be erased, and a cache shall not keep it much longer.
     return Response(png, media_type="image/png", headers={"Cache-Control": "private, max-age=300"})
-
-
-def preferred_wait(prefer: str | None) -> int | None:
-    """The seconds of `Prefer: wait=N`, at most MAX_WAIT_S; None without it. RFC 7240: what isn't known is ignored."""
-    found = PREFER_WAIT.search(prefer or "")
-    return None if found is None else min(int(found[1]), int(MAX_WAIT_S))
 
 
 def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -2,6 +2,8 @@
 
 from alembic import context
 
+import jobs.decisions
+import jobs.policies  # noqa: F401  (their tables)
 from jobs.models import Base
 
 context.configure(

@@ -104,6 +104,17 @@ def test_no_byte_of_any_question_is_left(served: httpx.Client, data_dir: Path) -
         served.get(address + "/image").raise_for_status()
     secrets.extend(served.get(address).json()["input"]["sha256"].encode() for address in asked)
 
+    # What was decided about them and said of that goes with them.
+    rules = [{"code": "any-share", "outcome": "block", "when": {"top.share": {"above": 0}}}]
+    served.post("/v1/policies", json={"policy": {"policy": "publish", "rules": rules}}).raise_for_status()
+    for address in asked:
+        question = {"policy": "publish", "attribution": address.rpartition("/")[2]}
+        decision = served.post("/v1/decisions", json=question).json()
+        assert decision["outcome"] == "block"
+        secrets.append(f"note {random.integers(1 << 60):x}".encode())
+        review = {"outcome": "clear", "note": secrets[-1].decode()}
+        served.post(decision["links"]["self"] + "/review", json=review).raise_for_status()
+
     # One that is erased while it waits or is computed, and two that are refused.
     picture, words = a_question()
     asked.append(

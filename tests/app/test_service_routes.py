@@ -114,7 +114,9 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
     assert set(names) == {
         "createAttribution", "listAttributions", "getAttribution", "cancelAttribution", "deleteAttribution",
         "getAttributionImage", "listIndexes", "getIndex", "listWorks", "getWork", "getWorkThumbnail", "getHealth",
-        "getReadiness", "getVersion", "streamAttributionEvents",
+        "getReadiness", "getVersion", "streamAttributionEvents", "createDecision", "listDecisions", "getDecision",
+        "reviewDecision", "putPolicy", "listPolicies", "getPolicy", "activatePolicy", "backtestPolicy", "getReport",
+        "getReportPage", "getReportKey",
     }  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():

@@ -23,9 +23,11 @@ def png() -> bytes:
 ON_EVERY_DATABASE = (
     "test_claims",
     "test_database",
+    "test_decisions_store",
     "test_idempotent_requests",
     "test_pace",
     "test_migrations",
+    "test_policies_store",
     "test_store",
     "test_sweeper",
     "test_turns",

@@ -1,0 +1,213 @@
+"""What can be done with decisions: the use cases of `/v1/decisions`, and the making of those that are due."""
+
+import asyncio
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from app import answers, policies, questions
+from app.callers import Caller
+from app.moderation import schemas
+from app.moderation.logic import Verdict, decide
+from app.moderation.policy import Policy
+from app.moderation.schemas import DecisionLinks, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
+from app.moderation.words import ERASED
+from app.problems import Problem, bad_parameter, invalid
+from app.schemas import AttributionRequest
+from app.service import Service
+from app.waiting import find, finished, wait_until
+from jobs.decisions import DECISION_ID, Decision, DecisionFilters, DecisionNotFound, DecisionState, NotDecided
+from jobs.errors import BadCursor, JobNotFound, StorageError
+from jobs.models import Job, JsonObject
+from jobs.policies import PolicyRow
+
+logger = logging.getLogger(__name__)
+
+# Decisions that are due are looked for so often: whoever asks for one in between has it made at once.
+LOOK_EVERY_S = 1.0
+AT_ONCE = 50
+
+
+async def ask(service: Service, caller: Caller, data: bytes, asked: DecisionRequest) -> schemas.Decision:
+    """Begin a decision about a picture, or about a question that was asked already; made at once if it can be.
+
+    Nothing is kept where the request, the policy, the picture or the queue doesn't allow it.
+    """
+    if asked.attribution is not None:
+        _only_the_question(data, asked)
+    elif not data:
+        raise invalid("image", "is missing or empty: send a picture, or the id of a question as attribution.")
+    policy = await run_in_threadpool(_active, service, caller, asked.policy)
+    if asked.attribution is not None:
+        job = await find(service, caller, asked.attribution)
+        decision = await _create(service, caller, job.id, policy)
+    else:
+        options = asked.model_dump(exclude={"policy", "attribution"}, exclude_unset=True)
+        job = await questions.ask(service, caller, data, AttributionRequest(**options))
+        try:
+            decision = await _create(service, caller, job.id, policy)
+        except BaseException:
+            await run_in_threadpool(service.store.erase, job.id)
+            raise
+    return _told(await run_in_threadpool(_settled, service, decision))
+
+
+async def answer(service: Service, caller: Caller, decision_id: str, wait: float | None) -> schemas.Decision:
+    """A decision as it stands, after waiting for it for up to so many seconds."""
+    decision = await run_in_threadpool(_find, service, caller, decision_id)
+    if wait and decision.state == DecisionState.PENDING:
+        await wait_until(service, caller, decision.job_id, finished, wait)
+        decision = await run_in_threadpool(_find, service, caller, decision_id)
+    return _told(await run_in_threadpool(_settled, service, decision))
+
+
+async def listed(service: Service, caller: Caller, query: DecisionQuery) -> DecisionList:
+    """A page of the caller's decisions, newest first."""
+    filters = DecisionFilters(
+        owner=caller.owner,
+        state=query.state,
+        policy_id=query.policy,
+        outcome=query.outcome,
+        reviewed=query.reviewed,
+        job_id=query.attribution,
+    )
+    try:
+        page = await run_in_threadpool(service.store.decisions.list, filters, query.cursor, query.limit)
+    except BadCursor as error:
+        raise bad_parameter("cursor", f"{error}.") from error
+    return DecisionList(items=[_told(one) for one in page.decisions], next_cursor=page.next_cursor)
+
+
+async def review(service: Service, caller: Caller, decision_id: str, said: ReviewRequest) -> schemas.Decision:
+    """Keep what a person says of a decision that was made."""
+    decision = await run_in_threadpool(_find, service, caller, decision_id)
+    await run_in_threadpool(_settled, service, decision)
+    try:
+        reviewed = await run_in_threadpool(
+            service.store.decisions.review, decision_id, caller.owner, said.outcome, said.note
+        )
+    except DecisionNotFound as error:
+        raise Problem("not-found", "There is no decision with this id.") from error
+    except NotDecided as error:
+        raise Problem("conflict", f"It can't be reviewed now: {error}.") from error
+    return _told(reviewed)
+
+
+async def keep_deciding(service: Service) -> None:
+    """Make decisions whose questions have ended, for as long as the service runs. Any number may do so at once."""
+    failed: set[str] = set()
+    while True:
+        try:
+            for decision in await run_in_threadpool(service.store.decisions.ripe, AT_ONCE + len(failed)):
+                if decision.id in failed:
+                    continue
+                try:
+                    await run_in_threadpool(_settled, service, decision)
+                except StorageError:
+                    raise
+                except Problem as problem:
+                    logger.info("%s isn't made: %s", decision.id, problem.detail)
+                except Exception:
+                    failed.add(decision.id)
+                    logger.exception("%s can't be made", decision.id)
+        except StorageError as error:
+            logger.warning("decisions that are due wait: %s", error)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def verdict_on(service: Service, job: Job, policy: Policy) -> Verdict:
+    """What a policy says of a job. Blocks for some milliseconds."""
+    return decide(policy, answers.attribution(job, service.catalogue, waiting=None, screening=None))
+
+
+def _only_the_question(data: bytes, asked: DecisionRequest) -> None:
+    if data:
+        raise invalid("attribution", "can't be sent with a picture: it says which question is meant.")
+    for name in sorted(asked.model_fields_set - {"policy", "attribution"}):
+        raise invalid(name, "can't be sent with attribution: that question has its options already.")
+
+
+def _active(service: Service, caller: Caller, policy_id: str) -> PolicyRow:
+    policy = service.store.policies.get(caller.owner, policy_id)
+    if policy is None:
+        raise invalid("policy", f"there is no policy {policy_id} of yours; POST /v1/policies makes one.")
+    if policy.active is None:
+        raise Problem(
+            "conflict",
+            f"No version of {policy_id} is active: POST /v1/policies/{policy_id}/activate has one decide.",
+        )
+    return policy
+
+
+async def _create(service: Service, caller: Caller, job_id: str, policy: PolicyRow) -> Decision:
+    try:
+        return await run_in_threadpool(
+            service.store.decisions.create, caller.owner, job_id, policy.id, policy.active or 0, policy.shadow
+        )
+    except JobNotFound as error:
+        raise Problem("erased", "This attribution was deleted meanwhile.") from error
+
+
+def _find(service: Service, caller: Caller, decision_id: str) -> Decision:
+    found = (
+        service.store.decisions.get(decision_id, caller.owner) if DECISION_ID.fullmatch(decision_id) else None
+    )
+    if found is None:
+        raise Problem("not-found", "There is no decision with this id.")
+    if found.state == DecisionState.ERASED:
+        raise Problem("erased", ERASED)
+    return found
+
+
+def _settled(service: Service, decision: Decision) -> Decision:
+    """The decision, made if its question has ended. Blocks for some milliseconds."""
+    if decision.state != DecisionState.PENDING:
+        return decision
+    job = service.store.get(decision.job_id)
+    if job is None or not job.finished:
+        return decision
+    verdict = _plain(service, job, decision, decision.version)
+    tried = decision.shadow_version
+    shadow = None if tried is None else _plain(service, job, decision, tried)
+    settled = service.store.decisions.settle(decision.id, verdict, shadow)
+    if settled is None or settled.state == DecisionState.ERASED:
+        raise Problem("erased", ERASED)
+    return settled
+
+
+def _plain(service: Service, job: Job, decision: Decision, version: int) -> JsonObject:
+    """What a version says of a job, as it is kept."""
+    policy = policies.load(service, decision.owner, decision.policy_id, version)
+    verdict = verdict_on(service, job, policy)
+    return {**asdict(verdict), "summary": verdict.summary, "policy_version": version}
+
+
+def _told(decision: Decision) -> schemas.Decision:
+    """A decision as the API tells it."""
+    verdict: dict[str, Any] = decision.verdict or {}
+    return schemas.Decision.model_validate(
+        {
+            "id": decision.id,
+            "state": decision.state,
+            "created_at": decision.created_at,
+            "decided_at": decision.decided_at,
+            "attribution": decision.job_id,
+            "policy": decision.policy_id,
+            "policy_version": decision.version,
+            "outcome": decision.outcome,
+            "final": decision.review_outcome or decision.outcome,
+            "summary": verdict.get("summary"),
+            "reasons": verdict.get("reasons"),
+            "notes": verdict.get("notes"),
+            "dry_run": decision.shadow,
+            "review": decision.review,
+            "links": DecisionLinks(
+                self=f"/v1/decisions/{decision.id}",
+                attribution=f"/v1/attributions/{decision.job_id}",
+                policy=f"/v1/policies/{decision.policy_id}?version={decision.version}",
+                page=f"/a/{decision.job_id}",
+            ),
+        }
+    )

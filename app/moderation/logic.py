@@ -1,0 +1,423 @@
+"""Deciding: a policy and an answer in, an outcome with its reasons out. Pure; the same every time.
+
+Conditions have three values: true, false, and None where the answer doesn't have what is needed (Kleene's logic: what
+isn't known only counts where it could change the result). What a rule can't decide makes the decision indeterminate
+unless a rule that is at least as strong fires. And whatever the rules say, only a picture that the model has likely
+made is cleared.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from dataclasses import field as member
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from app.moderation import words
+from app.moderation.fields import Field, Place
+from app.moderation.policy import (
+    MODEL_CODES,
+    NO_RULE,
+    NOT_ANSWERED,
+    STRENGTH,
+    ChoiceTest,
+    NumberTest,
+    Policy,
+    Rule,
+    Test,
+    TextTest,
+)
+from app.schemas import Attribution, Copy, Group, Share
+
+Decided = Literal["clear", "review", "block", "indeterminate"]
+Truth = bool | None
+
+# Works and creators that one reason names; a rule may be met by a thousand.
+NAMED = 10
+COMPARED = 20
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One comparison that was made: `value` is None where the answer has none. `text` says it in words."""
+
+    field: str
+    value: Any
+    asked: dict[str, Any]
+    text: str
+
+
+class Seen(NamedTuple):
+    """One comparison before it is put into words, which only those of the reasons are.
+
+    `place` stands before the field's name, `name` before the words; `missing` says why there is no value.
+    """
+
+    field: Field
+    test: Test
+    value: Any
+    missing: str
+    place: str = ""
+    name: str = ""
+
+    def told(self) -> Compared:
+        """The comparison in words."""
+        text = words.compared(self.field, self.value, self.test, self.missing)
+        name = f"{self.name}, " if self.name else ""
+        return Compared(f"{self.place}{self.field.name}", self.value, self.test.given(), f"{name}{text}")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a condition comes to, the comparisons it hangs on, and the works and creators that they are about."""
+
+    holds: Truth
+    compared: tuple[Seen, ...] = ()
+    works: tuple[str, ...] = ()
+    creators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why: a stable code, what it asks for, whether its rule fired or couldn't be decided, and in words."""
+
+    code: str
+    outcome: Decided
+    fired: bool
+    text: str
+    because: str | None = None
+    compared: tuple[Compared, ...] = ()
+    works: tuple[str, ...] = ()
+    creators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome with its reasons, those that brought it about first, and sentences that have to be told beside."""
+
+    outcome: Decided
+    reasons: tuple[Reason, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes of the reasons that brought the outcome about."""
+        return [reason.code for reason in self.reasons if reason.outcome == self.outcome]
+
+    @property
+    def summary(self) -> str:
+        return words.summary(self.outcome, self.codes)
+
+
+def decide(policy: Policy, answer: Attribution) -> Verdict:
+    """What this policy says of an answer."""
+    if answer.state != "succeeded" or answer.works is None:
+        why = words.NO_ANSWER.get(answer.state, words.NO_WORKS)
+        if answer.error is not None:
+            why = answer.error.message.rstrip(".")
+        reason = Reason(NOT_ANSWERED, "indeterminate", True, words.NOT_ANSWERED.format(why=why))
+        return Verdict("indeterminate", (reason,))
+    looking = _Looking(policy, answer)
+    found = [(rule, looking.condition(rule.when)) for rule in policy.rules]
+    fired = [(rule, cause) for rule, cause in found if cause.holds]
+    open_ = [(rule, cause) for rule, cause in found if cause.holds is None]
+
+    strongest = max((STRENGTH[rule.outcome] for rule, _ in fired), default=0)
+    outcome: Decided = next(
+        (rule.outcome for rule, _ in fired if STRENGTH[rule.outcome] == strongest), policy.default
+    )
+    # What it would be if those that couldn't be decided held.
+    lacking = [
+        (rule, cause)
+        for rule, cause in open_
+        if rule.outcome != outcome and (not fired or STRENGTH[rule.outcome] > strongest)
+    ]
+    reasons: list[Reason] = []
+    stranger = _not_the_models(answer)
+    if lacking or (outcome == "clear" and stranger is not None):
+        outcome = "indeterminate"
+        reasons += [] if stranger is None else [stranger]
+    elif not fired:
+        reasons.append(Reason(NO_RULE, outcome, True, words.NO_RULE.format(default=outcome)))
+    reasons += [_lacked(rule, cause) for rule, cause in lacking]
+    fired.sort(key=lambda pair: -STRENGTH[pair[0].outcome])
+    reasons += [_fired(rule, cause) for rule, cause in fired]
+    return Verdict(outcome, tuple(reasons), tuple(_notes(answer)))
+
+
+def _not_the_models(answer: Attribution) -> Reason | None:
+    """Why this can't be cleared, for a picture that the model hasn't likely made."""
+    verdict = None if answer.in_model is None else answer.in_model.verdict
+    if verdict == "likely":
+        return None
+    return Reason(MODEL_CODES[verdict], "indeterminate", True, words.NOT_THE_MODELS[verdict])
+
+
+def _notes(answer: Attribution) -> Iterator[str]:
+    """What has to be told whatever the rules say: a copy, and that the model didn't make it."""
+    if answer.copied is not None and answer.copied.summary is not None:
+        yield answer.copied.summary
+    if answer.in_model is not None and answer.in_model.verdict != "likely":
+        yield words.NOT_THE_MODELS[answer.in_model.verdict]
+
+
+def _fired(rule: Rule, cause: Cause) -> Reason:
+    compared = tuple(seen.told() for seen in cause.compared)
+    text = words.sentence(one.text for one in compared)
+    return Reason(rule.code, rule.outcome, True, text, rule.because, compared, cause.works, cause.creators)
+
+
+def _lacked(rule: Rule, cause: Cause) -> Reason:
+    compared = tuple(seen.told() for seen in cause.compared)
+    text = f"{words.UNDECIDED} {words.sentence(one.text for one in compared)}"
+    return Reason(
+        rule.code, "indeterminate", False, text, rule.because, compared, cause.works, cause.creators
+    )
+
+
+@dataclass
+class _Looking:
+    """One answer, looked at by one policy."""
+
+    policy: Policy
+    answer: Attribution
+    influence: bool = member(init=False)
+    lists: dict[str, frozenset[str]] = member(init=False)
+
+    def __post_init__(self) -> None:
+        verdict = None if self.answer.in_model is None else self.answer.in_model.verdict
+        # Where it isn't known who made it, what was measured stands; where it looks like another's, it says nothing.
+        self.influence = verdict in (None, "likely")
+        self.lists = {name: frozenset(map(folded, names)) for name, names in self.policy.lists.items()}
+
+    def condition(self, condition: Any) -> Cause:
+        causes = [self._test(field, test, self.answer) for field, test in condition.tests("answer")]
+        if condition.works is not None:
+            causes.append(self._some_work(condition.works))
+        if condition.creators is not None:
+            causes.append(self._some_creator(condition.creators))
+        causes += [self.condition(inner) for inner in condition.all_ or ()]
+        if condition.any_:
+            causes.append(_either(self.condition(inner) for inner in condition.any_))
+        if condition.not_ is not None:
+            inner = self.condition(condition.not_)
+            holds = None if inner.holds is None else not inner.holds
+            causes.append(Cause(holds, inner.compared, inner.works, inner.creators))
+        return _both(causes)
+
+    def _test(self, field: Field, test: Test, source: Attribution | Share | Group) -> Cause:
+        if field.influence and not self.influence:
+            value, missing = None, words.NO_INFLUENCE
+        else:
+            value, missing = field.read(source), words.UNTOLD
+        holds = self._holds(field, test, value)
+        compared = (Seen(field, test, value, missing),)
+        if isinstance(source, Attribution) and value is not None:
+            return Cause(holds, compared, *self._named_by(field))
+        return Cause(holds, compared)
+
+    def _named_by(self, field: Field) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The work that a field of the answer is about, and its creator."""
+        about: Share | Copy | None = None
+        if field.path[0] == "works" and self.answer.works:
+            about = self.answer.works[0]
+        elif field.path[0] == "copied":
+            about = self.answer.copied
+        if about is None or about.work_id is None:
+            return (), ()
+        return (about.work_id,), (() if about.creator is None else (about.creator,))
+
+    def _holds(self, field: Field, test: Test, value: Any) -> Truth:
+        if test.known is not None:
+            if (value is not None and value != field.undecided) != test.known:
+                return False
+            if test.model_fields_set == {"known"}:
+                return True
+        if value is None:
+            return None
+        if isinstance(test, NumberTest):
+            return _between(test, float(value))
+        if isinstance(test, ChoiceTest):
+            if value == field.undecided and value not in words_named(test):
+                return None
+            return self._named(test, str(value))
+        return bool(value) == getattr(test, "is_", None)
+
+    def _named(self, test: ChoiceTest, value: str) -> bool:
+        text = folded(value)
+        checks: list[bool] = []
+        if test.is_ is not None:
+            checks.append(text == folded(test.is_))
+        if test.is_not is not None:
+            checks.append(text != folded(test.is_not))
+        if test.in_ is not None:
+            checks.append(text in {folded(one) for one in test.in_})
+        if test.not_in is not None:
+            checks.append(text not in {folded(one) for one in test.not_in})
+        if isinstance(test, TextTest):
+            if test.in_list is not None:
+                checks.append(text in self.lists[test.in_list])
+            if test.not_in_list is not None:
+                checks.append(text not in self.lists[test.not_in_list])
+            if test.contains is not None:
+                checks.append(folded(test.contains) in text)
+        return all(checks)
+
+    def _some_work(self, condition: Any) -> Cause:
+        works = self.answer.works or []
+        tests = list(condition.tests("works"))
+        if not self.influence or not works:
+            return self._unmeasured("works", tests)
+        causes = [self._element("works", tests, work) for work in works]
+        last = works[-1]
+        count = len(works) if self.answer.candidates is None else self.answer.candidates.count
+        if len(works) < count:
+            bounds = {
+                "share": (0.0, last.share),
+                "low": (0.0, last.share),
+                "rank": (len(works) + 1.0, float(count)),
+            }
+            if last.percentile is not None:
+                bounds["percentile"] = (0.0, last.percentile)
+            causes.append(self._unnamed("works", tests, bounds, words.UNNAMED))
+        return self._some("works", tests, causes)
+
+    def _some_creator(self, condition: Any) -> Cause:
+        groups = (self.answer.groups or {}).get("creator", [])
+        tests = list(condition.tests("creators"))
+        if not self.influence or not groups:
+            return self._unmeasured("creators", tests)
+        causes = [self._element("creators", tests, group) for group in groups]
+        named = sum(group.works for group in groups)
+        count = named if self.answer.candidates is None else self.answer.candidates.count
+        if named < count:
+            # The last may be named out of its turn, since the answer's sentence is about it.
+            shares = sorted((group.share for group in groups), reverse=True)
+            most = min(shares[-2] if len(shares) > 1 else shares[-1], max(0.0, 1.0 - sum(shares)))
+            bounds = {"share": (0.0, most), "low": (0.0, most), "works": (1.0, float(count - named))}
+            causes.append(self._unnamed("creators", tests, bounds, words.UNNAMED_CREATORS))
+        return self._some("creators", tests, causes)
+
+    def _some(self, place: Place, tests: list[tuple[Field, Test]], causes: list[Cause]) -> Cause:
+        found = _either(causes)
+        if found.holds is not False:
+            return found
+        return Cause(False, tuple(Seen(*pair, None, words.NONE_MEETS, f"{place}.") for pair in tests))
+
+    def _unmeasured(self, place: Place, tests: list[tuple[Field, Test]]) -> Cause:
+        """Of no work or creator anything is known, so nothing can be said of them."""
+        missing = words.UNTOLD if self.influence else words.NO_INFLUENCE
+        return Cause(None, tuple(Seen(*pair, None, missing, f"{place}.") for pair in tests))
+
+    def _element(self, place: Place, tests: list[tuple[Field, Test]], one: Share | Group) -> Cause:
+        open_: list[Seen] = []
+        held: list[Seen] = []
+        for field, test in tests:
+            value = field.read(one)
+            holds = self._holds(field, test, value)
+            if holds is False:
+                return Cause(False)
+            (held if holds else open_).append(Seen(field, test, value, words.UNTOLD, f"{place}."))
+        told = open_ or held
+        holds = None if open_ else True
+        if isinstance(one, Share):
+            name = words.work_name(one.title, one.creator, one.work_id)
+            creators = () if one.creator is None else (one.creator,)
+            return Cause(holds, (told[0]._replace(name=name), *told[1:]), (one.work_id,), creators)
+        return Cause(holds, (told[0]._replace(name=one.name), *told[1:]), (), (one.name,))
+
+    def _unnamed(
+        self,
+        place: Place,
+        tests: list[tuple[Field, Test]],
+        bounds: dict[str, tuple[float, float]],
+        missing: str,
+    ) -> Cause:
+        """What is known of those that the answer doesn't name: how large they can be at most.
+
+        A rule that sets no bound means those that are named.
+        """
+        if not any(field.name in bounds for field, _ in tests):
+            return Cause(False)
+        holds: Truth = None
+        for field, test in tests:
+            if (
+                isinstance(test, NumberTest)
+                and field.name in bounds
+                and not _reaches(test, *bounds[field.name])
+            ):
+                holds = False
+        if holds is False:
+            return Cause(False)
+        pair = next(pair for pair in tests if pair[0].name in bounds)
+        return Cause(None, (Seen(*pair, None, missing, f"{place}."),))
+
+
+def words_named(test: ChoiceTest) -> set[str]:
+    """The choices that a test names."""
+    single = {one for one in (test.is_, test.is_not) if one is not None}
+    return single | set(test.in_ or ()) | set(test.not_in or ())
+
+
+def _between(test: NumberTest, value: float) -> bool:
+    return (
+        (test.at_least is None or value >= test.at_least)
+        and (test.at_most is None or value <= test.at_most)
+        and (test.above is None or value > test.above)
+        and (test.below is None or value < test.below)
+    )
+
+
+def _reaches(test: NumberTest, low: float, high: float) -> bool:
+    """Whether some value from low to high may pass."""
+    if test.known is False:
+        return True
+    least = max((v for v in (test.at_least, test.above) if v is not None), default=low)
+    most = min((v for v in (test.at_most, test.below) if v is not None), default=high)
+    if least > high or most < low:
+        return False
+    return not (
+        (test.above is not None and test.above >= high) or (test.below is not None and test.below <= low)
+    )
+
+
+def _both(causes: Iterable[Cause]) -> Cause:
+    """All of them: false if one is, else unknown if one is, else true."""
+    found = list(causes)
+    holds: Truth = True
+    if any(cause.holds is False for cause in found):
+        holds = False
+    elif any(cause.holds is None for cause in found):
+        holds = None
+    return _gathered(holds, [cause for cause in found if cause.holds is holds])
+
+
+def _either(causes: Iterable[Cause]) -> Cause:
+    """One of them: true if one is, else unknown if one is, else false."""
+    found = list(causes)
+    holds: Truth = False
+    if any(cause.holds for cause in found):
+        holds = True
+    elif any(cause.holds is None for cause in found):
+        holds = None
+    return _gathered(holds, [cause for cause in found if cause.holds is holds])
+
+
+def _gathered(holds: Truth, causes: list[Cause]) -> Cause:
+    def some(groups: Iterable[tuple[str, ...]], most: int) -> tuple[str, ...]:
+        # Everything is looked at; what is told of it is bounded.
+        return tuple(dict.fromkeys(one for group in groups for one in group))[:most]
+
+    compared = [one for cause in causes for one in cause.compared][:COMPARED]
+    return Cause(
+        holds,
+        tuple(compared),
+        some((cause.works for cause in causes), NAMED),
+        some((cause.creators for cause in causes), NAMED),
+    )
+
+
+@lru_cache(maxsize=4096)
+def folded(text: str) -> str:
+    """A name as it is compared: without regard to case, to width and to how much space is in it."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

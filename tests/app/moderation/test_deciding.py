@@ -1,0 +1,371 @@
+"""What policies decide: each operator, three-valued logic, precedence, and the two promises about `clear`."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.moderation.fields import FIELDS
+from app.moderation.logic import Verdict, decide, folded
+from app.moderation.policy import STRENGTH, Policy, policy_of
+from app.schemas import Attribution
+from das.answer import UNKNOWN_CREATOR
+from tests.app.moderation.answers import answer, copied, creator, declared, in_model, work
+from tests.lengths import examples
+
+LISTS = {"some": ["Creator 1", "  HOKUSAI "], "none": []}
+
+
+def policy(*rules: tuple[str, Any], default: str = "clear") -> Policy:
+    """A policy whose rules have these outcomes and conditions, with the codes r0, r1, …"""
+    told = [{"code": f"r{n}", "outcome": outcome, "when": when} for n, (outcome, when) in enumerate(rules)]
+    return policy_of({"policy": "p", "default": default, "lists": LISTS, "rules": told})
+
+
+def asked(when: Any, about: Attribution) -> str:
+    """What a policy with one rule for review comes to: review, clear, or indeterminate."""
+    return decide(policy(("review", when)), about).outcome
+
+
+YES, NO, UNKNOWN = "review", "clear", "indeterminate"
+
+
+@pytest.mark.parametrize(
+    ("when", "outcome"),
+    [
+        ({"top.share": {"at_least": 0.4}}, YES),
+        ({"top.share": {"above": 0.4}}, NO),
+        ({"top.share": {"at_most": 0.4}}, YES),
+        ({"top.share": {"below": 0.4}}, NO),
+        ({"top.share": {"at_least": 0.3, "below": 0.5}}, YES),
+        ({"top.share": {"known": True}}, YES),
+        ({"top.share": {"known": False}}, NO),
+        ({"top.low": {"at_least": 0.2}}, YES),
+        ({"top.percentile": {"at_least": 99}}, YES),
+        ({"certainty.stands_out": True}, YES),
+        ({"certainty.stands_out": False}, NO),
+        ({"certainty.percentile": {"at_least": 98}}, NO),
+        ({"in_model.verdict": "likely"}, YES),
+        ({"in_model.verdict": {"is_not": "likely"}}, NO),
+        ({"in_model.p_value": {"below": 0.5}}, YES),
+        ({"copy.verdict": ["copy", "near"]}, NO),
+        ({"copy.verdict": {"not_in": ["copy", "near"]}}, YES),
+        ({"copy.score": {"at_least": 0.5}}, YES),
+        ({"copy.method": "pdq"}, YES),
+        ({"candidates.mode": "all"}, YES),
+        ({"top.creator": {"is": " creator  1 "}}, YES),
+        ({"top.creator": {"is_not": "Creator 1"}}, NO),
+        ({"top.creator": {"in_list": "some"}}, YES),
+        ({"top.creator": {"not_in_list": "some"}}, NO),
+        ({"top.creator": {"in_list": "none"}}, NO),
+        ({"top.creator": {"contains": "EATOR"}}, YES),
+        ({"top.creator": {"contains": "eator", "not_in_list": "some"}}, NO),
+        ({"top.licence": "cc0-1.0"}, YES),
+        ({"top.tdm": "prohibited"}, UNKNOWN),
+        ({"top.tdm": {"known": True, "is": "prohibited"}}, NO),
+        ({"top.tdm": {"known": False}}, YES),
+        ({"quality.lds": {"below": 40}}, UNKNOWN),
+        ({"declared.model": {"contains": "v1-5"}}, UNKNOWN),
+        ({"declared.ai_generated": True}, UNKNOWN),
+        ({"works": {"share": {"at_least": 0.3}, "creator": "Creator 2"}}, YES),
+        ({"works": {"share": {"above": 0.3}, "creator": "Creator 2"}}, NO),
+        ({"works": {"rank": {"at_most": 2}, "creator": "Creator 3"}}, NO),
+        ({"works": {"tdm": "prohibited"}}, UNKNOWN),
+        ({"works": {"tdm": {"known": True, "is": "prohibited"}}}, NO),
+        ({"creators": {"name": "Creator 4", "share": {"at_least": 0.09}}}, YES),
+        ({"creators": {"name": {"in_list": "some"}, "low": {"above": 0.2}}}, NO),
+        ({"creators": {"factor": {"at_least": 4}}}, YES),
+        ({"all": [{"top.share": {"above": 0.1}}, {"top.share": {"above": 0.5}}]}, NO),
+        ({"any": [{"top.share": {"above": 0.1}}, {"top.share": {"above": 0.5}}]}, YES),
+        ({"not": {"top.share": {"above": 0.5}}}, YES),
+        ({"top.share": {"above": 0.5}, "quality.lds": {"below": 40}}, NO),
+        ({"top.share": {"above": 0.1}, "quality.lds": {"below": 40}}, UNKNOWN),
+        ({"any": [{"top.share": {"above": 0.1}}, {"quality.lds": {"below": 40}}]}, YES),
+        ({"any": [{"top.share": {"above": 0.5}}, {"quality.lds": {"below": 40}}]}, UNKNOWN),
+        ({"not": {"quality.lds": {"below": 40}}}, UNKNOWN),
+    ],
+)
+def test_each_operator(when: Any, outcome: str) -> None:
+    assert asked(when, answer()) == outcome
+
+
+def test_what_the_picture_says() -> None:
+    said = answer(input=declared(model="Other-v2", tool="ComfyUI", is_model_of_index="other"))
+    assert asked({"declared.model": {"contains": "other"}}, said) == YES
+    assert asked({"declared.is_model_of_index": "other", "declared.tool": "comfyui"}, said) == YES
+    # "unknown" isn't an answer, so a rule that doesn't name it can't be decided.
+    unsure = answer(input=declared())
+    assert asked({"declared.is_model_of_index": "other"}, unsure) == UNKNOWN
+    assert asked({"declared.is_model_of_index": {"known": True, "is": "other"}}, unsure) == NO
+    assert asked({"declared.is_model_of_index": ["other", "unknown"]}, unsure) == YES
+
+
+def test_a_picture_that_cannot_be_compared_is_no_copy_and_not_no_copy() -> None:
+    plain = answer(copy=copied("unclear", score=None, work_id=None))
+    assert asked({"copy.verdict": "copy"}, plain) == UNKNOWN
+    assert asked({"copy.verdict": {"is_not": "copy"}}, plain) == UNKNOWN
+    assert asked({"copy.verdict": ["copy", "unclear"]}, plain) == YES
+    assert asked({"copy.score": {"above": 0.9}}, plain) == UNKNOWN
+
+
+def test_works_that_are_not_named_are_bounded_by_the_last() -> None:
+    few = answer(works=[work(1, 0.4), work(2, 0.1)], candidates={"mode": "all", "count": 50, "asked": "all"})
+    assert asked({"works": {"creator": "Creator 9", "share": {"at_least": 0.2}}}, few) == NO
+    assert asked({"works": {"creator": "Creator 9", "share": {"at_least": 0.05}}}, few) == UNKNOWN
+    assert asked({"works": {"creator": "Creator 9", "rank": {"at_most": 2}}}, few) == NO
+    assert asked({"works": {"creator": "Creator 9", "rank": {"at_most": 3}}}, few) == UNKNOWN
+    # Without a bound, those are meant that are named.
+    assert asked({"works": {"creator": "Creator 9"}}, few) == NO
+    reason = decide(
+        policy(("review", {"works": {"share": {"at_least": 0.05}, "creator": "x"}})), few
+    ).reasons[0]
+    assert "ask with a larger top_k" in reason.text
+
+
+def test_creators_that_are_not_named_are_bounded_too() -> None:
+    groups = {"creator": [creator("A", 0.5), creator("B", 0.3), creator("C", 0.01)]}
+    many = answer(groups=groups, candidates={"mode": "all", "count": 400, "asked": "all"})
+    assert asked({"creators": {"name": "Z", "share": {"at_least": 0.2}}}, many) == NO
+    assert asked({"creators": {"name": "Z", "share": {"at_least": 0.15}}}, many) == UNKNOWN
+    assert asked({"creators": {"name": "Z"}}, many) == NO
+
+
+def test_a_creator_who_is_not_known_may_be_anybody() -> None:
+    unknown = answer(
+        groups={"creator": [creator(UNKNOWN_CREATOR, 0.9, works=4)]}, works=[work(1, 1.0, creator=None)]
+    )
+    assert asked({"creators": {"name": {"in_list": "some"}, "share": {"above": 0.5}}}, unknown) == UNKNOWN
+    assert (
+        asked({"creators": {"name": {"known": True, "in_list": "some"}, "share": {"above": 0.5}}}, unknown)
+        == NO
+    )
+    assert asked({"top.creator": {"in_list": "some"}}, unknown) == UNKNOWN
+
+
+def test_names_are_compared_as_people_read_them() -> None:
+    hokusai = answer(works=[work(1, 1.0, creator="Ｈokusai")])
+    assert asked({"top.creator": {"in_list": "some"}}, hokusai) == YES
+    assert folded("  Straße\u00a0 Nr") == "strasse nr"
+
+
+YEA, NAY, WHO = {"top.share": {"above": 0.1}}, {"top.share": {"above": 0.9}}, {"quality.lds": {"above": 1}}
+
+
+@pytest.mark.parametrize(
+    ("default", "rules", "outcome", "codes"),
+    [
+        ("clear", [("review", NAY)], "clear", ["no-rule-fired"]),
+        ("review", [("block", NAY)], "review", ["no-rule-fired"]),
+        ("clear", [("review", YEA), ("block", YEA)], "block", ["r1"]),
+        ("clear", [("review", YEA), ("review", YEA)], "review", ["r0", "r1"]),
+        ("review", [("clear", YEA)], "clear", ["r0"]),
+        ("review", [("clear", YEA), ("review", YEA)], "review", ["r1"]),
+        ("block", [("review", YEA)], "review", ["r0"]),
+        # What a rule lacks counts where it could change the outcome.
+        ("clear", [("review", WHO)], "indeterminate", ["r0"]),
+        ("clear", [("block", WHO), ("review", YEA)], "indeterminate", ["r0"]),
+        ("clear", [("review", WHO), ("review", YEA)], "review", ["r1"]),
+        ("clear", [("review", WHO), ("block", YEA)], "block", ["r1"]),
+        ("review", [("clear", WHO)], "indeterminate", ["r0"]),
+        ("review", [("clear", YEA), ("block", WHO)], "indeterminate", ["r1"]),
+        ("review", [("review", WHO)], "review", ["no-rule-fired"]),
+    ],
+)
+def test_precedence(default: str, rules: list[Any], outcome: str, codes: list[str]) -> None:
+    verdict = decide(policy(*rules, default=default), answer())
+    assert (verdict.outcome, verdict.codes) == (outcome, codes)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"), [("unlikely", "model-unlikely"), ("unsure", "model-unsure"), (None, "model-unknown")]
+)
+def test_a_picture_that_the_model_has_not_likely_made_is_not_cleared(verdict: str | None, code: str) -> None:
+    strange = answer(in_model=None if verdict is None else in_model(verdict))
+    decided = decide(policy(("review", {"copy.verdict": "copy"})), strange)
+    assert (decided.outcome, decided.codes) == ("indeterminate", [code])
+    assert (
+        decide(policy(("clear", {"copy.verdict": "none"}), default="review"), strange).outcome
+        == "indeterminate"
+    )
+    # What isn't about influence still counts.
+    assert decide(policy(("block", {"copy.verdict": "none"})), strange).outcome == "block"
+
+
+def test_the_shares_of_a_picture_from_elsewhere_say_nothing() -> None:
+    strange = answer(in_model=in_model("unlikely"))
+    decided = decide(policy(("block", {"top.share": {"above": 0.1}})), strange)
+    assert decided.outcome == "indeterminate"
+    assert [reason.code for reason in decided.reasons] == ["model-unlikely", "r0"]
+    assert "it says nothing, because the picture doesn't look like this model's" in decided.reasons[1].text
+    # Where it was never measured who made it, they count, but nothing is cleared.
+    assert decide(policy(("block", {"top.share": {"above": 0.1}})), answer(in_model=None)).outcome == "block"
+
+
+def test_a_copy_is_told_whatever_is_decided() -> None:
+    strange = answer(in_model=in_model("unlikely"), copy=copied("copy", summary="It is a copy."))
+    decided = decide(policy(("review", {"top.share": {"above": 0.9}})), strange)
+    assert decided.outcome == "indeterminate"
+    assert decided.notes[0] == "It is a copy."
+
+
+def test_a_question_without_an_answer_is_indeterminate() -> None:
+    failed = answer(
+        state="failed", works=None, groups=None, in_model=None, certainty=None, copy=None,
+        error={"code": "gone", "message": "The worker was lost."},
+    )  # fmt: skip
+    decided = decide(policy(("review", YEA)), failed)
+    assert (decided.outcome, decided.codes) == ("indeterminate", ["not-answered"])
+    assert "(The worker was lost)" in decided.reasons[0].text
+    cancelled = answer(state="cancelled", works=None)
+    assert "(it was cancelled)" in decide(policy(("review", YEA)), cancelled).reasons[0].text
+    old = answer(works=None, groups=None)
+    assert (
+        "(the works that it names aren't known here)" in decide(policy(("review", YEA)), old).reasons[0].text
+    )
+
+
+def test_a_reason_names_what_was_compared_and_who_caused_it() -> None:
+    decided = decide(
+        policy(("review", {"works": {"share": {"at_least": 0.25}, "creator": {"in_list": "some"}}})), answer()
+    )
+    (reason,) = decided.reasons
+    assert reason.text == (
+        "“Study no. 1” by Creator 1, its share: 40 % (the rule asks: at least 25 %); its creator: Creator 1 (the rule"
+        " asks: in the list some)."
+    )
+    assert (reason.works, reason.creators) == (("w_0000000000000001",), ("Creator 1",))
+    assert [(c.field, c.value, c.asked) for c in reason.compared] == [
+        ("works.share", 0.4, {"at_least": 0.25}),
+        ("works.creator", "Creator 1", {"in_list": "some"}),
+    ]
+    assert decided.summary == "Review: somebody has to look. (r0)"
+    copy = decide(policy(("block", {"copy.verdict": "copy"})), answer(copy=copied("copy")))
+    assert (copy.reasons[0].works, copy.reasons[0].creators) == (("w_2c26b46b68ffc68f",), ("Ada Example",))
+
+
+def test_a_rule_about_what_nobody_has_says_so() -> None:
+    (reason,) = decide(policy(("review", {"not": {"works": {"share": {"above": 0.5}}}})), answer()).reasons
+    assert reason.text.startswith("Its share: none that the answer names meets all that is asked")
+    assert (reason.compared[0].field, reason.works) == ("works.share", ())
+
+
+def test_what_is_told_of_a_rule_that_a_thousand_works_meet_is_bounded() -> None:
+    works = [work(n, 0.001) for n in range(1, 1001)]
+    many = answer(works=works, candidates={"mode": "all", "count": 1000, "asked": "all"})
+    (reason,) = decide(policy(("review", {"works": {"share": {"above": 0}}})), many).reasons
+    assert (len(reason.works), len(reason.compared), len(reason.creators)) == (10, 20, 10)
+
+
+# Any policy, any answer.
+
+
+def conditions_on(place: str) -> st.SearchStrategy[Any]:
+    def test(name: str) -> st.SearchStrategy[Any]:
+        field = FIELDS[place][name]  # type: ignore[index]
+        if field.kind == "number":
+            low, high = field.range or (0, 1)
+            bound = st.floats(low, high, exclude_min=True, exclude_max=True)
+            return st.sampled_from(["at_least", "at_most", "above", "below"]).flatmap(
+                lambda op: bound.map(lambda value: {op: value})
+            ) | st.sampled_from([{"known": True}, {"known": False}])
+        if field.kind == "flag":
+            return st.booleans() | st.just({"known": False})
+        words = st.sampled_from(field.choices or ("Creator 1", "Creator 2", "x"))
+        operator = st.sampled_from(["is", "is_not"])
+        said = operator.flatmap(lambda op: words.map(lambda word: {op: word})) | st.lists(
+            words, min_size=1, max_size=3
+        )
+        lists = st.sampled_from([{"in_list": "some"}, {"not_in_list": "some"}, {"contains": "1"}])
+        return said if field.choices else said | lists
+
+    return st.sampled_from(sorted(FIELDS[place])).flatmap(  # type: ignore[index]
+        lambda name: test(name).map(lambda value: {name: value})
+    )
+
+
+CONDITIONS = st.recursive(
+    conditions_on("answer")
+    | conditions_on("works").map(lambda inner: {"works": inner})
+    | conditions_on("creators").map(lambda inner: {"creators": inner}),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3).map(lambda some: {"all": some})
+        | st.lists(inner, min_size=1, max_size=3).map(lambda some: {"any": some})
+        | inner.map(lambda one: {"not": one})
+    ),
+    max_leaves=5,
+)
+POLICIES = st.sampled_from(["clear", "review", "block"]).flatmap(
+    lambda default: st.lists(
+        st.tuples(st.sampled_from(["review", "block"] + ["clear"] * (default != "clear")), CONDITIONS),
+        min_size=1,
+        max_size=4,
+    ).map(lambda rules: policy(*rules, default=default))
+)
+SHARES = st.floats(0, 1)
+ANSWERS = st.builds(
+    lambda origin, copy, certain, works, groups, count, low: answer(
+        in_model=None if origin is None else in_model(origin),
+        copy=None if copy is None else copied(copy, score=None if copy == "unclear" else 0.8),
+        certainty=certain,
+        candidates={"mode": "all", "count": count, "asked": "all"},
+        works=[work(n, share, low=low, tdm=tdm) for n, (share, tdm) in enumerate(works, 1)],
+        groups={"creator": [creator(name, share, low=low) for name, share in groups.items()]},
+    ),
+    st.sampled_from([None, "likely", "unsure", "unlikely"]),
+    st.sampled_from([None, "copy", "near", "none", "unclear"]),
+    st.sampled_from(
+        [None, {"stands_out": True, "percentile": None}, {"stands_out": False, "percentile": 3.0}]
+    ),
+    st.lists(st.tuples(SHARES, st.sampled_from([None, "prohibited", "allowed"])), min_size=1, max_size=4),
+    st.dictionaries(st.sampled_from(["Creator 1", "Creator 2", UNKNOWN_CREATOR]), SHARES, max_size=3),
+    st.integers(1, 9),
+    st.none() | SHARES,
+)
+
+
+@examples(400)
+@given(POLICIES, ANSWERS)
+def test_whatever_the_policy_only_what_the_model_likely_made_is_cleared(
+    rules: Policy, about: Attribution
+) -> None:
+    decided = decide(rules, about)
+    assert decided == decide(policy_of(rules.document()), about), "the same every time"
+    assert decided.reasons
+    assert all(reason.text for reason in decided.reasons)
+    if decided.outcome == "clear":
+        assert about.in_model is not None
+        assert about.in_model.verdict == "likely"
+    if decided.outcome in STRENGTH:
+        assert decided.codes
+        others = [reason for reason in decided.reasons if reason.fired and reason.outcome in STRENGTH]
+        assert max(STRENGTH[reason.outcome] for reason in others) == STRENGTH[decided.outcome]
+
+
+COMPLETIONS: list[dict[str, Any]] = [
+    {"copy": copied(verdict), "certainty": {"stands_out": out, "percentile": 50.0, "clearly_first": out}}
+    for verdict in ("copy", "near", "none")
+    for out in (True, False)
+]
+
+
+@examples(300)
+@given(POLICIES, st.lists(SHARES, min_size=1, max_size=3))
+def test_a_value_that_is_missing_never_clears_what_the_value_would_not(
+    rules: Policy, shares: list[float]
+) -> None:
+    told = {"works": [work(n, share) for n, share in enumerate(shares, 1)]}
+    count = {"candidates": {"mode": "all", "count": len(shares), "asked": "all"}}
+    lacking = answer(**told, **count, copy=None, certainty=None)
+    if "known" in str(rules.document()):
+        return  # Such a policy asks whether it is missing, and says itself what then.
+    decided = decide(rules, lacking)
+    if decided.outcome != "indeterminate":
+        possible = {decide(rules, answer(**told, **count, **filled)).outcome for filled in COMPLETIONS}
+        # A completion may lack other things (intervals, a rights signal), and be indeterminate for these.
+        assert possible - {"indeterminate"} <= {decided.outcome}
+
+
+def test_a_verdict_tells_what_brought_it_about() -> None:
+    empty = Verdict("clear", ())
+    assert (empty.codes, empty.summary) == ([], "Clear: nothing in this policy speaks against it.")

@@ -1,0 +1,315 @@
+"""`/v1/decisions`: about pictures and questions, in time or later, with a dry run beside; reviewed, and erased."""
+
+import base64
+import time
+
+import pytest
+from sqlalchemy import text
+
+from das.index import AttributionIndex
+from tests.app.conftest import scored
+
+RULES = [
+    {"code": "large-share", "outcome": "review", "when": {"top.share": {"at_least": 0.5}}},
+    {
+        "code": "named",
+        "outcome": "block",
+        "because": "Not this one.",
+        "when": {"top.creator": "Nobody at all"},
+    },
+]
+
+
+@pytest.fixture
+def finish(store, tiny_index):
+    """Play the worker: finish the oldest question, made by the model or not."""
+    index = AttributionIndex.open(tiny_index)
+
+    def finish(verdict="likely", **changes):
+        (job,) = store.leases.claim("a-worker", 1, [index.id])
+        origin = {"verdict": verdict, "p_value": 0.4, "p_value_re_encoded": 0.5, "references": 100}
+        assert store.leases.finish(job.token, {**scored(index, job), "in_model": origin, **changes}, {})
+        return job.id
+
+    return finish
+
+
+@pytest.fixture(autouse=True)
+def policy(client):
+    """A policy whose active version is about large shares, and that tries a stricter one."""
+    answer = client.post("/v1/policies", json={"policy": {"policy": "shares", "rules": RULES}})
+    assert answer.status_code in (200, 201), answer.text
+    client.post("/v1/policies/shares/activate", json={"version": answer.json()["version"]})
+    client.post("/v1/policies/shares/activate", json={"dry_run": True})
+    return answer.json()["version"]
+
+
+@pytest.fixture
+def decide(client, store, picture):
+    def decide(status=202, headers=None, **fields):
+        response = client.post(
+            "/v1/decisions",
+            files={"image": ("p.png", picture)},
+            data={"policy": "shares", **fields},
+            headers=headers or {},
+        )
+        assert response.status_code == status, response.text
+        return response.json()
+
+    return decide
+
+
+def test_a_decision_about_a_picture_comes_when_its_question_is_answered(client, decide, finish, policy):
+    begun = decide(client_tag="mine", top_k="3")
+    assert (begun["state"], begun["outcome"], begun["final"], begun["reasons"]) == (
+        "pending",
+        None,
+        None,
+        None,
+    )
+    asked = client.get(begun["links"]["attribution"]).json()
+    assert (asked["client_tag"], asked["top_k"]) == ("mine", 3)
+    waiting = client.get(begun["links"]["self"])
+    assert waiting.headers["Retry-After"] == "1"
+
+    finish()
+    response = client.get(begun["links"]["self"])
+    told = response.json()
+    assert (told["state"], told["outcome"], told["final"]) == ("decided", "clear", "clear")
+    assert [reason["code"] for reason in told["reasons"]] == ["no-rule-fired"]
+    assert (told["policy"], told["policy_version"], told["dry_run"]) == ("shares", policy, None)
+    assert "Retry-After" not in response.headers
+    assert client.get(told["links"]["policy"]).json()["version"] == policy
+
+
+def test_a_picture_from_elsewhere_is_indeterminate(client, decide, finish):
+    begun = decide()
+    finish("unlikely")
+    told = client.get(begun["links"]["self"]).json()
+    assert told["outcome"] == "indeterminate"
+    assert told["reasons"][0]["code"] == "model-unlikely"
+    assert told["notes"] == [told["reasons"][0]["text"]]
+
+
+def test_it_is_made_without_anybody_asking(client, decide, finish, store):
+    begun = decide()
+    finish()
+    deadline = time.monotonic() + 20
+    while store.decisions.get(begun["id"]).state == "pending":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_it_is_waited_for(client, decide, finish, store):
+    import threading
+
+    timer = threading.Timer(0.5, finish)
+    timer.start()
+    told = decide(status=200, headers={"Prefer": "wait=20"})
+    timer.join()
+    assert told["outcome"] == "clear"
+    late = decide(status=202, headers={"Prefer": "wait=0"})
+    timer = threading.Timer(0.5, finish)
+    timer.start()
+    assert client.get(late["links"]["self"], params={"wait": 20}).json()["state"] == "decided"
+    timer.join()
+
+
+def test_a_question_that_was_asked_is_decided_at_once(client, ask, finish):
+    asked = ask()
+    finish()
+    response = client.post("/v1/decisions", json={"policy": "shares", "attribution": asked["id"]})
+    assert response.status_code == 200, response.text
+    told = response.json()
+    assert (told["attribution"], told["outcome"]) == (asked["id"], "clear")
+    assert response.headers["Location"] == told["links"]["self"]
+    by_form = client.post(
+        "/v1/decisions", files={"policy": (None, "shares"), "attribution": (None, asked["id"])}
+    )
+    assert (by_form.status_code, by_form.json()["outcome"]) == (200, "clear")
+
+
+def test_json_with_a_picture(client, store, picture, finish):
+    body = {"policy": "shares", "image_base64": base64.b64encode(picture).decode(), "top_k": 2}
+    response = client.post("/v1/decisions", json=body)
+    assert response.status_code == 202, response.text
+    finish()
+    assert client.get(response.json()["links"]["self"]).json()["outcome"] == "clear"
+
+
+def test_a_dry_run_is_told_beside_and_decides_nothing(client, decide, finish, policy):
+    stricter = [{"code": "any-share", "outcome": "block", "when": {"top.share": {"above": 0}}}]
+    tried = client.post(
+        "/v1/policies", json={"policy": {"policy": "shares", "rules": stricter}, "dry_run": True}
+    )
+    begun = decide()
+    finish()
+    told = client.get(begun["links"]["self"]).json()
+    assert (told["outcome"], told["policy_version"]) == ("clear", policy)
+    assert told["dry_run"]["policy_version"] == tried.json()["version"]
+    assert told["dry_run"]["outcome"] == "block"
+    (reason,) = told["dry_run"]["reasons"]
+    assert (reason["code"], reason["fired"]) == ("any-share", True)
+    assert reason["compared"][0]["field"] == "top.share"
+    assert reason["works"] == [client.get(told["links"]["attribution"]).json()["works"][0]["work_id"]]
+
+
+def test_the_version_stays_that_which_was_active(client, decide, finish, policy):
+    begun = decide()
+    block = [{"code": "any-share", "outcome": "block", "when": {"top.share": {"above": 0}}}]
+    client.post("/v1/policies", json={"policy": {"policy": "shares", "rules": block}})
+    finish()
+    told = client.get(begun["links"]["self"]).json()
+    assert (told["policy_version"], told["outcome"]) == (policy, "clear")
+
+
+def test_a_cancelled_question_is_indeterminate(client, decide):
+    begun = decide()
+    client.post(f"{begun['links']['attribution']}/cancel")
+    told = client.get(begun["links"]["self"]).json()
+    assert (told["outcome"], told["reasons"][0]["code"]) == ("indeterminate", "not-answered")
+
+
+def test_a_person_has_the_last_word(client, decide, finish):
+    begun = decide()
+    address = begun["links"]["self"] + "/review"
+    early = client.post(address, json={"outcome": "clear"})
+    assert (early.status_code, early.json()["code"]) == (409, "conflict")
+    finish("unlikely")
+    told = client.post(address, json={"outcome": "clear", "note": "I drew it myself."}).json()
+    assert (told["outcome"], told["final"]) == ("indeterminate", "clear")
+    assert {**told["review"], "at": None} == {
+        "outcome": "clear", "note": "I drew it myself.", "by": "local", "at": None,
+    }  # fmt: skip
+    assert client.post(address, json={"outcome": "block"}).json()["final"] == "block"
+    assert client.get(begun["links"]["self"]).json()["review"]["note"] is None
+
+    for body, status in (
+        ({}, 422),
+        ({"outcome": "review"}, 422),
+        ({"outcome": "clear", "note": "\x00"}, 422),
+        ({"outcome": "clear", "note": "x" * 2001}, 422),
+        ({"outcome": "clear", "note": "x" * 20_000}, 413),
+        ({"outcome": "clear", "who": "me"}, 422),
+    ):
+        assert client.post(address, json=body).status_code == status, body
+    assert client.post(address, content=b"outcome=clear").status_code == 415
+    missing = "/v1/decisions/dec_" + "0" * 32
+    assert client.post(missing + "/review", json={"outcome": "clear"}).status_code == 404
+
+
+def test_people_and_a_version_are_compared(client, decide, finish):
+    reviewed = []
+    for outcome in ("clear", "block", None):
+        begun = decide()
+        finish()
+        if outcome is not None:
+            client.post(begun["links"]["self"] + "/review", json={"outcome": outcome})
+            reviewed.append(begun)
+    told = client.post("/v1/policies/shares/backtest", json={"against": "reviews", "limit": 1}).json()
+    assert (told["examined"], told["table"]) == (1, {"block": {"clear": 1}})
+    (change,) = told["changed"]
+    assert (change["decision"], change["attribution"]) == (reviewed[1]["id"], reviewed[1]["attribution"])
+    rest = client.post(
+        "/v1/policies/shares/backtest", json={"against": "reviews", "cursor": told["next_cursor"]}
+    ).json()
+    assert (rest["table"], rest["agreed"], rest["next_cursor"]) == ({"clear": {"clear": 1}}, 1, None)
+
+
+def test_the_list_is_a_moderators_queue(client, decide, finish):
+    first, second = decide(), decide()
+    finish("unlikely")
+    finish()
+    for begun in (first, second):
+        client.get(begun["links"]["self"])
+
+    def listed(**query):
+        response = client.get("/v1/decisions", params=query)
+        assert response.status_code == 200, response.text
+        return [item["id"] for item in response.json()["items"]]
+
+    assert listed(limit=2) == [second["id"], first["id"]]
+    assert listed(outcome="indeterminate", reviewed=False) == [first["id"]]
+    assert listed(attribution=second["attribution"]) == [second["id"]]
+    assert listed(policy="another") == []
+    page = client.get("/v1/decisions", params={"limit": 1}).json()
+    assert listed(limit=1, cursor=page["next_cursor"]) == [first["id"]]
+    for query in ({"outcome": "x"}, {"limit": 0}, {"cursor": "dec_\x00"}, {"colour": "red"}, {"policy": "A B"},
+                  {"attribution": "att_\x00"}):  # fmt: skip
+        assert client.get("/v1/decisions", params=query).status_code == 422, query
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({}, 422, "policy: Field required"),
+        ({"policy": "No Such"}, 422, "policy: String should match pattern"),
+        ({"policy": "none"}, 422, "policy: there is no policy none of yours"),
+        ({"policy": "shares", "colour": "red"}, 422, "colour: is not a field of this request"),
+        ({"policy": "shares", "top_k": "0"}, 422, "top_k"),
+        ({"policy": "shares", "index": "none"}, 422, "index"),
+        ({"policy": "shares", "attribution": "att_" + "0" * 32}, 422, "can't be sent with a picture"),
+    ],
+)
+def test_requests_that_cannot_be_used_leave_nothing(client, store, picture, fields, status, said):
+    response = client.post("/v1/decisions", files={"image": ("p.png", picture)}, data=fields)
+    assert response.status_code == status, response.text
+    assert said in response.json()["detail"]
+    assert store.queue_depth() == 0
+
+
+def test_questions_that_cannot_be_decided_about(client, ask, store):
+    def post(**body):
+        response = client.post("/v1/decisions", json={"policy": "shares", **body})
+        return response.status_code, response.json()["detail"]
+
+    assert post()[0] == 422
+    assert post(attribution="att_" + "0" * 32)[0] == 404
+    assert post(attribution="x\x00")[0] == 404
+    asked = ask()
+    status, said = post(attribution=asked["id"], top_k=3)
+    assert (status, said) == (
+        422,
+        "top_k: can't be sent with attribution: that question has its options already.",
+    )
+    store.erase(asked["id"])
+    assert post(attribution=asked["id"])[0] == 410
+    client.post("/v1/policies", json={"policy": {"policy": "tried-only", "rules": RULES}, "dry_run": True})
+    status, said = post(policy="tried-only", attribution="att_" + "0" * 32)
+    assert (status, "POST /v1/policies/tried-only/activate" in said) == (409, True)
+
+
+def test_a_decision_goes_with_its_question(client, decide, finish, store):
+    begun = decide(client_tag="a very particular tag", prompt="a very particular prompt")
+    finish("unlikely")
+    client.post(
+        begun["links"]["self"] + "/review", json={"outcome": "block", "note": "a very particular note"}
+    )
+    client.delete(begun["links"]["attribution"])
+    assert client.get(begun["links"]["self"]).status_code == 410
+    assert client.get("/v1/decisions", params={"attribution": begun["attribution"]}).json()["items"] == []
+    (left,) = client.get(
+        "/v1/decisions", params={"attribution": begun["attribution"], "state": "erased"}
+    ).json()["items"]
+    assert (left["state"], left["outcome"], left["reasons"], left["review"]) == ("erased", None, None, None)
+    review = client.post(begun["links"]["self"] + "/review", json={"outcome": "clear"})
+    assert review.status_code == 410
+    with store.database.read() as session:
+        assert "very particular" not in str(session.execute(text("SELECT * FROM decisions")).all())
+
+
+def test_a_full_queue_refuses_pictures_and_decides_about_what_is_answered(
+    client, ask, finish, store, picture
+):
+    answered = ask()["id"]
+    finish()
+    for _ in range(20):
+        ask()
+    large = picture + bytes(20_000)
+    response = client.post("/v1/decisions", files={"image": ("p.png", large)}, data={"policy": "shares"})
+    assert (response.status_code, response.json()["code"]) == (503, "queue-full")
+    small = client.post("/v1/decisions", files={"image": ("p.png", picture)}, data={"policy": "shares"})
+    assert (small.status_code, small.json()["code"]) == (503, "queue-full")
+    told = client.post("/v1/decisions", json={"policy": "shares", "attribution": answered})
+    assert (told.status_code, told.json()["outcome"]) == (200, "clear")
+    assert client.get("/v1/decisions", params={"state": "pending"}).json()["items"] == []
