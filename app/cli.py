@@ -1,4 +1,4 @@
-"""`das serve`, `das config`, `das db upgrade`."""
+"""`das serve`, `das config`, `das db upgrade`; `das keys` is in app/keys_cli.py."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from app import keys_cli
 from jobs.masking import MASK, masked
 from jobs.settings import Settings, get_settings
 
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     database = typer.Typer(help="The service's database.", no_args_is_help=True)
     database.command("upgrade")(upgrade_command)
     app.add_typer(database, name="db")
+    keys_cli.register(app)
 
 
 def serve_command(

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import jobs.keys  # noqa: F401  (its table)
 from jobs.models import Base
 
 context.configure(

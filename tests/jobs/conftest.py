@@ -23,6 +23,7 @@ def png() -> bytes:
 ON_EVERY_DATABASE = (
     "test_claims",
     "test_database",
+    "test_keys",
     "test_migrations",
     "test_store",
     "test_sweeper",
