@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
 
-from app.callers import address_of
+from app.addresses import address_of
 from app.problems import Problem
 
 BUSY_RETRY_S = 5

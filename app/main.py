@@ -19,6 +19,7 @@ from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
 from app.middleware import RequestFrame
+from app.openapi_keys import describe_keys
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
 from app.routes import attributions, health, indexes, page
 from app.schemas import AttributionForm, AttributionJson
@@ -128,5 +129,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for name, definition in extra["$defs"].items():
             schemas["Problem" if name == "ProblemDocument" else name] = definition
         schema["components"]["examples"] = {name: {"value": value} for name, value in ANSWERS.items()}
+        describe_keys(schema, [route for router in ROUTERS for route in router.routes])
         app.openapi_schema = schema
     return app.openapi_schema

@@ -43,7 +43,7 @@ async def ask(
     Args:
         declared: what is known of the picture's own metadata, where `data` is the stored picture, which has none.
     """
-    served = service.catalogue.choose(asked.index)
+    served = service.catalogue.within(caller.indexes).choose(asked.index)
     _check_options(service, served, asked)
     await intake.refuse_unheld(service, served.id)
     return await intake.accept(service, caller, served, data, asked, declared)

@@ -13,12 +13,15 @@ from anyio import CapacityLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from app.access import Access
 from app.bodies import Bodies
 from app.catalogue import Catalogue
 from app.samples import Samples
 from app.screening import Screener
+from app.sessions import Sessions
 from app.turns import Turns
 from das.images import ImageLimits, IsolatedNormaliser
+from jobs.keys import Keys
 from jobs.notify import ChangeFeed
 from jobs.queue import Doorbell
 from jobs.rows import name_works
@@ -46,6 +49,9 @@ class Service:
     settings: Settings
     store: JobStore
     catalogue: Catalogue
+    keys: Keys
+    sessions: Sessions
+    access: Access
     screener: Screener
     samples: Samples
     normaliser: IsolatedNormaliser
@@ -88,10 +94,14 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     store = await run_in_threadpool(JobStore, settings)
     await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
+    keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings)
     service = Service(
         settings=settings,
         store=store,
         catalogue=catalogue,
+        keys=keys,
+        sessions=sessions,
+        access=Access(settings, keys, sessions),
         screener=Screener(list(catalogue)),
         samples=Samples(settings.samples_dir),
         normaliser=IsolatedNormaliser(limits, processes=DECODERS),

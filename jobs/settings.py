@@ -3,12 +3,14 @@
 `das config` lists them with these descriptions.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +23,15 @@ MANIFEST = "manifest.json"
 
 # A host as it stands in an address: a name in ASCII, an IPv4 address, or an IPv6 address in brackets.
 HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address, in brackets or not, is this machine's own."""
+    bare = host.lower().removesuffix(".").removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return bare == "localhost"
 
 
 def host_names(listed: str) -> list[str]:
@@ -76,10 +87,16 @@ class Settings(BaseSettings):
         description="Further host names, separated by commas, that requests may name in `Host`. Always allowed:"
         " the loopback names and the hosts of `DAS_HOST` and `DAS_PUBLIC_URL`.",
     )
-    open_to_network: bool = Field(
-        default=False,
-        description="Whether `DAS_HOST` may be another address than a loopback one. There are no keys yet: whoever"
-        " reaches the service may see, ask and erase everything.",
+    keys: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="Whether requests need an API key. `auto`: unless the service listens on a loopback address and"
+        " goes by no other name. `off`: whoever reaches it may see, ask and erase everything.",
+    )
+    session_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="What the cookies of those who are signed in are signed with, the same for every API process."
+        " Unset: random bytes in the data directory.",
     )
     max_upload_bytes: int = Field(
         default=25_000_000,
@@ -238,6 +255,15 @@ class Settings(BaseSettings):
     def allowed_host_names(self) -> list[str]:
         """The hosts in `allowed_hosts`, one by one."""
         return host_names(self.allowed_hosts)
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether requests need a key: where others than this machine's users can reach the service, by default."""
+        if self.keys != "auto":
+            return self.keys == "required"
+        public = urlsplit(self.public_url or "").hostname
+        names = [self.host, *self.allowed_host_names, *([public] if public else [])]
+        return not all(map(is_loopback, names))
 
     @property
     def resolved_database_url(self) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app import questions
-from app.callers import Asking
+from app.callers import Asking, Reading
 from app.examples import ATTRIBUTION, REQUEST_JSON
 from app.intake import refuse_when_full
 from app.problems import documented
@@ -116,7 +116,7 @@ async def create_attribution(
     responses=documented("invalid-request", "storage-unavailable"),
 )
 async def list_attributions(
-    request: Request, caller: Asking, query: Annotated[ListQuery, Query()]
+    request: Request, caller: Reading, query: Annotated[ListQuery, Query()]
 ) -> Response:
     """Questions in short, newest first; the whole answer is at `links.self`. Erased ones only with `state=erased`."""
     return _json(await questions.listed(service_of(request), caller, query))
@@ -137,7 +137,7 @@ async def list_attributions(
 )
 async def get_attribution(
     request: Request,
-    caller: Asking,
+    caller: Reading,
     attribution_id: JobId,
     wait: Wait = None,
     if_none_match: Annotated[str | None, Header(description="The ETag of an earlier answer.")] = None,
@@ -196,7 +196,7 @@ async def delete_attribution(request: Request, caller: Asking, attribution_id: J
         **documented("not-found", "erased", "invalid-request", "storage-unavailable"),
     },
 )
-async def get_attribution_image(request: Request, caller: Asking, attribution_id: JobId) -> Response:
+async def get_attribution_image(request: Request, caller: Reading, attribution_id: JobId) -> Response:
     """The picture that was asked about."""
     png = await questions.image(service_of(request), caller, attribution_id)
     # Not `immutable`: it may be erased, and a cache shall not keep it much longer.

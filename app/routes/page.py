@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from app import DISTRIBUTION, questions, wording
 from app.answers import index_summary
 from app.assets import STATIC, static_link
-from app.callers import Asking
+from app.callers import Asking, Caller, Reading
 from app.catalogue import Picture, ServedIndex
 from app.forms import BESIDE_BYTES
 from app.intake import refuse_when_full
@@ -37,8 +37,8 @@ templates.env.globals["version"] = version(DISTRIBUTION)
 
 
 @router.get("/")
-async def home(request: Request) -> Response:
-    return await run_in_threadpool(_home, request, None)
+async def home(request: Request, caller: Reading) -> Response:
+    return await run_in_threadpool(_home, request, caller, None)
 
 
 @router.post("/ask")
@@ -52,7 +52,7 @@ async def ask_by_form(request: Request, caller: Asking) -> Response:
             given = {name: value for name, value in fields.items() if value != ""}
             job = await questions.ask(service, caller, data, parse_fields(given))
     except Problem as problem:
-        return await run_in_threadpool(_home, request, problem)
+        return await run_in_threadpool(_home, request, caller, problem)
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
 
 
@@ -70,19 +70,19 @@ async def ask_by_sample(request: Request, caller: Asking) -> Response:
 
 
 @router.get("/samples/{name}")
-async def sample_picture(request: Request, name: str) -> Response:
+async def sample_picture(request: Request, _caller: Reading, name: str) -> Response:
     sample = service_of(request).samples.find(name)
     if sample is None:
         raise Problem("not-found", "There is no such sample.")
     return FileResponse(
-        sample.path, media_type="image/png", headers={"Cache-Control": "public, max-age=3600"}
+        sample.path, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"}
     )
 
 
 @router.get("/a/{attribution_id}")
 async def answer_page(
     request: Request,
-    caller: Asking,
+    caller: Reading,
     attribution_id: str,
     wait: Annotated[float | None, Query(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)] = None,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -162,14 +162,13 @@ def as_page(problem: Problem, request: Request) -> Response:
     return _render(request, "message.html", context, document.status, problem.headers)
 
 
-def _home(request: Request, problem: Problem | None) -> Response:
+def _home(request: Request, caller: Caller, problem: Problem | None) -> Response:
     service = service_of(request)
+    seen = service.catalogue.within(caller.indexes)
     context = {
-        "indexes": [
-            index_summary(served, service.screener.status(served.id)) for served in service.catalogue
-        ],
-        "no_index": service.catalogue.missing,
-        "takes_prompts": any(served.conditional for served in service.catalogue),
+        "indexes": [index_summary(served, service.screener.status(served.id)) for served in seen],
+        "no_index": seen.missing,
+        "takes_prompts": any(served.conditional for served in seen),
         "max_prompt": MAX_PROMPT_LENGTH,
         "samples": list(service.samples),
         "samples_first": SHOWN_FIRST,
