@@ -16,6 +16,7 @@ from starlette.requests import Request
 from app.addresses import address_of
 from app.callers import CHALLENGE, LOCAL, Caller, key_required
 from app.hosts import SAFE_METHODS
+from app.limiting import Limiter
 from app.problems import Problem
 from app.sessions import Sessions
 from jobs.credentials import ID, Kind, Scope, Token
@@ -42,29 +43,38 @@ NEEDED = "This service answers with a key only: send it as Authorization: Bearer
 class Access:
     """Who sent which request."""
 
-    def __init__(self, settings: Settings, keys: Keys, sessions: Sessions) -> None:
+    def __init__(self, settings: Settings, keys: Keys, sessions: Sessions, limiter: Limiter) -> None:
         self._required = settings.keys_required
         self._keys = keys
         self._sessions = sessions
+        self._limiter = limiter
         self._believed: TTLCache[str, ApiKey] = TTLCache(KEYS_KEPT, BELIEVED_S)
         self._notes: set[asyncio.Task[None]] = set()
 
     async def caller(self, request: Request) -> Caller:
         """The caller of a request, who is also named in its line of the log.
 
-        Raises `Problem`: key-in-address, key-required, key-refused, or cross-site.
+        Raises `Problem`: key-in-address, key-required, key-refused, cross-site, or rate-limited.
         """
         refuse_keys_in_addresses(request)
-        key = await self._shown(request)
-        if key is not None:
-            caller = _caller(key, address_of(request))
-        elif self._required:
-            raise key_required(NEEDED)
-        else:
-            caller = Caller(LOCAL.owner, address_of(request))
+        try:
+            caller = await self._caller(request)
+        except Problem:
+            # Whoever tries keys is held to what an address may do.
+            await self._limiter.request(request, None)
+            raise
         request.state.caller = caller.key or caller.owner
         request.state.signed_in = caller.name
+        await self._limiter.request(request, caller)
         return caller
+
+    async def _caller(self, request: Request) -> Caller:
+        key = await self._shown(request)
+        if key is not None:
+            return _caller(key, address_of(request))
+        if self._required:
+            raise key_required(NEEDED)
+        return Caller(LOCAL.owner, address_of(request))
 
     async def by_token(self, text: str) -> ApiKey | None:
         """The active key or link that a text is."""

@@ -12,4 +12,8 @@ def address_of(request: Request) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host
-    return host if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+    return (
+        host
+        if address.version == 4 or address.is_loopback
+        else str(ipaddress.ip_network((address, 64), strict=False))
+    )

@@ -18,10 +18,11 @@ from app import DISTRIBUTION
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
+from app.key_schemas import KeyRequest, RotationRequest
 from app.middleware import RequestFrame
 from app.openapi_keys import describe_keys
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, health, indexes, page
+from app.routes import attributions, health, indexes, keys, page
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from jobs.errors import StorageError
@@ -35,7 +36,9 @@ measured with the Diffusion Attribution Score. Two numbers are never mixed: *had
 similar* (`lookalikes`, `similarity`). What was not measured is `null`.
 
 Errors are problem documents (RFC 9457); see `/problems` for each kind."""
-ROUTERS = (attributions.router, indexes.router, health.router, page.router)
+ROUTERS = (attributions.router, indexes.router, keys.router, health.router, page.router)
+# Models that routes refer to by name only.
+DESCRIBED = (ProblemDocument, AttributionForm, AttributionJson, KeyRequest, RotationRequest)
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -122,7 +125,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         _, extra = models_json_schema(
-            [(model, "validation") for model in (ProblemDocument, AttributionForm, AttributionJson)],
+            [(model, "validation") for model in DESCRIBED],
             ref_template=REF_TEMPLATE,
         )
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})

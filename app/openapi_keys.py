@@ -21,7 +21,7 @@ SCHEMES = {
         " requests without one, except for what takes the scope `admin`.",
     }
 }
-REFUSALS = ("key-in-address", "key-required", "key-refused", "scope-missing")
+REFUSALS = ("key-in-address", "key-required", "key-refused", "scope-missing", "rate-limited")
 
 
 def scopes_of(dependant: Dependant) -> Iterator[Scope]:

@@ -68,6 +68,8 @@ CATALOGUE: dict[str, Kind] = {
     "image-refused": Kind(
         422, "The image can't be used", "`reason` is a stable slug; `detail` says what to do."
     ),
+    "rate-limited": Kind(429, "Too many requests", "Wait for as long as Retry-After says."),
+    "quota-exhausted": Kind(429, "The quota is used up", "It is whole again at midnight UTC; see /v1/quota."),
     "internal-error": Kind(500, "Something broke here", "Try again; report the request_id if it stays."),
     "not-ready": Kind(503, "Not ready", "The service is starting or a part of it is missing; see /readyz."),
     "busy": Kind(503, "Too much at once", "Wait for as long as Retry-After says and send it again."),
@@ -247,7 +249,7 @@ def document(
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             },
         )
-        if kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if kind.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             entry["headers"] = {
                 "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}
             }

@@ -46,6 +46,7 @@ async def ask(
     served = service.catalogue.within(caller.indexes).choose(asked.index)
     _check_options(service, served, asked)
     await intake.refuse_unheld(service, served.id)
+    await service.limiter.question(caller)
     return await intake.accept(service, caller, served, data, asked, declared)
 
 

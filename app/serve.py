@@ -42,8 +42,8 @@ WORKER_STOP_SECONDS = 8.0
 BACKLOG = 128
 OPEN = "%s without keys: whoever reaches it may see, ask and erase everything"
 NO_KEY = (
-    "the service needs keys, because it is reached from beyond this machine or DAS_KEYS=required, and there is none"
-    " that works: make one with `das keys create NAME`, or listen on 127.0.0.1; DAS_KEYS=off lets everybody see,"
+    "the service needs keys, because it is reached from beyond this machine or DAS_API_KEYS=required, and there is"
+    " none that works: make one with `das keys create NAME`, or listen on 127.0.0.1; DAS_API_KEYS=off lets everybody see,"
     " ask and erase everything"
 )
 LOOK_SECONDS = 0.1
@@ -217,14 +217,14 @@ def _refuse_to_be_open(settings: Settings, listener: socket.socket) -> None:
     if settings.keys_required:
         return
     if not is_loopback(listener.getsockname()[0]):
-        if settings.keys != "off":
+        if settings.api_keys != "off":
             listener.close()
             raise SettingsError(
                 f"DAS_HOST={settings.host} is an address beyond this machine, which the name doesn't tell: set"
-                " DAS_KEYS=required, or off if whoever reaches it may see, ask and erase everything"
+                " DAS_API_KEYS=required, or off if whoever reaches it may see, ask and erase everything"
             )
         logger.warning(OPEN, f"listening on {settings.host}, beyond this machine,")
-    elif settings.keys == "off" and settings.model_copy(update={"keys": "auto"}).keys_required:
+    elif settings.api_keys == "off" and settings.model_copy(update={"api_keys": "auto"}).keys_required:
         logger.warning(OPEN, "reached under a name beyond this machine")
 
 

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from app.access import Access
 from app.bodies import Bodies
 from app.catalogue import Catalogue
+from app.limiting import Limiter
 from app.samples import Samples
 from app.screening import Screener
 from app.sessions import Sessions
@@ -52,6 +53,7 @@ class Service:
     keys: Keys
     sessions: Sessions
     access: Access
+    limiter: Limiter
     screener: Screener
     samples: Samples
     normaliser: IsolatedNormaliser
@@ -94,6 +96,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     store = await run_in_threadpool(JobStore, settings)
     await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
+    limiter = Limiter(settings)
     keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings)
     service = Service(
         settings=settings,
@@ -101,7 +104,8 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         catalogue=catalogue,
         keys=keys,
         sessions=sessions,
-        access=Access(settings, keys, sessions),
+        access=Access(settings, keys, sessions, limiter),
+        limiter=limiter,
         screener=Screener(list(catalogue)),
         samples=Samples(settings.samples_dir),
         normaliser=IsolatedNormaliser(limits, processes=DECODERS),

@@ -25,6 +25,11 @@ MANIFEST = "manifest.json"
 HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 
 
+# A number in a span of time.
+SECONDS_OF = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+RATE = rf"([1-9][0-9]{{0,8}})/({'|'.join(SECONDS_OF)})"
+
+
 def is_loopback(host: str) -> bool:
     """Whether a name or address, in brackets or not, is this machine's own."""
     bare = host.lower().removesuffix(".").removeprefix("[").removesuffix("]")
@@ -87,10 +92,25 @@ class Settings(BaseSettings):
         description="Further host names, separated by commas, that requests may name in `Host`. Always allowed:"
         " the loopback names and the hosts of `DAS_HOST` and `DAS_PUBLIC_URL`.",
     )
-    keys: Literal["auto", "required", "off"] = Field(
+    api_keys: Literal["auto", "required", "off"] = Field(
         default="auto",
         description="Whether requests need an API key. `auto`: unless the service listens on a loopback address and"
         " goes by no other name. `off`: whoever reaches it may see, ask and erase everything.",
+    )
+    rate_limit: str | None = Field(
+        default="3000/minute",
+        description="Requests of one key, such as `3000/minute` (or second, hour, day); more are answered with 429."
+        " `none`: as many as it likes.",
+    )
+    address_rate_limit: str | None = Field(
+        default="600/minute",
+        description="Requests from one address without a key that works, in the same form. This machine itself isn't"
+        " held to it where no keys are needed.",
+    )
+    quota: int | None = Field(
+        default=None,
+        ge=1,
+        description="Questions of one key in a day (UTC), unless the key has its own. Unset: any.",
     )
     session_secret: SecretStr | None = Field(
         default=None,
@@ -219,6 +239,17 @@ class Settings(BaseSettings):
             raise ValueError(fault)
         return value
 
+    @field_validator("rate_limit", "address_rate_limit")
+    @classmethod
+    def _a_rate(cls, value: str | None) -> str | None:
+        if value is None or value == "none":
+            return None
+        if not re.fullmatch(RATE, value):
+            raise ValueError(
+                f"{value!r} isn't a rate: write it as 100/minute (second, minute, hour or day), or none"
+            )
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _an_origin(cls, value: str | None) -> str | None:
@@ -259,8 +290,8 @@ class Settings(BaseSettings):
     @property
     def keys_required(self) -> bool:
         """Whether requests need a key: where others than this machine's users can reach the service, by default."""
-        if self.keys != "auto":
-            return self.keys == "required"
+        if self.api_keys != "auto":
+            return self.api_keys == "required"
         public = urlsplit(self.public_url or "").hostname
         names = [self.host, *self.allowed_host_names, *([public] if public else [])]
         return not all(map(is_loopback, names))
@@ -301,6 +332,8 @@ class Settings(BaseSettings):
         environment = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
+            if value is None and name in ("rate_limit", "address_rate_limit"):
+                value = "none"
             if value is not None:
                 shown = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
                 environment[f"DAS_{name.upper()}"] = shown

@@ -80,7 +80,7 @@ REQUEST_BODY: dict[str, Any] = {
         **documented(
             "malformed-body", "cross-site", "too-slow", "too-large", "unsupported-media-type",
             "unsupported-image", "invalid-request", "image-refused", "queue-full", "busy", "not-ready",
-            "storage-unavailable", "storage-full",
+            "quota-exhausted", "storage-unavailable", "storage-full",
         ),
     },
     openapi_extra={"requestBody": REQUEST_BODY},

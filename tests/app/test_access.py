@@ -29,7 +29,7 @@ OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/problems", "/static/{pa
 
 @pytest.fixture(scope="module")
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"keys": "required"})
+    return settings.model_copy(update={"api_keys": "required"})
 
 
 @pytest.fixture
@@ -316,7 +316,10 @@ def local(service: Service, tmp_path: Path) -> Iterator[None]:
     """The service as it is on its own machine: without keys."""
     access = service.access
     service.access = Access(
-        service.settings.model_copy(update={"keys": "auto"}), service.keys, service.sessions
+        service.settings.model_copy(update={"api_keys": "auto"}),
+        service.keys,
+        service.sessions,
+        service.limiter,
     )
     yield
     service.access = access
@@ -351,8 +354,8 @@ def test_on_its_own_machine_it_needs_no_key_and_knows_one(
         ({"public_url": "http://[::1]:9000"}, False),
         ({"allowed_hosts": "localhost, [::1]"}, False),
         ({"allowed_hosts": "localhost, studio"}, True),
-        ({"host": "0.0.0.0", "keys": "off"}, False),
-        ({"keys": "required"}, True),
+        ({"host": "0.0.0.0", "api_keys": "off"}, False),
+        ({"api_keys": "required"}, True),
     ],
 )
 def test_when_keys_are_needed(changes: dict[str, str], required: bool) -> None:

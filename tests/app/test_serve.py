@@ -91,7 +91,7 @@ def test_a_port_in_use_is_a_sentence(running, environment, tmp_path):
     "beyond",
     [
         {"DAS_HOST": "0.0.0.0"},
-        {"DAS_KEYS": "required"},
+        {"DAS_API_KEYS": "required"},
         {"DAS_PUBLIC_URL": "https://das.example.org"},
         {"DAS_ALLOWED_HOSTS": "localhost, studio"},
     ],
@@ -103,8 +103,14 @@ def test_beyond_this_machine_it_starts_only_once_there_is_a_key(environment, tmp
     said = " ".join(refused.stderr.split())
     assert "the service needs keys" in said
     assert "make one with `das keys create NAME`" in said
-    assert "DAS_KEYS=off" in said
+    assert "DAS_API_KEYS=off" in said
     assert "Traceback" not in said
+
+
+def test_an_address_on_the_command_line_is_the_same(environment, tmp_path):
+    refused = das("serve", "--host", "0.0.0.0", **{**environment, "DAS_DATA_DIR": str(tmp_path / "data")})
+    assert refused.returncode == 2
+    assert "the service needs keys" in " ".join(refused.stderr.split())
 
 
 def test_with_a_key_it_starts_and_asks_for_it(start, environment, tmp_path):
@@ -138,7 +144,7 @@ def test_with_a_key_it_starts_and_asks_for_it(start, environment, tmp_path):
     ],
 )
 def test_without_keys_it_warns_at_every_start(changes, warned, caplog):
-    settings = Settings(_env_file=None, port=0, keys="off", **changes)
+    settings = Settings(_env_file=None, port=0, api_keys="off", **changes)
     with contextlib.closing(_listen(settings)) as listener:
         assert listener.getsockname()[0] == changes.get("host", "127.0.0.1")
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
