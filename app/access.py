@@ -64,7 +64,6 @@ class Access:
             await self._limiter.request(request, None)
             raise
         request.state.caller = caller.key or caller.owner
-        request.state.signed_in = caller.name
         await self._limiter.request(request, caller)
         return caller
 
@@ -120,6 +119,7 @@ class Access:
                 "cross-site",
                 "Who is signed in asks from this service's own page; a program sends its key as Authorization.",
             )
+        request.state.signed_in = None if key is None else key.name
         return key
 
     def _note_use(self, key: ApiKey) -> None:

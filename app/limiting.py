@@ -204,9 +204,8 @@ def _whose(caller: Caller) -> str:
 
 
 def _span(limit: Limit) -> str:
-    return next(
-        f"a {unit}" if unit != "hour" else "an hour" for unit, s in SECONDS_OF.items() if s == limit.seconds
-    )
+    unit = next((unit for unit, seconds in SECONDS_OF.items() if seconds == limit.seconds), None)
+    return f"{limit.seconds} seconds" if unit is None else f"a{'n' * (unit == 'hour')} {unit}"
 
 
 def _refused(code: str, why: str, limit: Limit, headers: dict[str, str]) -> Problem:

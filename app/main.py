@@ -22,7 +22,7 @@ from app.key_schemas import KeyRequest, RotationRequest
 from app.middleware import RequestFrame
 from app.openapi_keys import describe_keys
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, health, indexes, keys, page
+from app.routes import attributions, health, indexes, keys, page, signin
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from jobs.errors import StorageError
@@ -36,7 +36,7 @@ measured with the Diffusion Attribution Score. Two numbers are never mixed: *had
 similar* (`lookalikes`, `similarity`). What was not measured is `null`.
 
 Errors are problem documents (RFC 9457); see `/problems` for each kind."""
-ROUTERS = (attributions.router, indexes.router, keys.router, health.router, page.router)
+ROUTERS = (attributions.router, indexes.router, keys.router, health.router, page.router, signin.router)
 # Models that routes refer to by name only.
 DESCRIBED = (ProblemDocument, AttributionForm, AttributionJson, KeyRequest, RotationRequest)
 REF_TEMPLATE = "#/components/schemas/{model}"

@@ -215,7 +215,9 @@ def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str]
         return Response(status_code=304, headers={"ETag": answer.etag})
     retry = {} if answer.finished else {"Retry-After": str(RETRY_AFTER_S)}
     return _json(
-        answer.told, status, {"ETag": answer.etag, "Cache-Control": "no-cache", **retry, **(headers or {})}
+        answer.told,
+        status,
+        {"ETag": answer.etag, "Cache-Control": "private, no-cache", **retry, **(headers or {})},
     )
 
 
