@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from app.catalogue import Catalogue, ServedIndex
+from app.link_schemas import Links, SummaryLinks
 from app.schemas import (
     Attribution,
     AttributionSummary,
@@ -15,14 +16,12 @@ from app.schemas import (
     Group,
     IndexSummary,
     Input,
-    Links,
     Lookalike,
     Progress,
     Quality,
     ScreeningStatus,
     Share,
     Stage,
-    SummaryLinks,
 )
 from das import registry
 from das.answer import notes_of

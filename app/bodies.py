@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 from starlette.requests import ClientDisconnect, Request
 
-from app.callers import address_of
+from app.peers import address_of
 from app.problems import Problem
 
 BUSY_RETRY_S = 5

@@ -23,6 +23,8 @@ from jobs.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+NONE_OF_YOURS = "None of the indexes that your key is for is served here."
+
 # Pictures up to this many pixels a side are shown with hard pixels: blurring them up shows less than there is.
 SMALL_SIDE = 128
 # Works and sizes of thumbnails that were read lately: some kilobytes and a hundred bytes each.
@@ -165,6 +167,13 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def within(self, names: frozenset[str] | None) -> "Catalogue":
+        """What is there for who may see the indexes of these ids and names only; None: all of it."""
+        if names is None:
+            return self
+        seen = [served for served in self if names & {served.id, served.name}]
+        return Catalogue(seen, None if seen else NONE_OF_YOURS)
 
     def find(self, index_id: str) -> ServedIndex | None:
         return self._by_id.get(index_id)

@@ -1,4 +1,4 @@
-"""`das serve`, `das config`, `das db upgrade`, and the commands about policies."""
+"""`das serve`, `das config`, `das db upgrade`; with `das keys` and `das policy`, which have modules of their own."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from app import keys_cli
 from app.moderation import command as policies
 from jobs.masking import MASK, masked
 from jobs.settings import Settings, get_settings
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     database.command("upgrade")(upgrade_command)
     app.add_typer(database, name="db")
     policies.register(app)
+    keys_cli.register(app)
 
 
 def serve_command(

@@ -86,7 +86,8 @@ async def accept(
 
 
 async def refuse_when_full(service: Service, caller: Caller) -> None:
-    """Answer 503 before a body is read that could only be thrown away."""
+    """Answer 503 or 429 before a body is read that could only be thrown away."""
+    await service.limiter.refuse_exhausted(caller)
     try:
         await run_in_threadpool(service.store.check_room, caller.owner)
     except QueueFull as error:

@@ -22,6 +22,7 @@ from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
+from app.key_schemas import KeyRequest, RotationRequest
 from app.middleware import RequestFrame
 from app.moderation.examples import MODERATION
 from app.moderation.schemas import (
@@ -33,8 +34,9 @@ from app.moderation.schemas import (
     PolicyJson,
     ReviewRequest,
 )
+from app.openapi_keys import describe_keys
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, decisions, events, health, indexes, page, policies, reports
+from app.routes import attributions, decisions, events, health, indexes, keys, page, policies, reports, signin
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from app.uploads import AttributionUrl
@@ -56,8 +58,10 @@ ROUTERS = (
     decisions.router,
     policies.router,
     indexes.router,
+    keys.router,
     health.router,
     page.router,
+    signin.router,
 )
 # Models that routes refer to by name only.
 DESCRIBED: tuple[type[BaseModel], ...] = (
@@ -74,6 +78,8 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     PolicyJson,
     Activation,
     BacktestRequest,
+    KeyRequest,
+    RotationRequest,
 )
 REF_TEMPLATE = "#/components/schemas/{model}"
 
@@ -171,5 +177,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema["components"]["examples"] = {
             name: {"value": value} for name, value in {**ANSWERS, **MODERATION}.items()
         }
+        describe_keys(schema, [route for router in ROUTERS for route in router.routes])
         app.openapi_schema = schema
     return app.openapi_schema

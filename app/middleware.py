@@ -81,6 +81,8 @@ class RequestFrame:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                for name, value in scope["state"].get("headers", {}).items():
+                    headers.setdefault(name, value)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             else:

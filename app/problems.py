@@ -4,7 +4,7 @@ Every error the service gives is an entry of `CATALOGUE`: its slug is the docume
 `type` (`/problems#queue-full`), its title is stable, its `detail` is written for the person who caused it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -38,6 +38,14 @@ class Kind:
 CATALOGUE: dict[str, Kind] = {
     "malformed-body": Kind(400, "The body can't be read", "Send multipart/form-data or JSON in UTF-8."),
     "malformed-host": Kind(400, "The Host header can't be used", "Send exactly one, as name or name:port."),
+    "key-in-address": Kind(
+        400, "A key in an address", "Send it as Authorization: Bearer, and revoke this one."
+    ),
+    "key-required": Kind(
+        401, "A key is needed", "Send one as Authorization: Bearer, or sign in on the page."
+    ),
+    "key-refused": Kind(401, "The key doesn't let you in", "Ask whoever runs the service for another."),
+    "scope-missing": Kind(403, "The key doesn't allow this", "Use a key with the scope that `detail` names."),
     "cross-site": Kind(403, "Asked from another site", "Open the page of this service and ask from there."),
     "not-found": Kind(404, "Not found", "Check the address; ids are case-sensitive."),
     "method-not-allowed": Kind(405, "Method not allowed", "The Allow header lists what this address takes."),
@@ -74,6 +82,8 @@ CATALOGUE: dict[str, Kind] = {
     "too-many-streams": Kind(
         429, "Too many streams are open", "End some of them, or ask for the answer with `?wait=20`."
     ),
+    "rate-limited": Kind(429, "Too many requests", "Wait for as long as Retry-After says."),
+    "quota-exhausted": Kind(429, "The quota is used up", "It is whole again at midnight UTC; see /v1/quota."),
     "internal-error": Kind(500, "Something broke here", "Try again; report the request_id if it stays."),
     "not-ready": Kind(503, "Not ready", "The service is starting or a part of it is missing; see /readyz."),
     "busy": Kind(503, "Too much at once", "Wait for as long as Retry-After says and send it again."),
@@ -84,7 +94,7 @@ CATALOGUE: dict[str, Kind] = {
 
 
 # Kinds beside 503 whose answers say when to try again.
-RETRIED = ("request-in-flight", "too-many-streams")
+RETRIED = ("request-in-flight",)
 
 
 class FieldProblem(BaseModel):
@@ -240,16 +250,24 @@ def documented(*codes: str, any_host: bool = False) -> dict[int | str, dict[str,
     """
     responses: dict[int | str, dict[str, Any]] = {}
     hosts = () if any_host else ("malformed-host", "unknown-host")
-    for code in (*codes, *hosts, "internal-error"):
+    document(responses, (*codes, *hosts, "internal-error"))
+    return responses
+
+
+def document(
+    responses: dict[Any, dict[str, Any]], codes: Iterable[str], name: Callable[[int], int | str] = int
+) -> None:
+    """Add these kinds of error to the OpenAPI `responses` of a route. `name` is how a status is written there."""
+    for code in codes:
         kind = CATALOGUE[code]
         entry = responses.setdefault(
-            kind.status,
+            name(kind.status),
             {
                 "description": kind.title,
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             },
         )
-        if kind.status == HTTPStatus.SERVICE_UNAVAILABLE or code in RETRIED:
+        if kind.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS) or code in RETRIED:
             entry["headers"] = {
                 "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}
             }
@@ -267,4 +285,3 @@ def documented(*codes: str, any_host: bool = False) -> dict[int | str, dict[str,
                 "request_id": "req_0193a6c1f3d07e52",
             },
         }
-    return responses

@@ -49,9 +49,10 @@ async def ask(
         declared: what is known of the picture's own metadata, where `data` is the stored picture, which has none.
         claim: of the request's Idempotency-Key, completed together with the job.
     """
-    served = service.catalogue.choose(asked.index)
+    served = service.catalogue.within(caller.indexes).choose(asked.index)
     _check_options(service, served, asked)
     await intake.refuse_unheld(service, served.id)
+    await service.limiter.question(caller)
     return await intake.accept(service, caller, served, data, asked, declared, claim)
 
 

@@ -14,6 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from app.link_schemas import Links, SummaryLinks
 from das import registry
 from das.methods import METHODS, SEEDED
 from das.rights.values import Tdm
@@ -359,14 +360,6 @@ class Failure(BaseModel):
     message: str
 
 
-class Links(BaseModel):
-    self: str
-    page: str
-    image: str
-    index: str
-    report: str | None = Field(default=None, description="The answer as evidence, once it is there.")
-
-
 class Attribution(BaseModel):
     """A question and, once it is there, its answer."""
 
@@ -402,11 +395,6 @@ class Attribution(BaseModel):
     error: Failure | None
     notes: list[str] = Field(description="Sentences on what is missing from this answer and why.")
     links: Links
-
-
-class SummaryLinks(BaseModel):
-    self: str
-    page: str
 
 
 class AttributionSummary(BaseModel):

@@ -8,7 +8,6 @@ ends them too.
 
 import contextlib
 import http.client
-import ipaddress
 import json
 import logging
 import os
@@ -27,10 +26,11 @@ from das.durable import Lock, try_lock
 from das.errors import SettingsError
 from jobs.blobs import BlobStore
 from jobs.broker import Broker
-from jobs.database import upgrade
+from jobs.database import Database, upgrade
+from jobs.keys import Keys
 from jobs.logs import passing_on
 from jobs.process import REFUSED, SupervisedProcess
-from jobs.settings import Settings
+from jobs.settings import Settings, is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,11 @@ API_STOP_SECONDS = 10.0
 # A worker ends after the batch in hand; what it doesn't finish in this time is given back and done after the restart.
 WORKER_STOP_SECONDS = 8.0
 BACKLOG = 128
-OPEN = (
-    "listening on %s, beyond this machine, without keys: whoever reaches it may see, ask and erase everything"
+OPEN = "%s without keys: whoever reaches it may see, ask and erase everything"
+NO_KEY = (
+    "the service needs keys, because it is reached from beyond this machine or DAS_API_KEYS=required, and there is"
+    " none that works: make one with `das keys create NAME`, or listen on 127.0.0.1; DAS_API_KEYS=off lets everybody"
+    " see, ask and erase everything"
 )
 LOOK_SECONDS = 0.1
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -85,6 +88,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, with_worker: b
         _tell(settings, lock, address)
         stack.callback(lock.tell, "")
         upgrade(settings)
+        _refuse_to_be_shut(settings)
         # Made anew by each process; here only to find a place that can't be used while there is somebody to tell.
         BlobStore(settings).check()
         children: list[SupervisedProcess] = []
@@ -209,17 +213,31 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _refuse_to_be_open(settings: Settings, listener: socket.socket) -> None:
-    """Listening beyond this machine has to be meant: whoever reaches the service may do everything."""
-    if ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+    """Being reached from beyond this machine without keys has to be meant."""
+    if settings.keys_required:
         return
-    if not settings.open_to_network:
-        listener.close()
-        raise SettingsError(
-            f"DAS_HOST={settings.host} would open every picture and answer to the network, and there are no keys yet:"
-            " listen on 127.0.0.1, or set DAS_OPEN_TO_NETWORK=true if that is meant, and name in DAS_ALLOWED_HOSTS"
-            " what the service is called there"
-        )
-    logger.warning(OPEN, settings.host)
+    if not is_loopback(listener.getsockname()[0]):
+        if settings.api_keys != "off":
+            listener.close()
+            raise SettingsError(
+                f"DAS_HOST={settings.host} is an address beyond this machine, which the name doesn't tell: set"
+                " DAS_API_KEYS=required, or off if whoever reaches it may see, ask and erase everything"
+            )
+        logger.warning(OPEN, f"listening on {settings.host}, beyond this machine,")
+    elif settings.api_keys == "off" and settings.model_copy(update={"api_keys": "auto"}).keys_required:
+        logger.warning(OPEN, "reached under a name beyond this machine")
+
+
+def _refuse_to_be_shut(settings: Settings) -> None:
+    """See that somebody could come in."""
+    if not settings.keys_required:
+        return
+    database = Database(settings, pooled=False)
+    try:
+        if not Keys(database).any_active():
+            raise SettingsError(NO_KEY)
+    finally:
+        database.close()
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:

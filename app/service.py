@@ -13,16 +13,20 @@ from anyio import CapacityLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from app.access import Access
 from app.addresses import Allowed
 from app.bodies import Bodies
 from app.catalogue import Catalogue
 from app.fetching import Fetcher
+from app.limiting import Limiter
 from app.samples import Samples
 from app.screening import Screener
+from app.sessions import Sessions
 from app.streams import Streams
 from app.turns import Turns
 from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
+from jobs.keys import Keys
 from jobs.notify import ChangeFeed
 from jobs.queue import Doorbell
 from jobs.rows import name_works
@@ -55,6 +59,10 @@ class Service:
     settings: Settings
     store: JobStore
     catalogue: Catalogue
+    keys: Keys
+    sessions: Sessions
+    access: Access
+    limiter: Limiter
     screener: Screener
     samples: Samples
     normaliser: IsolatedNormaliser
@@ -104,10 +112,16 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     store = await run_in_threadpool(JobStore, settings)
     await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
+    limiter = Limiter(settings)
+    keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings)
     service = Service(
         settings=settings,
         store=store,
         catalogue=catalogue,
+        keys=keys,
+        sessions=sessions,
+        access=Access(settings, keys, sessions, limiter),
+        limiter=limiter,
         screener=Screener(list(catalogue)),
         samples=Samples(settings.samples_dir),
         normaliser=IsolatedNormaliser(limits, processes=DECODERS),

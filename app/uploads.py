@@ -29,8 +29,6 @@ JSON = b"application/json"
 BASE64_GROWTH = 4 / 3
 # A form without a file, such as the one of the samples.
 SMALL_FORM_BYTES = 4 * 1024
-# A JSON object without a picture. A moderator's note is the longest text that has its place in one.
-SMALL_JSON_BYTES = 16 * 1024
 
 
 class AttributionUrl(AttributionRequest):
@@ -107,16 +105,6 @@ async def fetched(service: Service, caller: Caller, picture: Picture) -> AsyncIt
                     reason=error.code,
                 ) from error
         yield data
-
-
-async def small_json(service: Service, request: Request, model: type[Asked]) -> Asked:
-    """A small JSON object as this model says, an empty body as an empty object; raises `Problem`."""
-    media = parse_options_header(request.headers.get("content-type", ""))[0]
-    refusal = Problem("too-large", f"This body may have at most {SMALL_JSON_BYTES // 1024} KB.")
-    async with service.bodies.received(request, SMALL_JSON_BYTES, refusal) as body:
-        if body and media != JSON:
-            raise Problem("unsupported-media-type", "Send application/json.", {"Accept": "application/json"})
-        return parse_as(model, parse_json(body) if body else {})
 
 
 async def small_form(service: Service, request: Request, most: int = SMALL_FORM_BYTES) -> dict[str, str]:

@@ -55,3 +55,14 @@ class StorageError(JobsError):
 
 class BrokerError(JobsError):
     """The embedded broker can't be started, or nobody says where the broker is."""
+
+
+class KeyNotFound(JobsError):
+    """There is no key with this id."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is no key {key_id[:40]!r}; `das keys list` names them all")
+
+
+class KeyRefused(JobsError):
+    """A key can't be made or exchanged as it was asked for."""

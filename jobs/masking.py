@@ -1,10 +1,12 @@
 """Passwords out of what is shown: settings, errors and log lines.
 
-What is secret is told by its kind and not by its setting's name: the user and password of any URL, and the values
-in a URL's query whose names speak of a secret. So a setting that is added later is masked as well.
+What is secret is told by its kind and not by its setting's name: the user and password of any URL, the values
+in a URL's query whose names speak of a secret, and every API key. So a setting that is added later is masked as well.
 """
 
 import re
+
+from jobs.credentials import TOKEN
 
 MASK = "***"
 # Up to the last `@`, since a password may hold one, or a `/`, that nobody wrote as its percent code.
@@ -16,5 +18,6 @@ _QUERY = re.compile(
 
 
 def masked(text: str) -> str:
-    """`text` with the credentials of every URL in it replaced."""
+    """`text` with the credentials of every URL in it and the secret of every API key replaced."""
+    text = TOKEN.sub(rf"\g<1>_\g<2>_{MASK}", text)
     return _QUERY.sub(rf"\g<1>{MASK}", _USERINFO.sub(rf"\g<1>{MASK}@", text))

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,6 +23,20 @@ MANIFEST = "manifest.json"
 
 # A host as it stands in an address: a name in ASCII, an IPv4 address, or an IPv6 address in brackets.
 HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+
+
+# A number in a span of time.
+SECONDS_OF = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+RATE = rf"([1-9][0-9]{{0,8}})/({'|'.join(SECONDS_OF)})"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address, in brackets or not, is this machine's own."""
+    bare = host.lower().removesuffix(".").removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return bare == "localhost"
 
 
 def host_names(listed: str) -> list[str]:
@@ -77,10 +92,31 @@ class Settings(BaseSettings):
         description="Further host names, separated by commas, that requests may name in `Host`. Always allowed:"
         " the loopback names and the hosts of `DAS_HOST` and `DAS_PUBLIC_URL`.",
     )
-    open_to_network: bool = Field(
-        default=False,
-        description="Whether `DAS_HOST` may be another address than a loopback one. There are no keys yet: whoever"
-        " reaches the service may see, ask and erase everything.",
+    api_keys: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="Whether requests need an API key. `auto`: unless the service listens on a loopback address and"
+        " goes by no other name. `off`: whoever reaches it may see, ask and erase everything.",
+    )
+    rate_limit: str | None = Field(
+        default="3000/minute",
+        description="Requests of one key, such as `3000/minute` (or second, hour, day); more are answered with 429."
+        " `none`: as many as it likes.",
+    )
+    address_rate_limit: str | None = Field(
+        default="600/minute",
+        description="Requests from one address without a key that works, in the same form. This machine itself isn't"
+        " held to it where no keys are needed.",
+    )
+    quota: int | None = Field(
+        default=None,
+        ge=1,
+        description="Questions of one key in a day (UTC), unless the key has its own. Unset: any.",
+    )
+    session_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="What the cookies of those who are signed in are signed with, the same for every API process."
+        " Unset: random bytes in the data directory.",
     )
     max_upload_bytes: int = Field(
         default=25_000_000,
@@ -225,6 +261,17 @@ class Settings(BaseSettings):
             raise ValueError(fault)
         return value
 
+    @field_validator("rate_limit", "address_rate_limit")
+    @classmethod
+    def _a_rate(cls, value: str | None) -> str | None:
+        if value is None or value == "none":
+            return None
+        if not re.fullmatch(RATE, value):
+            raise ValueError(
+                f"{value!r} isn't a rate: write it as 100/minute (second, minute, hour or day), or none"
+            )
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _an_origin(cls, value: str | None) -> str | None:
@@ -282,6 +329,15 @@ class Settings(BaseSettings):
         return host_names(self.allowed_hosts)
 
     @property
+    def keys_required(self) -> bool:
+        """Whether requests need a key: where others than this machine's users can reach the service, by default."""
+        if self.api_keys != "auto":
+            return self.api_keys == "required"
+        public = urlsplit(self.public_url or "").hostname
+        names = [self.host, *self.allowed_host_names, *([public] if public else [])]
+        return not all(map(is_loopback, names))
+
+    @property
     def resolved_database_url(self) -> str:
         """The database's SQLAlchemy URL, with the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir / 'das.sqlite3'}"
@@ -317,6 +373,8 @@ class Settings(BaseSettings):
         environment = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
+            if value is None and name in ("rate_limit", "address_rate_limit"):
+                value = "none"
             if value is not None:
                 shown = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
                 environment[f"DAS_{name.upper()}"] = shown

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app import questions
-from app.callers import Asking
+from app.callers import Asking, Reading
 from app.examples import ATTRIBUTION, REQUEST_JSON, REQUEST_URL
 from app.idempotency import IdempotencyKey, key_of, known, once
 from app.intake import refuse_when_full
@@ -84,7 +84,8 @@ REQUEST_BODY: dict[str, Any] = {
         **documented(
             "malformed-body", "cross-site", "too-slow", "too-large", "unsupported-media-type",
             "unsupported-image", "invalid-request", "address-refused", "image-refused", "request-in-flight", "erased",
-            "idempotency-key-reused", "queue-full", "busy", "not-ready", "storage-unavailable", "storage-full",
+            "idempotency-key-reused", "queue-full", "busy", "not-ready", "quota-exhausted", "storage-unavailable",
+            "storage-full",
         ),
     },
     openapi_extra={"requestBody": REQUEST_BODY},
@@ -132,7 +133,7 @@ async def create_attribution(
     responses=documented("invalid-request", "storage-unavailable"),
 )
 async def list_attributions(
-    request: Request, caller: Asking, query: Annotated[ListQuery, Query()]
+    request: Request, caller: Reading, query: Annotated[ListQuery, Query()]
 ) -> Response:
     """Questions in short, newest first; the whole answer is at `links.self`. Erased ones only with `state=erased`."""
     return _json(await questions.listed(service_of(request), caller, query))
@@ -153,7 +154,7 @@ async def list_attributions(
 )
 async def get_attribution(
     request: Request,
-    caller: Asking,
+    caller: Reading,
     attribution_id: JobId,
     wait: Wait = None,
     if_none_match: Annotated[str | None, Header(description="The ETag of an earlier answer.")] = None,
@@ -214,7 +215,7 @@ async def delete_attribution(request: Request, caller: Asking, attribution_id: J
         **documented("not-found", "erased", "invalid-request", "storage-unavailable"),
     },
 )
-async def get_attribution_image(request: Request, caller: Asking, attribution_id: JobId) -> Response:
+async def get_attribution_image(request: Request, caller: Reading, attribution_id: JobId) -> Response:
     """The picture that was asked about."""
     png = await questions.image(service_of(request), caller, attribution_id)
     # Not `immutable`: it may be erased, and a cache shall not keep it much longer.
@@ -227,7 +228,9 @@ def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str]
         return Response(status_code=304, headers={"ETag": answer.etag})
     retry = {} if answer.finished else {"Retry-After": str(answer.look_again_s)}
     return _json(
-        answer.told, status, {"ETag": answer.etag, "Cache-Control": "no-cache", **retry, **(headers or {})}
+        answer.told,
+        status,
+        {"ETag": answer.etag, "Cache-Control": "private, no-cache", **retry, **(headers or {})},
     )
 
 

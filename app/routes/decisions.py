@@ -7,13 +7,14 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app import decisions
-from app.callers import Asking
+from app.callers import Deciding, Reading
 from app.intake import refuse_when_full
 from app.moderation.examples import DECIDED
 from app.moderation.schemas import Decision, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
 from app.problems import documented
 from app.service import service_of
-from app.uploads import SMALL_JSON_BYTES, fetched, parse_as, small_json, upload
+from app.small_json import MOST_BYTES, small_json
+from app.uploads import fetched, parse_as, upload
 from app.waiting import MAX_WAIT_S, preferred_wait
 
 router = APIRouter(prefix="/v1/decisions", tags=["moderation"])
@@ -76,7 +77,7 @@ def _answer(example: str, description: str, *headers: str) -> dict[str, Any]:
 )  # fmt: skip
 async def create_decision(
     request: Request,
-    caller: Asking,
+    caller: Deciding,
     prefer: Annotated[
         str | None,
         Header(description="`wait=N` (RFC 7240): answer 200 with the decision if made in N seconds."),
@@ -85,7 +86,7 @@ async def create_decision(
     """Have a policy decide about a picture, or about a question that was asked already (`attribution`)."""
     service = service_of(request)
     length = announced_length(request)
-    if length is None or length > SMALL_JSON_BYTES:
+    if length is None or length > MOST_BYTES:
         # It may bring a picture, which a full queue couldn't take; what only names a question it can.
         await refuse_when_full(service, caller)
     async with upload(service, request, instead="attribution") as (picture, fields):
@@ -107,7 +108,7 @@ async def create_decision(
     responses=documented("invalid-request", "storage-unavailable"),
 )
 async def list_decisions(
-    request: Request, caller: Asking, query: Annotated[DecisionQuery, Query()]
+    request: Request, caller: Reading, query: Annotated[DecisionQuery, Query()]
 ) -> Response:
     """Decisions, newest first; erased ones only with `state=erased`."""
     return _json(await decisions.listed(service_of(request), caller, query))
@@ -124,7 +125,7 @@ async def list_decisions(
 )
 async def get_decision(
     request: Request,
-    caller: Asking,
+    caller: Reading,
     decision_id: DecisionId,
     wait: Annotated[
         float | None,
@@ -163,7 +164,7 @@ async def get_decision(
         }
     },
 )  # fmt: skip
-async def review_decision(request: Request, caller: Asking, decision_id: DecisionId) -> Response:
+async def review_decision(request: Request, caller: Deciding, decision_id: DecisionId) -> Response:
     """Say what a person thinks: `clear` or `block`, with a note. It becomes the decision's `final`."""
     service = service_of(request)
     said = await small_json(service, request, ReviewRequest)

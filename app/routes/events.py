@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
 
-from app.callers import Asking
+from app.callers import Reading
 from app.events import MEDIA_TYPE, last_event, stream
 from app.examples import ATTRIBUTION, EVENTS
 from app.problems import documented
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
 )
 async def stream_attribution_events(
     request: Request,
-    caller: Asking,
+    caller: Reading,
     attribution_id: Annotated[
         str, Path(description="The id that POST answered with.", examples=[ATTRIBUTION["id"]], max_length=64)
     ],

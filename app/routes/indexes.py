@@ -7,7 +7,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.answers import index_summary, quality, thumbnail_link
-from app.catalogue import ServedIndex
+from app.callers import Caller, Reading
+from app.catalogue import Catalogue, ServedIndex
 from app.problems import Problem, documented
 from app.schemas import IndexCard, IndexList, Work, WorkList
 from app.service import Service, service_of
@@ -15,7 +16,7 @@ from das.rights.values import Tdm
 
 router = APIRouter(prefix="/v1", tags=["indexes"])
 
-FOR_EVER = "public, max-age=31536000, immutable"
+FOR_EVER = "max-age=31536000, immutable"
 
 WorkId = Annotated[str, Path(description="A work's id.", examples=["w_2c26b46b68ffc68f"], max_length=64)]
 InIndex = Annotated[
@@ -25,11 +26,11 @@ InIndex = Annotated[
 
 
 @router.get("/indexes", operation_id="listIndexes", response_model=IndexList, responses=documented())
-def list_indexes(request: Request) -> IndexList:
+def list_indexes(request: Request, caller: Reading) -> IndexList:
     """The indexes that can be asked. The first one is the default."""
     service = service_of(request)
     return IndexList(
-        items=[index_summary(served, service.screener.status(served.id)) for served in service.catalogue]
+        items=[index_summary(served, service.screener.status(served.id)) for served in _seen(service, caller)]
     )
 
 
@@ -41,11 +42,12 @@ def list_indexes(request: Request) -> IndexList:
 )
 def get_index(
     request: Request,
+    caller: Reading,
     index_id: Annotated[str, Path(max_length=200, examples=["photographs@3f9c2a"])],
 ) -> IndexCard:
     """One index with its card: what it was built from and how good it was measured to be."""
     service = service_of(request)
-    served = service.catalogue.find(index_id)
+    served = _seen(service, caller).find(index_id)
     if served is None:
         raise Problem("not-found", "There is no such index here.")
     facts = index_summary(served, service.screener.status(served.id)).model_dump()
@@ -60,6 +62,7 @@ def get_index(
 )
 def list_works(
     request: Request,
+    caller: Reading,
     index_id: Annotated[str, Path(max_length=200, examples=["photographs@3f9c2a"])],
     tdm: Annotated[
         Tdm | Literal["none"] | None,
@@ -71,7 +74,7 @@ def list_works(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> WorkList:
     """The works of an index, in its order."""
-    served = service_of(request).catalogue.find(index_id)
+    served = _seen(service_of(request), caller).find(index_id)
     if served is None:
         raise Problem("not-found", "There is no such index here.")
     rows = served.rows_saying(tdm, cursor or 0, limit + 1)
@@ -85,9 +88,9 @@ def list_works(
     response_model=Work,
     responses=documented("not-found", "invalid-request"),
 )
-def get_work(request: Request, work_id: WorkId, index: InIndex = None) -> Work:
+def get_work(request: Request, caller: Reading, work_id: WorkId, index: InIndex = None) -> Work:
     """One training work and whose it is."""
-    return _work(*_find(service_of(request), work_id, index))
+    return _work(*_find(service_of(request), caller, work_id, index))
 
 
 @router.get(
@@ -100,10 +103,15 @@ def get_work(request: Request, work_id: WorkId, index: InIndex = None) -> Work:
         **documented("not-found", "invalid-request"),
     },
 )
-async def get_work_thumbnail(request: Request, work_id: WorkId, index: InIndex = None) -> Response:
+async def get_work_thumbnail(
+    request: Request, caller: Reading, work_id: WorkId, index: InIndex = None
+) -> Response:
     """A small picture of a work. It may be cached for ever: the id is made of the work's own digest."""
-    served, row = _find(service_of(request), work_id, index)
-    headers = {"Cache-Control": FOR_EVER, "ETag": f'"{work_id}"'}
+    service = service_of(request)
+    served, row = _find(service, caller, work_id, index)
+    # A cache that many share would hand it on to who has no key.
+    shared = "private" if service.settings.keys_required else "public"
+    headers = {"Cache-Control": f"{shared}, {FOR_EVER}", "ETag": f'"{work_id}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     data = await run_in_threadpool(served.index.thumbnail, row)
@@ -126,8 +134,12 @@ def _work(served: ServedIndex, row: int) -> Work:
     )
 
 
-def _find(service: Service, work_id: str, index_id: str | None) -> tuple[ServedIndex, int]:
-    found = service.catalogue.find_work(work_id, index_id)
+def _seen(service: Service, caller: Caller) -> Catalogue:
+    return service.catalogue.within(caller.indexes)
+
+
+def _find(service: Service, caller: Caller, work_id: str, index_id: str | None) -> tuple[ServedIndex, int]:
+    found = _seen(service, caller).find_work(work_id, index_id)
     if found is None:
         raise Problem("not-found", "There is no such work in the indexes here.")
     return found

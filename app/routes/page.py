@@ -1,25 +1,23 @@
 """The page. Every route works without JavaScript: forms are posted and answered with 303 to the next page."""
 
-from importlib.metadata import version
-from pathlib import Path
+from http import HTTPStatus
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Query, Request
-from fastapi.templating import Jinja2Templates
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from app import DISTRIBUTION, questions, wording
+from app import questions, wording
 from app.addresses import MAX_URL_LENGTH
 from app.answers import index_summary
-from app.assets import STATIC, static_link
-from app.callers import Asking
+from app.assets import STATIC
+from app.callers import Asking, Caller, Reading
 from app.catalogue import Picture, ServedIndex
 from app.forms import BESIDE_BYTES
 from app.intake import refuse_when_full
 from app.middleware import NEVER_ANSWERED
 from app.problems import CATALOGUE, Problem, invalid
+from app.rendering import HTML_HEADERS, render, sign_in_page
 from app.samples import SHOWN_FIRST
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
@@ -28,19 +26,12 @@ from app.waiting import MAX_WAIT_S, unless_gone
 
 router = APIRouter(include_in_schema=False)
 
-HTML_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept"}
 SEE_OTHER = 303
-
-templates = Jinja2Templates(Path(__file__).parent.parent / "templates")
-templates.env.filters.update(wording.FILTERS)
-templates.env.trim_blocks = templates.env.lstrip_blocks = True
-templates.env.globals["static"] = static_link
-templates.env.globals["version"] = version(DISTRIBUTION)
 
 
 @router.get("/")
-async def home(request: Request) -> Response:
-    return await run_in_threadpool(_home, request, None)
+async def home(request: Request, caller: Reading) -> Response:
+    return await run_in_threadpool(_home, request, caller, None)
 
 
 @router.post("/ask")
@@ -58,7 +49,7 @@ async def ask_by_form(request: Request, caller: Asking) -> Response:
             async with fetched(service, caller, picture) as data:
                 job = await questions.ask(service, caller, data, asked)
     except Problem as problem:
-        return await run_in_threadpool(_home, request, problem)
+        return await run_in_threadpool(_home, request, caller, problem)
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
 
 
@@ -76,19 +67,19 @@ async def ask_by_sample(request: Request, caller: Asking) -> Response:
 
 
 @router.get("/samples/{name}")
-async def sample_picture(request: Request, name: str) -> Response:
+async def sample_picture(request: Request, _caller: Reading, name: str) -> Response:
     sample = service_of(request).samples.find(name)
     if sample is None:
         raise Problem("not-found", "There is no such sample.")
     return FileResponse(
-        sample.path, media_type="image/png", headers={"Cache-Control": "public, max-age=3600"}
+        sample.path, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"}
     )
 
 
 @router.get("/a/{attribution_id}")
 async def answer_page(
     request: Request,
-    caller: Asking,
+    caller: Reading,
     attribution_id: str,
     wait: Annotated[float | None, Query(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)] = None,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -104,7 +95,7 @@ async def answer_page(
         return Response(status_code=304, headers=headers)
     context = await run_in_threadpool(_answer_context, service, answer.told)
     context |= {"etag": answer.etag, "waiting": not answer.finished}
-    return _render(request, "answer.html", context, headers=headers)
+    return render(request, "answer.html", context, headers=headers)
 
 
 @router.post("/a/{attribution_id}/cancel")
@@ -140,13 +131,13 @@ async def ask_again(request: Request, caller: Asking, attribution_id: str) -> Re
 @router.get("/deleted")
 async def deleted(request: Request) -> Response:
     context = {"title": "Deleted.", "detail": "The picture and its answer are gone from this machine."}
-    return _render(request, "message.html", context)
+    return render(request, "message.html", context)
 
 
 @router.get("/problems")
 async def problems(request: Request) -> Response:
     """What each kind of error means; the `type` of every problem document points here."""
-    return _render(request, "problems.html", {"problems": CATALOGUE})
+    return render(request, "problems.html", {"problems": CATALOGUE})
 
 
 @router.get("/static/{path:path}")
@@ -166,19 +157,20 @@ def wants_html(request: Request) -> bool:
 
 def as_page(problem: Problem, request: Request) -> Response:
     """An error as a page."""
+    if problem.kind.status == HTTPStatus.UNAUTHORIZED:
+        return sign_in_page(request, problem)
     document = problem.document(request)
     context = {"title": document.title + ".", "detail": document.detail, "request_id": document.request_id}
-    return _render(request, "message.html", context, document.status, problem.headers)
+    return render(request, "message.html", context, document.status, problem.headers)
 
 
-def _home(request: Request, problem: Problem | None) -> Response:
+def _home(request: Request, caller: Caller, problem: Problem | None) -> Response:
     service = service_of(request)
+    seen = service.catalogue.within(caller.indexes)
     context = {
-        "indexes": [
-            index_summary(served, service.screener.status(served.id)) for served in service.catalogue
-        ],
-        "no_index": service.catalogue.missing,
-        "takes_prompts": any(served.conditional for served in service.catalogue),
+        "indexes": [index_summary(served, service.screener.status(served.id)) for served in seen],
+        "no_index": seen.missing,
+        "takes_prompts": any(served.conditional for served in seen),
         "max_prompt": MAX_PROMPT_LENGTH,
         "max_address": MAX_URL_LENGTH,
         "samples": list(service.samples),
@@ -188,7 +180,7 @@ def _home(request: Request, problem: Problem | None) -> Response:
         "problem": None if problem is None else problem.detail,
     }
     headers = {} if problem is None else problem.headers
-    return _render(request, "home.html", context, 200 if problem is None else problem.kind.status, headers)
+    return render(request, "home.html", context, 200 if problem is None else problem.kind.status, headers)
 
 
 def _answer_context(service: Service, a: Attribution) -> dict[str, Any]:
@@ -213,20 +205,3 @@ def _pictures(served: ServedIndex, a: Attribution) -> dict[str, Picture]:
     shown = [*(work.work_id for work in a.works or []), *(work.work_id for work in a.lookalikes or [])]
     rows = {work_id: served.index.works.find(work_id) for work_id in shown}
     return {work_id: served.picture(row) for work_id, row in rows.items() if row is not None}
-
-
-def _render(
-    request: Request,
-    name: str,
-    context: dict[str, Any],
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    service = service_of(request)
-    shared = {
-        "max_upload_bytes": service.settings.max_upload_bytes,
-        "stays_here": not urlsplit(service.settings.resolved_blob_url).netloc,
-    }
-    return templates.TemplateResponse(
-        request, name, {**shared, **context}, status, {**HTML_HEADERS, **(headers or {})}
-    )

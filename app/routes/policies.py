@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app import backtests, policies
-from app.callers import Asking
+from app.callers import Deciding, Reading
 from app.moderation.examples import POLICY, POLICY_DOCUMENT
 from app.moderation.schemas import (
     MAX_VERSION,
@@ -19,7 +19,7 @@ from app.moderation.schemas import (
 )
 from app.problems import documented
 from app.service import service_of
-from app.uploads import small_json
+from app.small_json import small_json
 
 router = APIRouter(prefix="/v1/policies", tags=["moderation"])
 
@@ -60,7 +60,7 @@ def _body(schema: str, example: dict[str, Any], form: str | None = None) -> dict
     },
     openapi_extra=_body("PolicyJson", {"policy": POLICY_DOCUMENT, "dry_run": True}, "PolicyForm"),
 )
-async def put_policy(request: Request, caller: Asking) -> Response:
+async def put_policy(request: Request, caller: Deciding) -> Response:
     """Keep a policy, or a new version of it, and have it decide; with `dry_run`, try it beside the active one."""
     service = service_of(request)
     policy, dry_run = await policies.received(service, request)
@@ -74,7 +74,7 @@ async def put_policy(request: Request, caller: Asking) -> Response:
     response_model=PolicyList,
     responses=documented("storage-unavailable"),
 )
-async def list_policies(request: Request, caller: Asking) -> Response:
+async def list_policies(request: Request, caller: Reading) -> Response:
     """All policies, by id."""
     return _json(await policies.listed(service_of(request), caller))
 
@@ -90,7 +90,7 @@ async def list_policies(request: Request, caller: Asking) -> Response:
 )
 async def get_policy(
     request: Request,
-    caller: Asking,
+    caller: Reading,
     policy_id: PolicyId,
     version: Annotated[
         int | None,
@@ -111,7 +111,7 @@ async def get_policy(
     },
     openapi_extra=_body("Activation", {"version": 1}),
 )
-async def activate_policy(request: Request, caller: Asking, policy_id: PolicyId) -> Response:
+async def activate_policy(request: Request, caller: Deciding, policy_id: PolicyId) -> Response:
     """Have a version decide from now on, an older one too; decisions that were begun keep theirs."""
     service = service_of(request)
     said = await small_json(service, request, Activation)
@@ -128,7 +128,7 @@ async def activate_policy(request: Request, caller: Asking, policy_id: PolicyId)
     },
     openapi_extra=_body("BacktestRequest", {"version": 2, "against": "active"}),
 )
-async def backtest_policy(request: Request, caller: Asking, policy_id: PolicyId) -> Response:
+async def backtest_policy(request: Request, caller: Deciding, policy_id: PolicyId) -> Response:
     """Hold a version against the active one over stored answers, or against what people said of decisions."""
     service = service_of(request)
     asked = await small_json(service, request, BacktestRequest)

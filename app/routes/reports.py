@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from app import questions
-from app.callers import Asking, Caller
+from app.callers import Caller, Reading
 from app.evidence import MEDIA_TYPES, Kind
 from app.examples import ATTRIBUTION
 from app.problems import Problem, documented
@@ -25,7 +25,7 @@ FAULTS = ("not-found", "erased", "conflict", "invalid-request", "storage-unavail
     response_model=Report,
     responses=documented(*FAULTS),
 )
-async def get_report(request: Request, caller: Asking, attribution_id: JobId) -> Response:
+async def get_report(request: Request, caller: Reading, attribution_id: JobId) -> Response:
     """An answer as evidence: all that computing it again takes, sealed. `das report verify` checks it."""
     return await _report(request, caller, attribution_id, "json")
 
@@ -36,7 +36,7 @@ async def get_report(request: Request, caller: Asking, attribution_id: JobId) ->
     response_class=Response,
     responses={200: {"content": {"text/html": {}}, "description": "The report."}, **documented(*FAULTS)},
 )
-async def get_report_page(request: Request, caller: Asking, attribution_id: JobId) -> Response:
+async def get_report_page(request: Request, caller: Reading, attribution_id: JobId) -> Response:
     """The report for people: one page with its pictures in it, to keep or to print."""
     return await _report(request, caller, attribution_id, "html")
 

@@ -65,6 +65,10 @@ async function ask(file) {
   announceSending(true);
   try {
     const response = await fetch("/v1/attributions", { method: "POST", body, headers: { Accept: "application/json" } });
+    if (response.status === 401) {
+      location.assign("/sign-in"); // signed out meanwhile
+      return;
+    }
     const answer = await response.json();
     if (response.ok) {
       location.assign(answer.links.page);
@@ -203,7 +207,7 @@ async function follow(article) {
       });
       failures = 0;
       if (response.status === 304) continue;
-      if (response.status === 404 || response.status === 410) {
+      if ([401, 404, 410].includes(response.status)) {
         if (!leaving) location.reload();
         return;
       }

@@ -3,6 +3,7 @@
 from alembic import context
 
 import jobs.decisions
+import jobs.keys
 import jobs.policies  # noqa: F401  (their tables)
 from jobs.models import Base
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.routes.page import templates
+from app.rendering import templates
 from app.samples import SHOWN_FIRST, Samples
 from das.errors import SettingsError
 

@@ -87,22 +87,68 @@ def test_a_port_in_use_is_a_sentence(running, environment, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
-def test_beyond_this_machine_it_listens_only_where_that_is_meant(environment, tmp_path):
-    refused = das("serve", "--host", "0.0.0.0", **{**environment, "DAS_DATA_DIR": str(tmp_path / "data")})
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        {"DAS_HOST": "0.0.0.0"},
+        {"DAS_API_KEYS": "required"},
+        {"DAS_PUBLIC_URL": "https://das.example.org"},
+        {"DAS_ALLOWED_HOSTS": "localhost, studio"},
+    ],
+    ids=lambda beyond: next(iter(beyond)),
+)
+def test_beyond_this_machine_it_starts_only_once_there_is_a_key(environment, tmp_path, beyond):
+    refused = das("serve", **{**environment, **beyond, "DAS_DATA_DIR": str(tmp_path / "data")})
     assert refused.returncode == 2
     said = " ".join(refused.stderr.split())
-    assert "DAS_HOST=0.0.0.0 would open every picture and answer to the network" in said
-    assert "DAS_OPEN_TO_NETWORK=true" in said
+    assert "the service needs keys" in said
+    assert "make one with `das keys create NAME`" in said
+    assert "DAS_API_KEYS=off" in said
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
-def test_where_it_is_meant_it_warns_at_every_start(host, caplog):
-    settings = Settings(_env_file=None, host=host, port=0, open_to_network=True)
+def test_an_address_on_the_command_line_is_the_same(environment, tmp_path):
+    refused = das("serve", "--host", "0.0.0.0", **{**environment, "DAS_DATA_DIR": str(tmp_path / "data")})
+    assert refused.returncode == 2
+    assert "the service needs keys" in " ".join(refused.stderr.split())
+
+
+def test_with_a_key_it_starts_and_asks_for_it(start, environment, tmp_path):
+    own = {**environment, "DAS_DATA_DIR": str(tmp_path / "data"), "DAS_HOST": "0.0.0.0"}
+    made = das("keys", "create", "a pipeline", **own)
+    secret = made.stdout.strip()
+    process, log = start("--no-worker", DAS_HOST="0.0.0.0", DAS_LOG_LEVEL="debug")
+    address = wait_until(lambda: re.search(r"Open (http://\S+)", log.read_text()))[1]
+    refused = httpx.get(address + "/v1/attributions")
+    assert (refused.status_code, refused.json()["code"]) == (401, "key-required")
+    with_key = {"Authorization": f"Bearer {secret}"}
+    assert httpx.get(address + "/v1/attributions", headers=with_key).json()["items"] == []
+    assert httpx.get(f"{address}/v1/attributions?key={secret}").status_code == 400
+    # What is revoked on the command line ends in the running service within seconds.
+    das("keys", "revoke", secret[:16], **own)
+    began = time.monotonic()
+    wait_until(lambda: httpx.get(address + "/v1/attributions", headers=with_key).status_code == 401, 10)
+    assert time.monotonic() - began < 6
+    process.send_signal(signal.SIGINT)
+    process.wait(STOP_S)
+    assert secret[:16] in log.read_text()
+    assert secret[17:] not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"host": "0.0.0.0"}, "listening on 0.0.0.0, beyond this machine, without keys"),
+        ({"public_url": "https://das.example.org"}, "reached under a name beyond this machine without keys"),
+        ({}, None),
+    ],
+)
+def test_without_keys_it_warns_at_every_start(changes, warned, caplog):
+    settings = Settings(_env_file=None, port=0, api_keys="off", **changes)
     with contextlib.closing(_listen(settings)) as listener:
-        assert listener.getsockname()[0] == host
-    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert ["beyond this machine" in line for line in warned] == ([True] if host == "0.0.0.0" else [])
+        assert listener.getsockname()[0] == changes.get("host", "127.0.0.1")
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.startswith(warned or "-") for line in lines] == ([True] if warned else [])
 
 
 def test_without_an_index_it_says_how_to_make_one(environment, tmp_path):

@@ -25,6 +25,7 @@ ON_EVERY_DATABASE = (
     "test_database",
     "test_decisions_store",
     "test_idempotent_requests",
+    "test_keys",
     "test_pace",
     "test_migrations",
     "test_policies_store",

@@ -1,0 +1,175 @@
+"""Reading the key or the sign-in of a request: the one place where a secret is looked at.
+
+A key comes in `Authorization: Bearer das_…` and nowhere else. A browser that signed in sends a cookie, which counts
+only where the request comes from the service's own page.
+"""
+
+import asyncio
+import logging
+import re
+from urllib.parse import unquote_plus
+
+from cachetools import TTLCache
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from app.callers import CHALLENGE, LOCAL, Caller, key_required
+from app.hosts import SAFE_METHODS
+from app.limiting import Limiter
+from app.peers import address_of
+from app.problems import Problem
+from app.sessions import Sessions
+from jobs.credentials import ID, Kind, Scope, Token
+from jobs.errors import StorageError
+from jobs.keys import LAST_USED_EVERY, ApiKey, Keys
+from jobs.models import utc_now
+from jobs.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# A key that was looked up is believed for so long: within that a revoked one ends in every process of the API.
+BELIEVED_S = 5.0
+KEYS_KEPT = 10_000
+# Whatever a key is called in an address, it is told by its form.
+KEY_IN_ADDRESS = re.compile(rf"dasl?_{ID}_")
+IN_ADDRESS = (
+    "A key may not stand in an address: those are kept in logs and histories. Send it as Authorization: Bearer,"
+    " and revoke this one."
+)
+REFUSED = "This key isn't known, or it was revoked or has expired."
+NEEDED = "This service answers with a key only: send it as Authorization: Bearer das_…"
+
+
+class Access:
+    """Who sent which request."""
+
+    def __init__(self, settings: Settings, keys: Keys, sessions: Sessions, limiter: Limiter) -> None:
+        self._required = settings.keys_required
+        self._keys = keys
+        self._sessions = sessions
+        self._limiter = limiter
+        self._believed: TTLCache[str, ApiKey] = TTLCache(KEYS_KEPT, BELIEVED_S)
+        self._notes: set[asyncio.Task[None]] = set()
+
+    async def caller(self, request: Request) -> Caller:
+        """The caller of a request, who is also named in its line of the log.
+
+        Raises `Problem`: key-in-address, key-required, key-refused, cross-site, or rate-limited.
+        """
+        refuse_keys_in_addresses(request)
+        try:
+            caller = await self._caller(request)
+        except Problem:
+            # Whoever tries keys is held to what an address may do.
+            await self._limiter.request(request, None)
+            raise
+        request.state.caller = caller.key or caller.owner
+        await self._limiter.request(request, caller)
+        return caller
+
+    async def _caller(self, request: Request) -> Caller:
+        key = await self._shown(request)
+        if key is not None:
+            return _caller(key, address_of(request))
+        if self._required:
+            raise key_required(NEEDED)
+        return Caller(LOCAL.owner, address_of(request))
+
+    async def by_token(self, text: str) -> ApiKey | None:
+        """The active key or link that a text is."""
+        token = Token.read(text)
+        if token is None:
+            return None
+        key = await self.by_id(token.id)
+        return key if key is not None and token.matches(key.kind, key.digest) else None
+
+    async def by_id(self, key_id: str) -> ApiKey | None:
+        """The active key or link of an id, as it was a few seconds ago at most."""
+        key = self._believed.get(key_id)
+        if key is None:
+            key = await run_in_threadpool(self._keys.find, key_id)
+            if key is None:
+                # Nothing is kept of what was never given out: it would be as much as anybody likes to make up.
+                return None
+            self._believed[key_id] = key
+        return key if key.state(utc_now()) == "active" else None
+
+    def forget(self, key_id: str) -> None:
+        """Look a key up anew the next time, because it was changed."""
+        self._believed.pop(key_id, None)
+
+    async def _shown(self, request: Request) -> ApiKey | None:
+        """The active key that a request shows; None if it shows none."""
+        bearer = _bearer(request)
+        if bearer is None:
+            key = await self._signed_in(request)
+        else:
+            key = await self.by_token(bearer)
+            if key is None or key.kind != Kind.KEY:
+                raise _refused()
+        if key is not None:
+            self._note_use(key)
+        return key
+
+    async def _signed_in(self, request: Request) -> ApiKey | None:
+        key_id = self._sessions.key_of(request)
+        key = None if key_id is None else await self.by_id(key_id)
+        if key is not None and request.method not in SAFE_METHODS and not _shows_where_it_is_from(request):
+            raise Problem(
+                "cross-site",
+                "Who is signed in asks from this service's own page; a program sends its key as Authorization.",
+            )
+        request.state.signed_in = None if key is None else key.name
+        return key
+
+    def _note_use(self, key: ApiKey) -> None:
+        now = utc_now()
+        if key.last_used_at is not None and now - key.last_used_at < LAST_USED_EVERY:
+            return
+        key.last_used_at = now
+        task = asyncio.create_task(run_in_threadpool(self._write_use, key.id))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
+
+    def _write_use(self, key_id: str) -> None:
+        try:
+            self._keys.used(key_id)
+        except StorageError as error:
+            logger.warning("it wasn't noted that a key was used: %s", error)
+
+
+def refuse_keys_in_addresses(request: Request) -> None:
+    """Raises `Problem` key-in-address where the query holds a key."""
+    query = request.url.query
+    if query and (KEY_IN_ADDRESS.search(query) or KEY_IN_ADDRESS.search(unquote_plus(query))):
+        raise Problem("key-in-address", IN_ADDRESS)
+
+
+def _bearer(request: Request) -> str | None:
+    """What a request shows as its bearer token; None without. Another scheme may be a proxy's and isn't read."""
+    given = request.headers.getlist("authorization")
+    if len(given) > 1:
+        raise _refused("The request has more than one Authorization header.")
+    scheme, _, credentials = given[0].partition(" ") if given else ("", "", "")
+    return credentials.strip() if scheme.lower() == "bearer" else None
+
+
+def _refused(why: str = REFUSED) -> Problem:
+    return Problem("key-refused", why, {"WWW-Authenticate": f'{CHALLENGE}, error="invalid_token"'})
+
+
+def _shows_where_it_is_from(request: Request) -> bool:
+    # What they say was compared by `app.hosts`; every browser sends one of them with every form.
+    return "origin" in request.headers or "sec-fetch-site" in request.headers
+
+
+def _caller(key: ApiKey, address: str) -> Caller:
+    return Caller(
+        owner=key.owner,
+        address=address,
+        scopes=frozenset(Scope(scope) for scope in key.scopes),
+        indexes=None if key.indexes is None else frozenset(key.indexes),
+        key=key.prefix,
+        name=key.name,
+        daily_quota=key.daily_quota,
+    )

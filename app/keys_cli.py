@@ -1,0 +1,194 @@
+"""`das keys`: make, list, revoke and exchange API keys, and links that let a person in."""
+
+import json
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from das.errors import SettingsError
+from jobs.credentials import Kind, Scope
+from jobs.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from jobs.keys import ApiKey, IssuedKey, Keys
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
+NEVER = "never"
+
+Name = Annotated[str, typer.Argument(help="Whose it is or what it is for; shown in lists.")]
+KeyId = Annotated[str, typer.Argument(help="The key's id or its beginning, as `das keys list` shows it.")]
+Scopes = Annotated[
+    list[Scope], typer.Option("--scope", help="What it may do; give it several times for several.")
+]
+Indexes = Annotated[
+    list[str] | None,
+    typer.Option("--index", help="Keep it to this index, by id or name; several times for several."),
+]
+Quota = Annotated[
+    int | None, typer.Option("--quota", help="Questions a day; without, what DAS_QUOTA says.", min=1)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `das keys` to `das`."""
+    keys = typer.Typer(help="API keys, and links for people.", no_args_is_help=True)
+    keys.command("create")(create_command)
+    keys.command("link")(link_command)
+    keys.command("list")(list_command)
+    keys.command("revoke")(revoke_command)
+    keys.command("rotate")(rotate_command)
+    app.add_typer(keys, name="keys")
+
+
+def create_command(
+    name: Name,
+    scope: Scopes = [Scope.ASK, Scope.READ],  # noqa: B006
+    index: Indexes = None,
+    expires: Annotated[
+        str, typer.Option(help="How long it works, such as 90d or 12h; never: until revoked.")
+    ] = NEVER,
+    quota: Quota = None,
+) -> None:
+    """Make a key. It is printed once and kept nowhere: only its hash is."""
+    _tell(_make(Kind.KEY, name, scope, index, expires, quota))
+
+
+def link_command(
+    name: Name,
+    scope: Scopes = [Scope.ASK],  # noqa: B006
+    index: Indexes = None,
+    expires: Annotated[str, typer.Option(help="How long it works, such as 7d or 12h.")] = "7d",
+    quota: Quota = None,
+) -> None:
+    """Make a link that lets one person into the page without an account. Reading their own answers is part of it."""
+    # Who asks on the page reads the answer there.
+    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota)
+    _tell(issued, f"{address_of_page(get_settings())}/sign-in/{issued.secret}")
+
+
+def list_command(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
+) -> None:
+    """List every key and link, the newest first, without their secrets."""
+    from jobs.models import utc_now
+
+    rows = [described(key, key.state(utc_now())) for key in _keys().all()]
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+        return
+    table = Table("Key", "Name", "State", "Scopes", "Indexes", "Expires", "Last used", box=None)
+    for row in rows:
+        table.add_row(
+            row["prefix"],
+            row["name"],
+            row["state"],
+            " ".join(row["scopes"]),
+            " ".join(row["indexes"] or ["all"]),
+            row["expires_at"] or NEVER,
+            row["last_used_at"] or "–",
+        )
+    Console(highlight=False, markup=False).print(table)
+
+
+def revoke_command(key: KeyId) -> None:
+    """End a key or link, and all that is signed in with it."""
+    revoked = _keys().revoke(_id(key))
+    typer.echo(f"{revoked.prefix} ({revoked.name}) doesn't work any more.")
+
+
+def rotate_command(
+    key: KeyId,
+    overlap: Annotated[
+        str,
+        typer.Option(help="How long the old one still works beside the new one, such as 7d; 0: not at all."),
+    ] = "7d",
+) -> None:
+    """Make a key that replaces another: it sees the same questions and may do the same."""
+    issued = _keys().rotate(_id(key), timedelta() if overlap == "0" else duration(overlap, "--overlap"))
+    if issued.key.kind == Kind.LINK:
+        _tell(issued, f"{address_of_page(get_settings())}/sign-in/{issued.secret}")
+    else:
+        _tell(issued)
+
+
+def duration(text: str, option: str) -> timedelta:
+    """The length of time that a text such as `7d`, `12h`, `30m` or `45s` means; raises SettingsError."""
+    found = DURATION.fullmatch(text)
+    if found is None:
+        raise SettingsError(f"{option} {text!r} isn't a length of time: write it as 7d, 12h, 30m or 45s")
+    return timedelta(seconds=int(found[1]) * UNITS[found[2]])
+
+
+def described(key: "ApiKey", state: str) -> dict[str, Any]:
+    """What is told of a key: everything but its digest."""
+    moments = {
+        name: getattr(key, name) for name in ("created_at", "expires_at", "revoked_at", "last_used_at")
+    }
+    return {
+        "id": key.id,
+        "prefix": key.prefix,
+        "kind": key.kind,
+        "name": key.name,
+        "state": state,
+        "scopes": key.scopes,
+        "indexes": key.indexes,
+        "daily_quota": key.daily_quota,
+        "replaces": key.replaces,
+        **{name: None if at is None else at.isoformat(timespec="seconds") for name, at in moments.items()},
+    }
+
+
+def address_of_page(settings: Settings) -> str:
+    """Where people reach the page, as far as the settings tell."""
+    if settings.public_url:
+        return settings.public_url
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _keys() -> "Keys":
+    from jobs.database import Database, upgrade
+    from jobs.keys import Keys
+
+    settings = get_settings()
+    upgrade(settings)
+    return Keys(Database(settings, pooled=False))
+
+
+def _make(
+    kind: Kind, name: str, scopes: list[Scope], indexes: list[str] | None, expires: str, quota: int | None
+) -> "IssuedKey":
+    from jobs.keys import NewKey
+
+    wanted = NewKey(
+        name=name,
+        kind=kind,
+        scopes=frozenset(scopes),
+        indexes=tuple(dict.fromkeys(indexes)) if indexes else None,
+        daily_quota=quota,
+        expires_in=None if expires == NEVER and kind is Kind.KEY else duration(expires, "--expires"),
+    )
+    return _keys().create(wanted)
+
+
+def _id(given: str) -> str:
+    """The id in what somebody typed: the id, its prefix, or by mistake the whole key."""
+    found = re.fullmatch(r"(?:dasl?_)?([^_]*)(?:_.*)?", given)
+    return given if found is None else found[1]
+
+
+def _tell(issued: "IssuedKey", shown: str | None = None) -> None:
+    key = issued.key
+    until = "until it is revoked" if key.expires_at is None else f"until {key.expires_at:%Y-%m-%d %H:%M} UTC"
+    typer.echo(
+        f"{key.prefix} ({key.name}): {', '.join(key.scopes)}, on {', '.join(key.indexes or ['every index'])},"
+        f" {until}. Keep what follows now, it can't be shown again:",
+        err=True,
+    )
+    typer.echo(shown or issued.secret)

@@ -1,0 +1,213 @@
+"""How often a key, or an address without one, may ask: requests in a while, questions in a day.
+
+Counted with `limits`, in Redis where there is one and in memory otherwise, in windows by the clock: the day's quota
+is whole again at midnight UTC, and one round trip counts a request. The price of that is that somebody may spend two
+windows' worth around the turn of one. Where counting fails nobody is held up: the request goes through, and that is
+counted and told in the log.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from redis import RedisError
+from starlette.requests import Request
+
+from app.callers import Caller
+from app.key_schemas import Allowance, Quota
+from app.peers import address_of
+from app.problems import Problem
+from jobs.broker import broker_url
+from jobs.errors import BrokerError
+from jobs.masking import masked
+from jobs.settings import RATE, SECONDS_OF, Settings, is_loopback
+
+logger = logging.getLogger(__name__)
+
+# Counting may not hold a request up: after so long it goes through uncounted.
+TIMEOUT_S = 0.25
+# After a failure nothing is tried for so long, so that it costs one request its timeout and not all of them.
+PAUSE_S = 1.0
+TOLD_EVERY_S = 60.0
+DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`most` in a window of `seconds`. `name` is what the headers call it."""
+
+    name: str
+    most: int
+    seconds: int
+
+    @classmethod
+    def of(cls, name: str, text: str | None) -> "Limit | None":
+        """The limit that a setting such as `100/minute` means; None for none."""
+        found = re.fullmatch(RATE, text or "")
+        return None if found is None else cls(name, int(found[1]), SECONDS_OF[found[2]])
+
+    @property
+    def policy(self) -> str:
+        """Its entry in `RateLimit-Policy`."""
+        return f'"{self.name}";q={self.most};w={self.seconds}'
+
+    def standing(self, used: int, now: float) -> str:
+        """Its entry in `RateLimit`."""
+        return f'"{self.name}";r={max(0, self.most - used)};t={self.left(now)}'
+
+    def left(self, now: float) -> int:
+        """Seconds until the next window."""
+        return max(1, self.seconds - int(now) % self.seconds)
+
+
+class Limiter:
+    """Counts requests and questions, and refuses those that are too many."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._of_key = Limit.of("requests", settings.rate_limit)
+        self._of_address = Limit.of("requests", settings.address_rate_limit)
+        self._exempts_itself = not settings.keys_required
+        self._storage: Storage | None = None
+        self._paused_until = 0.0
+        self._told_at = -TOLD_EVERY_S
+        self.let_through = 0
+        """Requests and questions that weren't counted because counting failed."""
+
+    async def request(self, request: Request, caller: Caller | None) -> None:
+        """Count a request of a caller, or of whoever shows no key that works; raises `Problem` rate-limited."""
+        limit, whose = self._limit_of(caller, address_of(request))
+        if limit is None:
+            return
+        used = await self._count(limit, whose)
+        if used is None:
+            return
+        headers = request.state.headers = {
+            "RateLimit-Policy": limit.policy, "RateLimit": limit.standing(used, time.time()),
+        }  # fmt: skip
+        if used > limit.most:
+            raise _refused(
+                "rate-limited", f"More than {limit.most} requests in {_span(limit)}.", limit, headers
+            )
+
+    async def question(self, caller: Caller) -> None:
+        """Count a question of a caller; raises `Problem` quota-exhausted."""
+        limit = self._quota_of(caller)
+        if limit is not None:
+            self._refuse_beyond(limit, await self._count(limit, _whose(caller)))
+
+    async def refuse_exhausted(self, caller: Caller) -> None:
+        """Answer 429 before a body is read that could only be thrown away; nothing is counted."""
+        limit = self._quota_of(caller)
+        if limit is not None:
+            used = await self._read(limit, _whose(caller))
+            self._refuse_beyond(limit, None if used is None else used + 1)
+
+    async def told(self, caller: Caller) -> Quota:
+        """What a caller may still do."""
+        requests, whose = self._limit_of(caller, caller.address)
+        questions = self._quota_of(caller)
+        return Quota(
+            requests=await self._allowance(requests or Limit("requests", 0, 60), whose, requests is None),
+            questions=await self._allowance(
+                questions or Limit("questions", 0, DAY_S), _whose(caller), questions is None
+            ),
+            counting=time.monotonic() >= self._paused_until,
+        )
+
+    def _limit_of(self, caller: Caller | None, address: str) -> tuple[Limit | None, str]:
+        if caller is not None and caller.key is not None:
+            return self._of_key, _whose(caller)
+        if self._exempts_itself and is_loopback(address):
+            return None, ""
+        return self._of_address, f"address/{address}"
+
+    def _quota_of(self, caller: Caller) -> Limit | None:
+        most = caller.daily_quota or self._settings.quota
+        return None if most is None or caller.key is None else Limit("questions", most, DAY_S)
+
+    def _refuse_beyond(self, limit: Limit, used: int | None) -> None:
+        if used is not None and used > limit.most:
+            headers = {"RateLimit-Policy": limit.policy, "RateLimit": limit.standing(used, time.time())}
+            raise _refused(
+                "quota-exhausted", f"The {limit.most} questions of this day are used up.", limit, headers
+            )
+
+    async def _allowance(self, limit: Limit, whose: str, unlimited: bool) -> Allowance:
+        used = 0 if unlimited else await self._read(limit, whose) or 0
+        return Allowance(
+            limit=None if unlimited else limit.most,
+            used=min(used, limit.most),
+            remaining=None if unlimited else max(0, limit.most - used),
+            renewed_at=datetime.fromtimestamp(int(time.time()) + limit.left(time.time()), UTC),
+        )
+
+    async def _count(self, limit: Limit, whose: str) -> int | None:
+        return await self._ask("incr", _key(limit, whose), limit.seconds)
+
+    async def _read(self, limit: Limit, whose: str) -> int | None:
+        return await self._ask("get", _key(limit, whose))
+
+    async def _ask(self, what: str, *arguments: Any) -> int | None:
+        """A number from the storage; None where it can't be had in time."""
+        if time.monotonic() < self._paused_until:
+            self.let_through += 1
+            return None
+        try:
+            if self._storage is None:
+                self._storage = self._open()
+            return int(await asyncio.wait_for(getattr(self._storage, what)(*arguments), TIMEOUT_S))
+        except (RedisError, OSError, TimeoutError) as error:
+            self._fail_open(error)
+            return None
+
+    def _open(self) -> Storage:
+        try:
+            url = broker_url(self._settings)
+        except BrokerError:
+            return MemoryStorage()
+        # What isn't `redis` at its beginning, limits takes for another kind of server.
+        uri = f"redis+{url}" if url.startswith("unix:") else url
+        return RedisStorage(
+            uri,
+            implementation="redispy",
+            key_prefix="das:limits",
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+        )
+
+    def _fail_open(self, error: Exception) -> None:
+        self.let_through += 1
+        self._paused_until = time.monotonic() + PAUSE_S
+        if time.monotonic() - self._told_at >= TOLD_EVERY_S:
+            self._told_at = time.monotonic()
+            logger.warning(
+                "requests can't be counted and go through, %d so far: %s",
+                self.let_through,
+                masked(str(error) or type(error).__name__),
+                extra={"let_through": self.let_through},
+            )
+
+
+def _key(limit: Limit, whose: str) -> str:
+    return f"{limit.name}/{whose}/{limit.seconds}/{int(time.time()) // limit.seconds}"
+
+
+def _whose(caller: Caller) -> str:
+    # A key and the one that replaces it share what they may.
+    return f"owner/{caller.owner}"
+
+
+def _span(limit: Limit) -> str:
+    unit = next((unit for unit, seconds in SECONDS_OF.items() if seconds == limit.seconds), None)
+    return f"{limit.seconds} seconds" if unit is None else f"a{'n' * (unit == 'hour')} {unit}"
+
+
+def _refused(code: str, why: str, limit: Limit, headers: dict[str, str]) -> Problem:
+    wait = limit.left(time.time())
+    return Problem(code, f"{why} Try again in {wait} s.", {**headers, "Retry-After": str(wait)})

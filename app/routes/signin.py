@@ -1,0 +1,71 @@
+"""`/sign-in` and `/sign-out`: a browser is let in with a key, or with a link that an operator hands out.
+
+A link is opened by a button, so that whatever looks at addresses ahead of people (mail programs, chats) signs nobody
+in. Writes from another site's page are refused by `app.hosts`, so nobody can be signed in as somebody else either.
+"""
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from app.access import IN_ADDRESS, refuse_keys_in_addresses
+from app.rendering import SIGN_IN, page_of, render
+from app.service import service_of
+from app.uploads import small_form
+from jobs.credentials import Kind
+
+router = APIRouter(include_in_schema=False)
+
+SEE_OTHER = 303
+UNAUTHORISED = 401
+# The address of a link is as good as a key. That other sites aren't told of it is said to every page's browser.
+NO_TRACE = {"Cache-Control": "no-store"}
+UNKNOWN = "This key isn't known, or it was revoked or has expired."
+ENDED = "It was withdrawn, has expired, or isn't whole. Ask whoever gave it to you for another."
+OPENING = (
+    "It lets you ask on this page and see what you asked. It is yours: whoever else has it sees the same."
+)
+
+
+@router.get("/sign-in")
+async def sign_in_form(request: Request, following: str = Query(default="/", alias="next")) -> Response:
+    refuse_keys_in_addresses(request)
+    return render(request, "sign-in.html", {"detail": SIGN_IN, "following": page_of(following)})
+
+
+@router.post("/sign-in")
+async def sign_in(request: Request) -> Response:
+    service = service_of(request)
+    await service.limiter.request(request, None)
+    form = await small_form(service, request)
+    following = page_of(form.get("next", "/"))
+    key = await service.access.by_token(form.get("key", "").strip())
+    if key is None:
+        context = {"detail": SIGN_IN, "following": following, "problem": UNKNOWN}
+        return render(request, "sign-in.html", context, UNAUTHORISED)
+    response = RedirectResponse(following, SEE_OTHER, {"Cache-Control": "no-store"})
+    service.sessions.sign_in(request, response, key.id, service.sessions.ends(key.expires_at))
+    return response
+
+
+@router.get("/sign-in/{token}")
+async def open_link(request: Request, token: str) -> Response:
+    """Where a link leads that an operator handed out."""
+    service = service_of(request)
+    await service.limiter.request(request, None)
+    key = await service.access.by_token(token)
+    context = {"following": "/", "closed": True}
+    if key is None:
+        context |= {"heading": "This link doesn't work.", "detail": ENDED}
+    elif key.kind != Kind.LINK:
+        context |= {"heading": "This is a key and no link.", "detail": IN_ADDRESS}
+    else:
+        context |= {"heading": "You were given a link.", "detail": OPENING, "token": token, "closed": False}
+        return render(request, "sign-in.html", context, headers=NO_TRACE)
+    return render(request, "sign-in.html", context, UNAUTHORISED, NO_TRACE)
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request) -> Response:
+    response = RedirectResponse("/sign-in", SEE_OTHER, {"Cache-Control": "no-store"})
+    service_of(request).sessions.sign_out(request, response)
+    return response

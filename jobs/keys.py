@@ -1,0 +1,226 @@
+"""`Keys`: the API keys and links that were handed out, in the database."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, String, or_, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from jobs.credentials import ID, ID_LENGTH, Kind, Scope, digest_of, new_id, new_token, prefix_of
+from jobs.database import Database
+from jobs.errors import KeyNotFound, KeyRefused
+from jobs.models import Base, utc_now
+
+MAX_NAME = 200
+MAX_INDEXES = 100
+MAX_INDEX_NAME = 200
+MAX_QUOTA = 10**9
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# How exactly it is told when a key was last used: a write in every request would be dear.
+LAST_USED_EVERY = timedelta(hours=1)
+# How long a key that was exchanged goes on working unless something else is asked for.
+OVERLAP = timedelta(days=7)
+LONGEST = timedelta(days=3660)
+
+
+class ApiKey(Base):
+    """A key or link. Its secret isn't here, only the digest of that.
+
+    Questions belong to `owner`. A key that replaces another has the same one, so it sees the same questions.
+    """
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8))
+    name: Mapped[str] = mapped_column(String(MAX_NAME))
+    owner: Mapped[str] = mapped_column(String(80), index=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[str]]
+    indexes: Mapped[list[str] | None]
+    daily_quota: Mapped[int | None]
+    replaces: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+    @property
+    def prefix(self) -> str:
+        """How it begins, as lists show it."""
+        return prefix_of(self.kind, self.id)
+
+    def state(self, now: datetime) -> str:
+        """`active`, `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewKey:
+    """What is asked for. `indexes` are ids or names, None for all; `daily_quota` None for the setting's.
+
+    Raises:
+        KeyRefused: it can't be given out like this.
+    """
+
+    name: str
+    scopes: frozenset[Scope]
+    kind: Kind = Kind.KEY
+    indexes: tuple[str, ...] | None = None
+    daily_quota: int | None = None
+    expires_in: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or len(self.name) > MAX_NAME or CONTROL_CHARACTERS.search(self.name):
+            raise KeyRefused(f"a key's name has 1 to {MAX_NAME} characters, none of them a control character")
+        if not self.scopes:
+            raise KeyRefused(f"a key needs a scope at least: {', '.join(Scope)}")
+        if Scope.ADMIN in self.scopes and self.indexes is not None:
+            raise KeyRefused("a key that makes keys can't be kept to some indexes: it could make one for all")
+        if Scope.ADMIN in self.scopes and self.kind is Kind.LINK:
+            raise KeyRefused("a link can't have the scope admin: hand out a key")
+        for index in self.indexes or ():
+            if not 0 < len(index) <= MAX_INDEX_NAME or CONTROL_CHARACTERS.search(index):
+                raise KeyRefused(f"{index[:40]!r} can't be the id or name of an index")
+        if self.indexes is not None and not 0 < len(self.indexes) <= MAX_INDEXES:
+            raise KeyRefused(f"a key is kept to 1 to {MAX_INDEXES} indexes, or to none of them")
+        if self.daily_quota is not None and not 1 <= self.daily_quota <= MAX_QUOTA:
+            raise KeyRefused(f"a quota is 1 to {MAX_QUOTA} questions a day")
+        if self.expires_in is not None and not timedelta() < self.expires_in <= LONGEST:
+            raise KeyRefused(f"a key expires after a moment at least and {LONGEST.days} days at most")
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A key with its secret, which is known nowhere else and never again."""
+
+    key: ApiKey
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"IssuedKey({self.key.prefix})"
+
+
+class Keys:
+    """All that is done to keys. Its methods block for a few milliseconds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, wanted: NewKey) -> IssuedKey:
+        """Make a key; its questions are its own."""
+        key_id = new_id()
+        expires_at = None if wanted.expires_in is None else utc_now() + wanted.expires_in
+        with self._database.write() as session:
+            return _issue(session, wanted, key_id, f"key_{key_id}", expires_at)
+
+    def find(self, key_id: str) -> ApiKey | None:
+        """The key of this id, whatever its state: one look by the primary key."""
+        with self._database.read() as session:
+            return session.get(ApiKey, key_id)
+
+    def all(self) -> Sequence[ApiKey]:
+        """Every key and link, the newest first."""
+        with self._database.read() as session:
+            return session.scalars(select(ApiKey).order_by(ApiKey.created_at.desc(), ApiKey.id)).all()
+
+    def any_active(self) -> bool:
+        """Whether somebody could come in."""
+        with self._database.read() as session:
+            return session.scalar(select(ApiKey.id).where(*_active(utc_now())).limit(1)) is not None
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """End a key for good. Revoking it again changes nothing.
+
+        Raises:
+            KeyNotFound: there is none of this id.
+        """
+        with self._database.write() as session:
+            key = _one(session, key_id)
+            key.revoked_at = key.revoked_at or utc_now()
+            return key
+
+    def rotate(self, key_id: str, overlap: timedelta = OVERLAP) -> IssuedKey:
+        """Make a key that replaces an active one: same owner, scopes, indexes, quota and length of life.
+
+        Both work for as long as `overlap`, or until the old one's own end.
+
+        Raises:
+            KeyNotFound: there is none of this id.
+            KeyRefused: it doesn't work any more, was replaced already, or the overlap can't be used.
+        """
+        now = utc_now()
+        if not timedelta() <= overlap <= LONGEST:
+            raise KeyRefused(f"the overlap is 0 to {LONGEST.days} days")
+        with self._database.write() as session:
+            old = _one(session, key_id)
+            if old.state(now) != "active":
+                raise KeyRefused(f"{old.prefix} is {old.state(now)}: make a new key instead")
+            replaced = session.scalar(select(ApiKey.id).where(ApiKey.replaces == old.id))
+            if replaced is not None:
+                raise KeyRefused(f"{old.prefix} was replaced by {prefix_of(old.kind, replaced)} already")
+            wanted = NewKey(
+                name=old.name,
+                kind=Kind(old.kind),
+                scopes=frozenset(map(Scope, old.scopes)),
+                indexes=None if old.indexes is None else tuple(old.indexes),
+                daily_quota=old.daily_quota,
+            )
+            expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+            old.expires_at = min(now + overlap, old.expires_at or now + overlap)
+            return _issue(session, wanted, new_id(), old.owner, expires_at, replaces=old.id)
+
+    def used(self, key_id: str) -> None:
+        """Note that a key was used in this hour."""
+        now = utc_now()
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        with self._database.write() as session:
+            session.execute(
+                update(ApiKey)
+                .where(ApiKey.id == key_id, or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour))
+                .values(last_used_at=hour)
+            )
+
+
+def _issue(
+    session: Session,
+    wanted: NewKey,
+    key_id: str,
+    owner: str,
+    expires_at: datetime | None,
+    replaces: str | None = None,
+) -> IssuedKey:
+    secret = new_token(wanted.kind, key_id)
+    key = ApiKey(
+        id=key_id,
+        kind=wanted.kind,
+        name=wanted.name,
+        owner=owner,
+        digest=digest_of(secret),
+        scopes=[scope for scope in Scope if scope in wanted.scopes],
+        indexes=None if wanted.indexes is None else list(wanted.indexes),
+        daily_quota=wanted.daily_quota,
+        replaces=replaces,
+        created_at=utc_now(),
+        expires_at=expires_at,
+        revoked_at=None,
+        last_used_at=None,
+    )
+    session.add(key)
+    return IssuedKey(key, secret)
+
+
+def _one(session: Session, key_id: str) -> ApiKey:
+    # What isn't an id was never given, and a database may choke on it.
+    key = session.get(ApiKey, key_id, with_for_update=True) if re.fullmatch(ID, key_id) else None
+    if key is None:
+        raise KeyNotFound(key_id)
+    return key
+
+
+def _active(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now))

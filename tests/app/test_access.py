@@ -1,0 +1,363 @@
+"""Keys over HTTP: what each lets in, and what nobody gets at with another's or with none."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+from sqlalchemy import update
+from starlette.testclient import TestClient
+
+from app.access import Access
+from app.callers import Needs
+from app.main import ROUTERS
+from app.openapi_keys import scopes_of
+from app.service import Service
+from jobs.credentials import Kind, Scope
+from jobs.keys import ApiKey, IssuedKey, NewKey
+from jobs.models import utc_now
+from jobs.settings import Settings
+from jobs.store import JobStore
+
+BOTH = frozenset({Scope.ASK, Scope.READ})
+# What needs no key: it tells nothing of anybody, or is how one comes in.
+OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/problems", "/static/{path:path}",
+        "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"api_keys": "required"})
+
+
+@pytest.fixture
+def service(client: TestClient, store: JobStore) -> Service:
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+    return service
+
+
+@pytest.fixture
+def make(service: Service) -> Callable[..., IssuedKey]:
+    def make(*scopes: Scope, **changes: Any) -> IssuedKey:
+        return service.keys.create(NewKey(name="a key", scopes=frozenset(scopes) or BOTH, **changes))
+
+    return make
+
+
+def bearer(issued: IssuedKey) -> dict[str, str]:
+    return {"Authorization": f"Bearer {issued.secret}"}
+
+
+@pytest.fixture
+def asked_by(client: TestClient, picture: bytes) -> Callable[..., str]:
+    def asked_by(issued: IssuedKey, **fields: str) -> str:
+        response = client.post(
+            "/v1/attributions", files={"image": ("p.png", picture)}, data=fields, headers=bearer(issued)
+        )
+        assert response.status_code == 202, response.text
+        return str(response.json()["id"])
+
+    return asked_by
+
+
+Make = Callable[..., IssuedKey]
+AskedBy = Callable[..., str]
+
+
+def refusal(response: Any) -> tuple[int, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    return response.status_code, response.json()["code"]
+
+
+def test_every_route_asks_for_a_scope_or_is_known_to_be_open() -> None:
+    for router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            scopes = set(scopes_of(route.dependant))
+            assert bool(scopes) != (route.path in OPEN), route.path
+            if "GET" in route.methods and scopes and route.path.startswith("/v1/attributions"):
+                assert scopes == {Scope.READ}, route.path
+    assert Needs(Scope.ASK) == Needs(Scope.ASK)
+
+
+def test_without_a_key_nothing_is_told(client: TestClient, make: Make, asked_by: AskedBy) -> None:
+    job = asked_by(make())
+    addresses = [
+        ("GET", "/v1/attributions"), ("GET", f"/v1/attributions/{job}"), ("GET", f"/v1/attributions/{job}/image"),
+        ("POST", "/v1/attributions"), ("POST", f"/v1/attributions/{job}/cancel"),
+        ("DELETE", f"/v1/attributions/{job}"), ("GET", "/v1/indexes"), ("GET", "/v1/works/w_2c26b46b68ffc68f"),
+        ("GET", "/v1/works/w_1/thumbnail"),
+        ("POST", "/ask"), ("GET", f"/a/{job}"), ("GET", "/"), ("POST", "/samples"), ("GET", "/samples/one.png"),
+    ]  # fmt: skip
+    for method, path in addresses:
+        response = client.request(method, path)
+        assert refusal(response) == (401, "key-required"), path
+        assert response.headers["www-authenticate"] == 'Bearer realm="das"'
+    for path in ("/healthz", "/version", "/openapi.json", "/problems"):
+        assert client.get(path).status_code == 200
+    ready = client.get("/readyz").json()["checks"]
+    assert {check["detail"] for check in ready.values()} <= {
+        "well", "not well; the log says why, and so does this address with a key",
+    }  # fmt: skip
+    told = client.get("/readyz", headers=bearer(make())).json()["checks"]
+    assert "tiny@" in told["index"]["detail"]
+
+
+def test_nobody_gets_at_anothers_question(client: TestClient, make: Make, asked_by: AskedBy) -> None:
+    ada, eve = make(), make()
+    job = asked_by(ada)
+    path = f"/v1/attributions/{job}"
+    attempts = [
+        ("GET", path), ("GET", f"{path}?wait=1"), ("GET", f"{path}/image"), ("POST", f"{path}/cancel"),
+        ("DELETE", path), ("GET", f"/a/{job}"), ("POST", f"/a/{job}/cancel"),
+        ("POST", f"/a/{job}/erase"), ("POST", f"/a/{job}/again"),
+    ]  # fmt: skip
+    for method, address in attempts:
+        assert refusal(client.request(method, address, headers=bearer(eve))) == (404, "not-found"), address
+    # Whoever knows a version learns nothing by it either.
+    known = client.get(path, headers={**bearer(eve), "If-None-Match": 'W/"1"'})
+    assert refusal(known) == (404, "not-found")
+    listed = client.get("/v1/attributions", headers=bearer(eve), params={"limit": 100}).json()
+    assert listed == {"items": [], "next_cursor": None}
+    after = client.get("/v1/attributions", headers=bearer(eve), params={"cursor": "att_f"}).json()
+    assert after["items"] == []
+    mine = client.get("/v1/attributions", headers=bearer(ada)).json()["items"]
+    assert [item["id"] for item in mine] == [job]
+    assert client.get(path, headers=bearer(ada)).json()["state"] == "queued"
+    assert client.get(f"{path}/image", headers=bearer(ada)).headers["content-type"] == "image/png"
+
+
+def test_a_key_that_replaces_another_sees_its_questions(
+    client: TestClient, make: Make, asked_by: AskedBy, service: Service
+) -> None:
+    old = make()
+    job = asked_by(old)
+    new = service.keys.rotate(old.key.id)
+    for each in (old, new):
+        assert client.get(f"/v1/attributions/{job}", headers=bearer(each)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("scope", "method", "path"),
+    [
+        (Scope.READ, "POST", "/v1/attributions"),
+        (Scope.READ, "DELETE", "/v1/attributions/att_" + 32 * "0"),
+        (Scope.READ, "POST", f"/v1/attributions/att_{32 * '0'}/cancel"),
+        (Scope.READ, "POST", "/ask"),
+        (Scope.ASK, "GET", "/v1/attributions"),
+        (Scope.ASK, "GET", f"/v1/attributions/att_{32 * '0'}/image"),
+        (Scope.ASK, "GET", "/v1/indexes"),
+        (Scope.ADMIN, "GET", "/v1/attributions"),
+        (Scope.DECIDE, "POST", "/v1/attributions"),
+    ],
+)
+def test_a_scope_allows_its_own_and_nothing_else(
+    client: TestClient, make: Make, scope: Scope, method: str, path: str
+) -> None:
+    issued = make(scope)
+    response = client.request(method, path, headers=bearer(issued))
+    assert refusal(response) == (403, "scope-missing")
+    needed = "read" if method == "GET" else "ask"
+    assert f"doesn't have the scope {needed}" in response.json()["detail"]
+    assert response.headers["www-authenticate"].endswith(f'error="insufficient_scope", scope="{needed}"')
+    assert issued.secret not in response.text
+
+
+def test_what_doesnt_work_any_more(client: TestClient, make: Make, service: Service) -> None:
+    ended = make(expires_in=timedelta(hours=1))
+    with service.store.database.write() as session:
+        session.execute(
+            update(ApiKey)
+            .where(ApiKey.id == ended.key.id)
+            .values(expires_at=utc_now() - timedelta(seconds=1))
+        )
+    revoked = make()
+    service.keys.revoke(revoked.key.id)
+    link = make(kind=Kind.LINK)
+    unknown = make().secret[:16] + "_" + 43 * "A"
+    for secret in (
+        ended.secret,
+        revoked.secret,
+        link.secret,
+        unknown,
+        "das_bcdfghjkmnpq_" + 43 * "A",
+        "x",
+        "",
+        "\xe4",
+    ):
+        response = client.get(
+            "/v1/attributions", headers={"Authorization": f"Bearer {secret}".encode("latin-1")}
+        )
+        assert refusal(response) == (401, "key-refused"), secret
+        assert response.headers["www-authenticate"] == 'Bearer realm="das", error="invalid_token"'
+        # All the same: nobody learns which of the keys they found once existed.
+        assert response.json()["detail"] == "This key isn't known, or it was revoked or has expired."
+
+
+def test_a_revoked_key_is_believed_for_seconds_and_no_longer(
+    client: TestClient, make: Make, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued = make()
+    looks: list[str] = []
+    find = service.keys.find
+    monkeypatch.setattr(service.keys, "find", lambda key_id: looks.append(key_id) or find(key_id))
+    for _ in range(20):
+        assert client.get("/v1/indexes", headers=bearer(issued)).status_code == 200
+    assert len(looks) == 1
+    service.keys.revoke(issued.key.id)
+    deadline = time.monotonic() + 5.5
+    while client.get("/v1/indexes", headers=bearer(issued)).status_code == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_keys_that_were_made_up_fill_no_memory(client: TestClient, service: Service) -> None:
+    access: Access = service.access
+    before = len(access._believed)
+    for letter in "bcdfghjkmn":
+        secret = f"das_{12 * letter}_{43 * 'A'}"
+        assert client.get("/v1/indexes", headers={"Authorization": f"Bearer {secret}"}).status_code == 401
+    assert len(access._believed) == before
+
+
+def test_a_key_in_an_address_is_refused_and_so_are_two(client: TestClient, make: Make) -> None:
+    issued = make()
+    for query in (
+        f"key={issued.secret}",
+        f"access_token={issued.secret}",
+        issued.secret,
+        issued.secret.replace("_", "%5F"),
+    ):
+        for path in ("/v1/attributions", "/", "/v1/indexes"):
+            response = client.get(f"{path}?{query}", headers=bearer(issued))
+            assert refusal(response) == (400, "key-in-address")
+            assert issued.secret[17:] not in response.text
+    twice = [("Authorization", f"Bearer {issued.secret}")] * 2
+    assert refusal(client.get("/v1/indexes", headers=twice)) == (401, "key-refused")
+
+
+@pytest.mark.parametrize("header", ["{}", "Basic {}", "Bearer", "Token {}", "bearer\t{}"])
+def test_what_isnt_a_bearer_token_is_none(client: TestClient, make: Make, header: str) -> None:
+    response = client.get("/v1/indexes", headers={"Authorization": header.format(make().secret)})
+    assert response.status_code == 401
+
+
+def test_the_schemes_name_may_be_written_in_any_case(client: TestClient, make: Make) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer"):
+        response = client.get("/v1/indexes", headers={"Authorization": f"{scheme} {make().secret}"})
+        assert response.status_code == 200
+
+
+def test_a_keys_indexes_are_all_that_it_sees_and_asks(
+    client: TestClient, make: Make, asked_by: AskedBy, picture: bytes
+) -> None:
+    every = client.get("/v1/indexes", headers=bearer(make())).json()["items"]
+    index = every[0]["id"]
+    work = client.get(f"/v1/indexes/{index}/works", headers=bearer(make())).json()["items"][0]["work_id"]
+    addresses = [
+        f"/v1/indexes/{index}", f"/v1/indexes/{index}/works", f"/v1/works/{work}", f"/v1/works/{work}/thumbnail",
+        f"/v1/works/{work}/thumbnail?index={index}",
+    ]  # fmt: skip
+    for names in ((index,), ("tiny",)):
+        own = make(indexes=names)
+        assert [item["id"] for item in client.get("/v1/indexes", headers=bearer(own)).json()["items"]] == [
+            index
+        ]
+        assert [client.get(path, headers=bearer(own)).status_code for path in addresses] == 5 * [200]
+        asked_by(own)
+        asked_by(own, index=index)
+    other = make(indexes=("another@123",))
+    assert client.get("/v1/indexes", headers=bearer(other)).json()["items"] == []
+    assert [refusal(client.get(path, headers=bearer(other))) for path in addresses] == 5 * [
+        (404, "not-found")
+    ]
+    for fields, code in (({"index": index}, 503), ({}, 503)):
+        response = client.post(
+            "/v1/attributions", files={"image": ("p.png", picture)}, data=fields, headers=bearer(other)
+        )
+        assert (response.status_code, response.json()["code"]) == (code, "not-ready")
+        assert index not in response.text
+        assert "None of the indexes that your key is for" in response.json()["detail"]
+
+
+def test_pictures_of_works_arent_kept_by_caches_that_many_share(client: TestClient, make: Make) -> None:
+    key = bearer(make())
+    index = client.get("/v1/indexes", headers=key).json()["items"][0]["id"]
+    work = client.get(f"/v1/indexes/{index}/works", headers=key).json()["items"][0]
+    for path in (work["thumbnail"], "/samples/one.png"):
+        assert client.get(path, headers=key).headers["cache-control"].startswith("private, ")
+
+
+def test_its_last_use_is_noted(client: TestClient, make: Make, service: Service) -> None:
+    issued = make()
+    client.get("/v1/indexes", headers=bearer(issued))
+    deadline = time.monotonic() + 10
+    while (key := service.keys.find(issued.key.id)) is None or key.last_used_at is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert key.last_used_at.minute == 0
+
+
+def test_the_log_names_a_key_by_its_id(
+    client: TestClient, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    issued = make()
+    with caplog.at_level("INFO", "app.requests"):
+        client.get("/v1/indexes", headers=bearer(issued))
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "app.requests"]
+    assert line.endswith(issued.key.prefix)
+    assert issued.secret not in line
+
+
+@pytest.fixture
+def local(service: Service, tmp_path: Path) -> Iterator[None]:
+    """The service as it is on its own machine: without keys."""
+    access = service.access
+    service.access = Access(
+        service.settings.model_copy(update={"api_keys": "auto"}),
+        service.keys,
+        service.sessions,
+        service.limiter,
+    )
+    yield
+    service.access = access
+
+
+@pytest.mark.usefixtures("local")
+def test_on_its_own_machine_it_needs_no_key_and_knows_one(
+    client: TestClient, make: Make, asked_by: AskedBy
+) -> None:
+    assert client.get("/v1/attributions").status_code == 200
+    job = asked_by(make())
+    assert refusal(client.get(f"/v1/attributions/{job}")) == (404, "not-found")
+    # A proxy's own credentials are none of ours; a key that doesn't work isn't the same as none.
+    assert client.get("/v1/attributions", auth=("proxy", "password")).status_code == 200
+    wrong = client.get("/v1/attributions", headers={"Authorization": "Bearer das_wrong"})
+    assert refusal(wrong) == (401, "key-refused")
+
+
+@pytest.mark.parametrize(
+    ("changes", "required"),
+    [
+        ({}, False),
+        ({"host": "::1"}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "127.0.0.9"}, False),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "::"}, True),
+        ({"host": "192.168.1.5"}, True),
+        ({"host": "localhost.example.org"}, True),
+        ({"public_url": "https://das.example.org"}, True),
+        ({"public_url": "http://localhost:9000"}, False),
+        ({"public_url": "http://[::1]:9000"}, False),
+        ({"allowed_hosts": "localhost, [::1]"}, False),
+        ({"allowed_hosts": "localhost, studio"}, True),
+        ({"host": "0.0.0.0", "api_keys": "off"}, False),
+        ({"api_keys": "required"}, True),
+    ],
+)
+def test_when_keys_are_needed(changes: dict[str, str], required: bool) -> None:
+    assert Settings(_env_file=None, **changes).keys_required is required
