@@ -189,7 +189,7 @@ def test_a_person_has_the_last_word(client, decide, finish):
         ({"outcome": "review"}, 422),
         ({"outcome": "clear", "note": "\x00"}, 422),
         ({"outcome": "clear", "note": "x" * 2001}, 422),
-        ({"outcome": "clear", "note": "x" * 20_000}, 413),
+        ({"outcome": "clear", "note": "x" * 70_000}, 413),
         ({"outcome": "clear", "who": "me"}, 422),
     ):
         assert client.post(address, json=body).status_code == status, body

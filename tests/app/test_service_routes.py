@@ -116,7 +116,7 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
         "getAttributionImage", "listIndexes", "getIndex", "listWorks", "getWork", "getWorkThumbnail", "getHealth",
         "getReadiness", "getVersion", "streamAttributionEvents", "createDecision", "listDecisions", "getDecision",
         "reviewDecision", "putPolicy", "listPolicies", "getPolicy", "activatePolicy", "backtestPolicy", "getReport",
-        "getReportPage", "getReportKey",
+        "getReportPage", "getReportKey", "createApiKey", "listApiKeys", "getQuota", "revokeApiKey", "rotateApiKey",
     }  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():
