@@ -175,7 +175,7 @@ def _of_form(parts: list[Part], instead: str | None) -> tuple[Picture, dict[str,
     fields = {name: text_of(part) for name, part in named.items()}
     if address:
         if image is not None and image.data:
-            raise invalid("image_url", "was sent beside image: send one of them.")
+            raise invalid("image_url", "was sent beside the picture itself: send one of them.")
         return address, fields
     if image is None and instead in named:
         return b"", fields
@@ -193,7 +193,7 @@ def _of_json(body: bytes, instead: str | None) -> tuple[Picture, dict[str, Any]]
     encoded, address = fields.pop("image_base64", None), fields.pop("image_url", None)
     if address is not None:
         if encoded is not None:
-            raise invalid("image_url", "was sent beside image_base64: send one of them.")
+            raise invalid("image_url", "was sent beside the picture itself: send one of them.")
         if not isinstance(address, str):
             raise invalid("image_url", "has to be a text: the picture's address.")
         return address, fields
