@@ -16,9 +16,10 @@ from app.problems import Problem, bad_parameter, invalid
 from app.schemas import Attribution, AttributionList, AttributionRequest, ListQuery
 from app.service import Service
 from app.uploads import parse_fields
-from app.waiting import JOB_ID, etag, find, finished, look, matches, wait_until
+from app.waiting import etag, find, finished, look, matches, wait_until
 from jobs.errors import BadCursor, JobNotFound
 from jobs.idempotency import Claim
+from jobs.ids import JOB_ID
 from jobs.models import Job, JobFilters, JobState, JsonObject, Standing
 
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from app.callers import Caller
 from app.problems import Problem
 from app.service import Service
+from jobs.ids import JOB_ID
 from jobs.models import Job, JobState, Standing
 
 Seen = TypeVar("Seen", Job, Standing)
@@ -19,7 +20,6 @@ Done = TypeVar("Done")
 # The longest that one request is held.
 MAX_WAIT_S = 30.0
 PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
-JOB_ID = re.compile(r"att_[0-9a-f]{32}")
 
 
 async def wait_until(

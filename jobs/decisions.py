@@ -16,12 +16,11 @@ from uuid_utils import uuid7
 
 from jobs.database import Database
 from jobs.errors import BadCursor, JobNotFound, JobsError
-from jobs.ids import PREFIX as JOB_PREFIX
+from jobs.ids import JOB_ID
 from jobs.models import OPEN_STATES, Base, Job, JobState, JsonObject, utc_now
 
 PREFIX = "dec_"
 DECISION_ID = re.compile(PREFIX + "[0-9a-f]{32}")
-JOB_ID = re.compile(JOB_PREFIX + "[0-9a-f]{32}")
 
 
 class DecisionState(StrEnum):

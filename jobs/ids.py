@@ -1,8 +1,11 @@
 """Names of jobs: `att_` and a UUID version 7 in hex, so that names sort by the time they were given."""
 
+import re
+
 from uuid_utils import uuid7
 
 PREFIX = "att_"
+JOB_ID = re.compile(PREFIX + "[0-9a-f]{32}")
 
 
 def new_job_id() -> str:

@@ -16,7 +16,7 @@ from jobs.database import Database
 from jobs.decisions import Decisions, erase_decisions
 from jobs.errors import BadCursor, JobNotFound, QueueFull, StorageError
 from jobs.idempotency import Claim, Idempotency, complete, forget_request
-from jobs.ids import PREFIX, new_job_id
+from jobs.ids import JOB_ID, new_job_id
 from jobs.models import (
     OPEN_STATES,
     Job,
@@ -161,7 +161,7 @@ class JobStore:
         filters = filters or JobFilters()
         statement = select(*SUMMARISED).order_by(Job.id.desc()).limit(limit + 1)
         if cursor is not None:
-            if not cursor.startswith(PREFIX) or len(cursor) > 40:
+            if not JOB_ID.fullmatch(cursor):
                 raise BadCursor(f"{cursor!r} isn't a cursor of this list; start again without one")
             statement = statement.where(Job.id < cursor)
         if filters.state is None:

@@ -143,6 +143,8 @@ def test_pages_follow_each_other_without_gap_or_repetition(store: JobStore, ask:
     assert [job.id for job in store.list(JobFilters(client_tag="odd")).jobs] == made[5::-2]
     with pytest.raises(BadCursor, match="start again without one"):
         store.list(cursor="page 2")
+    with pytest.raises(BadCursor):
+        store.list(cursor="att_\x00")
 
 
 def test_filters(store: JobStore, ask: Ask) -> None:
