@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def measure_build(
         folder / "works",
     )
     if not (model / "model_index.json").is_file():
-        SIZES[family](size).to(torch.float16).save_pretrained(model, safe_serialization=True)
+        _write_model(family, model, size)
     if not lora.is_file():
         _write_lora(model, lora, rank)
     _write_works(pictures, works, size)
@@ -196,6 +197,19 @@ def _tokenizer() -> Any:
     return CLIPTokenizer(
         vocab={token: number for number, token in enumerate(tokens)}, merges=[], model_max_length=_TOKENS
     )
+
+
+def _write_model(family: str, path: Path, size: int) -> None:
+    # In a process of its own: what the allocator keeps of a model that was written would be missing to the build.
+    writing = get_context("spawn").Process(target=_save, args=(family, path, size))
+    writing.start()
+    writing.join()
+    if writing.exitcode:
+        raise SettingsError(f"The model couldn't be written to {path} (exit code {writing.exitcode}).")
+
+
+def _save(family: str, path: Path, size: int) -> None:
+    SIZES[family](size).to(torch.float16).save_pretrained(path, safe_serialization=True)
 
 
 def _write_lora(model: Path, path: Path, rank: int) -> None:

@@ -64,13 +64,9 @@ class QwenImageModel(LatentModel):
         return cls(pipeline, FlowMatching.of(pipeline.scheduler), (height, width), device)
 
     @classmethod
-    def resize(cls, pipeline: Any, height: int, width: int) -> None:
-        """Let the pictures have this size in pixels; raises ModelError for one that isn't whole patches."""
-        step = pipeline.vae_scale_factor * PATCH
-        if height % step or width % step:
-            raise ModelError(
-                f"A size of {width} × {height} can't be used: this model needs multiples of {step}."
-            )
+    def set_latent_size(cls, pipeline: Any, height: int, width: int) -> None:
+        """Note the size of the pictures with the VAE: the transformer's configuration has none."""
+        height, width = (side * int(pipeline.vae_scale_factor) for side in (height, width))
         pipeline.vae.register_to_config(sample_size=height if height == width else (height, width))
 
     @classmethod

@@ -181,8 +181,7 @@ def full_size_section(builds: list[dict[str, Any]]) -> str:
 time nor memory depends,
 a LoRA on the attention matrices as in the paper, the default preset's probes, in single precision.
 
-{table(head, body)}
-"""
+{table(head, body)}"""
 
 
 def load_section(load: dict[str, Any]) -> str:

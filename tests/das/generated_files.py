@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from das.images import Declared, normalise
 from tests.das.image_files import png_chunk, saved
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -21,6 +22,13 @@ A1111 = (
     ' Model hash: 6ce0161689, Model: v1-5-pruned-emaonly, Lora hashes: "storm: 1f7c5a9b2d3e, calm: abcdef0123",'
     " Version: v1.10.1"
 )
+
+
+def said(data: bytes) -> Declared:
+    """What a picture says of itself, which has to be something."""
+    found = normalise(data).declared
+    assert found is not None
+    return found
 
 
 def with_texts(texts: dict[str, str], format: str = "PNG", pixels: Any = PIXELS) -> bytes:

@@ -19,6 +19,7 @@ from tests.das.generated_files import (
     comfy_graph,
     insert_before_data,
     packed_text,
+    said,
     unicode_comment,
     with_camera_notes,
     with_comment,
@@ -26,13 +27,6 @@ from tests.das.generated_files import (
     with_texts,
 )
 from tests.das.image_files import png_chunk, saved
-
-
-def said(data: bytes) -> Declared:
-    found = normalise(data).declared
-    assert found is not None
-    return found
-
 
 # --- A1111 ---
 

@@ -4,23 +4,17 @@ import json
 
 import pytest
 
-from das.images import Declared, DeclaredLora, normalise
+from das.images import DeclaredLora, normalise
 from tests.das.generated_files import (
     FOOCUS,
     INVOKEAI,
     NOVELAI,
+    said,
     unicode_comment,
     with_comment,
     with_hidden,
     with_texts,
 )
-
-
-def said(data: bytes) -> Declared:
-    found = normalise(data).declared
-    assert found is not None
-    return found
-
 
 AS_FOOOCUS = {
     "tool": "Fooocus",
