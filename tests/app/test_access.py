@@ -122,7 +122,7 @@ def test_nobody_gets_at_anothers_question(client: TestClient, make: Make, asked_
     assert refusal(known) == (404, "not-found")
     listed = client.get("/v1/attributions", headers=bearer(eve), params={"limit": 100}).json()
     assert listed == {"items": [], "next_cursor": None}
-    after = client.get("/v1/attributions", headers=bearer(eve), params={"cursor": "att_f"}).json()
+    after = client.get("/v1/attributions", headers=bearer(eve), params={"cursor": "att_" + "f" * 32}).json()
     assert after["items"] == []
     mine = client.get("/v1/attributions", headers=bearer(ada)).json()["items"]
     assert [item["id"] for item in mine] == [job]
