@@ -34,9 +34,9 @@ test-long: setup
 # Rewrites the locks from pyproject.toml; needs uv (https://docs.astral.sh/uv/).
 lock:
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --quiet --upgrade \
-		--extra cpu --extra postgres --extra s3 --extra demo --extra dev pyproject.toml --output-file requirements.lock
+		--extra cpu --extra postgres --extra s3 --extra telemetry --extra demo --extra dev pyproject.toml --output-file requirements.lock
 	uv pip compile --universal --python-version 3.11 --no-annotate --no-header --quiet --upgrade \
-		--extra gpu --extra postgres --extra s3 --extra demo --extra dev pyproject.toml --output-file requirements-gpu.lock
+		--extra gpu --extra postgres --extra s3 --extra telemetry --extra demo --extra dev pyproject.toml --output-file requirements-gpu.lock
 
 clean:
 	rm -rf .venv var build dist
