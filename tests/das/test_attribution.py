@@ -406,9 +406,9 @@ ADA, NOTES = "Ada Lovelace", "Notes"
             ADA,
             NOTES,
             0.2,
-            [group("Anna Atkins", 0.4, 12, 50), group(ADA, 0.3, 2, 50)],
+            [group("Anna Atkins", 0.5, 12, 50), group(ADA, 0.3, 2, 50)],
             CandidateSet("all", 50),
-            "The 12 works by Anna Atkins account for 40 % of the measured influence among 50 works; ranked first is"
+            "The 12 works by Anna Atkins account for 50 % of the measured influence among 50 works; ranked first is"
             " “Notes” by Ada Lovelace, alone for 20 %.",
             id="another-holds-more",
         ),
@@ -416,9 +416,9 @@ ADA, NOTES = "Ada Lovelace", "Notes"
             None,
             None,
             0.2,
-            [group("Anna Atkins", 0.4, 12, 50), group(UNKNOWN_CREATOR, 0.3, 2, 50)],
+            [group("Anna Atkins", 0.5, 12, 50), group(UNKNOWN_CREATOR, 0.3, 2, 50)],
             CandidateSet("all", 50),
-            "The 12 works by Anna Atkins account for 40 % of the measured influence among 50 works; ranked first is"
+            "The 12 works by Anna Atkins account for 50 % of the measured influence among 50 works; ranked first is"
             " a work of an unknown creator, alone for 20 %.",
             id="another-holds-more-than-unknown",
         ),
