@@ -18,6 +18,7 @@ from starlette.routing import Match, Route
 
 from app import DISTRIBUTION
 from app.decisions import keep_deciding
+from app.described import without_nulls
 from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
@@ -178,5 +179,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             name: {"value": value} for name, value in {**ANSWERS, **MODERATION}.items()
         }
         describe_keys(schema, [route for router in ROUTERS for route in router.routes])
+        without_nulls(schema)
         app.openapi_schema = schema
     return app.openapi_schema

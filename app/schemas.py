@@ -14,6 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from app.described import Described
 from app.link_schemas import Links, SummaryLinks
 from das import registry
 from das.methods import METHODS, SEEDED
@@ -27,6 +28,9 @@ MAX_TAG_LENGTH = 200
 MAX_METHOD_LENGTH = 40
 MAX_PROMPT_LENGTH = 4000
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
 
 
 def _printable(text: str) -> str:
@@ -54,6 +58,13 @@ def _method(name: str) -> str:
     return name
 
 
+def _written_out(value: Any) -> Any:
+    """Refuse what isn't a date with a time: a number, above all, which would count as seconds since 1970."""
+    if isinstance(value, datetime) or (isinstance(value, str) and RFC_3339.fullmatch(value)):
+        return value
+    raise ValueError("has to be a moment of RFC 3339, such as 2026-01-31T12:00:00Z.")
+
+
 def _in_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("needs a time zone, such as 2026-01-31T12:00:00Z.")
@@ -63,9 +74,23 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("is beyond the years that can be told.") from error
 
 
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
-Printable = Annotated[str, AfterValidator(_printable)]
-Candidates = Annotated[str, BeforeValidator(_candidates)]
+# The pattern is for the API's description; the validator's sentence says more than "doesn't match".
+Printable = Annotated[
+    str, AfterValidator(_printable), Described(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")
+]
+Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+Candidates = Annotated[
+    str,
+    BeforeValidator(_candidates),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^(auto|all|[1-9][0-9]{0,8})$"},
+                {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+            ]
+        }
+    ),
+]
 Estimator = Annotated[str, AfterValidator(_method)]
 
 
