@@ -1,20 +1,21 @@
 """What the API takes and gives, as pydantic models. What was not measured is null, never a made-up number."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     WithJsonSchema,
 )
 
 from app.described import Described
+from app.fields import Candidates, Number
+from app.fields import Moment as Moment  # which others take from here
 from app.link_schemas import Links, SummaryLinks
 from das import registry
 from das.methods import METHODS, SEEDED
@@ -28,9 +29,6 @@ MAX_TAG_LENGTH = 200
 MAX_METHOD_LENGTH = 40
 MAX_PROMPT_LENGTH = 4000
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-RFC_3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
-)
 
 
 def _printable(text: str) -> str:
@@ -40,17 +38,6 @@ def _printable(text: str) -> str:
     return text
 
 
-def _candidates(value: Any) -> Any:
-    """`auto`, `all` or a positive number; a number is kept as its decimal text."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if value in ("auto", "all"):
-        return value
-    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,8}", value):
-        return value
-    raise ValueError("has to be a number of works from 1 up, or all, or auto.")
-
-
 def _method(name: str) -> str:
     known = [method.name for method in registry.methods()]
     if name not in known:
@@ -58,38 +45,9 @@ def _method(name: str) -> str:
     return name
 
 
-def _written_out(value: Any) -> Any:
-    """Refuse what isn't a date with a time: a number, above all, which would count as seconds since 1970."""
-    if isinstance(value, datetime) or (isinstance(value, str) and RFC_3339.fullmatch(value)):
-        return value
-    raise ValueError("has to be a moment of RFC 3339, such as 2026-01-31T12:00:00Z.")
-
-
-def _in_utc(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise ValueError("needs a time zone, such as 2026-01-31T12:00:00Z.")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("is beyond the years that can be told.") from error
-
-
 # The pattern is for the API's description; the validator's sentence says more than "doesn't match".
 Printable = Annotated[
     str, AfterValidator(_printable), Described(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")
-]
-Moment = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
-Candidates = Annotated[
-    str,
-    BeforeValidator(_candidates),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": "^(auto|all|[1-9][0-9]{0,8})$"},
-                {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-            ]
-        }
-    ),
 ]
 Estimator = Annotated[str, AfterValidator(_method)]
 
@@ -104,7 +62,7 @@ class AttributionRequest(BaseModel):
         max_length=200,
         description="Id of the index to ask (see /v1/indexes); default: the first one.",
     )
-    top_k: int = Field(default=20, ge=1, description="How many works to answer with.")
+    top_k: Number = Field(default=20, ge=1, description="How many works to answer with.")
     candidates: Candidates = Field(
         default="auto",
         description="Which works are scored: `all`, or a number (that many nearest to the picture by CLIP), or "
@@ -128,7 +86,7 @@ class AttributionRequest(BaseModel):
         description="What the picture was generated from, for indexes of text-conditional models; default: what its"
         " own metadata say (`input.declared`). An empty text is a prompt, too.",
     )
-    seed: int | None = Field(
+    seed: Number | None = Field(
         default=None,
         ge=0,
         lt=2**63,

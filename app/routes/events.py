@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
     response_class=Response,
     responses={
         200: {
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EVENTS}},
+            "content": {MEDIA_TYPE: {"example": EVENTS}},
             "description": "Server-sent events until the question is finished. Each `data` is an AttributionEvent,"
             " or a ProgressEvent under the name `progress`.",
         },
