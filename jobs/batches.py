@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
@@ -218,14 +218,16 @@ class Batches:
                 .values(claimable_at=utc_now() + HELD_FOR)
             )
 
-    def put_back(self, claim: ItemClaim, seconds: float) -> None:
-        """Let an item that is held wait on, for so long at least; this attempt doesn't count."""
+    def put_back(self, claim: ItemClaim, seconds: float, *, counts: bool = False) -> None:
+        """Let an item that is held wait on, for so long at least; `counts`: this attempt does."""
         with self._database.write() as session:
             session.execute(
                 update(BatchItem)
                 .where(BatchItem.token == claim.token, BatchItem.state == ItemState.WAITING)
                 .values(
-                    token=None, attempt=claim.attempt - 1, claimable_at=utc_now() + timedelta(seconds=seconds)
+                    token=None,
+                    attempt=claim.attempt - (not counts),
+                    claimable_at=utc_now() + timedelta(seconds=seconds),
                 )
             )
 
@@ -346,13 +348,13 @@ class Batches:
                 batch.client_tag = None
                 forget_request(session, batch_id)
                 # Those that are jobs are emptied with these.
-                ending = (mine, BatchItem.job_id.is_(None))
+                ending: ColumnElement[bool] = BatchItem.job_id.is_(None)
             else:
-                ending = (mine, BatchItem.state == ItemState.WAITING)
+                ending = BatchItem.state == ItemState.WAITING
             own = ItemState.ERASED if erased else ItemState.CANCELLED
             ended = session.scalars(
                 update(BatchItem)
-                .where(*ending)
+                .where(mine, ending)
                 .values(
                     **{**ENDED, **(EMPTIED if erased else {}), "state": own, "version": BatchItem.version + 1}
                 )
