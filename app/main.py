@@ -197,6 +197,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema["components"]["examples"] = {
             name: {"value": value} for name, value in {**ANSWERS, **BATCHES, **MODERATION}.items()
         }
+        for path in schema["paths"].values():
+            # FastAPI calls whatever isn't JSON a text, beside what its route says of it.
+            for answer in (path.get("get") or {"responses": {}})["responses"].values():
+                answer.get("content", {}).get(batches.JSON_LINES, {}).get("schema", {}).pop("type", None)
         describe_keys(schema, [route for router in ROUTERS for route in router.routes])
         app.openapi_schema = schema
     return app.openapi_schema

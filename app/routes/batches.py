@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from app import batches
-from app.batch_examples import BATCH_ID, REQUEST, RESULT
+from app.batch_examples import BATCH_ID, REQUEST
 from app.batch_schemas import MAX_ITEMS, Batch, BatchList, BatchListQuery, BatchResult
 from app.batch_uploads import batch_upload
 from app.callers import Asking, Reading
@@ -39,6 +39,12 @@ HEADERS = {
     "Idempotency-Replayed": "`true` where the batch was made by an earlier request of the same Idempotency-Key.",
 }
 SENT_ON_DEMAND = ("Preference-Applied", "Idempotency-Replayed")
+
+
+class JsonLines(StreamingResponse):
+    """JSON by lines, written as it is sent."""
+
+    media_type = JSON_LINES
 
 
 def _headers(*names: str) -> dict[str, Any]:
@@ -179,7 +185,7 @@ async def get_attribution_batch(
 @router.get(
     "/{batch_id}/results.jsonl",
     operation_id="getAttributionBatchResults",
-    response_class=Response,
+    response_class=JsonLines,
     responses={
         200: {
             "description": "A line for each picture in their order: its name, its state, and its answer or problem.",
@@ -187,7 +193,7 @@ async def get_attribution_batch(
             "content": {
                 JSON_LINES: {
                     "schema": {"$ref": "#/components/schemas/BatchResult"},
-                    "examples": {"line": {"value": RESULT}},
+                    "examples": {"line": {"$ref": "#/components/examples/batch-result"}},
                 }
             },
         },
@@ -210,9 +216,8 @@ async def get_attribution_batch_results(
     """All answers of a batch as lines of JSON, at any time; what hasn't ended says so by its state."""
     service = service_of(request)
     batch = await batches.find(service, caller, batch_id)
-    return StreamingResponse(
+    return JsonLines(
         batches.results(service, batch.id, after),
-        media_type=JSON_LINES,
         headers={
             "Cache-Control": "private, no-store",
             "Content-Disposition": f'attachment; filename="{batch.id}.jsonl"',
