@@ -126,6 +126,106 @@ class Backtest(Model):
     """Give it as `cursor` for older ones; null at the end."""
 
 
+class Batch(Model):
+    """A batch with its pictures in their order."""
+
+    id: str
+    state: Literal["open", "finished", "cancelled"] | str
+    """`finished` once every picture has ended, whichever way."""
+    created_at: datetime
+    client_tag: str | None = None
+    size: int
+    """How many pictures it has."""
+    counts: BatchCounts
+    links: BatchLinks
+    items: list[BatchItem]
+    next_cursor: str | None = None
+    """Give it as `cursor` for the further items; null at the end."""
+
+
+class BatchCounts(Model):
+    """How many pictures are in each state."""
+
+    waiting: int = 0
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    erased: int = 0
+
+
+class BatchItem(Model):
+    """A picture of a batch and what became of it. `attribution` is its question in short, once it is one."""
+
+    position: int
+    """Its place in the batch, from 1."""
+    name: str | None = None
+    state: Literal["waiting", "queued", "running", "succeeded", "failed", "cancelled", "erased"] | str
+    """`waiting`: it wasn't read yet; from then on that of its question."""
+    client_tag: str | None = None
+    problem: ItemProblem | None = None
+    """Why it failed."""
+    attribution: AttributionSummary | None = None
+
+
+class BatchItemJson(Model):
+    """A picture of a batch as JSON: its bytes or its address, and what is asked of it unlike of the
+    others."""
+
+    name: str | None = None
+    """What you call it, such as its file's name."""
+    image_base64: str | None = None
+    """The picture's bytes in base64 (RFC 4648)."""
+    image_url: str | None = None
+    """Where the picture is; exactly one of the two."""
+    index: str | None = None
+    top_k: int | None = None
+    candidates: str | None = None
+    method: str | None = None
+    client_tag: str | None = None
+    prompt: str | None = None
+    seed: int | None = None
+
+
+class BatchLinks(Model):
+    self: str
+    results: str
+
+
+class BatchList(Model):
+    items: list[BatchSummary]
+    next_cursor: str | None = None
+    """Give it as `cursor` for the next page; null at the end."""
+
+
+class BatchResult(Model):
+    """A line of `results.jsonl`: a picture of the batch, with its whole answer as far as it is known."""
+
+    position: int
+    name: str | None = None
+    state: Literal["waiting", "queued", "running", "succeeded", "failed", "cancelled", "erased"] | str
+    client_tag: str | None = None
+    problem: ItemProblem | None = None
+    """Why it has no answer."""
+    attribution: Attribution | None = None
+    """Null where it isn't a question, yet or at all."""
+
+
+class BatchSummary(Model):
+    """A batch in a list."""
+
+    id: str
+    state: Literal["open", "finished", "cancelled"] | str
+    """`finished` once every picture has ended, whichever way."""
+    created_at: datetime
+    client_tag: str | None = None
+    size: int
+    """How many pictures it has."""
+    counts: BatchCounts
+    links: BatchLinks
+
+
 class CandidateSet(Model):
     """Which works were scored. Shares are shares of the influence measured among these."""
 
@@ -396,6 +496,21 @@ class Input(Model):
     """What had to be done to get plain sRGB pixels."""
     declared: Declared | None = None
     """What the picture says of itself; null: nothing that is read here."""
+
+
+class ItemProblem(Model):
+    """Why a picture has no answer, in the form of a problem document (RFC 9457)."""
+
+    type: str
+    """`about:blank` where the question itself failed."""
+    code: str
+    """Stable slug of the kind of error."""
+    title: str
+    status: int | None = None
+    """What the picture alone would have been answered with."""
+    detail: str
+    reason: str | None = None
+    """For refused images and addresses: a stable slug."""
 
 
 class Key(Model):
