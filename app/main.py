@@ -1,6 +1,5 @@
 """The web application: `create_app(settings)`. Importing this imports neither torch nor anything as heavy."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from app import DISTRIBUTION
-from app.decisions import keep_deciding
+from app.duties import performing
 from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
@@ -36,10 +35,23 @@ from app.moderation.schemas import (
 )
 from app.openapi_keys import describe_keys
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, decisions, events, health, indexes, keys, page, policies, reports, signin
+from app.routes import (
+    attributions,
+    decisions,
+    events,
+    health,
+    indexes,
+    keys,
+    page,
+    policies,
+    reports,
+    signin,
+    webhooks,
+)
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from app.uploads import AttributionUrl
+from app.webhooks.schemas import EndpointChange, EndpointRequest, SecretRotation
 from jobs.errors import StorageError
 from jobs.settings import Settings, get_settings
 
@@ -59,6 +71,7 @@ ROUTERS = (
     policies.router,
     indexes.router,
     keys.router,
+    webhooks.router,
     health.router,
     page.router,
     signin.router,
@@ -80,6 +93,9 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     BacktestRequest,
     KeyRequest,
     RotationRequest,
+    EndpointRequest,
+    EndpointChange,
+    SecretRotation,
 )
 REF_TEMPLATE = "#/components/schemas/{model}"
 
@@ -92,8 +108,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running_service(settings) as service:
             app.state.service = service
-            service.keep(asyncio.create_task(keep_deciding(service)))
-            yield
+            async with performing(service, here=settings.duties == "here"):
+                yield
 
     app = FastAPI(
         title=TITLE,
