@@ -17,6 +17,7 @@ from functools import partial
 from app.decisions import LOOK_EVERY_S, decide_due
 from app.service import Service
 from app.threads import RunInThread
+from app.unpacking import keep_unpacking
 from app.webhooks.delivering import Deliverer
 from jobs.errors import StorageError
 from jobs.sweeper import Sweeper
@@ -25,13 +26,15 @@ logger = logging.getLogger(__name__)
 
 DELIVER_EVERY_S = 0.5
 TIDY_EVERY_S = 600.0
+# After it failed; it ends by itself never.
+UNPACK_AGAIN_S = 5.0
 # Duties that block at once, in threads of their own: however many requests there are, these come to their turn.
 THREADS = 4
 
 
 @dataclass(frozen=True)
 class Duty:
-    """Something that is done every `every_s` seconds. `once` does what is due and comes back.
+    """Something that is done every `every_s` seconds. `once` does what is due and comes back, or goes on and on.
 
     `at_start`: whether that is done when the process starts, too. `everywhere`: it is about the process itself, so
     that an API process does it whoever has the other duties. `stop` lets what `once` has begun come to its end.
@@ -77,13 +80,18 @@ def deciding(service: Service, threads: RunInThread) -> Duty:
     return Duty("decide", LOOK_EVERY_S, partial(decide_due, service, threads, failed))
 
 
+def unpacking(service: Service, _threads: RunInThread) -> Duty:
+    """Make questions of the pictures of batches."""
+    return Duty("unpack", UNPACK_AGAIN_S, partial(keep_unpacking, service))
+
+
 def delivering(service: Service, threads: RunInThread) -> Duty:
     """Send webhooks."""
     deliverer = Deliverer(service.store.webhook_deliveries, service.connector, threads)
     return Duty("deliver", DELIVER_EVERY_S, deliverer.deliver_due, stop=deliverer.stop)
 
 
-MAKERS: tuple[Maker, ...] = (forgetting, sweeping, tidying, deciding, delivering)
+MAKERS: tuple[Maker, ...] = (forgetting, sweeping, tidying, deciding, unpacking, delivering)
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from app import DISTRIBUTION
+from app.batch_examples import BATCHES
+from app.batch_schemas import BatchForm, BatchJson, BatchResult
+from app.described import without_nulls
 from app.duties import performing
 from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
@@ -37,6 +40,7 @@ from app.openapi_keys import describe_keys
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
 from app.routes import (
     attributions,
+    batches,
     decisions,
     events,
     health,
@@ -67,6 +71,7 @@ ROUTERS = (
     attributions.router,
     events.router,
     reports.router,
+    batches.router,
     decisions.router,
     policies.router,
     indexes.router,
@@ -82,6 +87,9 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     AttributionForm,
     AttributionJson,
     AttributionUrl,
+    BatchForm,
+    BatchJson,
+    BatchResult,
     AttributionEvent,
     ProgressEvent,
     DecisionForm,
@@ -191,8 +199,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for name, definition in extra["$defs"].items():
             schemas["Problem" if name == "ProblemDocument" else name] = definition
         schema["components"]["examples"] = {
-            name: {"value": value} for name, value in {**ANSWERS, **MODERATION}.items()
+            name: {"value": value} for name, value in {**ANSWERS, **BATCHES, **MODERATION}.items()
         }
+        for path in schema["paths"].values():
+            # FastAPI calls whatever isn't JSON a text, beside what its route says of it.
+            for answer in (path.get("get") or {"responses": {}})["responses"].values():
+                answer.get("content", {}).get(batches.JSON_LINES, {}).get("schema", {}).pop("type", None)
         describe_keys(schema, [route for router in ROUTERS for route in router.routes])
+        without_nulls(schema)
         app.openapi_schema = schema
     return app.openapi_schema
