@@ -36,7 +36,19 @@ from app.moderation.schemas import (
 )
 from app.openapi_keys import describe_keys
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, decisions, events, health, indexes, keys, page, policies, reports, signin
+from app.routes import (
+    attributions,
+    decisions,
+    events,
+    health,
+    indexes,
+    keys,
+    page,
+    policies,
+    reports,
+    signin,
+    statements,
+)
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from app.uploads import AttributionUrl
@@ -55,6 +67,7 @@ ROUTERS = (
     attributions.router,
     events.router,
     reports.router,
+    statements.router,
     decisions.router,
     policies.router,
     indexes.router,

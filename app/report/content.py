@@ -19,6 +19,7 @@ from app.report.blocks import (
     Table,
 )
 from app.wording import percent, rights, thousands
+from das.rights.holders import UNKNOWN_HOLDER
 
 SMALL_SIDE = 128
 """Pictures of up to so many pixels a side are shown larger, with hard pixels."""
@@ -50,7 +51,7 @@ def content(document: Mapping[str, Any], *, picture: bool) -> Content:
         *(
             Section(heading, (_groups(heading, column, answer["groups"][kind]),))
             for kind, (heading, column) in GROUPED.items()
-            if answer["groups"].get(kind)
+            if any(group["name"] != UNKNOWN_HOLDER for group in answer["groups"].get(kind, ()))
         ),
         Section("How to check it", (Paragraph(CHECKED), _checking(report, seal))),
     ]
