@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
-class Share(BaseModel):
+class HolderShare(BaseModel):
     """A rights holder's part. Decimals are text, so that they add up."""
 
     rights_holder: str = Field(
@@ -25,7 +25,7 @@ class Share(BaseModel):
     amount_by_training_use: str | None = Field(description="Of `amount`, by `training_use`.")
 
 
-class Left(BaseModel):
+class LeftOut(BaseModel):
     """Questions that weren't counted, and why."""
 
     reason: Literal["not-likely", "not-known", "without-holders"]
@@ -40,8 +40,8 @@ class Statement(BaseModel):
     since: datetime = Field(description="Answers from here on…")
     until: datetime = Field(description="…and before this.")
     questions: int = Field(description="Questions counted.")
-    left_out: list[Left]
+    left_out: list[LeftOut]
     reliable: bool
     reliable_because: str
     currency: str | None
-    shares: list[Share]
+    shares: list[HolderShare]

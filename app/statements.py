@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
-from app.statement_schemas import Left, Share, Statement
+from app.statement_schemas import HolderShare, LeftOut, Statement
 from das.errors import DasError
 from das.index import AttributionIndex
 from das.manifest import QualityRecord
@@ -201,7 +201,7 @@ def statement(
     if amount is not None:
         cents = divided(amount.units, [uses.get(name, 0) for name in names])
     rows = [
-        Share(
+        HolderShare(
             rights_holder=name,
             share=None if shares is None else _decimal(shares[place]),
             works=works.get(name, 0),
@@ -218,7 +218,7 @@ def statement(
         since=period.since,
         until=period.until,
         questions=tally.counted,
-        left_out=[Left(reason=code, questions=tally.left[code], note=LEFT[code]) for code in LEFT],  # type: ignore[arg-type]
+        left_out=[LeftOut(reason=code, questions=tally.left[code], note=LEFT[code]) for code in LEFT],  # type: ignore[arg-type]
         reliable=bears,
         reliable_because=why,
         currency=None if amount is None else amount.currency,

@@ -428,6 +428,27 @@ class Health(Model):
     status: Literal["ok"] | str
 
 
+class HolderShare(Model):
+    """A rights holder's part. Decimals are text, so that they add up."""
+
+    rights_holder: str
+    """Or `Rights holder not recorded`, `Beyond those that the answers name`, `No influence measured`."""
+    share: str | None = None
+    """Mean of the holder's shares over the questions counted, a part of one; null: none was counted."""
+    works: int
+    """Works of the index that the holder has a part in."""
+    questions: int
+    """Questions counted in which the holder has a share."""
+    reliable: bool
+    """Whether the ranking bears this share; see `reliable_because`."""
+    training_use: str
+    """The holder's part of the works by how often they were trained on, a part of one."""
+    amount: str | None = None
+    """Of `amount`, by `share`."""
+    amount_by_training_use: str | None = None
+    """Of `amount`, by `training_use`."""
+
+
 class InModel(Model):
     """Whether the index's model made the picture, held against pictures that it did make."""
 
@@ -541,7 +562,7 @@ class KeyList(Model):
     items: list[Key]
 
 
-class Left(Model):
+class LeftOut(Model):
     """Questions that weren't counted, and why."""
 
     reason: Literal["not-likely", "not-known", "without-holders"] | str
@@ -851,11 +872,11 @@ class Statement(Model):
     """…and before this."""
     questions: int
     """Questions counted."""
-    left_out: list[Left]
+    left_out: list[LeftOut]
     reliable: bool
     reliable_because: str
     currency: str | None = None
-    shares: list[app__statement_schemas__Share]
+    shares: list[HolderShare]
 
 
 class SummaryLinks(Model):
@@ -914,69 +935,6 @@ class WorkList(Model):
     items: list[Work]
     next_cursor: str | None = None
     """Give it as `cursor` for the next page; null at the end."""
-
-
-class app__schemas__Share(Model):
-    """One work in an answer."""
-
-    rank: int
-    work_id: str
-    title: str | None = None
-    creator: str | None = None
-    rights_holder: str | None = None
-    licence: str | None = None
-    source_url: str | None = None
-    tdm: (
-        Literal[
-            "prohibited",
-            "prohibited-except-search",
-            "prohibited-ai",
-            "prohibited-generative-ai",
-            "constrained",
-            "allowed",
-            "unspecified",
-        ]
-        | str
-        | None
-    ) = None
-    """What is said of text and data mining with it; null: no signal, or not known."""
-    thumbnail: str | None = None
-    """Null, as is all that is told of the work, if the index no longer has it."""
-    score: float
-    """The attribution score; comparable within one answer only."""
-    share: float
-    """Part of the measured influence among the candidates, 0 to 1."""
-    low: float | None = None
-    """Of the share, 95 %; null: not measured."""
-    high: float | None = None
-    """Of the share, 95 %; null: not measured."""
-    percentile: float | None = None
-    """Where this score lies among the candidates' scores."""
-    similarity: float | None = None
-    """CLIP similarity: looks similar, which isn't influence."""
-    copied: CopyMatch | None = Field(default=None, alias="copy")
-    """Null: the picture is no copy of this work, as far as that is told."""
-
-
-class app__statement_schemas__Share(Model):
-    """A rights holder's part. Decimals are text, so that they add up."""
-
-    rights_holder: str
-    """Or `Rights holder not recorded`, `Beyond those that the answers name`, `No influence measured`."""
-    share: str | None = None
-    """Mean of the holder's shares over the questions counted, a part of one; null: none was counted."""
-    works: int
-    """Works of the index that the holder has a part in."""
-    questions: int
-    """Questions counted in which the holder has a share."""
-    reliable: bool
-    """Whether the ranking bears this share; see `reliable_because`."""
-    training_use: str
-    """The holder's part of the works by how often they were trained on, a part of one."""
-    amount: str | None = None
-    """Of `amount`, by `share`."""
-    amount_by_training_use: str | None = None
-    """Of `amount`, by `training_use`."""
 
 
 class AskOptions(TypedDict, total=False):
