@@ -959,7 +959,6 @@ WebhookEvent = (
         "attribution.failed",
         "attribution.cancelled",
         "decision.made",
-        "batch.finished",
         "webhook.test",
     ]
     | str
