@@ -824,7 +824,7 @@ class Reason(Model):
 
     code: str
     """The rule's code, or one of no-rule-fired, not-answered, further-pictures, model-unlikely, model-
-    unsure, model-unknown."""
+    unsure, model-unknown, policy-unusable."""
     outcome: Literal["clear", "review", "block", "indeterminate"] | str
     fired: bool
     """false: the rule couldn't be decided for want of something."""
