@@ -1,9 +1,11 @@
 """A service on PostgreSQL of which one part after another is killed while pictures keep coming.
 
 Each round ends one of API, worker, broker and database by SIGKILL. Every picture that was accepted has to end with
-an answer or a reason, once, and what was asked again after a broken connection is one question. Takes minutes.
+an answer or a reason, once, what was asked again after a broken connection is one question, and a receiver of webhooks
+that itself fails now and then is told of every end, each under one id. Takes minutes.
 """
 
+import json
 import os
 import random
 import re
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ from postgres import MortalServer, binaries, mortal
 from sqlalchemy import create_engine, text
 
 from das.images import encode_png
+from tests.app.receivers import Received, Receiver, receiving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -38,6 +41,7 @@ QUICK = {
     "DAS_RERING_SECONDS": "2",
     "DAS_SWEEP_SECONDS": "1",
     "DAS_HEARTBEAT_SECONDS": "1",
+    "DAS_FETCH_ALLOW": "127.0.0.1",
     # The rounds count as many starts as chance gives one question; giving up is another test's matter.
     "DAS_MAX_ATTEMPTS": "20",
 }
@@ -179,8 +183,34 @@ def _kill(served: Served, server: MortalServer, name: str) -> None:
     found.kill()
 
 
-def test_nothing_accepted_is_lost_or_done_twice(served: Served, database: tuple[MortalServer, str]) -> None:
+def _forgetful(chance: random.Random) -> Iterator[Receiver]:
+    def answer(_: Received) -> tuple[int, dict[str, str], bytes]:
+        return (503, {"Retry-After": "1"}, b"") if chance.random() < 0.1 else (204, {}, b"")
+
+    with receiving() as receiver:
+        receiver.answer = answer
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    yield from _forgetful(random.Random(1))
+
+
+def _told(receiver: Receiver) -> dict[str, set[str]]:
+    """The ids under which the end of each question was told."""
+    told: dict[str, set[str]] = defaultdict(set)
+    for received in list(receiver.got):
+        told[json.loads(received.body)["data"]["id"]].add(received.headers["webhook-id"])
+    return told
+
+
+def test_nothing_accepted_is_lost_or_done_twice(
+    served: Served, database: tuple[MortalServer, str], receiver: Receiver
+) -> None:
     server, database_url = database
+    registered = httpx.post(served.url + "/v1/webhook-endpoints", json={"url": receiver.url}, timeout=30)
+    assert registered.status_code == 201, registered.text
     chance, ending = random.Random(0), threading.Event()
     askers = [Asker(served.url, number, ending) for number in range(ASKERS)]
     threads = [threading.Thread(target=asker.run) for asker in askers]
@@ -218,6 +248,14 @@ def test_nothing_accepted_is_lost_or_done_twice(served: Served, database: tuple[
         )
         reasons = connection.execute(text("SELECT error FROM jobs WHERE state = 'failed'")).scalars().all()
     engine.dispose()
+    deadline = time.monotonic() + SETTLED_S
+    while set(told := _told(receiver)) < set(accepted):
+        assert time.monotonic() < deadline, (
+            f"{len(set(accepted) - set(told))} of {len(accepted)} weren't told"
+        )
+        time.sleep(1)
+    assert {job: len(ids) for job, ids in told.items()} == dict.fromkeys(accepted, 1)
+    assert len(receiver.got) > len(accepted), "nothing was ever told twice: the receiver refused some"
     assert ends == Counter(accepted)
     assert all(reason and reason["message"] for reason in reasons)
     assert list(states.values()).count("succeeded") > 0.9 * len(states)
