@@ -1,8 +1,8 @@
 """A service on PostgreSQL of which one part after another is killed while pictures keep coming.
 
 Each round ends one of API, worker, broker and database by SIGKILL. Every picture that was accepted has to end with
-an answer or a reason, once, what was asked again after a broken connection is one question, and a receiver of webhooks
-that itself fails now and then is told of every end, each under one id. Takes minutes.
+an answer or a reason, once, what was asked again after a broken connection is one question, and a receiver of
+webhooks that itself fails now and then is told of every end, each under one id. Takes minutes.
 """
 
 import json
