@@ -175,11 +175,12 @@ async def _card(service: Service, caller: Caller, row: PolicyRow, version: Polic
     def read() -> PolicyCard:
         versions = service.store.policies.versions(caller.owner, row.id)
         summary = _summary(row, _title(service, row))
+        said: dict[str, Any] = _said(row.id, version)
         return PolicyCard(
             **dict(summary),
             version=version.version,
             document=version.document,
-            **_said(row.id, version),
+            **said,
             versions=[
                 PolicyVersionInfo(version=one.version, digest=one.digest, created_at=one.created_at)
                 for one in versions
