@@ -137,7 +137,8 @@ async def _ask_screened(
 
 async def _nearest(service: Service, index_id: str, image: NormalisedImage, count: int) -> Nearest | None:
     try:
-        return await service.screener.nearest(index_id, image.pixels, count)
+        with service.meters.step("screening"):
+            return await service.screener.nearest(index_id, image.pixels, count)
     except ScreeningError as error:
         logger.warning("no look-alikes: %s", error)
         return None
@@ -161,7 +162,8 @@ def _lookalikes(found: Nearest) -> list[JsonObject]:
 async def _normalise(service: Service, caller: Caller, data: bytes) -> NormalisedImage:
     async with service.decoding.turn(caller.address):
         try:
-            return await run_in_threadpool(service.normaliser.normalise, data)
+            with service.meters.step("decoding"):
+                return await run_in_threadpool(service.normaliser.normalise, data)
         except ImageRefused as error:
             raise refused_image(error) from error
 

@@ -23,6 +23,7 @@ from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
 from app.key_schemas import KeyRequest, RotationRequest
+from app.metrics.meters import Meters
 from app.middleware import RequestFrame
 from app.moderation.examples import MODERATION
 from app.moderation.schemas import (
@@ -36,7 +37,19 @@ from app.moderation.schemas import (
 )
 from app.openapi_keys import describe_keys
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, decisions, events, health, indexes, keys, page, policies, reports, signin
+from app.routes import (
+    attributions,
+    decisions,
+    events,
+    health,
+    indexes,
+    keys,
+    metrics,
+    page,
+    policies,
+    reports,
+    signin,
+)
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from app.uploads import AttributionUrl
@@ -60,6 +73,7 @@ ROUTERS = (
     indexes.router,
     keys.router,
     health.router,
+    metrics.router,
     page.router,
     signin.router,
 )
@@ -87,10 +101,11 @@ REF_TEMPLATE = "#/components/schemas/{model}"
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application for these settings (default: the environment's). The database has to be up to date."""
     settings = settings or get_settings()
+    meters = Meters()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_service(settings) as service:
+        async with running_service(settings, meters) as service:
             app.state.service = service
             service.keep(asyncio.create_task(keep_deciding(service)))
             yield
@@ -105,7 +120,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(RequestFrame, on_error=_unexpected),
+            Middleware(RequestFrame, on_error=_unexpected, meters=meters),
             Middleware(OwnAddressesOnly, settings=settings, respond=_respond),
         ],
         exception_handlers={
@@ -116,6 +131,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             OSError: _on_storage,
         },
     )
+    app.state.meters = meters
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -14,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.metrics.meters import Meters
+
 # One line for each request. Its text has every field; a JSON line has each by its name as well.
 requests = logging.getLogger("app.requests")
 # The status of a request whose client had gone before it was answered.
@@ -60,9 +62,10 @@ class RequestFrame:
     same headers; it is raised on for the server's log.
     """
 
-    def __init__(self, app: ASGIApp, on_error: Callable[[Request], Response]) -> None:
+    def __init__(self, app: ASGIApp, on_error: Callable[[Request], Response], meters: Meters) -> None:
         self.app = app
         self.on_error = on_error
+        self.meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,12 +76,13 @@ class RequestFrame:
         scope.setdefault("state", {})["request_id"] = request_id
 
         began = time.perf_counter()
-        status, sent = NEVER_ANSWERED, 0
+        status, sent, answered = NEVER_ANSWERED, 0, 0.0
 
         async def framed(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, sent, answered
             if message["type"] == "http.response.start":
                 status = message["status"]
+                answered = time.perf_counter() - began
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 for name, value in scope["state"].get("headers", {}).items():
@@ -96,7 +100,15 @@ class RequestFrame:
                 await self.on_error(Request(scope))(scope, receive, framed)
             raise
         finally:
-            _log(scope, status, (time.perf_counter() - began) * 1000, sent)
+            took = time.perf_counter() - began
+            # Streams of events stay open for long: it counts when they began.
+            self.meters.request(_route(scope), scope["method"], status, answered or took)
+            _log(scope, status, took * 1000, sent)
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, so that no id of a caller gets into a log or a label."""
+    return str(getattr(scope.get("route"), "path", NO_ROUTE))
 
 
 def _log(scope: Scope, status: int, milliseconds: float, sent: int) -> None:
@@ -105,7 +117,7 @@ def _log(scope: Scope, status: int, milliseconds: float, sent: int) -> None:
     told = {
         "request_id": state["request_id"],
         "method": scope["method"],
-        "route": getattr(scope.get("route"), "path", NO_ROUTE),
+        "route": _route(scope),
         "status": status,
         "milliseconds": round(milliseconds, 1),
         "bytes": sent,

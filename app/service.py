@@ -19,6 +19,8 @@ from app.bodies import Bodies
 from app.catalogue import Catalogue
 from app.fetching import Fetcher
 from app.limiting import Limiter
+from app.metrics.meters import Meters
+from app.metrics.whole import Whole
 from app.samples import Samples
 from app.screening import Screener
 from app.sessions import Sessions
@@ -76,6 +78,7 @@ class Service:
     streams: Streams
     backtesting: CapacityLimiter
     background: set[asyncio.Task[Any]]
+    meters: Meters
     signing_key: SigningKey | None = None
     started_at: float = field(default_factory=time.monotonic)
 
@@ -102,7 +105,7 @@ def _name_works(store: JobStore, catalogue: Catalogue) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_service(settings: Settings) -> AsyncIterator[Service]:
+async def running_service(settings: Settings, meters: Meters) -> AsyncIterator[Service]:
     """The service for the length of the block. The database has been brought up to date before."""
     catalogue = await run_in_threadpool(Catalogue.open, settings)
     if catalogue.missing:
@@ -135,9 +138,11 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         streams=Streams(settings.streams_limit, settings.owner_streams_limit),
         backtesting=CapacityLimiter(1),
         background=set(),
+        meters=meters,
         signing_key=signing_key,
     )
     sweeper = Sweeper(settings, store, service.doorbell)
+    meters.registry.register(Whole(service, sweeper))
     service.screener.start()
     await service.feed.start()
     sweeper.start()

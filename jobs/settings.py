@@ -82,6 +82,14 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port the web service listens on; 0 takes a free one."
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port on which each API process answers `/metrics` without a key, for Prometheus. Unset: only on"
+        " the service's own port, to a key with the scope `admin`.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of that port.")
     public_url: str | None = Field(
         default=None,
         description="Address under which people reach the service, where a proxy stands in front of it,"

@@ -30,6 +30,8 @@ class Sweeper:
         # Since when it has been seen that nobody holds an index that jobs wait for.
         self._unheld: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self.rounds = self.failed_rounds = 0
+        """Sweeps that were made, and that failed."""
 
     def start(self) -> None:
         """Begin to sweep."""
@@ -86,8 +88,10 @@ class Sweeper:
         while not self._stopping.wait(self._settings.sweep_seconds):
             try:
                 self.sweep_once()
+                self.rounds += 1
                 if time.monotonic() - tidied > TIDY_EVERY_S:
                     tidied = time.monotonic()
                     self._store.upkeep.tidy()
             except Exception:
+                self.failed_rounds += 1
                 log.exception("a sweep failed; the next is in %g s", self._settings.sweep_seconds)

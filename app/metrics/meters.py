@@ -1,0 +1,66 @@
+"""What this process counts itself: requests, and what it does with uploads before they are queued."""
+
+import contextlib
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from app import DISTRIBUTION
+
+# A page takes milliseconds, a long poll half a minute.
+REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# From a thumbnail's decoding to a long computation on a CPU.
+STAGE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+# When a series began is in Prometheus already, and doubles what is sent.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Meters:
+    """The registry of one API process and its own meters. No label holds anything that a caller chooses."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        Gauge("das_build_info", "Always 1.", ("version", "python"), registry=self.registry).labels(
+            version(DISTRIBUTION), platform.python_version()
+        ).set(1)
+        self._requests = Histogram(
+            "das_http_request_seconds",
+            "Seconds until the answer began, by the route's template.",
+            ("route", "method", "status"),
+            registry=self.registry,
+            buckets=REQUEST_BUCKETS,
+        )
+        self._intake = Histogram(
+            "das_intake_seconds",
+            "Seconds that the API took for a step of an upload: fetching, decoding, screening.",
+            ("step",),
+            registry=self.registry,
+            buckets=STAGE_BUCKETS,
+        )
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request; `route` is its template."""
+        self._requests.labels(route, method if method in METHODS else "other", f"{status // 100}xx").observe(
+            seconds
+        )
+
+    @contextlib.contextmanager
+    def step(self, step: str) -> Iterator[None]:
+        """Measure a step of an upload, also one that fails."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._intake.labels(step).observe(time.perf_counter() - began)
