@@ -70,6 +70,7 @@ async def accept(
         method=asked.method or served.methods[0],
         prompt=taken.prompt,
         seed=taken.seed,
+        traceparent=service.meters.tracing.current(),
         **asked.model_dump(exclude={"index", "method", "prompt", "seed"}),
         input={
             "sha256": image.sha256,

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
@@ -55,6 +56,7 @@ from app.service import running_service
 from app.uploads import AttributionUrl
 from jobs.errors import StorageError
 from jobs.settings import Settings, get_settings
+from jobs.tracing import open_tracing
 
 TITLE = "DAS Attribution"
 DESCRIPTION = """Which training images does a generated image owe most to?
@@ -101,7 +103,7 @@ REF_TEMPLATE = "#/components/schemas/{model}"
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application for these settings (default: the environment's). The database has to be up to date."""
     settings = settings or get_settings()
-    meters = Meters()
+    meters = Meters(open_tracing("das-api"))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -109,6 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.service = service
             service.keep(asyncio.create_task(keep_deciding(service)))
             yield
+        await run_in_threadpool(meters.tracing.close)
 
     app = FastAPI(
         title=TITLE,

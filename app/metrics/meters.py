@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 
 from app import DISTRIBUTION
+from jobs.tracing import Tracing
 
 # A page takes milliseconds, a long poll half a minute.
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -26,10 +27,16 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class Meters:
-    """The registry of one API process and its own meters. No label holds anything that a caller chooses."""
+def known_method(method: str) -> str:
+    """A request's method, or `other`: a caller may write anything there."""
+    return method if method in METHODS else "other"
 
-    def __init__(self) -> None:
+
+class Meters:
+    """The registry of one API process, its own meters, and its tracing. No label holds what a caller chooses."""
+
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self.tracing = tracing or Tracing()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         Gauge("das_build_info", "Always 1.", ("version", "python"), registry=self.registry).labels(
@@ -52,15 +59,14 @@ class Meters:
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `route` is its template."""
-        self._requests.labels(route, method if method in METHODS else "other", f"{status // 100}xx").observe(
-            seconds
-        )
+        self._requests.labels(route, known_method(method), f"{status // 100}xx").observe(seconds)
 
     @contextlib.contextmanager
     def step(self, step: str) -> Iterator[None]:
-        """Measure a step of an upload, also one that fails."""
+        """Measure and trace a step of an upload, also one that fails."""
         began = time.perf_counter()
         try:
-            yield
+            with self.tracing.span(step):
+                yield
         finally:
             self._intake.labels(step).observe(time.perf_counter() - began)
