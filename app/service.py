@@ -141,8 +141,8 @@ async def running_service(settings: Settings, meters: Meters) -> AsyncIterator[S
         meters=meters,
         signing_key=signing_key,
     )
-    sweeper = Sweeper(settings, store, service.doorbell)
-    meters.registry.register(Whole(service, sweeper))
+    sweeper = Sweeper(settings, store, service.doorbell, partial(meters.round, "sweep"))
+    meters.registry.register(Whole(service))
     service.screener.start()
     await service.feed.start()
     sweeper.start()

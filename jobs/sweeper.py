@@ -7,6 +7,7 @@ API processes there are several sweepers; each job is found by one of them, and 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from jobs.queue import Doorbell
 from jobs.settings import Settings
@@ -20,9 +21,18 @@ UNHELD = "index-unheld"
 
 
 class Sweeper:
-    """A thread that sweeps every `sweep_seconds` until `stop`; a sweep that fails is logged."""
+    """A thread that sweeps every `sweep_seconds` until `stop`; a sweep that fails is logged.
 
-    def __init__(self, settings: Settings, store: JobStore, doorbell: Doorbell) -> None:
+    `tell_round` is told of each whether it could be made.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        doorbell: Doorbell,
+        tell_round: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._doorbell = doorbell
@@ -30,8 +40,7 @@ class Sweeper:
         # Since when it has been seen that nobody holds an index that jobs wait for.
         self._unheld: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
-        self.rounds = self.failed_rounds = 0
-        """Sweeps that were made, and that failed."""
+        self._tell_round = tell_round
 
     def start(self) -> None:
         """Begin to sweep."""
@@ -88,10 +97,10 @@ class Sweeper:
         while not self._stopping.wait(self._settings.sweep_seconds):
             try:
                 self.sweep_once()
-                self.rounds += 1
+                self._tell_round(True)
                 if time.monotonic() - tidied > TIDY_EVERY_S:
                     tidied = time.monotonic()
                     self._store.upkeep.tidy()
             except Exception:
-                self.failed_rounds += 1
+                self._tell_round(False)
                 log.exception("a sweep failed; the next is in %g s", self._settings.sweep_seconds)

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from prometheus_client import (
     CollectorRegistry,
+    Counter,
     Gauge,
     Histogram,
     ProcessCollector,
@@ -49,6 +50,12 @@ class Meters:
             registry=self.registry,
             buckets=REQUEST_BUCKETS,
         )
+        self._rounds = Counter(
+            "das_duty_rounds",
+            "Rounds of what this process does again and again.",
+            ("duty", "result"),
+            registry=self.registry,
+        )
         self._intake = Histogram(
             "das_intake_seconds",
             "Seconds that the API took for a step of an upload: fetching, decoding, screening.",
@@ -56,6 +63,10 @@ class Meters:
             registry=self.registry,
             buckets=STAGE_BUCKETS,
         )
+
+    def round(self, duty: str, done: bool) -> None:
+        """Count a round of what is done again and again; `duty` is its name."""
+        self._rounds.labels(duty, "done" if done else "failed").inc()
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `route` is its template."""

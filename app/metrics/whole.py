@@ -20,7 +20,6 @@ from jobs.broker import running_server
 from jobs.errors import StorageError
 from jobs.happenings import Happening, Happenings
 from jobs.models import WorkerInfo
-from jobs.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from app.service import Service
@@ -56,9 +55,8 @@ class Standing:
 class Whole:
     """Collects them. Register it once; scraped by several at once, the database is asked once a second."""
 
-    def __init__(self, service: "Service", sweeper: Sweeper) -> None:
+    def __init__(self, service: "Service") -> None:
         self._service = service
-        self._sweeper = sweeper
         self._happenings = Happenings(service.store.database)
         self._counts = Counts()
         self._database = Look("database", self._look, StorageError)
@@ -106,12 +104,6 @@ class Whole:
         )
         let_through.add_metric((), self._service.limiter.let_through)
         yield let_through
-        rounds = CounterMetricFamily(
-            "das_sweeper_rounds", "Rounds of this process's sweeper.", labels=("result",)
-        )
-        rounds.add_metric(("done",), self._sweeper.rounds)
-        rounds.add_metric(("failed",), self._sweeper.failed_rounds)
-        yield rounds
         disk = shutil.disk_usage(self._service.settings.data_dir)
         yield _gauge("das_disk_free_bytes", "Room on the disk of DAS_DATA_DIR.", value=disk.free)
         yield _gauge("das_disk_size_bytes", "Size of the disk of DAS_DATA_DIR.", value=disk.total)

@@ -148,7 +148,7 @@ def test_workers_parts_and_the_process_are_told(service: Service, scrape: Callab
     assert of(found, "das_queue_limit") == 20
     assert (of(found, "process_resident_memory_bytes") or 0) > 1e7
     deadline = time.monotonic() + 10
-    while (of(scrape(), "das_sweeper_rounds_total", result="done") or 0) < 1:
+    while (of(scrape(), "das_duty_rounds_total", duty="sweep", result="done") or 0) < 1:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     service.store.workers.retire("loads")
