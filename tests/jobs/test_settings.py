@@ -80,6 +80,10 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         writable_directory(tmp_path / "file" / "data", "DAS_DATA_DIR")
 
 
+# The one is a part of the settings, the other reads OpenTelemetry's own variables, whose names are a standard's.
+PARTS = {ROOT / "jobs" / "secret_files.py", ROOT / "jobs" / "tracing.py"}
+
+
 def test_only_settings_read_the_environment() -> None:
     reads = re.compile(r"os\.(getenv|environ(\[|\.get\b))")
     # `demo` is left out: it is a tool around the service and finds a browser for its screenshot by a variable.
