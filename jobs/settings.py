@@ -297,7 +297,8 @@ class Settings(BaseSettings):
     def _an_origin(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(rf"https?://{HOST}(:[0-9]{{1,5}})?/?", value):
             raise ValueError(
-                "has to be http:// or https:// with a host, in ASCII, and no path: https://das.example.org"
+                "has to be http:// or https:// with a host of the service's own, in ASCII, and no path:"
+                " https://das.example.org"
             )
         return None if value is None else value.rstrip("/")
 

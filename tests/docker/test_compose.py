@@ -256,9 +256,10 @@ def _until_ready(url: str, machine: Machine) -> None:
                 assert answer.status == 200
                 return
         except (OSError, urllib.error.HTTPError) as error:
-            logs = "".join(path.read_text()[-2000:] for path in machine.folder.glob("*.log"))
-            assert time.monotonic() < deadline, f"{error}: {logs}"
-            time.sleep(0.5)
+            last = str(error)
+        logs = "".join(path.read_text()[-2000:] for path in machine.folder.glob("*.log"))
+        assert time.monotonic() < deadline, f"{last}: {logs}"
+        time.sleep(0.5)
 
 
 def _one_trace(collector: Collector, job_id: str) -> None:
