@@ -28,6 +28,11 @@ def tell(tracing: Tracing, jobs: Sequence[ClaimedJob], marks: Marks, failed: str
     ended = time.time_ns()
     stages = [*marks.stages, ("", ended)]
     for job in jobs:
+        told: dict[str, str | int] = {
+            "das.job_id": job.id,
+            "das.batch": len(jobs),
+            "das.attempt": job.attempt,
+        }
         created = int(job.created_at.timestamp() * 1e9)
         tracing.past("queue", min(created, marks.began_ns), marks.began_ns, job.traceparent)
         above = tracing.past(
@@ -36,7 +41,7 @@ def tell(tracing: Tracing, jobs: Sequence[ClaimedJob], marks: Marks, failed: str
             ended,
             job.traceparent,
             failed,
-            **{"das.job_id": job.id, "das.batch": len(jobs), "das.attempt": job.attempt},
+            **told,
         )
         for (stage, began), (_, until) in pairwise(stages):
             tracing.past(stage, began, until, above)
