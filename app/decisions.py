@@ -126,6 +126,9 @@ def _only_the_question(data: bytes, asked: DecisionRequest) -> None:
     if data:
         raise invalid("attribution", "can't be sent with a picture: it says which question is meant.")
     for name in sorted(asked.model_fields_set - {"policy", "attribution"}):
+        # Clients that are generated from the document send what is left out by its default.
+        if getattr(asked, name) == type(asked).model_fields[name].default:
+            continue
         raise invalid(name, "can't be sent with attribution: that question has its options already.")
 
 

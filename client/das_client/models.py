@@ -730,7 +730,8 @@ class Reason(Model):
     """Why: one rule that fired or couldn't be decided, or one of the service's own reasons."""
 
     code: str
-    """The rule's code, or one of no-rule-fired, not-answered, model-unlikely, model-unsure, model-unknown."""
+    """The rule's code, or one of no-rule-fired, not-answered, further-pictures, model-unlikely, model-
+    unsure, model-unknown."""
     outcome: Literal["clear", "review", "block", "indeterminate"] | str
     fired: bool
     """false: the rule couldn't be decided for want of something."""
