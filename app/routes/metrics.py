@@ -1,8 +1,6 @@
 """`/metrics`: what Prometheus is told."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -26,10 +24,8 @@ router = APIRouter(tags=["health"])
         **documented("storage-unavailable"),
     },
 )
-async def get_metrics(
-    request: Request, caller: Administering, accept: Annotated[str, Header(include_in_schema=False)] = ""
-) -> Response:
+async def get_metrics(request: Request, caller: Administering) -> Response:
     """Measurements for Prometheus, of this process and of the whole service."""
     meters = service_of(request).meters
-    text, media_type = await run_in_threadpool(written, meters.registry, accept)
+    text, media_type = await run_in_threadpool(written, meters.registry, request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": media_type, "Cache-Control": "no-store"})

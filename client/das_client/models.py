@@ -424,10 +424,6 @@ class Group(Model):
     """share / share_of_index."""
 
 
-class HTTPValidationError(Model):
-    detail: list[ValidationError] | None = None
-
-
 class Health(Model):
     status: Literal["ok"] | str
 
@@ -841,14 +837,6 @@ class Signature(Model):
 class SummaryLinks(Model):
     self: str
     page: str
-
-
-class ValidationError(Model):
-    loc: list[str | int]
-    msg: str
-    type: str
-    input: Any | None = None
-    ctx: dict[str, Any] | None = None
 
 
 class Verdict(Model):
