@@ -22,11 +22,13 @@ from app.fetching import Fetcher
 from app.limiting import Limiter
 from app.metrics.meters import Meters
 from app.metrics.whole import Whole
+from app.report.signing import certificate_of
 from app.samples import Samples
 from app.screening import Screener
 from app.sessions import Sessions
 from app.streams import Streams
 from app.turns import Turns
+from das.evidence.certificate import Certificate
 from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
 from jobs.batches import Batches
@@ -50,6 +52,10 @@ DECODING_PATIENCE_S = 30.0
 FETCHES = 8
 FETCHING_QUEUE = 64
 FETCHING_PATIENCE_S = 20.0
+# Reports that are drawn as PDF at once, each for seconds in a process of its own; as above.
+DRAWINGS = 1
+DRAWING_QUEUE = 16
+DRAWING_PATIENCE_S = 60.0
 # Bodies that are parsed at once. Each takes several times its size in memory, and a part of this process's one
 # interpreter, meanwhile.
 PARSING_AT_ONCE = 1
@@ -82,7 +88,9 @@ class Service:
     backtesting: CapacityLimiter
     background: set[asyncio.Task[Any]]
     meters: Meters
+    drawing: Turns
     signing_key: SigningKey | None = None
+    certificate: Certificate | None = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -116,6 +124,7 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         logger.error("no index: %s", catalogue.missing)
     key_file = settings.report_key_file
     signing_key = None if key_file is None else await run_in_threadpool(SigningKey.read, key_file)
+    certificate = await run_in_threadpool(certificate_of, settings)
     store = await run_in_threadpool(JobStore, settings)
     await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
@@ -146,7 +155,9 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         backtesting=CapacityLimiter(1),
         background=set(),
         meters=meters,
+        drawing=Turns(DRAWINGS, DRAWING_QUEUE, DRAWING_PATIENCE_S, "reports are being drawn"),
         signing_key=signing_key,
+        certificate=certificate,
     )
     meters.registry.register(Whole(service))
     await run_in_threadpool(store.database.keep_reserve)
