@@ -4,8 +4,10 @@ import socket
 import sys
 
 import uvicorn
+from fastapi import FastAPI
 
 from app.main import create_app
+from app.metrics.exposition import open_port
 from app.protocol import BoundedProtocol
 from das.errors import DasError
 from jobs.logs import configure_logging, refusals_told
@@ -29,14 +31,16 @@ def main(descriptor: int) -> int:
     settings = get_settings()
     configure_logging(settings)
     with refusals_told(settings), socket.socket(fileno=descriptor) as listener:
-        server = uvicorn.Server(_config(settings))
+        app = create_app(settings)
+        open_port(settings, app.state.meters.registry)
+        server = uvicorn.Server(_config(settings, app))
         server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def _config(settings: Settings, app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings),
+        app,
         http=BoundedProtocol.with_limits(settings.head_seconds, settings.body_seconds),
         ws="none",
         log_config=None,

@@ -1,4 +1,4 @@
-"""`das serve`, `das config`, `das db upgrade`; with `das keys` and `das policy`, which have modules of their own."""
+"""`das serve`, `das config`, `das db`; with `das keys` and `das policy`, which have modules of their own."""
 
 import json
 from pathlib import Path
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command("config")(config_command)
     database = typer.Typer(help="The service's database.", no_args_is_help=True)
     database.command("upgrade")(upgrade_command)
+    database.command("downgrade")(downgrade_command)
     app.add_typer(database, name="db")
     policies.register(app)
     keys_cli.register(app)
@@ -92,6 +93,16 @@ def upgrade_command() -> None:
     settings = get_settings()
     upgrade(settings)
     typer.echo("The database is up to date.")
+
+
+def downgrade_command(
+    revision: Annotated[str, typer.Argument(help="The schema of the version to go back to, such as 0008.")],
+) -> None:
+    """Bring the database back to an earlier version's schema, for that version. End the service first."""
+    from jobs.database import downgrade
+
+    downgrade(get_settings(), revision)
+    typer.echo(f"The database is at {revision}; what only later versions hold is gone.")
 
 
 def with_options(settings: Settings, **options: Any) -> Settings:

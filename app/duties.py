@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.decisions import LOOK_EVERY_S, decide_due
+from app.metrics.meters import Meters
 from app.service import Service
 from app.threads import RunInThread
 from app.unpacking import keep_unpacking
@@ -103,7 +104,7 @@ async def performing(service: Service, *, here: bool) -> AsyncIterator[list[str]
     """
     threads = RunInThread(THREADS)
     duties = [duty for make in MAKERS if (duty := make(service, threads)).everywhere or here]
-    tasks = [asyncio.create_task(_perform(duty), name=duty.name) for duty in duties]
+    tasks = [asyncio.create_task(_perform(duty, service.meters), name=duty.name) for duty in duties]
     try:
         yield [duty.name for duty in duties]
     finally:
@@ -115,14 +116,17 @@ async def performing(service: Service, *, here: bool) -> AsyncIterator[list[str]
                 await duty.stop()
 
 
-async def _perform(duty: Duty) -> None:
+async def _perform(duty: Duty, meters: Meters) -> None:
     if not duty.at_start:
         await asyncio.sleep(duty.every_s)
     while True:
         try:
             await duty.once()
+            meters.round(duty.name, True)
         except StorageError as error:
+            meters.round(duty.name, False)
             logger.warning("%s has to wait: %s", duty.name, error)
         except Exception:
+            meters.round(duty.name, False)
             logger.exception("%s failed; it is tried again in %g s", duty.name, duty.every_s)
         await asyncio.sleep(duty.every_s)

@@ -72,6 +72,7 @@ async def accept(
         method=asked.method or served.methods[0],
         prompt=taken.prompt,
         seed=taken.seed,
+        traceparent=service.meters.tracing.current(),
         priority=0 if item is None else BULK_PRIORITY,
         **asked.model_dump(exclude={"index", "method", "prompt", "seed"}),
         input={
@@ -159,7 +160,8 @@ async def _ask_screened(
 
 async def _nearest(service: Service, index_id: str, image: NormalisedImage, count: int) -> Nearest | None:
     try:
-        return await service.screener.nearest(index_id, image.pixels, count)
+        with service.meters.step("screening"):
+            return await service.screener.nearest(index_id, image.pixels, count)
     except ScreeningError as error:
         logger.warning("no look-alikes: %s", error)
         return None
@@ -183,7 +185,8 @@ def _lookalikes(found: Nearest) -> list[JsonObject]:
 async def _normalise(service: Service, caller: Caller, data: bytes) -> NormalisedImage:
     async with service.decoding.turn(caller.address):
         try:
-            return await run_in_threadpool(service.normaliser.normalise, data)
+            with service.meters.step("decoding"):
+                return await run_in_threadpool(service.normaliser.normalise, data)
         except ImageRefused as error:
             raise refused_image(error) from error
 

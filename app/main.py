@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import Response
@@ -25,6 +26,7 @@ from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
 from app.intake import storage_problem
 from app.key_schemas import KeyRequest, RotationRequest
+from app.metrics.meters import Meters
 from app.middleware import RequestFrame
 from app.moderation.examples import MODERATION
 from app.moderation.schemas import (
@@ -46,6 +48,7 @@ from app.routes import (
     health,
     indexes,
     keys,
+    metrics,
     page,
     policies,
     reports,
@@ -59,6 +62,7 @@ from app.uploads import AttributionUrl
 from app.webhooks.schemas import EndpointChange, EndpointRequest, SecretRotation
 from jobs.errors import StorageError
 from jobs.settings import Settings, get_settings
+from jobs.tracing import open_tracing
 
 TITLE = "DAS Attribution"
 DESCRIPTION = """Which training images does a generated image owe most to?
@@ -80,6 +84,7 @@ ROUTERS = (
     keys.router,
     webhooks.router,
     health.router,
+    metrics.router,
     page.router,
     signin.router,
 )
@@ -113,13 +118,15 @@ REF_TEMPLATE = "#/components/schemas/{model}"
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application for these settings (default: the environment's). The database has to be up to date."""
     settings = settings or get_settings()
+    meters = Meters(open_tracing("das-api"))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_service(settings) as service:
+        async with running_service(settings, meters) as service:
             app.state.service = service
             async with performing(service, here=settings.duties == "here"):
                 yield
+        await run_in_threadpool(meters.tracing.close)
 
     app = FastAPI(
         title=TITLE,
@@ -131,7 +138,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         middleware=[
-            Middleware(RequestFrame, on_error=_unexpected),
+            Middleware(RequestFrame, on_error=_unexpected, meters=meters),
             Middleware(OwnAddressesOnly, settings=settings, respond=_respond),
         ],
         exception_handlers={
@@ -142,6 +149,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             OSError: _on_storage,
         },
     )
+    app.state.meters = meters
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

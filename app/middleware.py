@@ -3,22 +3,28 @@
 Plain ASGI, since Starlette's BaseHTTPMiddleware would run each request in an extra task.
 """
 
+import contextlib
 import logging
 import re
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.metrics.meters import Meters, known_method
+from jobs.tracing import Span
+
 # One line for each request. Its text has every field; a JSON line has each by its name as well.
 requests = logging.getLogger("app.requests")
 # The status of a request whose client had gone before it was answered.
 NEVER_ANSWERED = 499
 NO_ROUTE = "(none)"
+UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 NO_CALLER = "-"
 
 # What a caller may call a request: it lands in logs and headers, so it can't hold anything but these.
@@ -60,9 +66,10 @@ class RequestFrame:
     same headers; it is raised on for the server's log.
     """
 
-    def __init__(self, app: ASGIApp, on_error: Callable[[Request], Response]) -> None:
+    def __init__(self, app: ASGIApp, on_error: Callable[[Request], Response], meters: Meters) -> None:
         self.app = app
         self.on_error = on_error
+        self.meters = meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,12 +80,13 @@ class RequestFrame:
         scope.setdefault("state", {})["request_id"] = request_id
 
         began = time.perf_counter()
-        status, sent = NEVER_ANSWERED, 0
+        status, sent, answered = NEVER_ANSWERED, 0, 0.0
 
         async def framed(message: Message) -> None:
-            nonlocal status, sent
+            nonlocal status, sent, answered
             if message["type"] == "http.response.start":
                 status = message["status"]
+                answered = time.perf_counter() - began
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 for name, value in scope["state"].get("headers", {}).items():
@@ -90,13 +98,39 @@ class RequestFrame:
             await send(message)
 
         try:
-            await self.app(scope, receive, framed)
-        except Exception:
-            if status == NEVER_ANSWERED:
-                await self.on_error(Request(scope))(scope, receive, framed)
-            raise
+            with self._traced(scope) as span:
+                try:
+                    await self.app(scope, receive, framed)
+                except Exception:
+                    if status == NEVER_ANSWERED:
+                        await self.on_error(Request(scope))(scope, receive, framed)
+                    raise
+                finally:
+                    method, route = known_method(scope["method"]), _route(scope)
+                    span.tell(
+                        f"{method} {route}",
+                        http__request__method=method,
+                        http__route=route,
+                        http__response__status_code=status,
+                    )
         finally:
-            _log(scope, status, (time.perf_counter() - began) * 1000, sent)
+            took = time.perf_counter() - began
+            # Streams of events stay open for long: it counts when they began.
+            self.meters.request(_route(scope), scope["method"], status, answered or took)
+            _log(scope, status, took * 1000, sent)
+
+    def _traced(self, scope: Scope) -> AbstractContextManager[Span]:
+        """The request's span, below the caller's own if it sent a `traceparent`. Health checks have none."""
+        if scope["path"] in UNTRACED:
+            return contextlib.nullcontext(Span())
+        return self.meters.tracing.span(
+            known_method(scope["method"]), parent=Headers(scope=scope).get("traceparent"), server=True
+        )
+
+
+def _route(scope: Scope) -> str:
+    """The route's template, so that no id of a caller gets into a log or a label."""
+    return str(getattr(scope.get("route"), "path", NO_ROUTE))
 
 
 def _log(scope: Scope, status: int, milliseconds: float, sent: int) -> None:
@@ -105,7 +139,7 @@ def _log(scope: Scope, status: int, milliseconds: float, sent: int) -> None:
     told = {
         "request_id": state["request_id"],
         "method": scope["method"],
-        "route": getattr(scope.get("route"), "path", NO_ROUTE),
+        "route": _route(scope),
         "status": status,
         "milliseconds": round(milliseconds, 1),
         "bytes": sent,

@@ -31,6 +31,7 @@ from jobs.keys import Keys
 from jobs.logs import passing_on
 from jobs.process import REFUSED, SupervisedProcess
 from jobs.settings import Settings, is_loopback
+from jobs.tracing import check_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, with_worker: b
         SettingsError: no index, the data directory is in use by another `das serve`, or the port is taken.
     """
     check_device(settings.device)
+    check_tracing()
     settings.index_directories()
     settings.prepare_data_dir()
     refused = threading.Event()

@@ -20,6 +20,8 @@ from app.catalogue import Catalogue
 from app.connecting import Connector
 from app.fetching import Fetcher
 from app.limiting import Limiter
+from app.metrics.meters import Meters
+from app.metrics.whole import Whole
 from app.report.signing import certificate_of
 from app.samples import Samples
 from app.screening import Screener
@@ -85,6 +87,7 @@ class Service:
     streams: Streams
     backtesting: CapacityLimiter
     background: set[asyncio.Task[Any]]
+    meters: Meters
     drawing: Turns
     signing_key: SigningKey | None = None
     certificate: Certificate | None = None
@@ -113,8 +116,9 @@ def _name_works(store: JobStore, catalogue: Catalogue) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_service(settings: Settings) -> AsyncIterator[Service]:
+async def running_service(settings: Settings, meters: Meters | None = None) -> AsyncIterator[Service]:
     """The service for the length of the block. The database has been brought up to date before."""
+    meters = meters or Meters()
     catalogue = await run_in_threadpool(Catalogue.open, settings)
     if catalogue.missing:
         logger.error("no index: %s", catalogue.missing)
@@ -150,10 +154,12 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         streams=Streams(settings.streams_limit, settings.owner_streams_limit),
         backtesting=CapacityLimiter(1),
         background=set(),
+        meters=meters,
         drawing=Turns(DRAWINGS, DRAWING_QUEUE, DRAWING_PATIENCE_S, "reports are being drawn"),
         signing_key=signing_key,
         certificate=certificate,
     )
+    meters.registry.register(Whole(service))
     await run_in_threadpool(store.database.keep_reserve)
     service.screener.start()
     await service.feed.start()

@@ -94,7 +94,8 @@ async def fetched(service: Service, caller: Caller, picture: Picture) -> AsyncIt
     with service.bodies.holding(caller.address) as hold:
         async with service.fetching.turn(caller.address):
             try:
-                data = await service.fetcher.fetch(picture, most, hold)
+                with service.meters.step("fetching"):
+                    data = await service.fetcher.fetch(picture, most, hold)
             except TooMuch as error:
                 raise too_large(most) from error
             except AddressRefused as error:

@@ -51,6 +51,8 @@ from jobs.webhooks.outbox import ENDS, announce_end
 Notify = Callable[[str, int], None]
 
 GIVEN_UP = "attempts-exhausted"
+# What is said of an attempt whose lease ran out.
+SILENT = "its worker stopped giving signs of life"
 
 JOBS = cast(Table, Job.__table__)
 # What a worker is told of a job: the whole question, and the lease.
@@ -92,8 +94,10 @@ class Leases:
                     "now": now,
                 },
             ).all()
-            for row in rows:
-                record_event(session, row.id, "started", attempt=row.attempt)
+            for number, row in enumerate(rows):
+                # How many were claimed together stands with one of them, so that claims can be counted.
+                batch = {} if number else {"batch": len(rows)}
+                record_event(session, row.id, "started", attempt=row.attempt, **batch)
         for row in rows:
             self._notify(row.id, row.version)
         return [
@@ -224,7 +228,7 @@ class Leases:
 
     def release_expired(self, now: datetime) -> tuple[list[str], list[str]]:
         """Give back jobs whose lease ran out before `now`. Returns the ids queued again, then the failed."""
-        return self._give_back(Job.lease_expires_at < now, "its worker stopped giving signs of life")
+        return self._give_back(Job.lease_expires_at < now, SILENT)
 
     def _give_back(self, which: Any, reason: str) -> tuple[list[str], list[str]]:
         limit = self._settings.max_attempts

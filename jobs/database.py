@@ -9,6 +9,7 @@ Writers say `BEGIN IMMEDIATE`. A transaction that reads first and writes later w
 "database is locked" as soon as another writer came in between, and no timeout helps there.
 """
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
@@ -216,9 +218,27 @@ def upgrade(settings: Settings) -> None:
     Safe when several processes do it at once: all but the first wait, then find nothing to do.
 
     Raises:
-        SettingsError: the data directory or the URL can't be used.
+        SettingsError: the data directory or the URL can't be used, or the database is of a newer version.
         StorageError: the database can't be reached or written.
     """
+    _migrate(settings, command.upgrade, "head")
+
+
+def downgrade(settings: Settings, revision: str) -> None:
+    """Bring the database back to an earlier schema, and lose what only the later one holds.
+
+    Raises:
+        SettingsError: as `upgrade`; or there is no such revision before the database's own.
+        StorageError: the database can't be reached or written.
+    """
+    if not re.fullmatch(r"[0-9]{4}", revision):
+        raise SettingsError(
+            f"{revision!r} is no revision of the database: those are four digits, such as 0008"
+        )
+    _migrate(settings, command.downgrade, revision)
+
+
+def _migrate(settings: Settings, migrate: Callable[[Config, str], None], revision: str) -> None:
     if settings.database_url is None:
         settings.prepare_data_dir()
     engine = open_engine(settings, pooled=False)
@@ -230,7 +250,13 @@ def upgrade(settings: Settings) -> None:
             with writers.begin() as connection:
                 if engine.dialect.name == "postgresql":
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-                command.upgrade(_alembic_config(connection), "head")
+                migrate(_alembic_config(connection), revision)
+    except CommandError as error:
+        # Of its reasons only these two are left: one of the two revisions isn't known, or lies ahead.
+        raise SettingsError(
+            f"the database can't be brought to {revision} ({error}): it may be of a newer version of this service,"
+            " which brings it back with `das db downgrade`; or restore a backup"
+        ) from error
     finally:
         engine.dispose()
 

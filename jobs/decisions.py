@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Index, String, select, update
+from sqlalchemy import Index, String, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from uuid_utils import uuid7
 
@@ -42,6 +42,7 @@ class Decision(Base):
         Index("ix_decisions_job_id", "job_id"),
         Index("ix_decisions_state_id", "state", "id"),
         Index("ix_decisions_owner_policy_id", "owner", "policy_id", "id"),
+        Index("ix_decisions_decided_at", "decided_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -198,6 +199,11 @@ class Decisions:
                 .order_by(Decision.id)
                 .limit(limit)
             ).all()
+
+    def pending(self) -> int:
+        """How many wait for an answer."""
+        with self._database.read() as session:
+            return session.scalar(select(func.count()).where(Decision.state == DecisionState.PENDING)) or 0
 
     def list(self, filters: DecisionFilters, cursor: str | None = None, limit: int = 20) -> DecisionPage:
         """A page of decisions, newest first.

@@ -89,6 +89,8 @@ class Question(MappedAsDataclass, kw_only=True):
     prompt: Mapped[str | None] = mapped_column(Text, default=None)
     seed: Mapped[int | None] = mapped_column(BigInteger, default=None)
     input: Mapped[JsonObject]
+    # W3C's, of the request that asked, where traces are kept.
+    traceparent: Mapped[str | None] = mapped_column(String(55), default=None)
 
 
 class NewJob(Question, kw_only=True):
@@ -183,7 +185,7 @@ class JobEvent(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(String(40), index=True)
-    at: Mapped[datetime]
+    at: Mapped[datetime] = mapped_column(index=True)
     kind: Mapped[str] = mapped_column(String(24))
     data: Mapped[JsonObject]
 

@@ -13,10 +13,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from das.errors import SettingsError
 from jobs.masking import masked
+from jobs.secret_files import SecretFiles
 
 MANIFEST = "manifest.json"
 
@@ -56,6 +57,17 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls)
+
     data_dir: Path = Field(
         default=Path("var"),
         description="Directory for everything the service writes: database, pictures, the broker's log.",
@@ -82,6 +94,14 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port the web service listens on; 0 takes a free one."
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port on which each API process answers `/metrics` without a key, for Prometheus. Unset: only on"
+        " the service's own port, to a key with the scope `admin`.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of that port.")
     public_url: str | None = Field(
         default=None,
         description="Address under which people reach the service, where a proxy stands in front of it,"
@@ -321,7 +341,8 @@ class Settings(BaseSettings):
     def _an_origin(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(rf"https?://{HOST}(:[0-9]{{1,5}})?/?", value):
             raise ValueError(
-                "has to be http:// or https:// with a host, in ASCII, and no path: https://das.example.org"
+                "has to be http:// or https:// with a host of the service's own, in ASCII, and no path:"
+                " https://das.example.org"
             )
         return None if value is None else value.rstrip("/")
 

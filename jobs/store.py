@@ -76,6 +76,7 @@ STANDING = select(JOBS.c.id, JOBS.c.owner, JOBS.c.state, JOBS.c.version).where(
     JOBS.c.id == bindparam("job_id")
 )
 WAITING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.QUEUED)
+RUNNING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.RUNNING)
 OWNERS = select(func.count(JOBS.c.owner.distinct())).where(JOBS.c.state == JobState.QUEUED)
 WAITING_OF = WAITING.where(JOBS.c.owner == bindparam("owner"))
 
@@ -301,6 +302,11 @@ class JobStore:
         """How many jobs wait for a worker."""
         with self.database.read() as session:
             return _waiting(session, owner)
+
+    def running(self) -> int:
+        """How many jobs are being computed."""
+        with self.database.read() as session:
+            return session.scalar(RUNNING) or 0
 
     def check_room(self, owner: str, *, bulk: bool = False) -> None:
         """See that a job of this owner would be taken now; `bulk`: one of a batch.

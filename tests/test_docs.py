@@ -54,7 +54,7 @@ def test_every_endpoint_is_documented():
             assert f"`{method.upper()} {path}`" in DOCS["api.md"], f"{method.upper()} {path}"
 
 
-@pytest.mark.parametrize("page", ["architecture.md", "method.md", "api.md", "operations.md"])
+@pytest.mark.parametrize("page", ["architecture.md", "method.md", "api.md", "operations.md", "deployment.md"])
 def test_links_inside_the_documentation_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", DOCS[page]):
         if "://" not in target:

@@ -12,6 +12,7 @@ from jobs.database import upgrade
 from jobs.logs import configure_logging, refusals_told
 from jobs.process import REFUSED
 from jobs.settings import Settings, get_settings
+from jobs.tracing import check_tracing
 from worker.app import bury, new_worker_id, run
 from worker.keeper import Keeper
 
@@ -52,6 +53,7 @@ def main(model_dir: Path | None = None) -> int:
 def _check(settings: Settings) -> None:
     """Find what would keep every worker from working before one is started."""
     check_device(settings.device)
+    check_tracing()
     celery_broker_url(settings)
     if settings.redis_url is not None:
         check_url(settings)

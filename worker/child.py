@@ -20,7 +20,10 @@ from jobs.process import end_with_parent
 from jobs.queue import Doorbell
 from jobs.settings import Settings
 from jobs.store import JobStore
+from jobs.tracing import Tracing, open_tracing
+from worker import spans
 from worker.lease import Held, JobsGone, Pulse
+from worker.spans import Marks
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +91,7 @@ class Child:
         self._load_again_at = 0.0
         self._answered = 0
         self._store: JobStore | None = None
+        self._tracing = Tracing()
         # A page that parent and child share: the process id of the child while it loads its engine, and whether the
         # worker is to end. The child writes the first and then reads the second, the parent the other way round.
         self._shared = mmap.mmap(-1, 2 * _NUMBER.size)
@@ -101,6 +105,7 @@ class Child:
             # Celery replaces a child that died, also while it is told to end.
             os._exit(0)
         self._store = JobStore(self.settings)
+        self._tracing = open_tracing("das-worker")
         self._doorbell = Doorbell(self.settings)
         self._pulse = Pulse(self.settings, self._store, self.worker_id, self._info)
         self._pulse.start()
@@ -125,6 +130,7 @@ class Child:
             self._pulse.stop()
             self._doorbell.close()
             self._store.close()
+            self._tracing.close()
 
     def drain(self, rung_for: str, passed_on: int = 0) -> None:
         """Answer one bell: claim a batch, compute, write; ring again if more waits. Nothing to claim is fine."""
@@ -144,13 +150,17 @@ class Child:
             self._pass_on(rung_for, held, passed_on)
         if not jobs:
             return
+        marks, failed = Marks(), None
         with self._pulse.holding(jobs) as leases:
             try:
-                self._answer(engine, jobs, leases, claim_ms)
+                self._answer(engine, jobs, leases, claim_ms, marks)
             except JobsGone:
                 log.info("nobody waits for %s any more", ", ".join(job.id for job in jobs))
+                failed = "gone"
             except Exception as error:  # noqa: BLE001 - whatever it is, these jobs are settled by it
                 self._settle_failure(leases, jobs, error)
+                failed = type(error).__name__
+        spans.tell(self._tracing, jobs, marks, failed)
         waiting = store.leases.next_queued(held)
         if waiting is not None:
             self._doorbell.ring(waiting)
@@ -167,14 +177,24 @@ class Child:
         if passed_on + 1 < sum(worker.fresh for worker in store.workers.known()):
             self._doorbell.ring(job_id, passed_on + 1)
 
-    def _answer(self, engine: Engine, jobs: Sequence[ClaimedJob], held: Held, claim_ms: float) -> None:
+    def _answer(
+        self, engine: Engine, jobs: Sequence[ClaimedJob], held: Held, claim_ms: float, marks: Marks
+    ) -> None:
         store = self._opened()
+
+        def progress(stage: str, done: int, total: int) -> None:
+            marks.reach(stage)
+            self._pulse.report(held, stage, done, total)
+
         began = time.perf_counter()
+        marks.reach("decoding")
         images = [engine.decode(store.image(job.id)) for job in jobs]
         decode_ms = _milliseconds_since(began)
         began = time.perf_counter()
-        results = engine.run(jobs, images, lambda *step: self._pulse.report(held, *step))
+        marks.reach("scoring")
+        results = engine.run(jobs, images, progress)
         engine_ms = _milliseconds_since(began)
+        marks.reach("writing")
         # The thread has nothing to add to an answer, and would only get in its way.
         held.step = None
         for job, result in zip(jobs, results, strict=True):

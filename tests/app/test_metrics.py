@@ -1,0 +1,250 @@
+"""`/metrics`: what it counts, who may read it, and that nothing keeps it from answering."""
+
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.metrics import looking
+from app.metrics.exposition import open_port, written
+from app.metrics.looking import Look
+from app.service import Service
+from das.errors import SettingsError
+from jobs.claims import GIVEN_UP
+from jobs.credentials import Scope
+from jobs.database import upgrade
+from jobs.errors import StorageError
+from jobs.happenings import SETTLED
+from jobs.keys import NewKey
+from jobs.settings import Settings
+from jobs.store import JobStore
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def of(found: Samples, name: str, **labels: str) -> float | None:
+    return found.get((name, frozenset(labels.items())))
+
+
+@pytest.fixture
+def service(client: TestClient, store: JobStore) -> Service:
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+    return service
+
+
+@pytest.fixture
+def scrape(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Samples]:
+    """What is told now, of what has just happened too."""
+    monkeypatch.setattr("jobs.happenings.SETTLED", timedelta(0))
+    monkeypatch.setattr(looking, "FRESH_S", 0.0)
+
+    def scrape() -> Samples:
+        return samples(written(service.meters.registry, "")[0].decode())
+
+    scrape()
+    return scrape
+
+
+def grown(before: Samples, after: Samples, name: str, **labels: str) -> float:
+    return (of(after, name, **labels) or 0) - (of(before, name, **labels) or 0)
+
+
+def test_the_way_of_a_question_is_counted(
+    client: TestClient, store: JobStore, ask: Callable[..., dict[str, Any]], scrape: Callable[[], Samples]
+) -> None:
+    before = scrape()
+    first, second = ask()["id"], ask()["id"]
+    assert client.get(f"/v1/attributions/{first}").status_code == 200
+    waiting = scrape()
+    assert of(waiting, "das_jobs", state="queued") == 2
+    assert 0 < (of(waiting, "das_oldest_queued_seconds") or 0) < 60
+    index = client.get("/v1/indexes").json()["items"][0]["id"]
+    claimed = store.leases.claim("a-worker", 8, [index])
+    assert {job.id for job in claimed} == {first, second}
+    assert of(scrape(), "das_jobs", state="running") == 2
+    timings = {"queue_wait_ms": 20.0, "claim_ms": 1.0, "decode_ms": 2.0, "engine_ms": 1500.0, "batch": 2}
+    assert store.leases.finish(claimed[0].token, {"works": []}, timings)
+    assert store.leases.fail(claimed[1].token, "It took too long.", "time-limit")
+    client.request("BREW", "/v1/attributions")
+    after = scrape()
+
+    for kind, times in {"created": 2, "started": 2, "succeeded": 1, "failed": 1}.items():
+        assert grown(before, after, "das_job_events_total", kind=kind) == times, kind
+    assert grown(before, after, "das_attempts_total", attempt="first") == 2
+    assert grown(before, after, "das_claim_batch_size_count") == 1
+    assert grown(before, after, "das_claim_batch_size_sum") == 2
+    assert grown(before, after, "das_failures_total", code="time-limit") == 1
+    assert grown(before, after, "das_stage_seconds_sum", stage="scoring") == 1.5
+    assert grown(before, after, "das_stage_seconds_bucket", stage="scoring", le="1.0") == 0
+    assert grown(before, after, "das_stage_seconds_bucket", stage="scoring", le="2.5") == 1
+    assert grown(before, after, "das_stage_seconds_count", stage="writing") == 1
+    assert grown(before, after, "das_stage_seconds_count", stage="whole") == 1
+    assert grown(before, after, "das_intake_seconds_count", step="decoding") == 2
+    assert grown(before, after, "das_intake_seconds_count", step="screening") == 2
+    asked = {"method": "POST", "route": "/v1/attributions", "status": "2xx"}
+    assert grown(before, after, "das_http_request_seconds_count", **asked) == 2
+    told = {"method": "GET", "route": "/v1/attributions/{attribution_id}", "status": "2xx"}
+    assert grown(before, after, "das_http_request_seconds_count", **told) == 1
+    brewed = [key for key in after if ("method", "other") in key[1]]
+    assert brewed, "a method that nobody knows is counted under one name"
+    assert of(after, "das_jobs", state="queued") == of(after, "das_jobs", state="running") == 0
+    # Nothing is counted twice.
+    assert grown(after, scrape(), "das_job_events_total", kind="created") == 0
+
+
+def test_a_lost_lease_is_counted_by_its_cause(
+    client: TestClient, store: JobStore, ask: Callable[..., dict[str, Any]], scrape: Callable[[], Samples]
+) -> None:
+    before = scrape()
+    job_id = ask()["id"]
+    index = client.get("/v1/indexes").json()["items"][0]["id"]
+    for attempt in range(1, 4):
+        (claimed,) = store.leases.claim("a-worker", 8, [index])
+        assert claimed.attempt == attempt
+        if attempt == 2:
+            store.leases.release([claimed.token], "its process was killed")
+        else:
+            store.leases.release_expired(claimed.created_at + timedelta(days=1))
+    job = store.get(job_id)
+    assert job is not None
+    assert job.error is not None
+    assert job.error["code"] == GIVEN_UP
+    after = scrape()
+    assert grown(before, after, "das_lease_losses_total", cause="silent") == 2
+    assert grown(before, after, "das_lease_losses_total", cause="given-back") == 1
+    assert grown(before, after, "das_failures_total", code=GIVEN_UP) == 1
+    assert grown(before, after, "das_attempts_total", attempt="first") == 1
+    assert grown(before, after, "das_attempts_total", attempt="further") == 2
+
+
+def test_workers_parts_and_the_process_are_told(service: Service, scrape: Callable[[], Samples]) -> None:
+    service.store.workers.heartbeat("loads", {"engine": "loading", "rss_mb": 100})
+    service.limiter.let_through += 3
+    found = scrape()
+    assert of(found, "das_workers", state="ready") == 1
+    assert of(found, "das_workers", state="loading") == 1
+    assert of(found, "das_workers", state="silent") == 0
+    assert of(found, "das_workers_resident_bytes") == 100e6
+    for part in ("database", "broker", "index", "worker"):
+        assert of(found, "das_part_up", part=part) == 1, part
+    assert of(found, "das_limiter_let_through_total") == service.limiter.let_through
+    assert (of(found, "das_disk_free_bytes") or 0) > 0
+    assert of(found, "das_queue_limit") == 20
+    assert (of(found, "process_resident_memory_bytes") or 0) > 1e7
+    deadline = time.monotonic() + 10
+    while (of(scrape(), "das_duty_rounds_total", duty="sweep", result="done") or 0) < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    service.store.workers.retire("loads")
+
+
+def test_no_label_holds_an_id(
+    client: TestClient, store: JobStore, ask: Callable[..., dict[str, Any]], scrape: Callable[[], Samples]
+) -> None:
+    job = ask(client_tag="Tagged")
+    client.get(f"/a/{job['id']}")
+    client.get("/nowhere/att_0123")
+    (claimed,) = store.leases.claim("host-17", 8, [job["index"]])
+    # Codes of a worker of another version count, but not any text, and not any number of them.
+    store.leases.fail(claimed.token, "No.", f"about {job['id']}")
+    text = "\n".join(f"{name}{sorted(labels)}" for name, labels in scrape())
+    for secret in (job["id"], job["index"], "Tagged", "host-17", "a-worker", "nowhere"):
+        assert secret not in text
+    assert of(scrape(), "das_failures_total", code="other") == 1
+
+
+def test_only_an_admin_reads_it(client: TestClient, service: Service) -> None:
+    assert client.get("/metrics").json()["code"] == "key-required"
+    reader = service.keys.create(NewKey(name="reader", scopes=frozenset({Scope.READ})))
+    admin = service.keys.create(NewKey(name="admin", scopes=frozenset({Scope.ADMIN})))
+    refused = client.get("/metrics", headers={"Authorization": f"Bearer {reader.secret}"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "scope-missing")
+    bearer = {"Authorization": f"Bearer {admin.secret}"}
+    answer = client.get("/metrics", headers=bearer)
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert answer.headers["cache-control"] == "no-store"
+    assert of(samples(answer.text), "das_part_up", part="database") == 1
+    open_metrics = client.get("/metrics", headers={**bearer, "Accept": "application/openmetrics-text"})
+    assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert open_metrics.text.endswith("# EOF\n")
+
+
+def test_a_port_of_its_own_needs_no_key_and_a_taken_one_is_named(
+    service: Service, settings: Settings
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"port {port} on 127.0.0.1 can't be opened for metrics"):
+            open_port(settings.model_copy(update={"metrics_port": port}), service.meters.registry)
+    server = open_port(settings.model_copy(update={"metrics_port": port}), service.meters.registry)
+    assert server is not None
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert of(samples(answer.read().decode()), "das_queue_limit") == 20
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert open_port(settings, service.meters.registry) is None
+
+
+def test_it_answers_without_database_and_broker(tmp_path: Any, settings: Settings) -> None:
+    """A service of its own whose broker was never there and whose database goes while it runs."""
+    lonely = settings.model_copy(update={"data_dir": tmp_path / "data"})
+    upgrade(lonely)
+    with TestClient(create_app(lonely)) as client:
+        registry = client.app.state.meters.registry  # type: ignore[attr-defined]
+        found = samples(written(registry, "")[0].decode())
+        assert of(found, "das_part_up", part="database") == 1
+        assert of(found, "das_part_up", part="broker") == 0
+        assert of(found, "das_jobs", state="queued") == 0
+        client.app.state.service.store.database.engine.dispose()  # type: ignore[attr-defined]
+        (lonely.data_dir / "das.sqlite3").rename(tmp_path / "away")
+        for left in lonely.data_dir.glob("das.sqlite3-*"):
+            left.unlink()
+        (lonely.data_dir / "das.sqlite3").mkdir()
+        time.sleep(looking.FRESH_S)
+        found = samples(written(registry, "")[0].decode())
+        assert of(found, "das_part_up", part="database") == 0
+        assert of(found, "das_jobs", state="queued") is None
+        assert "das_build_info" in {name for name, _ in found}
+        (lonely.data_dir / "das.sqlite3").rmdir()
+
+
+def test_what_hangs_is_waited_for_once_and_then_told_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "PATIENCE_S", 0.1)
+    go_on, looks = threading.Event(), []
+
+    def hang() -> str:
+        looks.append(1)
+        assert go_on.wait(20)
+        return "there"
+
+    look = Look("clock", hang, StorageError)
+    began = time.monotonic()
+    assert [look.latest() for _ in range(3)] == [None] * 3
+    assert time.monotonic() - began < 2
+    assert len(looks) == 1
+    go_on.set()
+    deadline = time.monotonic() + 10
+    while look.latest() != "there":
+        assert time.monotonic() < deadline
+
+
+def test_what_is_just_being_written_is_left_for_the_next_look() -> None:
+    assert timedelta(seconds=1) <= SETTLED <= timedelta(seconds=10)
