@@ -56,7 +56,7 @@ async def ask(
         claim: of the request's Idempotency-Key, completed together with the job.
     """
     served = service.catalogue.within(caller.indexes).choose(asked.index)
-    _check_options(service, served, asked)
+    check_options(service, served, asked)
     await intake.refuse_unheld(service, served.id)
     await service.limiter.question(caller)
     return await intake.accept(service, caller, served, data, asked, declared, claim)
@@ -168,7 +168,8 @@ def _tell(service: Service, job: Job, language: Language) -> Answer:
     return Answer(etag(job, language.code), finished(job), told.answer, language, look_again_s, told.left)
 
 
-def _check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:
+def check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:
+    """Raises `Problem` where this index can't be asked so."""
     limit = service.settings.top_k_max
     if asked.top_k > limit:
         raise invalid("top_k", f"has to be between 1 and {limit}.")

@@ -26,6 +26,7 @@ from app.streams import Streams
 from app.turns import Turns
 from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
+from jobs.batches import Batches
 from jobs.keys import Keys
 from jobs.notify import ChangeFeed
 from jobs.queue import Doorbell
@@ -58,6 +59,7 @@ class Service:
 
     settings: Settings
     store: JobStore
+    batches: Batches
     catalogue: Catalogue
     keys: Keys
     sessions: Sessions
@@ -117,6 +119,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     service = Service(
         settings=settings,
         store=store,
+        batches=Batches(store),
         catalogue=catalogue,
         keys=keys,
         sessions=sessions,
