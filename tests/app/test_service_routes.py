@@ -119,6 +119,8 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
         "getReadiness", "getVersion", "streamAttributionEvents", "createDecision", "listDecisions", "getDecision",
         "reviewDecision", "putPolicy", "listPolicies", "getPolicy", "activatePolicy", "backtestPolicy", "getReport",
         "getReportPage", "getReportKey", "createApiKey", "listApiKeys", "getQuota", "revokeApiKey", "rotateApiKey",
+        "createAttributionBatch", "listAttributionBatches", "getAttributionBatch", "getAttributionBatchResults",
+        "cancelAttributionBatch", "deleteAttributionBatch",
     }  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():
