@@ -110,10 +110,21 @@ def _ranking(a: Attribution, language: Language) -> str | None:
         return language("summary.flat", share=_with_interval(first, language), among=among)
     title = None if not first.title else language("format.quoted", text=first.title)
     by = language("summary.by", creator=first.creator) if first.creator else ""
-    of_creator = (a.groups or {}).get("creator", ())
-    own = (
-        next((group for group in of_creator if group.name == first.creator), None) if first.creator else None
-    )
+    groups = (a.groups or {}).get("creator", [])
+    own = next((group for group in groups if group.name == first.creator), None) if first.creator else None
+    other = said.named_instead(first, first.creator, own, groups)
+    if other is not None:
+        return language(
+            "summary.most",
+            n=other.works,
+            count=language.counted(other.works),
+            creator=other.name,
+            share=_with_interval(other, language),
+            among=among,
+            called=title or language("summary.a_work"),
+            by=by or language("summary.by_unknown"),
+            alone=language.percent(first.share),
+        )
     if own is None or said.told_alone(first, own):
         named = language("summary.named", title=title) if title else ""
         share = _with_interval(first, language)

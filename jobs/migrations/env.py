@@ -4,7 +4,8 @@ from alembic import context
 
 import jobs.decisions
 import jobs.keys
-import jobs.policies  # noqa: F401  (their tables)
+import jobs.policies
+import jobs.webhooks.models  # noqa: F401  (their tables)
 from jobs.models import Base
 
 context.configure(
