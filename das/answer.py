@@ -283,8 +283,8 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     other = named_instead(first, creator, own, groups)
     if other is not None:
         return (
-            f"The {number_word(other.works)} works by {other.name} account for {_with_interval(other)} of the measured"
-            f" influence {among}; ranked first is {called if title else 'a work'}{by or ' of an unknown creator'},"
+            f"The {number_word(other.works)} works by {other.name} account for {_with_interval(other)} of the"
+            f" measured influence {among}; ranked first is {called if title else 'a work'}{by or ' of an unknown creator'},"
             f" alone for {percent(first.share)}."
         )
     if own is None or told_alone(first, own):
@@ -298,7 +298,7 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
 
 
 def named_instead(first: Part, creator: str | None, own: Together | None, groups: Sequence[G]) -> G | None:
-    """The creator whom the sentence names instead of the first work's, `creator` with the works `own`; None: nobody."""
+    """The creator whom the sentence names instead of the first work's, `creator` with `own`; None: nobody."""
     most = next(
         (group for group in groups if group.name != UNKNOWN_CREATOR and _beyond(group) > first.share), None
     )
