@@ -98,7 +98,7 @@ class CandidateSet:
 
 @dataclass(frozen=True)
 class Attribution:
-    """The answer to one query. Works are best first; `groups["creator"]` largest share first."""
+    """The answer to one query. Works are best first; `groups` by `creator` and `rights_holder`, largest first."""
 
     index_id: str
     method: str
@@ -284,8 +284,8 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     if other is not None:
         return (
             f"The {number_word(other.works)} works by {other.name} account for {_with_interval(other)} of the"
-            f" measured influence {among}; ranked first is {called if title else 'a work'}{by or ' of an unknown creator'},"
-            f" alone for {percent(first.share)}."
+            f" measured influence {among}; ranked first is {called if title else 'a work'}"
+            f"{by or ' of an unknown creator'}, alone for {percent(first.share)}."
         )
     if own is None or told_alone(first, own):
         named = f", {called}," if title else ""
