@@ -1005,7 +1005,6 @@ WebhookEvent = (
         "attribution.failed",
         "attribution.cancelled",
         "decision.made",
-        "batch.finished",
         "webhook.test",
     ]
     | str
