@@ -4,12 +4,13 @@ A route says what its caller must be allowed by one of `Asking`, `Reading`, `Dec
 a request shows is read by `app.access`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.language import ENGLISH, Language, language_of
 from app.problems import Problem
 from jobs.credentials import Scope
 from jobs.models import LOCAL_OWNER
@@ -27,7 +28,8 @@ class Caller:
     """Whoever sent a request. `owner` is the name that their questions are stored under.
 
     `address` is where they ask from. `key` is the public part of their key and `name` what that is called, None for
-    who came without one; `indexes` are the ids and names of those that they may see and ask, None for all.
+    who came without one; `indexes` are the ids and names of those that they may see and ask, None for all. Answers
+    are told in their `language`.
     """
 
     owner: str
@@ -37,6 +39,7 @@ class Caller:
     key: str | None = None
     name: str | None = None
     daily_quota: int | None = None
+    language: Language = field(default=ENGLISH, compare=False)
 
     def needs(self, scope: Scope) -> None:
         """See that this caller may do what takes a scope; raises `Problem`: key-required or scope-missing."""
@@ -67,7 +70,7 @@ async def caller_of(request: Request) -> Caller:
     """The caller of a request; raises `Problem` where its key doesn't let it in."""
     # Async, since FastAPI would give anything else a turn of a thread, in every request.
     access = cast("Access", request.app.state.service.access)
-    return await access.caller(request)
+    return replace(await access.caller(request), language=language_of(request))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from app.language import Language, language_of
 from app.middleware import request_id_of
 from das.errors import ImageRefused
 
@@ -156,11 +157,15 @@ class Problem(Exception):
     def kind(self) -> Kind:
         return CATALOGUE[self.code]
 
+    def title(self, language: Language) -> str:
+        """The kind's title in a language; in English where that has none for it."""
+        return language(f"error.{self.code}") if f"error.{self.code}" in language else self.kind.title
+
     def document(self, request: Request) -> ProblemDocument:
         return ProblemDocument(
             type=f"/problems#{self.code}",
             code=self.code,
-            title=self.kind.title,
+            title=self.title(language_of(request)),
             status=self.kind.status,
             detail=self.detail,
             instance=request.url.path,

@@ -11,8 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from app import answers, evidence, intake
 from app.callers import Caller
 from app.catalogue import ServedIndex
+from app.language import ENGLISH, Language
 from app.patience import until_a_look
 from app.problems import Problem, bad_parameter, invalid
+from app.retelling import retold
 from app.schemas import Attribution, AttributionList, AttributionRequest, ListQuery
 from app.service import Service
 from app.uploads import parse_fields
@@ -26,12 +28,15 @@ from jobs.models import Job, JobFilters, JobState, JsonObject, Standing
 @dataclass(frozen=True)
 class Answer:
     """What the address of a question answers with. `told` is None where the caller has this version already;
-    `look_again_s` is when to come back while it isn't finished."""
+    `look_again_s` is when to come back while it isn't finished. `left` are sentences in it that are English,
+    whatever the language is."""
 
     etag: str
     finished: bool
     told: Attribution | None
+    language: Language
     look_again_s: int = 1
+    left: frozenset[str] = frozenset()
 
 
 async def ask(
@@ -81,13 +86,17 @@ async def answer(
 ) -> Answer:
     """What is told of a question, after waiting for its end or, where the caller knows a version, for a change."""
     if wait or if_none_match is not None:
+        language = caller.language
+
+        def known(standing: Standing) -> bool:
+            return matches(if_none_match, etag(standing, language.code))
 
         def changed(standing: Standing) -> bool:
-            return finished(standing) if if_none_match is None else not matches(if_none_match, etag(standing))
+            return finished(standing) if if_none_match is None else not known(standing)
 
         standing = await wait_until(service, caller, job_id, changed, wait or 0)
-        if matches(if_none_match, etag(standing)):
-            return Answer(etag(standing), finished(standing), None)
+        if known(standing):
+            return Answer(etag(standing, language.code), finished(standing), None, language)
     return await run_in_threadpool(_look_and_tell, service, caller, job_id)
 
 
@@ -143,22 +152,23 @@ async def erase(service: Service, caller: Caller, job_id: str) -> None:
         raise Problem("not-found", "There is no attribution with this id.") from error
 
 
-async def told(service: Service, job: Job) -> Answer:
+async def told(service: Service, job: Job, language: Language = ENGLISH) -> Answer:
     """What is told of a job that the caller has."""
-    return await run_in_threadpool(_tell, service, job)
+    return await run_in_threadpool(_tell, service, job, language)
 
 
 # One turn of a thread for all of it: under load, each turn is a wait for the interpreter.
 def _look_and_tell(service: Service, caller: Caller, job_id: str) -> Answer:
-    return _tell(service, look(service.store.get, caller, job_id))
+    return _tell(service, look(service.store.get, caller, job_id), caller.language)
 
 
-def _tell(service: Service, job: Job) -> Answer:
+def _tell(service: Service, job: Job, language: Language) -> Answer:
     waiting = service.store.queue_depth() if job.state == JobState.QUEUED else None
     failure = service.screener.failure(job.index_id)
     attribution = answers.attribution(job, service.catalogue, waiting=waiting, screening=failure)
     look_again_s = until_a_look(service.store.pace, waiting) if waiting else 1
-    return Answer(etag(job), finished(job), attribution, look_again_s)
+    told = retold(attribution, language)
+    return Answer(etag(job, language.code), finished(job), told.answer, language, look_again_s, told.left)
 
 
 def check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:

@@ -1,26 +1,31 @@
 """Pages from templates, and where a page leads to that needs a key."""
 
 import re
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi.templating import Jinja2Templates
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import DISTRIBUTION, wording
 from app.assets import static_link
+from app.language import ENGLISH, LANGUAGES, Language, language_of
 from app.problems import Problem
 from app.service import service_of
 
-HTML_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Cookie"}
+HTML_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Language, Cookie"}
 # Where a sign-in may lead: a page of this service by its path. Nothing that a browser could take for another host, or
 # that could end a header's line, has a place in it.
 PAGE = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*)?")
+# What the page's script says itself.
+SCRIPT_WORDS = [key.partition(".")[2] for key in ENGLISH.words if key.startswith("script.")]
 ELSEWHERE = ("cross-site", "same-site")
-SIGN_IN = "Enter your key, or open the link that you were given once more."
 
 templates = Jinja2Templates(Path(__file__).parent / "templates")
 templates.env.filters.update(wording.FILTERS)
@@ -38,14 +43,25 @@ def render(
 ) -> Response:
     """A page from its template."""
     service = service_of(request)
+    language = language_of(request)
     shared = {
+        "language": language,
+        "languages": list(LANGUAGES.values()),
+        "t": partial(_words, language),
+        "script_words": {key: language.template(f"script.{key}") for key in SCRIPT_WORDS},
+        "here": page_of(request.url.path),
         "max_upload_bytes": service.settings.max_upload_bytes,
         "stays_here": not urlsplit(service.settings.resolved_blob_url).netloc,
         "signed_in": getattr(request.state, "signed_in", None),
     }
-    return templates.TemplateResponse(
-        request, name, {**shared, **context}, status, {**HTML_HEADERS, **(headers or {})}
-    )
+    told = {**HTML_HEADERS, "Content-Language": language.code, **(headers or {})}
+    return templates.TemplateResponse(request, name, {**shared, **context}, status, told)
+
+
+def _words(language: Language, key: str, **values: Any) -> Markup:
+    """The words of a key for a template: safe as they are, with values that are escaped unless they are markup."""
+    template = escape(language.template(key, values.get("n")))
+    return template.format(**language.written(values))
 
 
 def sign_in_page(request: Request, problem: Problem) -> Response:
@@ -53,10 +69,26 @@ def sign_in_page(request: Request, problem: Problem) -> Response:
     asked = page_of(request.url.path) if request.method == "GET" else "/"
     # A browser keeps the cookie back from whoever follows a link of another site, and sends it from here.
     came = request.headers.get("sec-fetch-site") in ELSEWHERE
-    context = {"detail": SIGN_IN, "following": asked, "once_more": came and request.method == "GET"}
+    context = {"following": asked, "once_more": came and request.method == "GET"}
     if problem.code == "key-refused":
-        context["problem"] = problem.detail
+        context["problem"] = refusal(request, problem)
     return render(request, "sign-in.html", context, problem.kind.status, problem.headers)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What was wrong, as a page says it: `title` in its language, `detail` in English; else `detail` alone."""
+
+    title: str | None
+    detail: str
+
+
+def refusal(request: Request, problem: Problem) -> Refusal:
+    """A problem for a page. In English the detail says it all."""
+    language = language_of(request)
+    if problem.detail == ENGLISH("message.choose_first"):
+        return Refusal(None, language("message.choose_first"))
+    return Refusal(None if language is ENGLISH else problem.title(language) + ".", problem.detail)
 
 
 def page_of(path: str) -> str:

@@ -82,9 +82,12 @@ def finished(job: Job | Standing) -> bool:
     return job.finished
 
 
-def etag(job: Job | Standing) -> str:
-    """The entity tag of a job's answer. Weak: the time left in it may differ between two equal versions."""
-    return f'W/"{job.version}"'
+def etag(job: Job | Standing, language: str = "en") -> str:
+    """The entity tag of a job's answer in a language.
+
+    Weak: the time left in it may differ between two equal versions.
+    """
+    return f'W/"{job.version}"' if language == "en" else f'W/"{job.version}-{language}"'
 
 
 def matches(header: str | None, tag: str) -> bool:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,7 @@ FLAT = (
     " is flat."
 )
 
+IF_THE_MODELS = "If it is the model's: "
 CLOSE = "The first two works are too close to tell apart: at other timesteps the second could come first."
 
 _STANDS_OUT = 3.0
@@ -164,9 +165,52 @@ def share_by_creator(
     return tuple(groups)
 
 
-def stands_out(first: RankedWork, candidates: CandidateSet) -> bool:
+class Part(Protocol):
+    """Whatever has a share: a work or a creator, here or in the API's answer."""
+
+    @property
+    def share(self) -> float: ...
+
+
+class Whole(Protocol):
+    """The candidates, here or in the API's answer."""
+
+    @property
+    def count(self) -> int: ...
+
+
+class Together(Part, Protocol):
+    """The works of a creator together."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def share_of_index(self) -> float | None: ...
+
+    @property
+    def factor(self) -> float | None: ...
+
+
+G = TypeVar("G", bound=Together)
+
+
+def stands_out(first: Part, candidates: Whole) -> bool:
     """Whether the first work holds several times the mean share, or there is no other."""
     return first.share > 0 and (first.share * candidates.count >= _STANDS_OUT or candidates.count == 1)
+
+
+def told_alone(first: Part, own: Together) -> bool:
+    """Whether the sentence names the first work alone and not all of its creator's, `own`.
+
+    It does where they have no more influence than their number suggests, or the work holds all that they do.
+    """
+    return (
+        own.factor is None
+        or _beyond(own) <= 0
+        or math.isclose(own.factor, 1)
+        or percent(own.share) == percent(first.share)
+    )
 
 
 def headline_of(summary: str, in_model: Mapping[str, Any] | None) -> str:
@@ -198,7 +242,7 @@ def caveats_of(
     far = in_model["p_value"] * (in_model["references"] + 1) < 1.5
     if in_model["verdict"] == "unsure":
         why = IN_MODEL_UNSURE if far else LIKE_HELD_OUT
-        return [why.format(**told), f"If it is the model's: {summary[0].lower()}{summary[1:]}"]
+        return [why.format(**told), f"{IF_THE_MODELS}{summary[0].lower()}{summary[1:]}"]
     if in_model["verdict"] == "unlikely":
         why = IN_MODEL_UNLIKELY if far else LIKE_HELD_OUT
         return [f"{why.format(**told)} {NEAREST}"]
@@ -236,21 +280,14 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     by = f" by {creator}" if creator else ""
     called = f"“{title}”" if title else "one of them"
     own = next((group for group in groups if group.name == creator), None) if creator else None
-    most = next(
-        (group for group in groups if group.name != UNKNOWN_CREATOR and _beyond(group) > first.share), None
-    )
-    if most is not None and most.name != creator and (own is None or most.share > own.share):
+    other = named_instead(first, creator, own, groups)
+    if other is not None:
         return (
-            f"The {number_word(most.works)} works by {most.name} account for {_with_interval(most)} of the measured"
-            f" influence {among}; ranked first is {called if title else 'a work'}{by or ' of an unknown creator'},"
-            f" alone for {percent(first.share)}."
+            f"The {number_word(other.works)} works by {other.name} account for {_with_interval(other)} of the"
+            f" measured influence {among}; ranked first is {called if title else 'a work'}"
+            f"{by or ' of an unknown creator'}, alone for {percent(first.share)}."
         )
-    if (
-        own is None
-        or _beyond(own) <= 0
-        or math.isclose(own.factor, 1)
-        or percent(own.share) == percent(first.share)
-    ):
+    if own is None or told_alone(first, own):
         named = f", {called}," if title else ""
         return f"One work{by}{named} accounts for {_with_interval(first)} of the measured influence {among}."
     alone = f"; {called} alone for {percent(first.share)}" if first.share >= own.share / 2 else ""
@@ -260,9 +297,19 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     )
 
 
-def _beyond(group: GroupShare) -> float:
+def named_instead(first: Part, creator: str | None, own: Together | None, groups: Sequence[G]) -> G | None:
+    """The creator whom the sentence names instead of the first work's, `creator` with `own`; None: nobody."""
+    most = next(
+        (group for group in groups if group.name != UNKNOWN_CREATOR and _beyond(group) > first.share), None
+    )
+    if most is None or most.name == creator or (own is not None and most.share <= own.share):
+        return None
+    return most
+
+
+def _beyond(group: Together) -> float:
     """How much more it holds than its number suggests."""
-    return group.share - group.share_of_index
+    return group.share - (group.share_of_index or 0.0)
 
 
 def _with_interval(one: RankedWork | GroupShare) -> str:

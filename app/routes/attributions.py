@@ -121,7 +121,7 @@ async def create_attribution(
             return Response(status_code=NEVER_ANSWERED)
         answer = waited
     else:
-        answer = await questions.told(service, job)
+        answer = await questions.told(service, job, caller.language)
     # Without `Prefer` it is 202 as documented, even where the question was answered meanwhile.
     return as_json(answer, 200 if wait is not None and answer.finished else 202, headers)
 
@@ -184,7 +184,7 @@ async def cancel_attribution(request: Request, caller: Asking, attribution_id: J
     """Stop working on a question. Cancelling one that is cancelled changes nothing."""
     service = service_of(request)
     job = await questions.cancel(service, caller, attribution_id)
-    return as_json(await questions.told(service, job))
+    return as_json(await questions.told(service, job, caller.language))
 
 
 @router.delete(
@@ -224,13 +224,14 @@ async def get_attribution_image(request: Request, caller: Reading, attribution_i
 
 def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """What is told of a question as a JSON response with its ETag: 304 where the caller has it."""
+    spoken = {"ETag": answer.etag, "Vary": "Accept-Language", "Content-Language": answer.language.code}
     if answer.told is None:
-        return Response(status_code=304, headers={"ETag": answer.etag})
+        return Response(status_code=304, headers=spoken)
     retry = {} if answer.finished else {"Retry-After": str(answer.look_again_s)}
     return _json(
         answer.told,
         status,
-        {"ETag": answer.etag, "Cache-Control": "private, no-cache", **retry, **(headers or {})},
+        {**spoken, "Cache-Control": "private, no-cache", **retry, **(headers or {})},
     )
 
 

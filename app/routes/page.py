@@ -15,9 +15,10 @@ from app.callers import Asking, Caller, Reading
 from app.catalogue import Picture, ServedIndex
 from app.forms import BESIDE_BYTES
 from app.intake import refuse_when_full
+from app.language import COOKIE, ENGLISH, LANGUAGES, Language, language_of
 from app.middleware import NEVER_ANSWERED
 from app.problems import CATALOGUE, Problem, invalid
-from app.rendering import HTML_HEADERS, render, sign_in_page
+from app.rendering import HTML_HEADERS, page_of, refusal, render, sign_in_page
 from app.samples import SHOWN_FIRST
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
@@ -27,6 +28,7 @@ from app.waiting import MAX_WAIT_S, unless_gone
 router = APIRouter(include_in_schema=False)
 
 SEE_OTHER = 303
+A_YEAR_S = 365 * 24 * 3600
 
 
 @router.get("/")
@@ -42,7 +44,7 @@ async def ask_by_form(request: Request, caller: Asking) -> Response:
         await refuse_when_full(service, caller)
         async with upload(service, request) as (picture, fields):
             if not picture:
-                raise invalid("", "Choose a picture, or give its address.")
+                raise invalid("", ENGLISH("message.choose_first"))
             # A form sends its empty fields too.
             given = {name: value for name, value in fields.items() if value != ""}
             asked = parse_fields(given)
@@ -93,8 +95,8 @@ async def answer_page(
     headers = {**HTML_HEADERS, "ETag": answer.etag}
     if answer.told is None:
         return Response(status_code=304, headers=headers)
-    context = await run_in_threadpool(_answer_context, service, answer.told)
-    context |= {"etag": answer.etag, "waiting": not answer.finished}
+    context = await run_in_threadpool(_answer_context, service, answer.told, answer.language)
+    context |= {"etag": answer.etag, "waiting": not answer.finished, "in_english": answer.left}
     return render(request, "answer.html", context, headers=headers)
 
 
@@ -130,8 +132,28 @@ async def ask_again(request: Request, caller: Asking, attribution_id: str) -> Re
 
 @router.get("/deleted")
 async def deleted(request: Request) -> Response:
-    context = {"title": "Deleted.", "detail": "The picture and its answer are gone from this machine."}
+    language = language_of(request)
+    context = {"title": language("message.deleted"), "detail": language("message.deleted_note")}
     return render(request, "message.html", context)
+
+
+@router.post("/language")
+async def choose_language(request: Request) -> Response:
+    """Keep the language that was chosen on the page, and go on with it where that was done."""
+    form = await small_form(service_of(request), request)
+    response = RedirectResponse(page_of(form.get("next", "/")), SEE_OTHER, {"Cache-Control": "no-store"})
+    chosen = form.get("language", "")
+    if chosen in LANGUAGES:
+        # It names a language and nobody; a link from elsewhere is shown in it too.
+        response.set_cookie(
+            COOKIE,
+            chosen,
+            max_age=A_YEAR_S,
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="lax",
+        )
+    return response
 
 
 @router.get("/problems")
@@ -160,7 +182,12 @@ def as_page(problem: Problem, request: Request) -> Response:
     if problem.kind.status == HTTPStatus.UNAUTHORIZED:
         return sign_in_page(request, problem)
     document = problem.document(request)
-    context = {"title": document.title + ".", "detail": document.detail, "request_id": document.request_id}
+    context = {
+        "title": document.title + ".",
+        "detail": document.detail,
+        "english": language_of(request) is not ENGLISH,
+        "request_id": document.request_id,
+    }
     return render(request, "message.html", context, document.status, problem.headers)
 
 
@@ -176,25 +203,30 @@ def _home(request: Request, caller: Caller, problem: Problem | None) -> Response
         "samples": list(service.samples),
         "samples_first": SHOWN_FIRST,
         "samples_note": service.samples.note,
-        "max_upload": f"{service.settings.max_upload_bytes / 1e6:g} MB",
-        "problem": None if problem is None else problem.detail,
+        "max_upload": _megabytes(service.settings.max_upload_bytes, language_of(request)),
+        "problem": None if problem is None else refusal(request, problem),
     }
     headers = {} if problem is None else problem.headers
     return render(request, "home.html", context, 200 if problem is None else problem.kind.status, headers)
 
 
-def _answer_context(service: Service, a: Attribution) -> dict[str, Any]:
+def _megabytes(size: int, language: Language) -> str:
+    value = size / 1e6
+    return language("format.size_mb", value=language.number(value, 0 if value == round(value) else 1))
+
+
+def _answer_context(service: Service, a: Attribution, language: Language) -> dict[str, Any]:
     served = service.catalogue.find(a.index)
     return {
         "a": a,
-        "headline": wording.headline(a),
-        "sentences": wording.sentences(a),
-        "announcement": wording.announcement(a),
-        "stages": wording.stages(a),
-        "shares_of": wording.shares_of(a),
-        "works_title": wording.works_title(a),
-        "details": wording.details(a),
-        "declared": wording.declared(a),
+        "headline": wording.headline(a, language),
+        "sentences": wording.sentences(a, language),
+        "announcement": wording.announcement(a, language),
+        "stages": wording.stages(a, language),
+        "shares_of": wording.shares_of(a, language),
+        "works_title": wording.works_title(a, language),
+        "details": wording.details(a, language),
+        "declared": wording.declared(a.input.declared, language),
         "takes_prompt": served is not None and served.conditional,
         "max_prompt": MAX_PROMPT_LENGTH,
         "pictures": {} if served is None else _pictures(served, a),

@@ -7,8 +7,9 @@ in. Writes from another site's page are refused by `app.hosts`, so nobody can be
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from app.access import IN_ADDRESS, refuse_keys_in_addresses
-from app.rendering import SIGN_IN, page_of, render
+from app.access import refuse_keys_in_addresses
+from app.language import language_of
+from app.rendering import Refusal, page_of, render
 from app.service import service_of
 from app.uploads import small_form
 from jobs.credentials import Kind
@@ -19,17 +20,12 @@ SEE_OTHER = 303
 UNAUTHORISED = 401
 # The address of a link is as good as a key. That other sites aren't told of it is said to every page's browser.
 NO_TRACE = {"Cache-Control": "no-store"}
-UNKNOWN = "This key isn't known, or it was revoked or has expired."
-ENDED = "It was withdrawn, has expired, or isn't whole. Ask whoever gave it to you for another."
-OPENING = (
-    "It lets you ask on this page and see what you asked. It is yours: whoever else has it sees the same."
-)
 
 
 @router.get("/sign-in")
 async def sign_in_form(request: Request, following: str = Query(default="/", alias="next")) -> Response:
     refuse_keys_in_addresses(request)
-    return render(request, "sign-in.html", {"detail": SIGN_IN, "following": page_of(following)})
+    return render(request, "sign-in.html", {"following": page_of(following)})
 
 
 @router.post("/sign-in")
@@ -40,7 +36,8 @@ async def sign_in(request: Request) -> Response:
     following = page_of(form.get("next", "/"))
     key = await service.access.by_token(form.get("key", "").strip())
     if key is None:
-        context = {"detail": SIGN_IN, "following": following, "problem": UNKNOWN}
+        unknown = Refusal(None, language_of(request)("sign_in.unknown"))
+        context = {"following": following, "problem": unknown}
         return render(request, "sign-in.html", context, UNAUTHORISED)
     response = RedirectResponse(following, SEE_OTHER, {"Cache-Control": "no-store"})
     service.sessions.sign_in(request, response, key.id, service.sessions.ends(key.expires_at))
@@ -53,14 +50,11 @@ async def open_link(request: Request, token: str) -> Response:
     service = service_of(request)
     await service.limiter.request(request, None)
     key = await service.access.by_token(token)
-    context = {"following": "/", "closed": True}
-    if key is None:
-        context |= {"heading": "This link doesn't work.", "detail": ENDED}
-    elif key.kind != Kind.LINK:
-        context |= {"heading": "This is a key and no link.", "detail": IN_ADDRESS}
-    else:
-        context |= {"heading": "You were given a link.", "detail": OPENING, "token": token, "closed": False}
+    context: dict[str, str | bool] = {"following": "/"}
+    if key is not None and key.kind == Kind.LINK:
+        context |= {"said": "link", "token": token}
         return render(request, "sign-in.html", context, headers=NO_TRACE)
+    context |= {"said": "link_dead" if key is None else "is_key", "closed": True}
     return render(request, "sign-in.html", context, UNAUTHORISED, NO_TRACE)
 
 

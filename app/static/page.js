@@ -5,8 +5,24 @@ const root = document.documentElement;
 root.classList.add("js");
 
 const MAX_BYTES = Number(document.body.dataset.maxBytes);
+const WORDS = JSON.parse(document.body.dataset.words);
 const LONG_POLL_SECONDS = 20;
 const RETRY_MS = [500, 1000, 2000, 4000];
+
+// A sentence in the page's language, with its placeholders filled in.
+function words(key, values = {}) {
+  return WORDS[key].replace(/{(\w+)}/g, (_, name) => values[name]);
+}
+
+// A size in megabytes, as the page's language writes it.
+function megabytes(bytes) {
+  return (bytes / 1e6).toLocaleString(root.lang, { maximumFractionDigits: 1 });
+}
+
+// What a problem document says: its details are in English, its title in the page's language.
+function problemIn(document_) {
+  return root.lang === "en" ? document_.detail : `${document_.title}. ${document_.detail}`;
+}
 
 function say(sentence) {
   const alert = document.getElementById("alert");
@@ -31,7 +47,7 @@ function announceSending(on) {
 
 function fits(file) {
   if (file.size <= MAX_BYTES) return true;
-  say(`That file has ${(file.size / 1e6).toFixed(1)} MB; an image may have at most ${MAX_BYTES / 1e6} MB.`);
+  say(words("too_large", { size: megabytes(file.size), limit: megabytes(MAX_BYTES) }));
   return false;
 }
 
@@ -64,7 +80,7 @@ async function ask(file) {
   if (file) body.set("image", file, file.name || "pasted");
   announceSending(true);
   try {
-    const response = await fetch("/v1/attributions", { method: "POST", body, headers: { Accept: "application/json" } });
+    const response = await fetch("/v1/attributions", { method: "POST", body, headers: { Accept: "application/json", "Accept-Language": root.lang } });
     if (response.status === 401) {
       location.assign("/sign-in"); // signed out meanwhile
       return;
@@ -74,10 +90,10 @@ async function ask(file) {
       location.assign(answer.links.page);
       return;
     }
-    say(answer.detail);
+    say(problemIn(answer));
     clearChosen();
   } catch {
-    say("The picture couldn't be sent: the service doesn't answer. Try again in a moment.");
+    say(words("no_answer"));
     if (!waits) clearChosen();
   }
   announceSending(false);
@@ -85,7 +101,7 @@ async function ask(file) {
 
 function take(files) {
   if (sending || !files.length) return;
-  say(files.length > 1 ? "One picture at a time: only the first one is asked about." : "");
+  say(files.length > 1 ? words("only_first") : "");
   if (!waits) {
     ask(files[0]);
     return;
@@ -113,7 +129,7 @@ form?.addEventListener("submit", (event) => {
   say("");
   const file = picker.files[0];
   if (file || address.value) ask(file);
-  else say("Choose a picture, or give its address.");
+  else say(words("choose"));
 });
 
 document.addEventListener("paste", (event) => {
@@ -216,7 +232,7 @@ async function follow(article) {
       adopt(new DOMParser().parseFromString(await response.text(), "text/html"));
       say("");
     } catch {
-      if (failures >= 2) say("The service doesn't answer at the moment. The question is kept; trying again.");
+      if (failures >= 2) say(words("trying"));
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]));
       failures += 1;
     }

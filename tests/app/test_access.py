@@ -24,7 +24,7 @@ from jobs.store import JobStore
 
 BOTH = frozenset({Scope.ASK, Scope.READ})
 # What needs no key: it tells nothing of anybody, or is how one comes in.
-OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/problems", "/static/{path:path}",
+OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/language", "/problems", "/static/{path:path}",
         "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key"}  # fmt: skip
 
 

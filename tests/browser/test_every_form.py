@@ -45,6 +45,9 @@ def test_each_is_taken_for_the_services_own(watched, site, tiny_works, paused_wo
     page.get_by_role("button", name="Delete").click()
     expect(page.locator("h1")).to_have_text("Deleted.")
     page.goto(home)
+    page.get_by_role("button", name="Deutsch").click()
+    expect(page.locator("html")).to_have_attribute("lang", "de")
+    expect(page.locator("h1")).to_have_text("Welchen Werken verdankt dieses Bild am meisten?")
     page.locator(".sample-grid button").first.click()
     page.wait_for_url(ANSWERED)
 
