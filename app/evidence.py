@@ -13,7 +13,9 @@ from app import DISTRIBUTION, wording
 from app.answers import attribution
 from app.catalogue import ServedIndex
 from app.problems import Problem
+from app.redaction import shown
 from app.service import Service
+from app.visibility import View
 from das.errors import ImageRefused
 from das.evidence.report import Asked, pixels_digest, report
 from das.evidence.seal import canonical, sealed
@@ -35,13 +37,16 @@ _pages = Environment(
 _pages.filters.update(wording.FILTERS)
 
 
-def document(service: Service, job: Job) -> dict[str, Any]:
-    """The sealed report of a job's answer.
+def document(service: Service, job: Job, view: View) -> dict[str, Any]:
+    """The sealed report of a job's answer, without what is hidden from whoever it is made for.
 
     Raises `Problem` conflict where there is no answer, or the index that named its works is gone.
     """
     served = _answered_by(service, job)
-    told = attribution(job, service.catalogue, waiting=None, screening=service.screener.failure(job.index_id))
+    told = attribution(
+        job, service.catalogue, waiting=None, screening=service.screener.failure(job.index_id), view=view
+    )
+    job = shown(job, view, service.catalogue)
     png = _kept(service, job)
     asked = Asked(
         id=job.id,
@@ -62,14 +67,14 @@ def document(service: Service, job: Job) -> dict[str, Any]:
     )
 
 
-def as_json(service: Service, job: Job) -> bytes:
+def as_json(service: Service, job: Job, view: View) -> bytes:
     """The sealed report in its canonical spelling."""
-    return canonical(document(service, job))
+    return canonical(document(service, job, view))
 
 
-def as_html(service: Service, job: Job) -> bytes:
+def as_html(service: Service, job: Job, view: View) -> bytes:
     """The report for people: one file that needs nothing else, for a screen and for paper."""
-    served, found = _answered_by(service, job), document(service, job)
+    served, found = _answered_by(service, job), document(service, job, view)
     png = _kept(service, job)
     works = found["report"]["answer"]["works"]
     thumbnails = {place["work_id"]: _thumbnail(served, place["work_id"]) for place in works[:_PICTURES]}
@@ -119,4 +124,4 @@ def _instant(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
 
 
-MADE_AS: dict[Kind, Callable[[Service, Job], bytes]] = {"json": as_json, "html": as_html}
+MADE_AS: dict[Kind, Callable[[Service, Job, View], bytes]] = {"json": as_json, "html": as_html}

@@ -35,8 +35,21 @@ from app.moderation.schemas import (
     ReviewRequest,
 )
 from app.openapi_keys import describe_keys
+from app.opt_out_schemas import Application, OptOutRequest, Rejection
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
-from app.routes import attributions, decisions, events, health, indexes, keys, page, policies, reports, signin
+from app.routes import (
+    attributions,
+    decisions,
+    events,
+    health,
+    indexes,
+    keys,
+    opt_outs,
+    page,
+    policies,
+    reports,
+    signin,
+)
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
 from app.uploads import AttributionUrl
@@ -58,6 +71,7 @@ ROUTERS = (
     decisions.router,
     policies.router,
     indexes.router,
+    opt_outs.router,
     keys.router,
     health.router,
     page.router,
@@ -80,6 +94,9 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     BacktestRequest,
     KeyRequest,
     RotationRequest,
+    OptOutRequest,
+    Application,
+    Rejection,
 )
 REF_TEMPLATE = "#/components/schemas/{model}"
 

@@ -24,6 +24,7 @@ from app.screening import Screener
 from app.sessions import Sessions
 from app.streams import Streams
 from app.turns import Turns
+from app.visibility import Visibility
 from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
 from jobs.keys import Keys
@@ -59,6 +60,7 @@ class Service:
     settings: Settings
     store: JobStore
     catalogue: Catalogue
+    visibility: Visibility
     keys: Keys
     sessions: Sessions
     access: Access
@@ -118,6 +120,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         settings=settings,
         store=store,
         catalogue=catalogue,
+        visibility=await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs),
         keys=keys,
         sessions=sessions,
         access=Access(settings, keys, sessions, limiter),
@@ -143,6 +146,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     sweeper.start()
     # The first question shall not wait for the connection that its bell takes.
     service.keep(asyncio.create_task(run_in_threadpool(service.doorbell.connect)))
+    service.keep(asyncio.create_task(service.visibility.keep_looking()))
     try:
         yield service
     finally:

@@ -82,9 +82,13 @@ def finished(job: Job | Standing) -> bool:
     return job.finished
 
 
-def etag(job: Job | Standing) -> str:
-    """The entity tag of a job's answer. Weak: the time left in it may differ between two equal versions."""
-    return f'W/"{job.version}"'
+def etag(job: Job | Standing, shown: str = "") -> str:
+    """The entity tag of a job's answer. Weak: the time left in it may differ between two equal versions.
+
+    Args:
+        shown: the tag of the view that it is told to.
+    """
+    return f'W/"{job.version}{shown}"'
 
 
 def matches(header: str | None, tag: str) -> bool:

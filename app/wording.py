@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from app.redaction import hidden_id
 from app.schemas import Attribution, Copy, CopyMatch, Group, InModel, Quality, Share
 from das.answer import percent as percent_in_words
 
@@ -349,4 +350,5 @@ FILTERS = {
     "is_web": is_web,
     "rights": rights,
     "copy_label": copy_label,
+    "hidden_work": hidden_id,
 }

@@ -44,6 +44,10 @@ FLAT = (
 
 CLOSE = "The first two works are too close to tell apart: at other timesteps the second could come first."
 
+IF_THE_MODELS = "If it is the model's: "
+HIDDEN_PREFIX = "hidden_"
+"""How ids of works begin that an answer doesn't name; they are good in that answer only."""
+
 _STANDS_OUT = 3.0
 """A first work with less than this many times the mean share doesn't stand out."""
 _FLAT_BELOW = 5.0
@@ -198,7 +202,7 @@ def caveats_of(
     far = in_model["p_value"] * (in_model["references"] + 1) < 1.5
     if in_model["verdict"] == "unsure":
         why = IN_MODEL_UNSURE if far else LIKE_HELD_OUT
-        return [why.format(**told), f"If it is the model's: {summary[0].lower()}{summary[1:]}"]
+        return [why.format(**told), f"{IF_THE_MODELS}{summary[0].lower()}{summary[1:]}"]
     if in_model["verdict"] == "unlikely":
         why = IN_MODEL_UNLIKELY if far else LIKE_HELD_OUT
         return [f"{why.format(**told)} {NEAREST}"]
@@ -218,6 +222,18 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     It is named alone where it holds all that they do, where its creator isn't known, or where they have no more
     influence than their number suggests; and where nothing stands out, that is said.
     """
+    title, creator = works.table["title"][first.row].as_py(), works.creators[first.row]
+    return sentence_of(title, creator, first, groups, candidates)
+
+
+def sentence_of(
+    title: str | None,
+    creator: str | None,
+    first: RankedWork,
+    groups: Sequence[GroupShare],
+    candidates: CandidateSet,
+) -> str:
+    """`summarise` where the first work's title and creator are these; without either it names nobody."""
     if candidates.mode == "all":
         among = f"among {candidates.count:,} works"
     else:
@@ -229,7 +245,6 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
             f"No work stands out: the highest-ranked accounts for {_with_interval(first)} of the measured influence"
             f" {among}."
         )
-    title, creator = works.table["title"][first.row].as_py(), works.creators[first.row]
     by = f" by {creator}" if creator else ""
     called = f"“{title}”" if title else "one of them"
     own = next((group for group in groups if group.name == creator), None) if creator else None

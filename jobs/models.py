@@ -118,6 +118,8 @@ class Job(NewJob, Base, kw_only=True, eq=False, repr=False):
         Index("ix_jobs_owner_turn", "owner", "state", "priority", "turn"),
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_client_tag_id", "client_tag", "id"),
+        Index("ix_jobs_state_finished_at", "state", "finished_at"),
+        Index("ix_jobs_upload_gone_at_finished_at", "upload_gone_at", "finished_at"),
         Index("ix_jobs_lease_token", "lease_token", unique=True),
     )
 
@@ -147,6 +149,9 @@ class Job(NewJob, Base, kw_only=True, eq=False, repr=False):
     result: Mapped[JsonObject | None] = mapped_column(default=None)
     timings: Mapped[JsonObject | None] = mapped_column(default=None)
     error: Mapped[JsonObject | None] = mapped_column(default=None)
+
+    # When its picture was removed though it wasn't erased; see `jobs.retention`.
+    upload_gone_at: Mapped[datetime | None] = mapped_column(default=None)
 
     # What release 0.1.0 wrote names works by their row; see `jobs.rows`.
     by_row: Mapped[bool] = mapped_column(default=False)
@@ -224,8 +229,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class JobSummary:
-    """What a list tells of a job. `summary` is its answer's sentence, `in_model` and `copied` its verdicts; a
-    tombstone has neither index nor method."""
+    """What a list tells of a job. `summary` is its answer's sentence, `in_model` and `copied` its verdicts,
+    `first_work` the id of whom the sentence may name; a tombstone has neither index nor method."""
 
     id: str
     state: str
@@ -238,6 +243,7 @@ class JobSummary:
     summary: str | None
     in_model: str | None
     copied: str | None
+    first_work: str | None = None
 
 
 @dataclass(frozen=True)

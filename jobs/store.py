@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import JSON, Column, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from jobs.audit import Audit
 from jobs.blobs import BlobStore
 from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
 from jobs.database import Database
@@ -32,6 +33,7 @@ from jobs.models import (
     utc_now,
 )
 from jobs.notify import Notifier
+from jobs.opt_outs import OptOuts
 from jobs.pace import Pace
 from jobs.policies import Policies
 from jobs.settings import Settings
@@ -63,6 +65,7 @@ SUMMARISED = (
     Job.result["summary"].as_string().label("summary"),
     Job.result[("in_model", "verdict")].as_string().label("in_model"),
     Job.result[("copy", "verdict")].as_string().label("copied"),
+    Job.result[("works", 0, "work_id")].as_string().label("first_work"),
 )
 
 # Built once: putting one of these together takes longer than running it, and everybody who polls runs them.
@@ -105,6 +108,8 @@ class JobStore:
         self.pace = Pace(self.database)
         self.policies = Policies(self.database)
         self.decisions = Decisions(self.database)
+        self.opt_outs = OptOuts(self.database)
+        self.audit = Audit(self.database)
         self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers, self.idempotency)
 
     def create(self, new: NewJob, image_png: bytes, claim: Claim | None = None) -> Job:
