@@ -9,7 +9,6 @@ from pydantic.config import JsonDict
 from app.schemas import Printable
 from jobs.credentials import Scope
 from jobs.keys import (
-    LEAST_RESULTS_S,
     LONGEST,
     MAX_INDEX_NAME,
     MAX_INDEXES,
@@ -33,8 +32,6 @@ EXAMPLE: JsonDict = {
     "indexes": ["photographs"],
     "daily_quota": 1000,
     "rights_holders": ["Ada Example"],
-    "keep_uploads": 3600,
-    "keep_results": 2592000,
     "replaces": "h4t8n2c6vdrz",
     "created_at": "2026-01-31T12:00:00Z",
     "expires_at": "2026-05-01T12:00:00Z",
@@ -78,18 +75,6 @@ class KeyRequest(BaseModel):
         max_length=MAX_RIGHTS_HOLDERS,
         description="Whom it speaks for: it sees works whose visibility is `rights-holder` if they are theirs.",
     )
-    keep_uploads: int | None = Field(
-        default=None,
-        ge=0,
-        le=LONGEST_S,
-        description="Seconds for which a picture is kept after its question has ended; null: what the service says.",
-    )
-    keep_results: int | None = Field(
-        default=None,
-        ge=LEAST_RESULTS_S,
-        le=LONGEST_S,
-        description="Seconds after its end in which a question is erased; null: what the service says.",
-    )
 
     @property
     def lifetime(self) -> timedelta | None:
@@ -126,8 +111,6 @@ class Key(BaseModel):
     indexes: list[str] | None
     daily_quota: int | None
     rights_holders: list[str]
-    keep_uploads: int | None = Field(description="In seconds; null: what the service says.")
-    keep_results: int | None = Field(description="In seconds; null: what the service says.")
     replaces: str | None = Field(description="Id of the key whose questions it took over.")
     created_at: datetime
     expires_at: datetime | None
@@ -140,8 +123,6 @@ class Key(BaseModel):
         elsewhere = {
             "state": key.state(utc_now()),
             "rights_holders": key.rights_holders or [],
-            "keep_uploads": key.keep_uploads_s,
-            "keep_results": key.keep_results_s,
         }
         told = {name: getattr(key, name) for name in cls.model_fields.keys() - elsewhere.keys()}
         return cls.model_validate({**told, **elsewhere})

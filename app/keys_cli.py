@@ -33,15 +33,6 @@ RightsHolders = Annotated[
     list[str] | None,
     typer.Option("--rights-holder", help="Whom it speaks for: it sees works that only they may see."),
 ]
-KeepUploads = Annotated[
-    str | None,
-    typer.Option(
-        help="How long pictures are kept after their questions have ended, such as 1h; 0: until then."
-    ),
-]
-KeepResults = Annotated[
-    str | None, typer.Option(help="How long after their end questions are erased, such as 30d.")
-]
 Quota = Annotated[
     int | None, typer.Option("--quota", help="Questions a day; without, what DAS_QUOTA says.", min=1)
 ]
@@ -67,12 +58,9 @@ def create_command(
     ] = NEVER,
     quota: Quota = None,
     rights_holder: RightsHolders = None,
-    keep_uploads: KeepUploads = None,
-    keep_results: KeepResults = None,
 ) -> None:
     """Make a key. It is printed once and kept nowhere: only its hash is."""
-    records = _records(rights_holder, keep_uploads, keep_results)
-    _tell(_make(Kind.KEY, name, scope, index, expires, quota, records))
+    _tell(_make(Kind.KEY, name, scope, index, expires, quota, rights_holder))
 
 
 def link_command(
@@ -82,13 +70,10 @@ def link_command(
     expires: Annotated[str, typer.Option(help="How long it works, such as 7d or 12h.")] = "7d",
     quota: Quota = None,
     rights_holder: RightsHolders = None,
-    keep_uploads: KeepUploads = None,
-    keep_results: KeepResults = None,
 ) -> None:
     """Make a link that lets one person into the page without an account. Reading their own answers is part of it."""
     # Who asks on the page reads the answer there.
-    records = _records(rights_holder, keep_uploads, keep_results)
-    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota, records)
+    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota, rights_holder)
     _tell(issued, f"{address_of_page(get_settings())}/sign-in/{issued.secret}")
 
 
@@ -161,8 +146,6 @@ def described(key: "ApiKey", state: str) -> dict[str, Any]:
         "indexes": key.indexes,
         "daily_quota": key.daily_quota,
         "rights_holders": key.rights_holders or [],
-        "keep_uploads": key.keep_uploads_s,
-        "keep_results": key.keep_results_s,
         "replaces": key.replaces,
         **{name: None if at is None else at.isoformat(timespec="seconds") for name, at in moments.items()},
     }
@@ -185,20 +168,6 @@ def _keys() -> "Keys":
     return Keys(Database(settings, pooled=False))
 
 
-def _records(
-    rights_holders: list[str] | None, keep_uploads: str | None, keep_results: str | None
-) -> dict[str, Any]:
-    """What a key says of rights holders and of how long its questions are kept."""
-    uploads = timedelta() if keep_uploads == "0" else None
-    if keep_uploads not in (None, "0"):
-        uploads = duration(str(keep_uploads), "--keep-uploads")
-    return {
-        "rights_holders": tuple(dict.fromkeys(rights_holders or ())),
-        "keep_uploads": uploads,
-        "keep_results": None if keep_results is None else duration(keep_results, "--keep-results"),
-    }
-
-
 def _make(
     kind: Kind,
     name: str,
@@ -206,7 +175,7 @@ def _make(
     indexes: list[str] | None,
     expires: str,
     quota: int | None,
-    records: dict[str, Any],
+    rights_holders: list[str] | None,
 ) -> "IssuedKey":
     from jobs.keys import NewKey
 
@@ -217,7 +186,7 @@ def _make(
         indexes=tuple(dict.fromkeys(indexes)) if indexes else None,
         daily_quota=quota,
         expires_in=None if expires == NEVER and kind is Kind.KEY else duration(expires, "--expires"),
-        **records,
+        rights_holders=tuple(dict.fromkeys(rights_holders or ())),
     )
     return _keys().create(wanted)
 

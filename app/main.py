@@ -39,6 +39,7 @@ from app.opt_out_schemas import Application, OptOutRequest, Rejection
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
 from app.routes import (
     attributions,
+    audit,
     decisions,
     events,
     health,
@@ -72,6 +73,7 @@ ROUTERS = (
     policies.router,
     indexes.router,
     opt_outs.router,
+    audit.router,
     keys.router,
     health.router,
     page.router,

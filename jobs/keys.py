@@ -18,8 +18,6 @@ MAX_INDEXES = 100
 MAX_INDEX_NAME = 200
 MAX_QUOTA = 10**9
 MAX_RIGHTS_HOLDERS = 20
-# The shortest time that an answer is kept: whoever asked has to be able to read it.
-LEAST_RESULTS_S = 60
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # How exactly it is told when a key was last used: a write in every request would be dear.
 LAST_USED_EVERY = timedelta(hours=1)
@@ -45,8 +43,6 @@ class ApiKey(Base):
     indexes: Mapped[list[str] | None]
     daily_quota: Mapped[int | None]
     rights_holders: Mapped[list[str] | None]
-    keep_uploads_s: Mapped[int | None]
-    keep_results_s: Mapped[int | None]
     replaces: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
@@ -69,8 +65,7 @@ class ApiKey(Base):
 class NewKey:
     """What is asked for. `indexes` are ids or names, None for all; `daily_quota` None for the setting's.
 
-    `rights_holders` are those whose works it may see although only they may. `keep_uploads` and `keep_results` are
-    for how long after its end a question's picture and answer are kept; None for what the settings say.
+    `rights_holders` are those whose works it may see although only they may.
 
     Raises:
         KeyRefused: it can't be given out like this.
@@ -83,8 +78,6 @@ class NewKey:
     daily_quota: int | None = None
     expires_in: timedelta | None = None
     rights_holders: tuple[str, ...] = ()
-    keep_uploads: timedelta | None = None
-    keep_results: timedelta | None = None
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > MAX_NAME or CONTROL_CHARACTERS.search(self.name):
@@ -114,15 +107,6 @@ class NewKey:
                 raise KeyRefused(
                     f"a rights holder's name has 1 to {MAX_NAME} characters, none of them a control one"
                 )
-        if self.keep_uploads is not None and not timedelta() <= self.keep_uploads <= LONGEST:
-            raise KeyRefused(
-                f"pictures are kept for 0 to {LONGEST.days} days after their questions have ended"
-            )
-        least = timedelta(seconds=LEAST_RESULTS_S)
-        if self.keep_results is not None and not least <= self.keep_results <= LONGEST:
-            raise KeyRefused(
-                f"answers are kept for {LEAST_RESULTS_S} seconds at least and {LONGEST.days} days at most"
-            )
 
 
 @dataclass(frozen=True)
@@ -201,8 +185,6 @@ class Keys:
                 indexes=None if old.indexes is None else tuple(old.indexes),
                 daily_quota=old.daily_quota,
                 rights_holders=tuple(old.rights_holders or ()),
-                keep_uploads=_span(old.keep_uploads_s),
-                keep_results=_span(old.keep_results_s),
             )
             expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
             old.expires_at = min(now + overlap, old.expires_at or now + overlap)
@@ -239,8 +221,6 @@ def _issue(
         indexes=None if wanted.indexes is None else list(wanted.indexes),
         daily_quota=wanted.daily_quota,
         rights_holders=list(wanted.rights_holders) or None,
-        keep_uploads_s=_seconds(wanted.keep_uploads),
-        keep_results_s=_seconds(wanted.keep_results),
         replaces=replaces,
         created_at=utc_now(),
         expires_at=expires_at,
@@ -257,14 +237,6 @@ def _one(session: Session, key_id: str) -> ApiKey:
     if key is None:
         raise KeyNotFound(key_id)
     return key
-
-
-def _seconds(span: timedelta | None) -> int | None:
-    return None if span is None else int(span.total_seconds())
-
-
-def _span(seconds: int | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _active(now: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -118,8 +118,6 @@ class Job(NewJob, Base, kw_only=True, eq=False, repr=False):
         Index("ix_jobs_owner_turn", "owner", "state", "priority", "turn"),
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_client_tag_id", "client_tag", "id"),
-        Index("ix_jobs_state_finished_at", "state", "finished_at"),
-        Index("ix_jobs_upload_gone_at_finished_at", "upload_gone_at", "finished_at"),
         Index("ix_jobs_lease_token", "lease_token", unique=True),
     )
 
@@ -149,9 +147,6 @@ class Job(NewJob, Base, kw_only=True, eq=False, repr=False):
     result: Mapped[JsonObject | None] = mapped_column(default=None)
     timings: Mapped[JsonObject | None] = mapped_column(default=None)
     error: Mapped[JsonObject | None] = mapped_column(default=None)
-
-    # When its picture was removed though it wasn't erased; see `jobs.retention`.
-    upload_gone_at: Mapped[datetime | None] = mapped_column(default=None)
 
     # What release 0.1.0 wrote names works by their row; see `jobs.rows`.
     by_row: Mapped[bool] = mapped_column(default=False)

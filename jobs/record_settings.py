@@ -1,16 +1,15 @@
-"""Settings of what is shown to whom and of what is kept for how long; a part of `jobs.settings.Settings`."""
+"""Settings of what is shown to whom; a part of `jobs.settings.Settings`."""
 
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-DAY_S = 86_400
 WorkVisibility = Literal["public", "signed-in", "rights-holder", "never"]
 
 
 class RecordSettings(BaseSettings):
-    """Opt-outs, visibility of works, retention."""
+    """Opt-outs and visibility of works."""
 
     work_visibility: WorkVisibility = Field(
         default="public",
@@ -29,18 +28,4 @@ class RecordSettings(BaseSettings):
     opt_out_rate_limit: str | None = Field(
         default="10/hour",
         description="Opt-outs from one address without a key, in the form of `DAS_RATE_LIMIT`.",
-    )
-    keep_uploads_seconds: int = Field(
-        default=DAY_S,
-        ge=0,
-        description="How long a picture is kept after its question has ended, unless its key has its own time; 0:"
-        " until then. The answer stays.",
-    )
-    keep_results_seconds: int = Field(
-        default=90 * DAY_S,
-        ge=60,
-        description="How long a question that has ended is kept, unless its key has its own time; then it is erased.",
-    )
-    keep_audit_seconds: int = Field(
-        default=400 * DAY_S, ge=DAY_S, description="How long the audit log is kept."
     )

@@ -112,6 +112,8 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert sorted(names) == sorted(set(names))
     assert set(names) == {
+        "createOptOut", "listOptOuts", "getOptOut", "withdrawOptOut", "eraseOptOut", "verifyOptOut", "applyOptOut",
+        "rejectOptOut", "listAuditEvents", "exportAuditEventsCsv", "exportAuditEventsJsonl",
         "createAttribution", "listAttributions", "getAttribution", "cancelAttribution", "deleteAttribution",
         "getAttributionImage", "listIndexes", "getIndex", "listWorks", "getWork", "getWorkThumbnail", "getHealth",
         "getReadiness", "getVersion", "streamAttributionEvents", "createDecision", "listDecisions", "getDecision",

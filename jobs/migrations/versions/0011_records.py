@@ -1,4 +1,4 @@
-"""Opt-outs, the audit log, and what a key says of rights holders and of how long its questions are kept."""
+"""Opt-outs, the audit log, and the rights holders that a key speaks for."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -60,21 +60,10 @@ def upgrade() -> None:
     op.create_index("ix_audit_events_object_id", "audit_events", ["object", "id"])
     with op.batch_alter_table("api_keys") as table:
         table.add_column(sa.Column("rights_holders", JSON))
-        table.add_column(sa.Column("keep_uploads_s", sa.Integer))
-        table.add_column(sa.Column("keep_results_s", sa.Integer))
-    with op.batch_alter_table("jobs") as table:
-        table.add_column(sa.Column("upload_gone_at", MOMENT))
-        table.create_index("ix_jobs_state_finished_at", ["state", "finished_at"])
-        table.create_index("ix_jobs_upload_gone_at_finished_at", ["upload_gone_at", "finished_at"])
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("jobs") as table:
-        table.drop_index("ix_jobs_upload_gone_at_finished_at")
-        table.drop_index("ix_jobs_state_finished_at")
-        table.drop_column("upload_gone_at")
     with op.batch_alter_table("api_keys") as table:
-        for column in ("rights_holders", "keep_uploads_s", "keep_results_s"):
-            table.drop_column(column)
+        table.drop_column("rights_holders")
     op.drop_table("audit_events")
     op.drop_table("opt_outs")
