@@ -9,11 +9,11 @@ BIN := .venv/bin
 setup: .venv/installed
 
 # pip is told nothing about where packages come from: that is the machine's own configuration.
-.venv/installed: $(LOCK) pyproject.toml
+.venv/installed: $(LOCK) pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("das-attribution needs Python 3.11 or newer; this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet --requirement $(LOCK)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . --editable ./client
 	touch $@
 
 demo: setup

@@ -4,6 +4,7 @@ What a few bytes can cost is bounded before anything is parsed: by the number of
 by the room beside the picture.
 """
 
+import heapq
 import json
 import re
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ MAX_LIKE_BOUNDARIES = 8 * 1024
 MAX_JSON_MARKS = 8 * 1024
 MAX_JSON_MEMBERS = MAX_PARTS
 MAX_JSON_DEPTH = 8
+# A batch in JSON: a prompt's marks and an item's members for each of its pictures.
+BATCH_JSON_MARKS = 256 * 1024
+BATCH_BESIDE_BYTES = 2 * 1024 * 1024
 BASE64_BEGINS = re.compile(rb"(?:[A-Za-z0-9+/]|\\/){32}")
 
 
@@ -42,11 +46,13 @@ class Part:
 
     name: str = ""
     is_file: bool = False
+    filename: str = ""
     data: bytearray = field(default_factory=bytearray)
 
 
-def parse_form(body: bytes, content_type: str) -> list[Part]:
-    """The parts of a multipart/form-data body, in their order. One that breaks off has those that came whole.
+def parse_form(body: bytes, content_type: str, most: int = MAX_PARTS) -> list[Part]:
+    """The parts of a multipart/form-data body, at most so many, in their order. One that breaks off has those that
+    came whole.
 
     Raises `Problem` malformed-body.
     """
@@ -57,7 +63,7 @@ def parse_form(body: bytes, content_type: str) -> list[Part]:
         raise _malformed("its boundary isn't in it")
     if body.count(b"\r\n--") > MAX_LIKE_BOUNDARIES:
         raise _malformed("it is made of what nearly is its boundary")
-    collecting = _Parts()
+    collecting = _Parts(most)
     try:
         parser = MultipartParser(boundary, collecting.callbacks())
         parser.write(body)
@@ -70,8 +76,9 @@ def parse_form(body: bytes, content_type: str) -> list[Part]:
 class _Parts:
     """What the parser calls, collecting parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.whole: list[Part] = []
+        self._most = most
         self._beside = 0
         self._header = b""
         self._value = b""
@@ -90,8 +97,8 @@ class _Parts:
         }
 
     def _begin(self) -> None:
-        if len(self.whole) == MAX_PARTS:
-            raise _malformed(f"it has more than {MAX_PARTS} fields")
+        if len(self.whole) == self._most:
+            raise _malformed(f"it has more than {self._most} fields")
         self._part = Part()
         self._disposition = b""
 
@@ -114,6 +121,7 @@ class _Parts:
         if len(self._part.name) > MAX_NAME:
             raise _malformed(f"a field's name has more than {MAX_NAME} characters")
         self._part.is_file = b"filename" in options
+        self._part.filename = bytes(options.get(b"filename", b"")).decode("utf-8", "replace")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if not self._part.is_file and len(self._part.data) + end - start > MAX_FIELD_BYTES:
@@ -126,19 +134,29 @@ class _Parts:
         self.whole.append(self._part)
 
 
-def parse_json(body: bytes) -> dict[str, Any]:
+@dataclass(frozen=True)
+class JsonBounds:
+    """What a body of JSON may have: texts that are pictures, marks, and bytes beside the pictures."""
+
+    pictures: int = 1
+    marks: int = MAX_JSON_MARKS
+    beside: int = BESIDE_BYTES
+
+
+def parse_json(body: bytes, bounds: JsonBounds = JsonBounds()) -> dict[str, Any]:
     """The JSON object in a body.
 
     Raises `Problem`: malformed-body for what isn't JSON, invalid-request for JSON that can't be a question.
     """
-    if sum(map(body.count, (b",", b":", b"[", b"{", b'"'))) > MAX_JSON_MARKS:
+    if sum(map(body.count, (b",", b":", b"[", b"{", b'"'))) > bounds.marks:
         raise invalid("", "The object has too many members, or too long a text.")
-    # The picture is the longest text between two quotes. Some programs write its slashes with a backslash before.
-    longest = max(body.split(b'"'), key=len)
-    if len(longest) > BESIDE_BYTES and not BASE64_BEGINS.match(longest):
+    # The pictures are the longest texts between two quotes. Some programs write slashes with a backslash before.
+    longest = heapq.nlargest(bounds.pictures, body.split(b'"'), key=len)
+    if any(len(text) > BESIDE_BYTES and not BASE64_BEGINS.match(text) for text in longest):
         raise invalid("", f"Nothing but image_base64 may have more than {BESIDE_BYTES // 1024} KB.")
-    if len(body) - len(longest) > BESIDE_BYTES:
-        raise invalid("", f"The fields beside image_base64 have more than {BESIDE_BYTES // 1024} KB.")
+    if len(body) - sum(map(len, longest)) > bounds.beside:
+        raise invalid("", f"The fields beside image_base64 have more than {bounds.beside // 1024} KB.")
+    del longest
     try:
         value = json.loads(
             body.decode("utf-8"),

@@ -35,6 +35,7 @@ IdempotencyKey = Annotated[
     Header(
         alias=HEADER,
         # Its limits are `key_of`'s: so the error says more than a pattern.
+        json_schema_extra={"pattern": f"^[\\x20-\\x7e]{{1,{MAX_KEY_LENGTH}}}$"},
         description="A name of your choice for this request, such as a UUID. Sent again with the same key within 24"
         f" hours, it makes nothing new and is answered with what was made. Up to {MAX_KEY_LENGTH} characters of"
         " ASCII.",

@@ -19,9 +19,11 @@ from das.errors import ImageRefused
 from das.images import NormalisedImage, encode_png
 from das.index import NO_SCREENING
 from das.provenance import defaults
+from jobs.batch_rows import ItemClaim
 from jobs.errors import QueueFull, StorageError
 from jobs.idempotency import Claim
 from jobs.models import Job, JsonObject, NewJob
+from jobs.turns import BULK_PRIORITY
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +46,18 @@ async def accept(
     asked: AttributionRequest,
     declared: JsonObject | None = None,
     claim: Claim | None = None,
+    item: ItemClaim | None = None,
 ) -> Job:
     """Keep an upload and set it going; the job comes back with its look-alikes where they could be had in time.
 
     Args:
         declared: of a picture that is asked about again, what its file said of itself and what was taken of that.
         claim: of the request's Idempotency-Key, completed together with the job.
+        item: of a batch, which the job is. Nobody waits for its answer, so its look-alikes are waited for.
 
     Raises `Problem` where the picture, the queue or the storage doesn't allow it; nothing is kept then.
     """
-    if asked.candidates.isdecimal() and not served.index.screened:
-        reason = f"{served.id} {NO_SCREENING} Ask for all."
-        raise invalid("candidates", reason)
+    refuse_unscreened(served, asked)
     image = await _normalise(service, caller, data)
     png = await run_in_threadpool(encode_png, image.pixels)
     count = (
@@ -70,6 +72,7 @@ async def accept(
         method=asked.method or served.methods[0],
         prompt=taken.prompt,
         seed=taken.seed,
+        priority=0 if item is None else BULK_PRIORITY,
         **asked.model_dump(exclude={"index", "method", "prompt", "seed"}),
         input={
             "sha256": image.sha256,
@@ -81,8 +84,14 @@ async def accept(
         },
     )
     if count is None:
-        return await _ask_all(service, new, image, png, claim)
-    return await _ask_screened(service, new, image, png, count, claim)
+        return await _ask_all(service, new, image, png, claim, item)
+    return await _ask_screened(service, new, image, png, count, claim, item)
+
+
+def refuse_unscreened(served: ServedIndex, asked: AttributionRequest) -> None:
+    """Raises `Problem` where candidates are to be screened and the index was built without that."""
+    if asked.candidates.isdecimal() and not served.index.screened:
+        raise invalid("candidates", f"{served.id} {NO_SCREENING} Ask for all.")
 
 
 async def refuse_when_full(service: Service, caller: Caller) -> None:
@@ -91,7 +100,7 @@ async def refuse_when_full(service: Service, caller: Caller) -> None:
     try:
         await run_in_threadpool(service.store.check_room, caller.owner)
     except QueueFull as error:
-        raise await run_in_threadpool(_queue_full, service, error) from error
+        raise await run_in_threadpool(queue_full, service, error) from error
 
 
 async def refuse_unheld(service: Service, index_id: str) -> None:
@@ -106,13 +115,20 @@ async def refuse_unheld(service: Service, index_id: str) -> None:
 
 
 async def _ask_all(
-    service: Service, new: NewJob, image: NormalisedImage, png: bytes, claim: Claim | None
+    service: Service,
+    new: NewJob,
+    image: NormalisedImage,
+    png: bytes,
+    claim: Claim | None,
+    item: ItemClaim | None,
 ) -> Job:
     """Every work is scored, so the worker can begin at once; CLIP looks for look-alikes meanwhile."""
-    patience = SCREENING_PATIENCE_S if service.screener.unanswered <= WORTH_WAITING else 0.0
+    patience: float | None = SCREENING_PATIENCE_S if service.screener.unanswered <= WORTH_WAITING else 0.0
+    if item is not None:
+        patience = None
     screening = asyncio.create_task(_nearest(service, new.index_id, image, SIMILARITIES_KEPT))
     try:
-        job = await _create(service, new, png, claim)
+        job = await _create(service, new, png, claim, item)
     except BaseException:
         screening.cancel()
         raise
@@ -124,13 +140,19 @@ async def _ask_all(
 
 
 async def _ask_screened(
-    service: Service, new: NewJob, image: NormalisedImage, png: bytes, count: int, claim: Claim | None
+    service: Service,
+    new: NewJob,
+    image: NormalisedImage,
+    png: bytes,
+    count: int,
+    claim: Claim | None,
+    item: ItemClaim | None,
 ) -> Job:
     """CLIP chooses the candidates, so it comes first; should it fail, all works are scored instead."""
     found = await _nearest(service, new.index_id, image, max(count, SIMILARITIES_KEPT))
     if found is not None:
         new = replace(new, lookalikes=_lookalikes(found), candidate_works=found.work_ids[:count])
-    job = await _create(service, new, png, claim)
+    job = await _create(service, new, png, claim, item)
     await run_in_threadpool(service.doorbell.ring, job.id)
     return job
 
@@ -166,14 +188,17 @@ async def _normalise(service: Service, caller: Caller, data: bytes) -> Normalise
             raise refused_image(error) from error
 
 
-async def _create(service: Service, new: NewJob, png: bytes, claim: Claim | None) -> Job:
+async def _create(
+    service: Service, new: NewJob, png: bytes, claim: Claim | None, item: ItemClaim | None
+) -> Job:
     try:
-        return await run_in_threadpool(service.store.create, new, png, claim)
+        return await run_in_threadpool(service.store.create, new, png, claim, item)
     except QueueFull as error:
-        raise await run_in_threadpool(_queue_full, service, error) from error
+        raise await run_in_threadpool(queue_full, service, error) from error
 
 
-def _queue_full(service: Service, error: QueueFull) -> Problem:
+def queue_full(service: Service, error: QueueFull) -> Problem:
+    """The 503 for a full queue, which says when to come back. Blocks for a moment."""
     seconds = until_room(service.store.pace, error.ahead)
     return Problem("queue-full", f"{error}.", {"Retry-After": str(seconds)})
 

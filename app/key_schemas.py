@@ -65,10 +65,18 @@ class KeyRequest(BaseModel):
         description="Ids or names of the indexes that it may see and ask; null: all. Not together with `admin`.",
     )
     daily_quota: int | None = Field(
-        default=None, ge=1, le=MAX_QUOTA, description="Questions a day; null: the service's own limit."
+        default=None,
+        ge=1,
+        le=MAX_QUOTA,
+        strict=True,
+        description="Questions a day; null: the service's own limit.",
     )
     expires_in: int | None = Field(
-        default=None, ge=1, le=LONGEST_S, description="Seconds for which it works; null: until it is revoked."
+        default=None,
+        ge=1,
+        le=LONGEST_S,
+        strict=True,
+        description="Seconds for which it works; null: until it is revoked.",
     )
     rights_holders: list[RightsHolder] = Field(
         default=[],
@@ -93,7 +101,11 @@ class RotationRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap": 604800}]})
 
     overlap: int = Field(
-        default=7 * 86400, ge=0, le=LONGEST_S, description="Seconds for which the old key still works."
+        default=7 * 86400,
+        ge=0,
+        le=LONGEST_S,
+        strict=True,
+        description="Seconds for which the old key still works.",
     )
 
 

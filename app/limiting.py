@@ -12,7 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from redis import RedisError
@@ -115,6 +115,27 @@ class Limiter:
         if limit is not None:
             self._refuse_beyond(limit, await self._count(limit, _whose(caller)))
 
+    async def questions(self, caller: Caller, count: int) -> None:
+        """Count so many questions at once, or none; raises `Problem` quota-exhausted where they aren't all left."""
+        limit = self._quota_of(caller)
+        if limit is None:
+            return
+        used = await self._ask("incr", _key(limit, _whose(caller)), limit.seconds, count)
+        if used is not None and used > limit.most:
+            await self.give_back(caller, count)
+            left = max(0, limit.most - (used - count))
+            self._refuse(
+                limit,
+                used - count,
+                f"It has {count} pictures, and {left} of this day's {limit.most} are left.",
+            )
+
+    async def give_back(self, caller: Caller, count: int) -> None:
+        """Count so many questions less: nothing came of them."""
+        limit = self._quota_of(caller)
+        if limit is not None:
+            await self._ask("incr", _key(limit, _whose(caller)), limit.seconds, -count)
+
     async def refuse_exhausted(self, caller: Caller) -> None:
         """Answer 429 before a body is read that could only be thrown away; nothing is counted."""
         limit = self._quota_of(caller)
@@ -147,10 +168,11 @@ class Limiter:
 
     def _refuse_beyond(self, limit: Limit, used: int | None) -> None:
         if used is not None and used > limit.most:
-            headers = {"RateLimit-Policy": limit.policy, "RateLimit": limit.standing(used, time.time())}
-            raise _refused(
-                "quota-exhausted", f"The {limit.most} questions of this day are used up.", limit, headers
-            )
+            self._refuse(limit, used, f"The {limit.most} questions of this day are used up.")
+
+    def _refuse(self, limit: Limit, used: int, why: str) -> NoReturn:
+        headers = {"RateLimit-Policy": limit.policy, "RateLimit": limit.standing(used, time.time())}
+        raise _refused("quota-exhausted", why, limit, headers)
 
     async def _allowance(self, limit: Limit, whose: str, unlimited: bool) -> Allowance:
         used = 0 if unlimited else await self._read(limit, whose) or 0

@@ -17,7 +17,10 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from app import DISTRIBUTION
+from app.batch_examples import BATCHES
+from app.batch_schemas import BatchForm, BatchJson, BatchResult
 from app.decisions import keep_deciding
+from app.described import without_nulls
 from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
@@ -40,6 +43,7 @@ from app.problems import Problem, ProblemDocument, as_json, from_http_exception,
 from app.routes import (
     attributions,
     audit,
+    batches,
     decisions,
     events,
     health,
@@ -53,6 +57,7 @@ from app.routes import (
 )
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
+from app.unpacking import keep_unpacking
 from app.uploads import AttributionUrl
 from jobs.errors import StorageError
 from jobs.settings import Settings, get_settings
@@ -69,6 +74,7 @@ ROUTERS = (
     attributions.router,
     events.router,
     reports.router,
+    batches.router,
     decisions.router,
     policies.router,
     indexes.router,
@@ -85,6 +91,9 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     AttributionForm,
     AttributionJson,
     AttributionUrl,
+    BatchForm,
+    BatchJson,
+    BatchResult,
     AttributionEvent,
     ProgressEvent,
     DecisionForm,
@@ -112,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         async with running_service(settings) as service:
             app.state.service = service
             service.keep(asyncio.create_task(keep_deciding(service)))
+            service.keep(asyncio.create_task(keep_unpacking(service)))
             yield
 
     app = FastAPI(
@@ -194,8 +204,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for name, definition in extra["$defs"].items():
             schemas["Problem" if name == "ProblemDocument" else name] = definition
         schema["components"]["examples"] = {
-            name: {"value": value} for name, value in {**ANSWERS, **MODERATION}.items()
+            name: {"value": value} for name, value in {**ANSWERS, **BATCHES, **MODERATION}.items()
         }
+        for path in schema["paths"].values():
+            # FastAPI calls whatever isn't JSON a text, beside what its route says of it.
+            for answer in (path.get("get") or {"responses": {}})["responses"].values():
+                answer.get("content", {}).get(batches.JSON_LINES, {}).get("schema", {}).pop("type", None)
         describe_keys(schema, [route for router in ROUTERS for route in router.routes])
+        without_nulls(schema)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -1,13 +1,19 @@
-"""`python -m app.openapi`: write docs/openapi.json, the API's description that a test compares with the code."""
+"""`python -m app.openapi`: write docs/openapi.json, the API's description that a test compares with the code.
+
+The models of das-client are made of it, so they are written as well.
+"""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from app.main import create_app
 from jobs.settings import Settings
 
-SNAPSHOT = Path(__file__).parent.parent / "docs" / "openapi.json"
+ROOT = Path(__file__).parent.parent
+SNAPSHOT = ROOT / "docs" / "openapi.json"
 
 
 def description() -> dict[str, Any]:
@@ -22,3 +28,4 @@ def write(path: Path = SNAPSHOT) -> None:
 
 if __name__ == "__main__":
     write()
+    subprocess.run([sys.executable, ROOT / "client" / "generate.py"], check=True)

@@ -51,7 +51,7 @@ async def ask(
         claim: of the request's Idempotency-Key, completed together with the job.
     """
     served = service.catalogue.within(caller.indexes).choose(asked.index)
-    _check_options(service, served, asked)
+    check_options(service, served, asked)
     await intake.refuse_unheld(service, served.id)
     await service.limiter.question(caller)
     return await intake.accept(service, caller, served, data, asked, declared, claim)
@@ -155,17 +155,18 @@ def _look_and_tell(service: Service, caller: Caller, job_id: str) -> Answer:
 
 
 def _summaries(service: Service, caller: Caller, jobs: list[JobSummary]) -> list[AttributionSummary]:
-    view = service.visibility.to(caller)
-    items = []
-    for job in jobs:
-        shade = view.of(service.catalogue.find(job.index_id))
-        if shade is not None and job.first_work is not None and shade.work(job.first_work):
-            # Its sentence may name what isn't shown.
-            whole = service.store.get(job.id)
-            result = None if whole is None else redaction.told(whole, shade).result
-            job = replace(job, summary=(result or {}).get("summary"))
-        items.append(answers.listed(job))
-    return items
+    return [summary(service, caller, job) for job in jobs]
+
+
+def summary(service: Service, caller: Caller, job: JobSummary) -> AttributionSummary:
+    """A question in short, as it may be told to a caller. Blocks for a moment where its first work is hidden."""
+    shade = service.visibility.to(caller).of(service.catalogue.find(job.index_id))
+    if shade is not None and job.first_work is not None and shade.work(job.first_work):
+        # Its sentence may name what isn't shown.
+        whole = service.store.get(job.id)
+        result = None if whole is None else redaction.told(whole, shade).result
+        job = replace(job, summary=(result or {}).get("summary"))
+    return answers.listed(job)
 
 
 def _tell(service: Service, caller: Caller, job: Job) -> Answer:
@@ -177,7 +178,8 @@ def _tell(service: Service, caller: Caller, job: Job) -> Answer:
     return Answer(etag(job, view.tag), finished(job), attribution, look_again_s)
 
 
-def _check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:
+def check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:
+    """Raises `Problem` where this index can't be asked so."""
     limit = service.settings.top_k_max
     if asked.top_k > limit:
         raise invalid("top_k", f"has to be between 1 and {limit}.")

@@ -1,19 +1,21 @@
 """What the API takes and gives, as pydantic models. What was not measured is null, never a made-up number."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     WithJsonSchema,
 )
 
+from app.described import Described
+from app.fields import Candidates, Number
+from app.fields import Moment as Moment  # which others take from here
 from app.link_schemas import Links, SummaryLinks
 from das import registry
 from das.methods import METHODS, SEEDED
@@ -36,17 +38,6 @@ def _printable(text: str) -> str:
     return text
 
 
-def _candidates(value: Any) -> Any:
-    """`auto`, `all` or a positive number; a number is kept as its decimal text."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if value in ("auto", "all"):
-        return value
-    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,8}", value):
-        return value
-    raise ValueError("has to be a number of works from 1 up, or all, or auto.")
-
-
 def _method(name: str) -> str:
     known = [method.name for method in registry.methods()]
     if name not in known:
@@ -54,18 +45,10 @@ def _method(name: str) -> str:
     return name
 
 
-def _in_utc(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise ValueError("needs a time zone, such as 2026-01-31T12:00:00Z.")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("is beyond the years that can be told.") from error
-
-
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
-Printable = Annotated[str, AfterValidator(_printable)]
-Candidates = Annotated[str, BeforeValidator(_candidates)]
+# The pattern is for the API's description; the validator's sentence says more than "doesn't match".
+Printable = Annotated[
+    str, AfterValidator(_printable), Described(pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")
+]
 Estimator = Annotated[str, AfterValidator(_method)]
 
 
@@ -79,7 +62,7 @@ class AttributionRequest(BaseModel):
         max_length=200,
         description="Id of the index to ask (see /v1/indexes); default: the first one.",
     )
-    top_k: int = Field(default=20, ge=1, description="How many works to answer with.")
+    top_k: Number = Field(default=20, ge=1, description="How many works to answer with.")
     candidates: Candidates = Field(
         default="auto",
         description="Which works are scored: `all`, or a number (that many nearest to the picture by CLIP), or "
@@ -103,7 +86,7 @@ class AttributionRequest(BaseModel):
         description="What the picture was generated from, for indexes of text-conditional models; default: what its"
         " own metadata say (`input.declared`). An empty text is a prompt, too.",
     )
-    seed: int | None = Field(
+    seed: Number | None = Field(
         default=None,
         ge=0,
         lt=2**63,

@@ -27,6 +27,7 @@ from app.turns import Turns
 from app.visibility import Visibility
 from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
+from jobs.batches import Batches
 from jobs.keys import Keys
 from jobs.notify import ChangeFeed
 from jobs.queue import Doorbell
@@ -59,6 +60,7 @@ class Service:
 
     settings: Settings
     store: JobStore
+    batches: Batches
     catalogue: Catalogue
     visibility: Visibility
     keys: Keys
@@ -119,6 +121,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     service = Service(
         settings=settings,
         store=store,
+        batches=Batches(store),
         catalogue=catalogue,
         visibility=await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs),
         keys=keys,

@@ -30,4 +30,6 @@ async def small_json(service: Service, request: Request, model: type[Asked]) -> 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """The OpenAPI `requestBody` of a route that takes this model, which has to stand among the schemas."""
     reference = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+    # An empty body is an empty object, which serves where every field has a default.
+    required = any(field.is_required() for field in model.model_fields.values())
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": reference}}}}

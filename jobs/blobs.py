@@ -1,6 +1,7 @@
 """Where the normalised uploads lie: a directory, or anything fsspec reaches by URL, such as `s3://bucket/das`.
 
-Only pixels we have re-encoded ourselves are ever put here, one PNG a job, under the job's id.
+Only pixels we have re-encoded ourselves are kept here, one PNG a job, under the job's id; and, until they are read,
+the pictures of batches as they were sent.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from jobs.masking import masked
 from jobs.settings import Settings, writable_directory
 
 SUFFIX = ".png"
+# Pictures of batches as they were sent, until they are read.
+UPLOAD = ".upload"
 # For the service's own eyes only.
 PRIVATE = 0o600
 # An S3 server that doesn't answer would by default hold a request's thread for minutes.
@@ -72,13 +75,13 @@ class BlobStore:
         except StorageError as error:
             raise SettingsError(f"DAS_BLOB_URL can't be used: {error}") from error
 
-    def put(self, job_id: str, data: bytes) -> None:
+    def put(self, job_id: str, data: bytes, suffix: str = SUFFIX) -> None:
         """Keep `data` as the image of `job_id`.
 
         Raises:
             StorageError: it can't be written whole; nothing of it is left then.
         """
-        path = self._path(job_id)
+        path = self._path(job_id, suffix)
         with self._explained(
             f"the picture can't be kept in {self._root}", "make room there or mend its rights"
         ):
@@ -87,13 +90,13 @@ class BlobStore:
             else:
                 self._filesystem.pipe_file(path, data)
 
-    def get(self, job_id: str) -> bytes:
+    def get(self, job_id: str, suffix: str = SUFFIX) -> bytes:
         """The image of `job_id`.
 
         Raises:
             StorageError: it isn't there or can't be read.
         """
-        path = self._path(job_id)
+        path = self._path(job_id, suffix)
         with self._explained(f"the picture of {job_id} can't be read from {self._root}", "mend its rights"):
             try:
                 data: bytes = self._filesystem.cat_file(path)
@@ -101,13 +104,13 @@ class BlobStore:
                 raise StorageError(f"the picture of {job_id} is no longer in {self._root}") from error
         return data
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str, suffix: str = SUFFIX) -> None:
         """Remove the image of `job_id`; it may be gone already.
 
         Raises:
             StorageError: it is there and can't be removed.
         """
-        path = self._path(job_id)
+        path = self._path(job_id, suffix)
         with self._explained(
             f"the picture of {job_id} can't be removed from {self._root}", "mend its rights"
         ):
@@ -117,7 +120,7 @@ class BlobStore:
                 if _says_bucket(error):
                     raise
 
-    def settled_ids(self, older_than: timedelta) -> list[str]:
+    def settled_ids(self, older_than: timedelta, suffix: str = SUFFIX) -> list[str]:
         """Job ids of the images written longer than `older_than` ago; clears half-written files that old.
 
         Raises:
@@ -129,8 +132,8 @@ class BlobStore:
             name = str(entry["name"]).rsplit("/", 1)[-1]
             if self._modified(entry) >= before:
                 continue
-            if name.endswith(SUFFIX):
-                ids.append(name.removesuffix(SUFFIX))
+            if name.endswith(suffix):
+                ids.append(name.removesuffix(suffix))
             elif is_partial(name):
                 self._filesystem.rm_file(entry["name"])
         return ids
@@ -169,10 +172,10 @@ class BlobStore:
         moment: datetime = entry.get("LastModified") or self._filesystem.modified(entry["name"])
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
-    def _path(self, job_id: str) -> str:
+    def _path(self, job_id: str, suffix: str) -> str:
         if "/" in job_id or job_id.startswith("."):
             raise ValueError(f"{job_id!r} isn't a job id")
-        return f"{self._root}/{job_id}{SUFFIX}"
+        return f"{self._root}/{job_id}{suffix}"
 
 
 def _says_bucket(error: FileNotFoundError) -> bool:

@@ -45,7 +45,7 @@ from jobs.models import (
     utc_now,
 )
 from jobs.settings import Settings
-from jobs.turns import ORDER
+from jobs.turns import BULK_PRIORITY, ORDER
 
 Notify = Callable[[str, int], None]
 
@@ -74,7 +74,8 @@ class Leases:
         """Take up to `limit` queued jobs about these indexes that one backward pass can answer; none is fine.
 
         The first is whose turn it is; the others share its index, method and candidates. A job that was tried
-        before comes alone, so that whatever killed its last attempt can't take others along again.
+        before comes alone, so that whatever killed its last attempt can't take others along again. Jobs of batches
+        come by `bulk_size`, and never with another's question, so that it needn't wait long for them.
         """
         now = utc_now()
         with self._database.write() as session:
@@ -84,6 +85,7 @@ class Leases:
                     "worker": worker_id,
                     "indexes": list(indexes),
                     "most": limit,
+                    "bulk": min(limit, self._settings.bulk_size),
                     "secret": secrets.token_hex(16) + ":",
                     "lease_end": self._lease_end(now),
                     "now": now,
@@ -285,12 +287,21 @@ def _claim_statement() -> ReturningUpdate[Any]:
                 waiting.c.index_id == head.c.index_id,
                 waiting.c.method == head.c.method,
                 waiting.c.candidates == head.c.candidates,
+                waiting.c.priority == head.c.priority,
                 or_(waiting.c.id == head.c.id, and_(head.c.attempt == 0, waiting.c.attempt == 0)),
             ),
         )
         .where(waiting.c.state == JobState.QUEUED, waiting.c.by_row.is_(False))
         .order_by(*order)
-        .limit(bindparam("most", type_=Integer))
+        .limit(
+            case(
+                (
+                    select(head.c.priority).scalar_subquery() < BULK_PRIORITY,
+                    bindparam("most", type_=Integer),
+                ),
+                else_=bindparam("bulk", type_=Integer),
+            )
+        )
         .with_for_update(of=waiting, skip_locked=True)
         .cte("batch")
     )
@@ -300,13 +311,7 @@ def _claim_statement() -> ReturningUpdate[Any]:
         .values(
             state=JobState.RUNNING,
             attempt=JOBS.c.attempt + 1,
-            turn=case(
-                (
-                    JOBS.c.priority == select(head.c.priority).scalar_subquery(),
-                    select(head.c.turn).scalar_subquery(),
-                ),
-                else_=JOBS.c.turn,
-            ),
+            turn=select(head.c.turn).scalar_subquery(),
             leased_by=bindparam("worker"),
             # One token a job, made in the statement: the random part is the batch's, the id tells them apart.
             lease_token=bindparam("secret", type_=String).concat(JOBS.c.id),

@@ -11,10 +11,10 @@ Writers say `BEGIN IMMEDIATE`. A transaction that reads first and writes later w
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -28,6 +28,8 @@ from jobs.errors import StorageError
 from jobs.masking import masked
 from jobs.reserve import NO_ROOM, Reserve, lacks_room
 from jobs.settings import Settings
+
+Erased = TypeVar("Erased")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -96,6 +98,15 @@ class Database:
     def give_up_reserve(self, error: StorageError) -> bool:
         """Let that room go, for who has to write and couldn't for want of it; False if there is none to be had."""
         return self._reserve is not None and lacks_room(error) and self._reserve.give_up()
+
+    def with_reserve(self, erase: Callable[[], Erased]) -> Erased:
+        """What `erase` returns, tried again with that room where the first time there was none."""
+        try:
+            return erase()
+        except StorageError as error:
+            if not self.give_up_reserve(error):
+                raise
+            return erase()
 
     def forget(self) -> bool:
         """See that what was erased no longer stands in SQLite's write-ahead log either, by emptying that.

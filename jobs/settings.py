@@ -171,6 +171,23 @@ class Settings(RecordSettings):
         description="How long an `Idempotency-Key` is remembered: until then, sending a request again makes nothing"
         " new.",
     )
+    batch_max_bytes: int = Field(
+        default=50_000_000,
+        ge=1,
+        description="Largest batch of pictures in bytes; never more than half of `DAS_BODIES_IN_FLIGHT_BYTES`.",
+    )
+    batch_items_limit: int = Field(
+        default=1000,
+        ge=1,
+        description="Pictures of batches that may wait to be read, half of them of one owner; further batches are"
+        " answered with 503.",
+    )
+    bulk_size: int = Field(
+        default=2,
+        ge=1,
+        description="Most pictures of batches that share one backward pass, for which a question that comes"
+        " meanwhile waits. On a GPU, where a pass of eight takes little longer than one of two, use more.",
+    )
     batch_size: int = Field(
         default=8,
         ge=1,
@@ -337,6 +354,11 @@ class Settings(RecordSettings):
         public = urlsplit(self.public_url or "").hostname
         names = [self.host, *self.allowed_host_names, *([public] if public else [])]
         return not all(map(is_loopback, names))
+
+    @property
+    def largest_batch_bytes(self) -> int:
+        """The most bytes that a batch may have: what one address may send at once."""
+        return min(self.batch_max_bytes, self.bodies_in_flight_bytes // 2)
 
     @property
     def resolved_database_url(self) -> str:

@@ -5,17 +5,19 @@ Its methods block for a few milliseconds; from an event loop, call them in a thr
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import JSON, Column, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from jobs.audit import Audit
+from jobs.batch_rows import ItemClaim, complete_item, erase_items
 from jobs.blobs import BlobStore
 from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
 from jobs.database import Database
 from jobs.decisions import Decisions, erase_decisions
-from jobs.errors import BadCursor, JobNotFound, QueueFull, StorageError
+from jobs.errors import BadCursor, JobNotFound, QueueFull
 from jobs.idempotency import Claim, Idempotency, complete, forget_request
 from jobs.ids import JOB_ID, new_job_id
 from jobs.models import (
@@ -101,8 +103,8 @@ class JobStore:
         self.settings = settings
         self.database = database or Database(settings)
         self.blobs = blobs or BlobStore(settings)
-        self._notify = notify or Notifier(settings).publish
-        self.leases = Leases(settings, self.database, self._notify)
+        self.notify = notify or Notifier(settings).publish
+        self.leases = Leases(settings, self.database, self.notify)
         self.workers = Workers(settings, self.database)
         self.idempotency = Idempotency(settings, self.database)
         self.pace = Pace(self.database)
@@ -112,15 +114,19 @@ class JobStore:
         self.audit = Audit(self.database)
         self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers, self.idempotency)
 
-    def create(self, new: NewJob, image_png: bytes, claim: Claim | None = None) -> Job:
+    def create(
+        self, new: NewJob, image_png: bytes, claim: Claim | None = None, item: ItemClaim | None = None
+    ) -> Job:
         """Accept an upload: keep its normalised image and queue the job. Ring after this returned.
 
         Args:
             claim: of the request's Idempotency-Key, completed together with the job.
+            item: of a batch, which this job is from then on.
 
         Raises:
             QueueFull: too many jobs wait already, of all or of this owner.
             RequestInFlight: the claim was lost meanwhile.
+            ItemLost: so was the item.
             StorageError: the image or the row can't be written; neither is left behind then.
         """
         now = utc_now()
@@ -135,12 +141,14 @@ class JobStore:
         self.blobs.put(job.id, image_png)
         try:
             with self.database.write() as session:
-                self._check_room(session, new.owner)
+                self._check_room(session, new.owner, bulk=item is not None)
                 job.turn = next_turn(session, new.owner, new.priority)
                 session.add(job)
                 record_event(session, job.id, "created")
                 if claim is not None:
                     complete(session, claim, job.id)
+                if item is not None:
+                    complete_item(session, item, job.id)
         except BaseException:
             self.blobs.delete(job.id)
             raise
@@ -214,7 +222,7 @@ class JobStore:
             if job.stage == Stage.RECEIVED:
                 job.stage = Stage.SCREENED
             record_event(session, job_id, "screened")
-        self._notify(job.id, job.version)
+        self.notify(job.id, job.version)
         return job
 
     def cancel(self, job_id: str, owner: str | None = None) -> Job:
@@ -239,7 +247,7 @@ class JobStore:
             if changed is None:
                 return job
             record_event(session, job_id, "cancelled")
-        self._notify(changed.id, changed.version)
+        self.notify(changed.id, changed.version)
         return changed
 
     def erase(self, job_id: str, owner: str | None = None) -> None:
@@ -255,17 +263,19 @@ class JobStore:
         """
         if self.get(job_id, owner) is None:
             raise JobNotFound(job_id)
+        self.erase_all([job_id])
+
+    def erase_all(self, job_ids: Sequence[str]) -> None:
+        """Erase these jobs, all of which there are, as `erase` does one; raises `StorageError`."""
         try:
-            self.blobs.delete(job_id)
+            for job_id in job_ids:
+                try:
+                    self.blobs.delete(job_id)
+                finally:
+                    version = self.database.with_reserve(partial(self._erase_row, job_id))
+                    self.notify(job_id, version)
         finally:
-            try:
-                version = self._erase_row(job_id)
-            except StorageError as error:
-                if not self.database.give_up_reserve(error):
-                    raise
-                version = self._erase_row(job_id)
             self.database.forget()
-            self._notify(job_id, version)
 
     def _erase_row(self, job_id: str) -> int:
         now = utc_now()
@@ -280,6 +290,7 @@ class JobStore:
                 session.execute(delete(JobEvent).where(JobEvent.job_id == job_id))
                 forget_request(session, job_id)
                 erase_decisions(session, job_id)
+                erase_items(session, job_id)
                 record_event(session, job_id, "erased")
         return job.version
 
@@ -288,17 +299,20 @@ class JobStore:
         with self.database.read() as session:
             return _waiting(session, owner)
 
-    def check_room(self, owner: str) -> None:
-        """See that a job of this owner would be taken now.
+    def check_room(self, owner: str, *, bulk: bool = False) -> None:
+        """See that a job of this owner would be taken now; `bulk`: one of a batch.
 
         Raises:
             QueueFull: too many jobs wait already, of all or of this owner.
         """
         with self.database.read() as session:
-            self._check_room(session, owner)
+            self._check_room(session, owner, bulk=bulk)
 
-    def _check_room(self, session: Session, owner: str) -> None:
+    def _check_room(self, session: Session, owner: str, *, bulk: bool) -> None:
         limit, own = self.settings.queue_limit, self.settings.owner_queue_limit
+        if bulk:
+            # Batches wait outside: half of the queue is left to who asks one question.
+            limit, own = max(1, limit // 2), None if own is None else max(1, own // 2)
         if own is not None and (mine := _waiting(session, owner)) >= own:
             owners = session.scalar(OWNERS) or 1
             raise QueueFull(own, ahead=min(_waiting(session, None), mine * owners), of_owner=True)

@@ -5,7 +5,9 @@ job. A new job is given the turn after the one that is being served, or after it
 whoever comes while a thousand of somebody else wait is held up by two of those at most, and since every turn is
 finite (who comes later joins a later one) nobody waits for ever, unless for those of a lower number.
 
-A batch rides along in the turn of its first job, and a job that is given back keeps that turn.
+A pass rides along in the turn of its first job, and a job that is given back keeps that turn. Pictures that were
+sent as a batch have a higher number than questions: they don't share a pass with one, and few share one with each
+other, so that a question waits for one short pass of them at most.
 """
 
 from typing import Any
@@ -17,6 +19,8 @@ from jobs.models import Job, JobState
 
 # The order in which jobs are taken.
 ORDER = ("priority", "turn", "id")
+# Of the pictures of batches; whoever asks one question goes before all of them.
+BULK_PRIORITY = 10
 
 
 def next_turn(session: Session, owner: str, priority: int) -> int:

@@ -16,9 +16,12 @@ ALLOWED = {
     "worker": {"das", "jobs"},
     "app": {"das", "jobs"},
     "demo": {"das", "measure", "index_build", "jobs", "worker", "app"},
+    "client": set(),
 }
 # What jobs shares with das: the base class of errors that are meant for a person, and how files are written.
 SHARED = {"das.errors", "das.durable"}
+# Made by client/generate.py.
+GENERATED = {ROOT / "client" / "das_client" / "models.py"}
 HEAVY = ("torch", "torchvision", "open_clip", "faiss", "diffusers", "transformers", "peft")
 SOURCES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
 
@@ -81,7 +84,7 @@ def test_importing_it_stays_light(module):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_fit_in_the_head(path):
-    assert len(path.read_text().splitlines()) <= 500
+    assert len(path.read_text().splitlines()) <= 500 or path in GENERATED
     assert path.stem not in {"utils", "helpers", "manager", "misc", "common"}
 
 
@@ -99,6 +102,7 @@ def test_only_settings_reads_the_environment():
         "demo/check.py",
         "jobs/process.py",
         "das/images/isolated.py",
+        "client/das_client/address.py",
     }
 
 
@@ -131,7 +135,8 @@ def test_the_two_locks_differ_only_in_faiss_and_its_libraries():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_are_renamed_and_locked_in_one_place(path):
-    if path == ROOT / "das" / "durable.py":
+    # The client has none of das.
+    if path == ROOT / "das" / "durable.py" or path.is_relative_to(ROOT / "client"):
         return
     tree = ast.parse(path.read_text())
     called = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]

@@ -41,6 +41,9 @@ NOT_RUN = {
     "DAS_DEVICE=cuda:0 DAS_INDEX_DIR=/srv/index das worker": "needs a GPU",
     "make test": "runs this test",
     "make test-long": "takes an hour",
+    "npx openapi-typescript http://127.0.0.1:8000/openapi.json -o das.ts": "needs npm and its registry",
+    "das-client ask generation.png --top 5": "needs das-client installed; tests/client runs it",
+    "das-client batch FOLDER --out results.jsonl": "the same",
 }
 """Commands of the pages that no test runs, each with the reason."""
 
@@ -117,14 +120,11 @@ class Reader:
         if SERVICE.match(command):
             self._serve(command)
             return ""
-        if DOCUMENTED_ADDRESS in command:
-            if self._address is None:
-                self._serve("das serve --index index/")
-            command = command.replace(DOCUMENTED_ADDRESS, str(self._address))
-        return self._run(["bash", "-euo", "pipefail", "-c", command])
+        return self._run(["bash", "-euo", "pipefail", "-c", self._at_the_service(command)])
 
     def python(self, text: str) -> str:
         """Run a Python block; returns what it prints."""
+        text = self._at_the_service(text)
         return self._run([sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", text])
 
     def save(self, file: str, text: str) -> None:
@@ -137,6 +137,14 @@ class Reader:
             service.terminate()
         for service in self._services:
             service.wait(PATIENCE_S)
+
+    def _at_the_service(self, text: str) -> str:
+        """A command or program with the service's real address, which is started where none runs."""
+        if DOCUMENTED_ADDRESS in text:
+            if self._address is None:
+                self._serve("das serve --index index/")
+            text = text.replace(DOCUMENTED_ADDRESS, str(self._address))
+        return text
 
     def _run(self, arguments: list[str]) -> str:
         done = subprocess.run(
@@ -224,7 +232,7 @@ def reader(
         environment = {n: value for n, value in os.environ.items() if not n.startswith(("DAS_", "PYTEST_"))}
         environment |= {
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": str(tmp_path if page.name == "CONTRIBUTING.md" else ROOT),
+            "PYTHONPATH": str(tmp_path) if page.name == "CONTRIBUTING.md" else f"{ROOT}:{ROOT / 'client'}",
             "HOME": str(tmp_path / "home"),
             "HF_HOME": str(hub),
             "HF_HUB_OFFLINE": "1",

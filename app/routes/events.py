@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
 
 from app.callers import Reading
-from app.events import MEDIA_TYPE, last_event, stream
+from app.events import LONGEST_NUMBER, MEDIA_TYPE, last_event, stream
 from app.examples import ATTRIBUTION, EVENTS
 from app.problems import documented
 from app.service import service_of
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/attributions", tags=["attributions"])
     response_class=Response,
     responses={
         200: {
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EVENTS}},
+            "content": {MEDIA_TYPE: {"example": EVENTS}},
             "description": "Server-sent events until the question is finished. Each `data` is an AttributionEvent,"
             " or a ProgressEvent under the name `progress`.",
         },
@@ -39,7 +39,8 @@ async def stream_attribution_events(
     last_event_id: Annotated[
         str | None,
         Header(
-            description="The id of the last event that came: those after it are told. Default: all of them."
+            description="The id of the last event that came: those after it are told. Default: all of them.",
+            json_schema_extra={"pattern": f"^[0-9]{{0,{LONGEST_NUMBER}}}$"},
         ),
     ] = None,
 ) -> Response:

@@ -33,13 +33,15 @@ def _answer(example: str, description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"examples": examples}}}
 
 
-def _body(schema: str, example: dict[str, Any], form: str | None = None) -> dict[str, Any]:
+def _body(
+    schema: str, example: dict[str, Any], form: str | None = None, *, required: bool = True
+) -> dict[str, Any]:
     content: dict[str, Any] = {
         "application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
     }
     if form is not None:
         content["multipart/form-data"] = {"schema": {"$ref": f"#/components/schemas/{form}"}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 @router.post(
@@ -126,7 +128,7 @@ async def activate_policy(request: Request, caller: Deciding, policy_id: PolicyI
         200: _answer("backtest", "One page of the comparison. Nothing is changed by it."),
         **documented("not-found", "conflict", *WRITES),
     },
-    openapi_extra=_body("BacktestRequest", {"version": 2, "against": "active"}),
+    openapi_extra=_body("BacktestRequest", {"version": 2, "against": "active"}, required=False),
 )
 async def backtest_policy(request: Request, caller: Deciding, policy_id: PolicyId) -> Response:
     """Hold a version against the active one over stored answers, or against what people said of decisions."""

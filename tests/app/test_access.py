@@ -90,6 +90,7 @@ def test_without_a_key_nothing_is_told(client: TestClient, make: Make, asked_by:
         ("POST", "/v1/attributions"), ("POST", f"/v1/attributions/{job}/cancel"),
         ("DELETE", f"/v1/attributions/{job}"), ("GET", "/v1/indexes"), ("GET", "/v1/works/w_2c26b46b68ffc68f"),
         ("GET", "/v1/works/w_1/thumbnail"),
+        ("GET", "/v1/attribution-batches"), ("POST", "/v1/attribution-batches"),
         ("POST", "/ask"), ("GET", f"/a/{job}"), ("GET", "/"), ("POST", "/samples"), ("GET", "/samples/one.png"),
     ]  # fmt: skip
     for method, path in addresses:
@@ -128,6 +129,43 @@ def test_nobody_gets_at_anothers_question(client: TestClient, make: Make, asked_
     assert [item["id"] for item in mine] == [job]
     assert client.get(path, headers=bearer(ada)).json()["state"] == "queued"
     assert client.get(f"{path}/image", headers=bearer(ada)).headers["content-type"] == "image/png"
+
+
+def test_nobody_gets_at_anothers_batch(client: TestClient, make: Make, picture: bytes) -> None:
+    ada, eve = make(), make()
+    posted = client.post(
+        "/v1/attribution-batches", files=[("image", ("p.png", picture))], headers=bearer(ada)
+    )
+    assert posted.status_code == 202, posted.text
+    path = posted.json()["links"]["self"]
+    attempts = [
+        ("GET", path), ("GET", f"{path}?wait=1"), ("GET", f"{path}/results.jsonl"),
+        ("POST", f"{path}/cancel"), ("DELETE", path),
+    ]  # fmt: skip
+    for method, address in attempts:
+        assert refusal(client.request(method, address, headers=bearer(eve))) == (404, "not-found"), address
+    assert client.get("/v1/attribution-batches", headers=bearer(eve)).json()["items"] == []
+    assert [
+        item["id"] for item in client.get("/v1/attribution-batches", headers=bearer(ada)).json()["items"]
+    ] == [posted.json()["id"]]
+    assert client.delete(path, headers=bearer(ada)).status_code == 204
+
+
+def test_a_batch_counts_each_of_its_pictures_or_is_refused_whole(
+    client: TestClient, make: Make, picture: bytes
+) -> None:
+    ada = make(daily_quota=3)
+    files = [("image", ("p.png", picture))]
+    refused = client.post("/v1/attribution-batches", files=files * 4, headers=bearer(ada))
+    assert refusal(refused) == (429, "quota-exhausted")
+    assert "4 pictures, and 3 of this day's 3" in refused.json()["detail"]
+    used = client.get("/v1/quota", headers=bearer(ada)).json()["questions"]
+    assert (used["used"], used["remaining"]) == (0, 3)
+    taken = client.post("/v1/attribution-batches", files=files * 2, headers=bearer(ada))
+    assert taken.status_code == 202
+    used = client.get("/v1/quota", headers=bearer(ada)).json()["questions"]
+    assert (used["used"], used["remaining"]) == (2, 1)
+    assert client.delete(taken.json()["links"]["self"], headers=bearer(ada)).status_code == 204
 
 
 def test_a_key_that_replaces_another_sees_its_questions(

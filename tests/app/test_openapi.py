@@ -63,9 +63,18 @@ def test_every_example_is_valid(schema, example):
 def test_a_valid_request_exists_and_an_unknown_field_is_none():
     for media, picture in (("multipart/form-data", "image"), ("application/json", "image_base64")):
         schema = body_schema(media)
-        assert errors(schema, {picture: "AAAA", "top_k": 3, "seed": None}) == []
+        assert errors(schema, {picture: "AAAA", "top_k": 3, "seed": 5}) == []
         assert errors(schema, {"top_k": 3})
         assert errors(schema, {picture: "AAAA", "colour": "red"})
+
+
+def test_null_is_described_where_it_can_be_sent_only():
+    assert errors(body_schema("application/json"), {"image_base64": "AAAA", "seed": None}) == []
+    assert errors(body_schema("multipart/form-data"), {"image": "AAAA", "seed": None})
+    for operations in DOCUMENT["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                assert errors(parameter["schema"], None), parameter["name"]
 
 
 def test_the_accepted_question_is_a_queued_one():

@@ -1,0 +1,5 @@
+"""`python -m das_client`."""
+
+from das_client.cli import main
+
+main()
