@@ -182,7 +182,7 @@ class Catalogue:
         return self._by_id.get(index_id)
 
     def choose(self, index_id: str | None) -> ServedIndex:
-        """The index a question is put to: the one named, by id or by name, else the first.
+        """The index a question is put to: the one named, by id or by name (the newest of that name), else the first.
 
         Raises `Problem`: not-ready without any index, invalid-request for an unknown one.
         """
@@ -192,9 +192,9 @@ class Catalogue:
             )
         if index_id is None:
             return next(iter(self))
-        for served in self:
-            if index_id in (served.id, served.name):
-                return served
+        named = [served for served in self if index_id in (served.id, served.name)]
+        if named:
+            return max(named, key=lambda served: served.index.manifest.build.created_at)
         raise invalid("index", f"there is no such index here; there is {', '.join(self._by_id)}.")
 
     def find_work(self, work_id: str, index_id: str | None = None) -> tuple[ServedIndex, int] | None:

@@ -1,6 +1,5 @@
 """What can be done with decisions: the use cases of `/v1/decisions`, and the making of those that are due."""
 
-import asyncio
 import logging
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from app.problems import Problem, bad_parameter, invalid
 from app.redaction import told_verdict
 from app.schemas import AttributionRequest
 from app.service import Service
+from app.threads import RunInThread
 from app.waiting import find, finished, wait_until
 from jobs.decisions import DECISION_ID, Decision, DecisionFilters, DecisionNotFound, DecisionState, NotDecided
 from jobs.errors import BadCursor, JobNotFound, StorageError
@@ -99,26 +99,24 @@ async def review(service: Service, caller: Caller, decision_id: str, said: Revie
     return _told(await run_in_threadpool(_shown, service, caller, reviewed))
 
 
-async def keep_deciding(service: Service) -> None:
-    """Make decisions whose questions have ended, for as long as the service runs. Any number may do so at once."""
-    failed: set[str] = set()
-    while True:
+async def decide_due(service: Service, threads: RunInThread, failed: set[str]) -> None:
+    """Make decisions whose questions have ended. Any number of processes may do so at once.
+
+    Args:
+        failed: those that can't be made for a fault of ours; they aren't tried again, and more are added.
+    """
+    for decision in await threads(service.store.decisions.ripe, AT_ONCE + len(failed)):
+        if decision.id in failed:
+            continue
         try:
-            for decision in await run_in_threadpool(service.store.decisions.ripe, AT_ONCE + len(failed)):
-                if decision.id in failed:
-                    continue
-                try:
-                    await run_in_threadpool(_settled, service, decision)
-                except StorageError:
-                    raise
-                except Problem as problem:
-                    logger.info("%s isn't made: %s", decision.id, problem.detail)
-                except Exception:
-                    failed.add(decision.id)
-                    logger.exception("%s can't be made", decision.id)
-        except StorageError as error:
-            logger.warning("decisions that are due wait: %s", error)
-        await asyncio.sleep(LOOK_EVERY_S)
+            await threads(_settled, service, decision)
+        except StorageError:
+            raise
+        except Problem as problem:
+            logger.info("%s isn't made: %s", decision.id, problem.detail)
+        except Exception:
+            failed.add(decision.id)
+            logger.exception("%s can't be made", decision.id)
 
 
 def verdict_on(service: Service, job: Job, policy: Policy) -> Verdict:
@@ -132,6 +130,9 @@ def _only_the_question(data: bytes, asked: DecisionRequest) -> None:
     if data:
         raise invalid("attribution", "can't be sent with a picture: it says which question is meant.")
     for name in sorted(asked.model_fields_set - {"policy", "attribution"}):
+        # Clients that are generated from the document send what is left out by its default.
+        if getattr(asked, name) == type(asked).model_fields[name].default:
+            continue
         raise invalid(name, "can't be sent with attribution: that question has its options already.")
 
 

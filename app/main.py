@@ -1,6 +1,5 @@
 """The web application: `create_app(settings)`. Importing this imports neither torch nor anything as heavy."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -19,8 +18,8 @@ from starlette.routing import Match, Route
 from app import DISTRIBUTION
 from app.batch_examples import BATCHES
 from app.batch_schemas import BatchForm, BatchJson, BatchResult
-from app.decisions import keep_deciding
 from app.described import without_nulls
+from app.duties import performing
 from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
 from app.hosts import OwnAddressesOnly
@@ -54,11 +53,12 @@ from app.routes import (
     policies,
     reports,
     signin,
+    webhooks,
 )
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
-from app.unpacking import keep_unpacking
 from app.uploads import AttributionUrl
+from app.webhooks.schemas import EndpointChange, EndpointRequest, SecretRotation
 from jobs.errors import StorageError
 from jobs.settings import Settings, get_settings
 
@@ -81,6 +81,7 @@ ROUTERS = (
     opt_outs.router,
     audit.router,
     keys.router,
+    webhooks.router,
     health.router,
     page.router,
     signin.router,
@@ -108,6 +109,9 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     OptOutRequest,
     Application,
     Rejection,
+    EndpointRequest,
+    EndpointChange,
+    SecretRotation,
 )
 REF_TEMPLATE = "#/components/schemas/{model}"
 
@@ -120,9 +124,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running_service(settings) as service:
             app.state.service = service
-            service.keep(asyncio.create_task(keep_deciding(service)))
-            service.keep(asyncio.create_task(keep_unpacking(service)))
-            yield
+            async with performing(service, here=settings.duties == "here"):
+                yield
 
     app = FastAPI(
         title=TITLE,

@@ -17,6 +17,7 @@ from app.access import Access
 from app.addresses import Allowed
 from app.bodies import Bodies
 from app.catalogue import Catalogue
+from app.connecting import Connector
 from app.fetching import Fetcher
 from app.limiting import Limiter
 from app.samples import Samples
@@ -34,7 +35,6 @@ from jobs.queue import Doorbell
 from jobs.rows import name_works
 from jobs.settings import Settings
 from jobs.store import JobStore
-from jobs.sweeper import Sweeper
 from jobs.workers import COMING_BACK
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class Service:
     parsing: CapacityLimiter
     decoding: Turns
     fetcher: Fetcher
+    connector: Connector
     fetching: Turns
     streams: Streams
     backtesting: CapacityLimiter
@@ -117,6 +118,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     limiter = Limiter(settings)
+    connector = Connector(Allowed.of(settings.fetch_allowed))
     keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings)
     service = Service(
         settings=settings,
@@ -136,17 +138,17 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         bodies=Bodies(settings.bodies_in_flight_bytes, settings.body_seconds, settings.body_stall_seconds),
         parsing=CapacityLimiter(PARSING_AT_ONCE),
         decoding=Turns(DECODERS, DECODING_QUEUE, DECODING_PATIENCE_S),
-        fetcher=Fetcher(Allowed.of(settings.fetch_allowed)),
+        fetcher=Fetcher(connector),
+        connector=connector,
         fetching=Turns(FETCHES, FETCHING_QUEUE, FETCHING_PATIENCE_S),
         streams=Streams(settings.streams_limit, settings.owner_streams_limit),
         backtesting=CapacityLimiter(1),
         background=set(),
         signing_key=signing_key,
     )
-    sweeper = Sweeper(settings, store, service.doorbell)
+    await run_in_threadpool(store.database.keep_reserve)
     service.screener.start()
     await service.feed.start()
-    sweeper.start()
     # The first question shall not wait for the connection that its bell takes.
     service.keep(asyncio.create_task(run_in_threadpool(service.doorbell.connect)))
     service.keep(asyncio.create_task(service.visibility.keep_looking()))
@@ -157,7 +159,6 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         for task in list(service.background):
             task.cancel()
         await service.feed.stop()
-        await run_in_threadpool(sweeper.stop)
         await run_in_threadpool(service.normaliser.close)
         service.doorbell.close()
         store.close()

@@ -46,6 +46,7 @@ from jobs.models import (
 )
 from jobs.settings import Settings
 from jobs.turns import BULK_PRIORITY, ORDER
+from jobs.webhooks.outbox import ENDS, announce_end
 
 Notify = Callable[[str, int], None]
 
@@ -348,8 +349,10 @@ def _stage_when_waiting() -> Any:
 
 
 def record_event(session: Session, job_id: str, kind: str, **data: Any) -> None:
-    """Keep what happened to a job, in the transaction in which it happens."""
+    """Keep what happened to a job, in the transaction in which it happens; its end is announced by webhook."""
     session.execute(ADD_EVENT, {"job_id": job_id, "at": utc_now(), "kind": kind, "data": data})
+    if kind in ENDS:
+        announce_end(session, job_id, kind)
 
 
 # Built once: putting the claim together takes five times as long as running it.

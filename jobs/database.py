@@ -125,6 +125,11 @@ class Database:
                 self.to_forget = True
         return not self.to_forget
 
+    def forget_again(self) -> None:
+        """Try again what `forget` couldn't do."""
+        if self.to_forget:
+            self.forget()
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()

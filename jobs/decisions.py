@@ -18,6 +18,7 @@ from jobs.database import Database
 from jobs.errors import BadCursor, JobNotFound, JobsError
 from jobs.ids import JOB_ID
 from jobs.models import OPEN_STATES, Base, Job, JobState, JsonObject, utc_now
+from jobs.webhooks.outbox import announce_decision
 
 PREFIX = "dec_"
 DECISION_ID = re.compile(PREFIX + "[0-9a-f]{32}")
@@ -144,6 +145,7 @@ class Decisions:
                 decision.outcome = verdict["outcome"]
                 decision.verdict = verdict
                 decision.shadow = shadow
+                announce_decision(session, decision.id, job_id)
         return decision
 
     def review(self, decision_id: str, owner: str, outcome: str, note: str | None) -> Decision:

@@ -97,9 +97,11 @@ class NewJob(Question, kw_only=True):
     Jobs of a lower `priority` go first. `input` is `{"sha256", "width", "height", "format", "normalisation": [...],
     "declared"}`, the last what the file says of itself with what was `taken` of that, or None. `candidate_works` are
     the ids of the works that screening chose to be scored, None for all works; `lookalikes` is what it found, None
-    where it hasn't finished.
+    where it hasn't finished. `webhook_endpoint` is the id of the only endpoint that shall hear of it, None for all of
+    its owner.
     """
 
+    webhook_endpoint: Mapped[str | None] = mapped_column(String(40), default=None)
     lookalikes: Mapped[list[JsonObject] | None] = mapped_column(default=None)
 
 

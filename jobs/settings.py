@@ -119,6 +119,17 @@ class Settings(RecordSettings):
         description="What the cookies of those who are signed in are signed with, the same for every API process."
         " Unset: random bytes in the data directory.",
     )
+    webhook_key: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="What the secrets of webhook endpoints are encrypted with in the database, the same for every API"
+        " process and `das io-worker`. Unset: random bytes in the data directory.",
+    )
+    duties: Literal["here", "io-worker"] = Field(
+        default="here",
+        description="Who does what has to be done now and then (webhooks, lost jobs, due decisions, tidying): `here`,"
+        " every API process on the side, or `io-worker`, processes of `das io-worker` alone.",
+    )
     max_upload_bytes: int = Field(
         default=25_000_000,
         ge=1,

@@ -41,6 +41,10 @@ from jobs.policies import Policies
 from jobs.settings import Settings
 from jobs.turns import next_turn
 from jobs.upkeep import Upkeep
+from jobs.webhooks.deliveries import Deliveries
+from jobs.webhooks.endpoints import Endpoints
+from jobs.webhooks.outbox import erase_deliveries
+from jobs.webhooks.sealing import Seal
 from jobs.workers import Workers
 
 
@@ -85,9 +89,9 @@ class JobStore:
     """Jobs in the database and their images in the blob store.
 
     Here is what the app does with questions; `leases` is the workers' half (claim, renew, finish, …), `workers`
-    their signs of life, `upkeep` what keeps it all going; `policies` and `decisions` are moderation's. A store
-    belongs to one process; it may be shared by its threads. Jobs come back detached: reading their fields needs no
-    session.
+    their signs of life, `upkeep` what keeps it all going; `policies` and `decisions` are moderation's,
+    `webhook_endpoints` and `webhook_deliveries` say who hears of all this. A store belongs to one process; it may be
+    shared by its threads. Jobs come back detached: reading their fields needs no session.
 
     Where a method takes an `owner`, the jobs of others aren't there for it; None sees them all.
     """
@@ -112,6 +116,9 @@ class JobStore:
         self.decisions = Decisions(self.database)
         self.opt_outs = OptOuts(self.database)
         self.audit = Audit(self.database)
+        seal = Seal(settings)
+        self.webhook_endpoints = Endpoints(self.database, seal)
+        self.webhook_deliveries = Deliveries(self.database, seal)
         self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers, self.idempotency)
 
     def create(
@@ -290,6 +297,7 @@ class JobStore:
                 session.execute(delete(JobEvent).where(JobEvent.job_id == job_id))
                 forget_request(session, job_id)
                 erase_decisions(session, job_id)
+                erase_deliveries(session, job_id)
                 erase_items(session, job_id)
                 record_event(session, job_id, "erased")
         return job.version

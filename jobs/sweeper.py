@@ -1,11 +1,10 @@
 """The sweeper: finds what would wait for ever and sets it going again.
 
-It runs in the API's process (started by `das serve`) and so goes on while every worker is dead. With several
-API processes there are several sweepers; each job is found by one of them, and a bell too many is harmless.
+It is a duty of the API's processes or of I/O workers (`app.duties`) and so goes on while every worker is dead. Of
+several sweepers each job is found by one, and a bell too many is harmless.
 """
 
 import logging
-import threading
 import time
 
 from jobs.queue import Doorbell
@@ -14,32 +13,19 @@ from jobs.store import JobStore
 
 log = logging.getLogger(__name__)
 
-TIDY_EVERY_S = 600.0
 # The code of an answer that no worker could give.
 UNHELD = "index-unheld"
 
 
 class Sweeper:
-    """A thread that sweeps every `sweep_seconds` until `stop`; a sweep that fails is logged."""
+    """Sweeps; what it has seen before counts, so a process keeps one."""
 
     def __init__(self, settings: Settings, store: JobStore, doorbell: Doorbell) -> None:
         self._settings = settings
         self._store = store
         self._doorbell = doorbell
-        self._stopping = threading.Event()
         # Since when it has been seen that nobody holds an index that jobs wait for.
         self._unheld: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
-
-    def start(self) -> None:
-        """Begin to sweep."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop after the sweep that is being made."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def sweep_once(self) -> None:
         """One sweep, and the bells that it calls for.
@@ -47,8 +33,6 @@ class Sweeper:
         A worker that finishes rings on while more is queued, so one bell a worker is enough however long the
         queue; and where that many bells lie untaken in the broker, none was lost.
         """
-        if self._store.database.to_forget:
-            self._store.database.forget()
         self._give_up_unheld()
         report = self._store.upkeep.sweep()
         for job_id in report.requeued:
@@ -79,15 +63,3 @@ class Sweeper:
             reason += " Once one whose DAS_INDEX_DIR has it runs, send the picture again."
             for job_id in self._store.leases.fail_waiting(index_id, reason, UNHELD):
                 log.error("%s is given up: no worker holds %s", job_id, index_id)
-
-    def _run(self) -> None:
-        self._store.database.keep_reserve()
-        tidied = time.monotonic()
-        while not self._stopping.wait(self._settings.sweep_seconds):
-            try:
-                self.sweep_once()
-                if time.monotonic() - tidied > TIDY_EVERY_S:
-                    tidied = time.monotonic()
-                    self._store.upkeep.tidy()
-            except Exception:
-                log.exception("a sweep failed; the next is in %g s", self._settings.sweep_seconds)

@@ -122,13 +122,20 @@ def service(
         Path | None, typer.Option(help="Also write the figures here, with command and versions.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the pictures, and of who looks at what.")] = 0,
+    streamers: Annotated[
+        int, typer.Option(help="People who follow the events of one question after another.")
+    ] = 0,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="DAS_API_KEY", help="Sent by everybody, where the service asks for keys."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """Put a running service under load over HTTP, and tell how long its answers took.
 
     Clients poll questions, every other one with the ETag of what it saw last, and look at the list once in a while;
-    uploaders wait only when the queue is full. Any other answer than success or 503 with Retry-After is a fault, and
-    the exit code is then 1.
+    uploaders wait only when they are told to. Any other answer than success, or 429 or 503 with Retry-After, is a
+    fault, as is a stream that ends before its question does; the exit code is then 1.
     """
     import asyncio
 
@@ -138,7 +145,9 @@ def service(
     from measure.report import command_line, versions
 
     processes = {name: pid for name, pid in (("api", api_pid), ("worker", worker_pid)) if pid is not None}
-    run = Run(Load(clients, uploaders, seconds, polls, seed), Address.of(url), Memory(processes))
+    run = Run(
+        Load(clients, uploaders, seconds, polls, seed, streamers, key), Address.of(url), Memory(processes)
+    )
     figures = {"command": command_line(), "versions": versions(), **asyncio.run(run.figures())}
     if out is not None:
         write_bytes(out, (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode())

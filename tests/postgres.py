@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def binaries() -> Path | None:
     return versions[-1].parent if versions else None
 
 
-@dataclass(frozen=True)
+@dataclass
 class PostgresServer:
     """A running server. `tests` may come in by the Unix socket in `folder`, others need the password."""
 
@@ -55,9 +55,52 @@ class PostgresServer:
             connection.execute(statement)  # type: ignore[call-overload]
 
 
+@dataclass
+class MortalServer(PostgresServer):
+    """A server that may be killed, and keeps what it committed."""
+
+    _start: "Callable[[], subprocess.Popen[bytes]]"
+    _process: "subprocess.Popen[bytes]"
+
+    def kill(self) -> None:
+        """End its first process by SIGKILL; the others see that and end."""
+        self._process.kill()
+        self._process.wait()
+
+    def start(self) -> None:
+        """Start it again; it comes up once the processes of the killed one are gone."""
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            self._process = self._start()
+            try:
+                _wait_for(self, self._process)
+            except AssertionError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            else:
+                return
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+# It flushes nothing to the disk: it has nothing to lose.
+QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
+# What was committed outlives the server, though not the machine.
+MORTAL = ("fsync=off", "full_page_writes=off")
+
+
 @contextlib.contextmanager
 def running() -> Iterator[PostgresServer]:
-    """A server for the length of the block, which flushes nothing to the disk: it has nothing to lose."""
+    """A server for the length of the block."""
+    with mortal(QUICK) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def mortal(settings: tuple[str, ...] = MORTAL) -> Iterator[MortalServer]:
+    """A server for the length of the block that may be killed meanwhile."""
     found = binaries()
     assert found is not None
     # Not under pytest's own directory, which only its owner may enter: the server refuses to run as root.
@@ -79,18 +122,21 @@ def running() -> Iterator[PostgresServer]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [found / "postgres", "-D", data, "-k", folder, "-p", str(port), "-c", "listen_addresses=127.0.0.1",
-         "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"],
-        stdout=subprocess.DEVNULL, stderr=(folder / "log").open("w"), cwd=folder, **identity,
-    )  # fmt: skip
+    words = [word for setting in ("listen_addresses=127.0.0.1", *settings) for word in ("-c", setting)]
+
+    def start() -> "subprocess.Popen[bytes]":
+        with (folder / "log").open("a") as log:
+            return subprocess.Popen(
+                [found / "postgres", "-D", data, "-k", folder, "-p", str(port), *words],
+                stdout=subprocess.DEVNULL, stderr=log, cwd=folder, **identity,
+            )  # fmt: skip
+
+    server = MortalServer(folder, port, start, start())
     try:
-        started = PostgresServer(folder, port)
-        _wait_for(started, server)
-        yield started
+        _wait_for(server, server._process)
+        yield server
     finally:
-        server.terminate()
-        server.wait()
+        server.stop()
         shutil.rmtree(folder)
 
 

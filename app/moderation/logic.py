@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from app.moderation import words
 from app.moderation.fields import Field, Place
 from app.moderation.policy import (
+    FURTHER_PICTURES,
     MODEL_CODES,
     NO_RULE,
     NOT_ANSWERED,
@@ -31,6 +32,8 @@ from app.schemas import Attribution, Copy, Group, Share
 Decided = Literal["clear", "review", "block", "indeterminate"]
 Truth = bool | None
 
+# What normalisation says of a file with further pictures than its first, an animation or a document of pages.
+FIRST_FRAME = "first-frame"
 # Works and creators that one reason names; a rule may be met by a thousand.
 NAMED = 10
 COMPARED = 20
@@ -132,10 +135,10 @@ def decide(policy: Policy, answer: Attribution) -> Verdict:
         if rule.outcome != outcome and (not fired or STRENGTH[rule.outcome] > strongest)
     ]
     reasons: list[Reason] = []
-    stranger = _not_the_models(answer)
-    if lacking or (outcome == "clear" and stranger is not None):
+    against = list(_never_cleared(answer))
+    if lacking or (outcome == "clear" and against):
         outcome = "indeterminate"
-        reasons += [] if stranger is None else [stranger]
+        reasons += against
     elif not fired:
         reasons.append(Reason(NO_RULE, outcome, True, words.NO_RULE.format(default=outcome)))
     reasons += [_lacked(rule, cause) for rule, cause in lacking]
@@ -144,20 +147,23 @@ def decide(policy: Policy, answer: Attribution) -> Verdict:
     return Verdict(outcome, tuple(reasons), tuple(_notes(answer)))
 
 
-def _not_the_models(answer: Attribution) -> Reason | None:
-    """Why this can't be cleared, for a picture that the model hasn't likely made."""
+def _never_cleared(answer: Attribution) -> Iterator[Reason]:
+    """Why no policy may clear this: the model hasn't likely made it, or the file holds more than was looked at."""
     verdict = None if answer.in_model is None else answer.in_model.verdict
-    if verdict == "likely":
-        return None
-    return Reason(MODEL_CODES[verdict], "indeterminate", True, words.NOT_THE_MODELS[verdict])
+    if verdict != "likely":
+        yield Reason(MODEL_CODES[verdict], "indeterminate", True, words.NOT_THE_MODELS[verdict])
+    if FIRST_FRAME in answer.input.normalisation:
+        yield Reason(FURTHER_PICTURES, "indeterminate", True, words.FURTHER_PICTURES)
 
 
 def _notes(answer: Attribution) -> Iterator[str]:
-    """What has to be told whatever the rules say: a copy, and that the model didn't make it."""
+    """What has to be told whatever the rules say: a copy, another's picture, pictures not looked at."""
     if answer.copied is not None and answer.copied.summary is not None:
         yield answer.copied.summary
     if answer.in_model is not None and answer.in_model.verdict != "likely":
         yield words.NOT_THE_MODELS[answer.in_model.verdict]
+    if FIRST_FRAME in answer.input.normalisation:
+        yield words.FURTHER_PICTURES
 
 
 def _fired(rule: Rule, cause: Cause) -> Reason:
@@ -189,6 +195,10 @@ class _Looking:
         self.influence = verdict in (None, "likely")
         self.lists = {name: frozenset(map(folded, names)) for name, names in self.policy.lists.items()}
 
+    @property
+    def _no_influence(self) -> str:
+        return words.NO_INFLUENCE["" if self.answer.in_model is None else self.answer.in_model.verdict]
+
     def condition(self, condition: Any) -> Cause:
         causes = [self._test(field, test, self.answer) for field, test in condition.tests("answer")]
         if condition.works is not None:
@@ -206,7 +216,7 @@ class _Looking:
 
     def _test(self, field: Field, test: Test, source: Attribution | Share | Group) -> Cause:
         if field.influence and not self.influence:
-            value, missing = None, words.NO_INFLUENCE
+            value, missing = None, self._no_influence
         else:
             value, missing = field.read(source), words.UNTOLD
         holds = self._holds(field, test, value)
@@ -304,9 +314,10 @@ class _Looking:
         return Cause(False, tuple(Seen(*pair, None, words.NONE_MEETS, f"{place}.") for pair in tests))
 
     def _unmeasured(self, place: Place, tests: list[tuple[Field, Test]]) -> Cause:
-        """Of no work or creator anything is known, so nothing can be said of them."""
-        missing = words.UNTOLD if self.influence else words.NO_INFLUENCE
-        return Cause(None, tuple(Seen(*pair, None, missing, f"{place}.") for pair in tests))
+        """Of no work or creator anything is known, so nothing can be said but that what has to be known isn't."""
+        missing = words.UNTOLD if self.influence else self._no_influence
+        seen = tuple(Seen(*pair, None, missing, f"{place}.") for pair in tests)
+        return Cause(False if any(test.known for _, test in tests) else None, seen)
 
     def _element(self, place: Place, tests: list[tuple[Field, Test]], one: Share | Group) -> Cause:
         open_: list[Seen] = []

@@ -33,7 +33,8 @@ STRENGTH: dict[str, int] = {"clear": 1, "review": 2, "block": 3}
 # Codes of reasons that no rule gives, so no rule may have them.
 NOT_ANSWERED, NO_RULE = "not-answered", "no-rule-fired"
 MODEL_CODES = {"unlikely": "model-unlikely", "unsure": "model-unsure", None: "model-unknown"}
-RESERVED = (NOT_ANSWERED, NO_RULE, *MODEL_CODES.values())
+FURTHER_PICTURES = "further-pictures"
+RESERVED = (NOT_ANSWERED, NO_RULE, FURTHER_PICTURES, *MODEL_CODES.values())
 
 MAX_RULES = 100
 MAX_LISTS = 50

@@ -130,8 +130,8 @@ class Reason(BaseModel):
     """Why: one rule that fired or couldn't be decided, or one of the service's own reasons."""
 
     code: str = Field(
-        description="The rule's code, or one of no-rule-fired, not-answered, model-unlikely, model-unsure,"
-        " model-unknown."
+        description="The rule's code, or one of no-rule-fired, not-answered, further-pictures, model-unlikely,"
+        " model-unsure, model-unknown."
     )
     outcome: Decided
     fired: bool = Field(description="false: the rule couldn't be decided for want of something.")

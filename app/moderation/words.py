@@ -26,7 +26,14 @@ NOT_THE_MODELS = {
     " generations; so no policy can clear it.",
 }
 UNDECIDED = "This rule couldn't be decided."
-NO_INFLUENCE = "it says nothing, because the picture doesn't look like this model's"
+NO_INFLUENCE = {
+    "unlikely": "it says nothing, because the picture doesn't look like this model's",
+    "unsure": "it says nothing, because it isn't sure that this model made the picture",
+}
+FURTHER_PICTURES = (
+    "The file holds several pictures, an animation's or pages, and only the first was looked at, so no policy can"
+    " clear it: send each as a picture of its own."
+)
 UNTOLD = "it isn't in the answer"
 NONE_MEETS = "none that the answer names meets all that is asked"
 UNNAMED = "those that the answer doesn't name could meet it: ask with a larger top_k"
@@ -82,7 +89,18 @@ def test_in_words(field: Field, test: Test) -> str:
 def compared(field: Field, value: Any, test: Test, missing: str | None = None) -> str:
     """One comparison: what it is, its value or why it has none, and what the rule asks."""
     found = (missing or UNTOLD) if value is None else value_in_words(field, value)
+    if found in [value_in_words(field, bound) for bound in _bounds(test) if bound != value]:
+        # It has to be seen which of the two is larger.
+        found = f"{value * 100:.6g} %" if field.name.rpartition(".")[2] in _PARTS else f"{value:.7g}"
     return f"{field.about}: {found} (the rule asks: {test_in_words(field, test)})"
+
+
+def _bounds(test: Test) -> list[float]:
+    return [
+        value
+        for value in test.given().values()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
 
 
 def sentence(parts: Iterable[str]) -> str:
@@ -136,6 +154,7 @@ ALWAYS = (
     "A block goes before a review and both before a clear.",
     "Where a rule needs what the answer doesn't have, the decision is indeterminate, unless a stronger rule fires.",
     "A picture that this model hasn't likely made is never cleared, and its shares count as not measured.",
+    "A file of several pictures is never cleared: only its first is looked at.",
 )
 
 

@@ -411,6 +411,103 @@ class DeclaredLora(Model):
     weight: float | None = None
 
 
+class Delivery(Model):
+    """An event for an endpoint. Its id is the `webhook-id` of every attempt."""
+
+    id: str
+    type: WebhookEvent
+    state: Literal["pending", "delivered", "failed"] | str
+    created_at: datetime
+    delivered_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    """null: none will be made. While its endpoint is disabled it waits beyond this."""
+    attempts: list[DeliveryAttempt]
+    """The last twenty."""
+    body: str
+    """What is sent, to the byte."""
+    links: DeliveryLinks
+
+
+class DeliveryAttempt(Model):
+    """One attempt."""
+
+    at: datetime
+    seconds: float
+    status_code: int | None = None
+    """What the receiver answered; null: nothing."""
+    error: str | None = None
+    """Why it wasn't taken, in words; null: it was."""
+    response: str | None = None
+    """The first 1,000 characters of what the receiver answered."""
+
+
+class DeliveryLinks(Model):
+    endpoint: str
+
+
+class DeliveryList(Model):
+    """A page of an endpoint's deliveries, newest first."""
+
+    items: list[Delivery]
+    next_cursor: str | None = None
+    """Give it as `cursor` for the next page; null at the end."""
+
+
+class Endpoint(Model):
+    """An address that hears of events, without its secret."""
+
+    id: str
+    url: str
+    description: str | None = None
+    events: list[WebhookEvent] | None = None
+    """null: everything."""
+    enabled: bool
+    """false: it hears of nothing until it is enabled again."""
+    created_at: datetime
+    failing_since: datetime | None = None
+    """Since when nothing was taken; null: the last attempt was. After three days it is disabled."""
+    disabled_at: datetime | None = None
+    disabled_because: str | None = None
+    """Why it isn't enabled, in words."""
+    previous_secret_until: datetime | None = None
+    """Until when deliveries are signed with the secret before this one as well."""
+    links: EndpointLinks
+
+
+class EndpointLinks(Model):
+    self: str
+    deliveries: str
+
+
+class EndpointList(Model):
+    """Your endpoints, the oldest first."""
+
+    items: list[Endpoint]
+
+
+class EndpointWithSecret(Model):
+    """An endpoint with its secret, which can't be read again."""
+
+    id: str
+    url: str
+    description: str | None = None
+    events: list[WebhookEvent] | None = None
+    """null: everything."""
+    enabled: bool
+    """false: it hears of nothing until it is enabled again."""
+    created_at: datetime
+    failing_since: datetime | None = None
+    """Since when nothing was taken; null: the last attempt was. After three days it is disabled."""
+    disabled_at: datetime | None = None
+    disabled_because: str | None = None
+    """Why it isn't enabled, in words."""
+    previous_secret_until: datetime | None = None
+    """Until when deliveries are signed with the secret before this one as well."""
+    links: EndpointLinks
+    secret: str
+    """What deliveries are signed with. It is shown here only."""
+
+
 class Failure(Model):
     code: str
     message: str
@@ -831,7 +928,8 @@ class Reason(Model):
     """Why: one rule that fired or couldn't be decided, or one of the service's own reasons."""
 
     code: str
-    """The rule's code, or one of no-rule-fired, not-answered, model-unlikely, model-unsure, model-unknown."""
+    """The rule's code, or one of no-rule-fired, not-answered, further-pictures, model-unlikely, model-
+    unsure, model-unknown."""
     outcome: Literal["clear", "review", "block", "indeterminate"] | str
     fired: bool
     """false: the rule couldn't be decided for want of something."""
@@ -958,6 +1056,19 @@ class Version(Model):
     version: str
     python: str
     libraries: dict[str, str]
+
+
+WebhookEvent = (
+    Literal[
+        "attribution.succeeded",
+        "attribution.failed",
+        "attribution.cancelled",
+        "decision.made",
+        "batch.finished",
+        "webhook.test",
+    ]
+    | str
+)
 
 
 class Work(Model):

@@ -6,7 +6,8 @@ import jobs.audit
 import jobs.decisions
 import jobs.keys
 import jobs.opt_outs
-import jobs.policies  # noqa: F401  (their tables)
+import jobs.policies
+import jobs.webhooks.models  # noqa: F401  (their tables)
 from jobs.models import Base
 
 context.configure(

@@ -14,7 +14,7 @@ import numpy as np
 
 from das.errors import SettingsError
 from das.images import encode_png
-from measure.load.connection import Address, Connection, Response
+from measure.load.connection import Address, Connection, Response, Stream
 from measure.load.figures import FULL, RETRY_AFTER, Memory, Requests
 
 QUESTIONS = "/v1/attributions"
@@ -23,11 +23,15 @@ LIST_EVERY = 20  # polls: one of so many asks for the list
 FINISHED = frozenset({"succeeded", "failed", "cancelled", "erased"})
 PICTURES, SIDE = 256, 32
 MOST = {"clients": 1000, "uploaders": 100, "seconds": 600, "polls_per_s": 20}
+MOST_STREAMERS = 1000
 _PAUSE_S = 1.0  # after a fault, and between two looks at the memory
 _ASKED_AT_ONCE = 8
+_LOOK_S = 0.1  # between two looks for a new question to follow
+NEWEST = 20  # questions that a follower chooses from
 _BOUNDARY = "das-bench-service"
 
 QUESTION, CHANGED, LIST, UPLOAD = "question", "question, if it changed", f"list of {LISTED}", "upload"
+STREAM, LAST_EVENT = "stream opened", "answer to its last event"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class Load:
 
     Attributes:
         clients: each polls `polls_per_s` times a second; every other one with the ETag of what it saw last.
-        uploaders: each uploads again as soon as it was answered, or when a full queue told it to.
+        uploaders: each uploads again as soon as it was answered, or when it was told to come again.
+        streamers: each follows the events of the newest question until its end, then of another.
+        key: API key that everybody sends; None for a service without keys.
     """
 
     clients: int = 100
@@ -44,8 +50,12 @@ class Load:
     seconds: float = 60.0
     polls_per_s: float = 2.0
     seed: int = 0
+    streamers: int = 0
+    key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.streamers <= MOST_STREAMERS:
+            raise SettingsError(f"streamers is {self.streamers}; it must be 0 to {MOST_STREAMERS}.")
         for name, most in MOST.items():
             if not 0 < getattr(self, name) <= most:
                 raise SettingsError(
@@ -79,6 +89,8 @@ class Run:
                 clients.create_task(self._upload(pictures[number :: load.uploaders]))
             for number in range(load.clients):
                 clients.create_task(self._poll(number))
+            for number in range(load.streamers):
+                clients.create_task(self._follow(number))
         ended = datetime.now(UTC)
         cpu = time.process_time() - cpu
         answered = await self._answered_by(ended)
@@ -86,6 +98,8 @@ class Run:
             "clients": load.clients,
             "polls_per_s": load.polls_per_s,
             "uploaders": load.uploaders,
+            "streamers": load.streamers,
+            "with_key": load.key is not None,
             "seconds": load.seconds,
             "requests": self.requests.told(load.seconds),
             "questions": {
@@ -109,6 +123,10 @@ class Run:
         if ready.status != 200:
             raise SettingsError(f"The service at {where} isn't ready: {ready.body.decode(errors='replace')}")
 
+    @property
+    def _signed(self) -> dict[str, str]:
+        return {} if self.load.key is None else {"Authorization": f"Bearer {self.load.key}"}
+
     def _left(self) -> float:
         """Seconds until the end."""
         return self._end - asyncio.get_running_loop().time()
@@ -124,7 +142,7 @@ class Run:
     ) -> Response | None:
         """A request that is counted; None where nothing came back."""
         try:
-            response = await connection.request(method, target, headers, body)
+            response = await connection.request(method, target, {**self._signed, **(headers or {})}, body)
         except (OSError, h11.ProtocolError) as error:
             self.requests.note_broken(kind, error)
             await asyncio.sleep(_PAUSE_S)
@@ -169,11 +187,54 @@ class Run:
                 continue
             if response.status == 202:
                 self.accepted.append(json.loads(response.body)["id"])
-            elif response.status == FULL and response.headers.get(RETRY_AFTER, "").isdigit():
-                await asyncio.sleep(max(0.0, min(float(response.headers[RETRY_AFTER]), self._left())))
             else:
+                await self._pause(response)
+        connection.close()
+
+    async def _follow(self, number: int) -> None:
+        """Follow one question's events to the last, which has to be that it is finished; then another's."""
+        chance, connection = random.Random(f"{self.load.seed}/stream/{number}"), Connection(self.address)
+        await asyncio.sleep(chance.random())
+        seen: set[str] = set()
+        while self._left() > 0:
+            fresh = [name for name in self.accepted[-NEWEST:] if name not in seen]
+            if not fresh:
+                await asyncio.sleep(min(_LOOK_S, max(0.0, self._left())))
+                continue
+            watched = chance.choice(fresh)
+            seen.add(watched)
+            try:
+                stream = await connection.stream(f"{QUESTIONS}/{watched}/events", self._signed)
+                self.requests.note(STREAM, stream.opened)
+                if stream.opened.status == 200:
+                    await self._follow_one(stream)
+                else:
+                    # What was refused is small: another connection costs less than reading it.
+                    connection.close()
+                    await self._pause(stream.opened)
+            except (OSError, h11.ProtocolError) as error:
+                self.requests.note_broken(STREAM, error)
                 await asyncio.sleep(_PAUSE_S)
         connection.close()
+
+    async def _follow_one(self, stream: Stream) -> None:
+        """Read a question's events to the last; how long after its end the watcher knew of it is counted."""
+        name, data = "", b""
+        async for event in stream.events():
+            name, data = event
+            if self._left() <= 0:
+                return
+        if name in FINISHED:
+            finished = datetime.fromisoformat(json.loads(data)["at"])
+            lag = max(0.0, (datetime.now(UTC) - finished).total_seconds())
+            self.requests.note(LAST_EVENT, Response(200, {}, b"", lag))
+        else:
+            self.requests.note_fault(f"{STREAM}: it ended after {name or 'nothing'}")
+
+    async def _pause(self, response: Response) -> None:
+        """Wait for as long as an answer says, or a little."""
+        told = response.headers.get(RETRY_AFTER, "") if response.status in FULL else ""
+        await asyncio.sleep(max(0.0, min(float(told) if told.isdigit() else _PAUSE_S, self._left())))
 
     async def _watch_memory(self) -> None:
         while True:
@@ -189,7 +250,8 @@ class Run:
         async def count() -> int:
             connection, found = Connection(self.address), 0
             for name in waiting:
-                told = json.loads((await connection.request("GET", f"{QUESTIONS}/{name}")).body)
+                target = f"{QUESTIONS}/{name}"
+                told = json.loads((await connection.request("GET", target, self._signed)).body)
                 if told["state"] == "succeeded" and datetime.fromisoformat(told["finished_at"]) <= ended:
                     found += 1
             connection.close()

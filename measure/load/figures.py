@@ -9,9 +9,9 @@ import psutil
 
 from measure.load.connection import Response
 
-# What an honest service may answer; a full queue also has to say when to come again.
-EXPECTED = frozenset({200, 202, 304})
-FULL, RETRY_AFTER = 503, "retry-after"
+# What an honest service may answer; one that is full, or asked too often, also has to say when to come again.
+EXPECTED = frozenset({200, 202, 204, 304})
+FULL, RETRY_AFTER = frozenset({429, 503}), "retry-after"
 _MB = 1e6
 
 
@@ -24,17 +24,21 @@ class Requests:
     faults: Counter[str] = field(default_factory=Counter)
 
     def note(self, kind: str, response: Response) -> None:
-        """Count an answer; a fault is any but a success, "not modified", or a full queue that says when to come."""
+        """Count an answer; a fault is any but a success, "not modified", or a refusal that says when to come."""
         self.seconds.setdefault(kind, []).append(response.seconds)
         self.statuses.setdefault(kind, Counter())[response.status] += 1
-        if response.status == FULL and RETRY_AFTER not in response.headers:
-            self.faults[f"{kind}: {FULL} without Retry-After"] += 1
-        elif response.status not in EXPECTED | {FULL}:
+        if response.status in FULL and RETRY_AFTER not in response.headers:
+            self.faults[f"{kind}: {response.status} without Retry-After"] += 1
+        elif response.status not in EXPECTED | FULL:
             self.faults[f"{kind}: {response.status}"] += 1
 
     def note_broken(self, kind: str, error: Exception) -> None:
         """Count a request that had no answer."""
         self.faults[f"{kind}: {type(error).__name__}: {error}"] += 1
+
+    def note_fault(self, what: str) -> None:
+        """Count something that went wrong after an answer had begun well."""
+        self.faults[what] += 1
 
     def told(self, seconds: float) -> dict[str, dict[str, Any]]:
         """Number, rate and latencies of each kind over a run of so many seconds."""

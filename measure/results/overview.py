@@ -210,9 +210,10 @@ def load_section(load: dict[str, Any]) -> str:
 ## The service under load
 
 `{load["command"]}` ([{LOAD}]({LOAD})): {load["clients"]} clients that ask {load["polls_per_s"]:g} times a \
-second each
-and {load["uploaders"]} that upload, for {load["seconds"]:g} s, from a process of their own on the machine of \
-the service.
+second each,
+{f"{load['streamers']} that follow events " if load.get("streamers") else ""}and {load["uploaders"]} that upload\
+{", each with an API key" if load.get("with_key") else ""}, for {load["seconds"]:g} s, from a process of their own
+on the machine of the service.
 
 {table(["request", "number", "a second", "p50", "p99", "longest", "statuses"], body)}
 {questions["accepted"]:,} questions were accepted and {answered}. Faults: {sum(load["faults"].values())}.

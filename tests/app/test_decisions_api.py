@@ -129,6 +129,16 @@ def test_a_question_that_was_asked_is_decided_at_once(client, ask, finish):
     assert (by_form.status_code, by_form.json()["outcome"]) == (200, "clear")
 
 
+def test_a_client_may_send_what_is_left_out_by_its_default(client, ask, finish):
+    asked = ask()
+    finish()
+    told = client.post(
+        "/v1/decisions",
+        json={"policy": "shares", "attribution": asked["id"], "candidates": "all", "top_k": None},
+    )
+    assert told.status_code in (200, 202), told.text
+
+
 def test_json_with_a_picture(client, store, picture, finish):
     body = {"policy": "shares", "image_base64": base64.b64encode(picture).decode(), "top_k": 2}
     response = client.post("/v1/decisions", json=body)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from app.addresses import AddressRefused, Allowed
+from app.connecting import Connector
 from app.fetching import Fetcher, TooMuch
 
 NAME = "pictures.example"
@@ -67,7 +68,7 @@ def fetch(page, *, allowed=LOOPBACK, most=MOST, seconds=SECONDS, path="/x", held
             for known, sent in server.pages.items():
                 if isinstance(sent, bytes):
                     server.pages[known] = sent.replace(b"PORT", str(server.port).encode())
-            fetcher = Fetcher(allowed, seconds=seconds)
+            fetcher = Fetcher(Connector(allowed), seconds=seconds)
             hold = (lambda count: None) if held is None else held.append
             return await fetcher.fetch(f"http://127.0.0.1:{server.port}{path}", most, hold), server.heads
 
@@ -191,7 +192,7 @@ def test_a_port_where_nobody_listens_is_a_sentence():
     async def run():
         async with Server({}) as server:
             port = server.port
-        await Fetcher(LOOPBACK).fetch(f"http://127.0.0.1:{port}/", MOST)
+        await Fetcher(Connector(LOOPBACK)).fetch(f"http://127.0.0.1:{port}/", MOST)
 
     with pytest.raises(AddressRefused) as refused:
         asyncio.run(run())
@@ -248,7 +249,7 @@ def test_a_name_is_asked_for_once_and_its_first_answer_is_what_is_connected_to()
 
     async def run():
         async with Server({"/x": answer(b"the first")}) as server:
-            fetcher = Fetcher(Allowed.of(["127.0.0.1/32"]), resolve=rebinding)
+            fetcher = Fetcher(Connector(Allowed.of(["127.0.0.1/32"]), resolve=rebinding))
             return await fetcher.fetch(f"http://{NAME}:{server.port}/x", MOST)
 
     assert asyncio.run(run()) == b"the first"
@@ -263,7 +264,7 @@ def test_without_leave_nothing_is_sent_to_this_machine():
         async with Server({"/x": answer(b"secret")}) as server:
             for url in (f"https://127.0.0.1:{server.port}/x", f"https://{NAME}/x", "https://127.0.0.1/x"):
                 with pytest.raises(AddressRefused):
-                    await Fetcher(Allowed(), resolve=resolve).fetch(url, MOST)
+                    await Fetcher(Connector(Allowed(), resolve=resolve)).fetch(url, MOST)
             return server.heads
 
     assert asyncio.run(run()) == []
@@ -284,7 +285,7 @@ def test_what_may_not_be_held_ends_it():
             raise Busy
 
         async with Server({"/x": answer(b"abc")}) as server:
-            await Fetcher(LOOPBACK).fetch(f"http://127.0.0.1:{server.port}/x", MOST, hold)
+            await Fetcher(Connector(LOOPBACK)).fetch(f"http://127.0.0.1:{server.port}/x", MOST, hold)
 
     with pytest.raises(Busy):
         asyncio.run(run())
@@ -344,7 +345,7 @@ def test_a_certificate_has_to_be_the_hosts_and_of_a_known_authority(certificate,
             return ["127.0.0.1"]
 
         async with Server({"/x": answer(b"over TLS")}, serving) as server:
-            fetcher = Fetcher(Allowed.of([host]), resolve=resolve, trust=trust)
+            fetcher = Fetcher(Connector(Allowed.of([host]), resolve=resolve, trust=trust))
             return await fetcher.fetch(f"https://{host}:{server.port}/x", MOST)
 
     if code is None:
@@ -361,7 +362,9 @@ def test_the_second_address_is_tried_where_the_first_does_not_answer():
             return ["127.0.0.2", "127.0.0.1"]
 
         async with Server({"/x": answer(b"the second")}) as server:
-            return await Fetcher(LOOPBACK, resolve=resolve).fetch(f"http://{NAME}:{server.port}/x", MOST)
+            return await Fetcher(Connector(LOOPBACK, resolve=resolve)).fetch(
+                f"http://{NAME}:{server.port}/x", MOST
+            )
 
     assert asyncio.run(run()) == b"the second"
 

@@ -10,6 +10,7 @@ from PIL import Image
 import das.scoring
 from das.answer import (
     GROUPS_KEPT,
+    UNKNOWN_CREATOR,
     CandidateSet,
     GroupShare,
     RankedWork,
@@ -377,7 +378,7 @@ ADA, NOTES = "Ada Lovelace", "Notes"
             ADA,
             NOTES,
             0.01,
-            [group(ADA, 0.49, 600, 1200), group("Hokusai", 0.51, 600, 1200)],
+            [group(ADA, 0.49, 600, 1200), group("Hokusai", 0.505, 600, 1200)],
             CandidateSet("all", 1200),
             "One work by Ada Lovelace, “Notes”, accounts for 1.0 % of the measured influence among 1,200 works.",
             id="less-than-their-number",
@@ -400,6 +401,36 @@ ADA, NOTES = "Ada Lovelace", "Notes"
             "The two works by Ada Lovelace account for 30 % of the measured influence among 50 works; one of them"
             " alone for 20 %.",
             id="no-title",
+        ),
+        pytest.param(
+            ADA,
+            NOTES,
+            0.2,
+            [group("Anna Atkins", 0.5, 12, 50), group(ADA, 0.3, 2, 50)],
+            CandidateSet("all", 50),
+            "The 12 works by Anna Atkins account for 50 % of the measured influence among 50 works; ranked first is"
+            " “Notes” by Ada Lovelace, alone for 20 %.",
+            id="another-holds-more",
+        ),
+        pytest.param(
+            None,
+            None,
+            0.2,
+            [group("Anna Atkins", 0.5, 12, 50), group(UNKNOWN_CREATOR, 0.3, 2, 50)],
+            CandidateSet("all", 50),
+            "The 12 works by Anna Atkins account for 50 % of the measured influence among 50 works; ranked first is"
+            " a work of an unknown creator, alone for 20 %.",
+            id="another-holds-more-than-unknown",
+        ),
+        pytest.param(
+            ADA,
+            NOTES,
+            0.2,
+            [group("Anna Atkins", 0.6, 30, 50), group(UNKNOWN_CREATOR, 0.4, 3, 50), group(ADA, 0.3, 2, 50)],
+            CandidateSet("all", 50),
+            "The two works by Ada Lovelace account for 30 % of the measured influence among 50 works; “Notes”"
+            " alone for 20 %.",
+            id="no-more-than-their-number",
         ),
         pytest.param(
             ADA,

@@ -82,8 +82,9 @@ def answers(attributor: Attributor, pictures: Sequence[np.ndarray]) -> list[Attr
 
 
 def named(attributor: Attributor, answer: Attribution) -> list[str]:
+    """The creators in the headline, in their order."""
     creators = {creator for creator in attributor.index.works.creators if creator}
-    return sorted(creator for creator in creators if creator in answer.summary)
+    return sorted((creator for creator in creators if creator in answer.summary), key=answer.summary.index)
 
 
 @pytest.mark.parametrize("make", [noise, flat, gradients, foreign])
@@ -99,16 +100,22 @@ def test_no_headline_names_a_creator_for_what_the_model_didnt_make(
 
 
 def test_every_sample_names_its_creator(attributor: Attributor) -> None:
-    """All reproductions that of the work they reproduce; the others where the truth knows the first photograph."""
+    """Reproductions that of the work they reproduce; most others that of the photograph whose absence tells most."""
     samples, effects = read_samples(SAMPLES), read_effects()
     pictures = [np.asarray(Image.open(SAMPLES / sample.file).convert("RGB")) for sample in samples]
     index = attributor.index
     rows = {file: row for row, file in enumerate(index.works.column("file"))}
+    creators = {file.split("-")[0]: index.works.creators[row] for file, row in rows.items()}
+    right: list[bool] = []
     for sample, answer in zip(samples, answers(attributor, pictures), strict=True):
         if sample.reproduction:
             assert named(attributor, answer) == [index.works.creators[rows[sample.nearest_planted]]]
         elif effects.is_significant(sample.file):
-            assert len(named(attributor, answer)) == 1, sample.file
+            # A second is whose the first work is, where another's works hold more.
+            assert 1 <= len(named(attributor, answer)) <= 2, sample.file
+            right.append(named(attributor, answer)[0] == creators[effects.first(sample.file)])
+    # All but one; when the first work's creator was named, all but two.
+    assert (sum(right), len(right)) >= (len(right) - 1, 20)
 
 
 def test_influence_is_told_from_looks_where_the_page_says_that_they_differ(attributor: Attributor) -> None:

@@ -34,6 +34,7 @@ ON_EVERY_DATABASE = (
     "test_store",
     "test_sweeper",
     "test_turns",
+    "test_webhook_outbox",
 )
 
 

@@ -11,10 +11,8 @@ from sqlalchemy import text
 
 from das.images import decode_png, encode_png
 from jobs.models import Job
-from jobs.queue import Doorbell
 from jobs.settings import Settings
 from jobs.store import JobStore
-from jobs.sweeper import Sweeper
 
 Ask = Callable[..., Job]
 HELD = ("photographs@3f9c2a",)
@@ -60,6 +58,6 @@ def test_what_a_reader_holds_in_the_log_is_forgotten_when_it_has_done(
         store.erase(job.id)
         assert store.database.to_forget
         assert [name for name, _ in found_in(settings.data_dir, [secret.encode()])]
-    Sweeper(settings, store, Doorbell(settings)).sweep_once()
+    store.database.forget_again()
     assert not store.database.to_forget
     assert found_in(settings.data_dir, [secret.encode()]) == []

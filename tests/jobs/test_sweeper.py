@@ -1,14 +1,12 @@
 """The sweeper: rings for what was lost, no more than there are workers to hear it, and survives bad days."""
 
-import time
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from jobs.broker import Broker
-from jobs.errors import StorageError
-from jobs.models import Job, SweepReport, utc_now
+from jobs.models import Job, utc_now
 from jobs.queue import Doorbell
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -78,42 +76,3 @@ def test_a_job_of_a_dead_worker_is_rung_for(
     assert retried is not None
     assert (retried.state, retried.retrying) == ("queued", True)
     assert bell.waiting() == 1
-
-
-@pytest.mark.parametrize(("every", "tidied"), [(600.0, False), (0.0, True)])
-def test_tidying_comes_round_less_often_than_sweeping(
-    settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch, every: float, tidied: bool
-) -> None:
-    done: list[str] = []
-    monkeypatch.setattr("jobs.sweeper.TIDY_EVERY_S", every)
-    monkeypatch.setattr(store.upkeep, "sweep", lambda: done.append("sweep") or SweepReport())
-    monkeypatch.setattr(store.upkeep, "tidy", lambda: done.append("tidy"))
-    sweeper = Sweeper(settings.model_copy(update={"sweep_seconds": 0.01}), store, Doorbell(settings))
-    sweeper.start()
-    deadline = time.monotonic() + 10
-    while done.count("sweep") < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    sweeper.stop()
-    assert ("tidy" in done) == tidied
-
-
-def test_it_goes_on_after_a_sweep_that_failed(
-    settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sweeps: list[int] = []
-
-    def sweep() -> SweepReport:
-        sweeps.append(1)
-        if len(sweeps) == 1:
-            raise StorageError("the disk is away for a moment")
-        return SweepReport()
-
-    monkeypatch.setattr(store.upkeep, "sweep", sweep)
-    quick = settings.model_copy(update={"sweep_seconds": 0.01})
-    sweeper = Sweeper(quick, store, Doorbell(settings))
-    sweeper.start()
-    deadline = time.monotonic() + 10
-    while len(sweeps) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    sweeper.stop()
-    assert len(sweeps) >= 3

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,9 +34,15 @@ class Service:
         self.broker.start()
         self.store = JobStore(settings)
         self.doorbell = Doorbell(settings)
-        self.sweeper = Sweeper(settings, self.store, self.doorbell)
-        self.sweeper.start()
+        self._ending = threading.Event()
+        self._sweeping = threading.Thread(target=self._sweep)
+        self._sweeping.start()
         self.workers: list[SupervisedProcess] = []
+
+    def _sweep(self) -> None:
+        sweeper = Sweeper(self.settings, self.store, self.doorbell)
+        while not self._ending.wait(self.settings.sweep_seconds):
+            sweeper.sweep_once()
 
     def launch_worker(self, **changes: object) -> SupervisedProcess:
         """One more worker, at once; keywords are settings of its own."""
@@ -95,7 +102,8 @@ class Service:
     def stop(self) -> None:
         for worker in self.workers:
             worker.stop()
-        self.sweeper.stop()
+        self._ending.set()
+        self._sweeping.join()
         self.doorbell.close()
         self.store.close()
         self.broker.stop()

@@ -203,6 +203,36 @@ def test_the_shares_of_a_picture_from_elsewhere_say_nothing() -> None:
     assert decide(policy(("block", {"top.share": {"above": 0.1}})), answer(in_model=None)).outcome == "block"
 
 
+def test_what_has_to_be_known_is_not_of_a_picture_from_elsewhere() -> None:
+    for place in (
+        {"creators": {"share": {"known": True, "above": 0.1}}},
+        {"works": {"share": {"known": True}}},
+    ):
+        elsewhere = policy(("block", place), ("review", {"in_model.verdict": {"is_not": "likely"}}))
+        for verdict in ("unlikely", "unsure"):
+            assert decide(elsewhere, answer(in_model=in_model(verdict))).outcome == "review"
+    unsure = decide(policy(("block", {"top.share": {"above": 0.1}})), answer(in_model=in_model("unsure")))
+    assert "it isn't sure that this model made the picture" in unsure.reasons[1].text
+
+
+def test_a_file_of_several_pictures_is_not_cleared() -> None:
+    several = answer(input={**answer().input.model_dump(), "normalisation": ["first-frame"]})
+    decided = decide(policy(("review", NAY)), several)
+    assert (decided.outcome, decided.codes) == ("indeterminate", ["further-pictures"])
+    blocked = decide(policy(("block", YEA)), several)
+    assert (blocked.outcome, blocked.codes) == ("block", ["r0"])
+    assert decided.notes == blocked.notes
+    assert "only the first was looked at" in decided.notes[0]
+
+
+def test_a_value_and_a_bound_never_read_alike_unless_they_are() -> None:
+    close = answer(works=[work(1, 0.41738), work(2, 0.2)])
+    decided = decide(policy(("review", {"top.share": {"above": 0.4174}})), close)
+    assert decided.outcome == "clear"
+    fired = decide(policy(("review", {"top.share": {"below": 0.4174}})), close)
+    assert "41.738 % (the rule asks: less than 41.7 %)" in fired.reasons[0].text
+
+
 def test_a_copy_is_told_whatever_is_decided() -> None:
     strange = answer(in_model=in_model("unlikely"), copy=copied("copy", summary="It is a copy."))
     decided = decide(policy(("review", {"top.share": {"above": 0.9}})), strange)

@@ -1,0 +1,1 @@
+"""Webhooks: endpoints that hear of what happens, the outbox that is written as it happens, and its deliveries."""

@@ -1,0 +1,125 @@
+"""The outbox: what endpoints shall hear of is written in the transaction in which it happens.
+
+So whatever is killed afterwards, it will be delivered; and what is undone is told to nobody. What is told is thin:
+ids, a state and where to read the rest. Whoever receives it asks for that, with a key.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+from sqlalchemy import Table, bindparam, delete, insert, select
+from sqlalchemy.orm import Session
+
+from jobs.models import Job, utc_now
+from jobs.webhooks.models import (
+    DeliveryState,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+    new_delivery_id,
+)
+
+# The events of a job's history that end it.
+ENDS = {
+    "succeeded": WebhookEvent.SUCCEEDED,
+    "failed": WebhookEvent.FAILED,
+    "cancelled": WebhookEvent.CANCELLED,
+}
+ENDPOINTS = cast(Table, WebhookEndpoint.__table__).c
+JOB = cast(Table, Job.__table__).c
+
+# Built once; the first runs in every transaction that ends a job.
+OF_JOB = select(ENDPOINTS.id, ENDPOINTS.events, JOB.webhook_endpoint).where(
+    JOB.id == bindparam("job_id"), ENDPOINTS.owner == JOB.owner, ENDPOINTS.enabled
+)
+OF_OWNER = select(ENDPOINTS.id, ENDPOINTS.events).where(
+    ENDPOINTS.owner == bindparam("owner"), ENDPOINTS.enabled
+)
+ADD = insert(cast(Table, WebhookDelivery.__table__))
+
+
+def announce_end(session: Session, job_id: str, kind: str) -> None:
+    """Tell of a job that has ended in this transaction; `kind` is a key of `ENDS`."""
+    hearing = _hearing(session, job_id, ENDS[kind])
+    _deliver(session, hearing, ENDS[kind], job_id, job_id, kind, {"self": f"/v1/attributions/{job_id}"})
+
+
+def announce_decision(session: Session, decision_id: str, job_id: str) -> None:
+    """Tell of a decision that is made in this transaction."""
+    links = {"self": f"/v1/decisions/{decision_id}", "attribution": f"/v1/attributions/{job_id}"}
+    hearing = _hearing(session, job_id, WebhookEvent.DECIDED)
+    _deliver(session, hearing, WebhookEvent.DECIDED, job_id, decision_id, "decided", links)
+
+
+def announce(
+    session: Session, owner: str, event: WebhookEvent, about: str, state: str, links: dict[str, str]
+) -> None:
+    """Tell an owner's endpoints of something that isn't one question's.
+
+    Args:
+        about: the id of what it is about.
+        state: in which that is now.
+        links: where it is read; `self` at least.
+    """
+    hearing = [row.id for row in session.execute(OF_OWNER, {"owner": owner}) if _is_for(row.events, event)]
+    _deliver(session, hearing, event, None, about, state, links)
+
+
+def announce_test(session: Session, endpoint_id: str) -> str:
+    """Tell one endpoint that it is being tried; returns the delivery's id."""
+    links = {"self": f"/v1/webhook-endpoints/{endpoint_id}"}
+    (made,) = _deliver(session, [endpoint_id], WebhookEvent.TEST, None, endpoint_id, "enabled", links)
+    return made
+
+
+def erase_deliveries(session: Session, job_id: str) -> None:
+    """Remove what tells of a job that is being erased, whether it was delivered or not."""
+    session.execute(delete(WebhookDelivery).where(WebhookDelivery.job_id == job_id))
+
+
+def _hearing(session: Session, job_id: str, event: WebhookEvent) -> list[str]:
+    """The endpoints that shall hear of something about a job: the one it was asked with, or all of its owner."""
+    rows = session.execute(OF_JOB, {"job_id": job_id}).all()
+    return [row.id for row in rows if _is_for(row.events, event) and row.webhook_endpoint in (None, row.id)]
+
+
+def _is_for(events: list[str] | None, event: WebhookEvent) -> bool:
+    return events is None or event in events
+
+
+def _deliver(
+    session: Session,
+    endpoints: Sequence[str],
+    event: WebhookEvent,
+    job_id: str | None,
+    about: str,
+    state: str,
+    links: dict[str, str],
+) -> list[str]:
+    if not endpoints:
+        return []
+    now = utc_now()
+    told = {
+        "type": event,
+        "timestamp": now.isoformat().replace("+00:00", "Z"),
+        "data": {"id": about, "state": state, "links": links},
+    }
+    rows: list[dict[str, Any]] = [
+        {
+            "id": new_delivery_id(),
+            "endpoint_id": endpoint_id,
+            "job_id": job_id,
+            "type": event,
+            # As text, so that every attempt sends the same bytes.
+            "body": json.dumps(told, separators=(",", ":")),
+            "state": DeliveryState.PENDING,
+            "created_at": now,
+            "attempt": 0,
+            "tried": [],
+            "next_attempt_at": now,
+        }
+        for endpoint_id in endpoints
+    ]
+    session.execute(ADD, rows)
+    return [row["id"] for row in rows]
