@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from app import answers, policies, questions
 from app.callers import Caller
 from app.moderation import schemas
-from app.moderation.logic import Verdict, decide
+from app.moderation.logic import Verdict, decide, unusable
 from app.moderation.policy import Policy
 from app.moderation.schemas import DecisionLinks, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
 from app.moderation.words import ERASED
@@ -21,6 +21,7 @@ from app.threads import RunInThread
 from app.waiting import find, finished, wait_until
 from jobs.decisions import DECISION_ID, Decision, DecisionFilters, DecisionNotFound, DecisionState, NotDecided
 from jobs.errors import BadCursor, JobNotFound, StorageError
+from jobs.idempotency import Claim
 from jobs.models import Job, JsonObject
 from jobs.policies import PolicyRow
 
@@ -31,10 +32,16 @@ LOOK_EVERY_S = 1.0
 AT_ONCE = 50
 
 
-async def ask(service: Service, caller: Caller, data: bytes, asked: DecisionRequest) -> schemas.Decision:
+async def ask(
+    service: Service, caller: Caller, data: bytes, asked: DecisionRequest, claim: Claim | None = None
+) -> schemas.Decision:
     """Begin a decision about a picture, or about a question that was asked already; made at once if it can be.
 
     Nothing is kept where the request, the policy, the picture or the queue doesn't allow it.
+
+    Args:
+        claim: of the request's Idempotency-Key, completed together with the question, or with the decision where
+            that is asked already.
     """
     if asked.attribution is not None:
         _only_the_question(data, asked)
@@ -43,16 +50,33 @@ async def ask(service: Service, caller: Caller, data: bytes, asked: DecisionRequ
     policy = await run_in_threadpool(_active, service, caller, asked.policy)
     if asked.attribution is not None:
         job = await find(service, caller, asked.attribution)
-        decision = await _create(service, caller, job.id, policy)
+        decision = await _create(service, caller, job.id, policy, claim)
     else:
         options = asked.model_dump(exclude={"policy", "attribution"}, exclude_unset=True)
-        job = await questions.ask(service, caller, data, AttributionRequest(**options))
+        job = await questions.ask(service, caller, data, AttributionRequest(**options), claim=claim)
         try:
             decision = await _create(service, caller, job.id, policy)
         except BaseException:
-            await run_in_threadpool(service.store.erase, job.id)
+            if claim is None:
+                await run_in_threadpool(service.store.erase, job.id)
+            # Else the question stays: the same request, sent again, goes on from there.
             raise
     return await run_in_threadpool(_settled_and_told, service, caller, decision)
+
+
+async def again(service: Service, caller: Caller, made: str, asked: DecisionRequest) -> schemas.Decision:
+    """The decision that an earlier one of this request has made, or whose question it has; raises `Problem`."""
+    if DECISION_ID.fullmatch(made):
+        decision = await run_in_threadpool(_find, service, caller, made)
+    else:
+        job = await find(service, caller, made)
+        found = await run_in_threadpool(service.store.decisions.first_of, caller.owner, job.id, asked.policy)
+        if found is None:
+            # It was broken off between the question and the decision.
+            policy = await run_in_threadpool(_active, service, caller, asked.policy)
+            found = await _create(service, caller, job.id, policy)
+        decision = found
+    return _told(await run_in_threadpool(_settled, service, decision))
 
 
 async def answer(service: Service, caller: Caller, decision_id: str, wait: float | None) -> schemas.Decision:
@@ -148,10 +172,18 @@ def _active(service: Service, caller: Caller, policy_id: str) -> PolicyRow:
     return policy
 
 
-async def _create(service: Service, caller: Caller, job_id: str, policy: PolicyRow) -> Decision:
+async def _create(
+    service: Service, caller: Caller, job_id: str, policy: PolicyRow, claim: Claim | None = None
+) -> Decision:
     try:
         return await run_in_threadpool(
-            service.store.decisions.create, caller.owner, job_id, policy.id, policy.active or 0, policy.shadow
+            service.store.decisions.create,
+            caller.owner,
+            job_id,
+            policy.id,
+            policy.active or 0,
+            policy.shadow,
+            claim,
         )
     except JobNotFound as error:
         raise Problem("erased", "This attribution was deleted meanwhile.") from error
@@ -186,8 +218,14 @@ def _settled(service: Service, decision: Decision) -> Decision:
 
 def _plain(service: Service, job: Job, decision: Decision, version: int) -> JsonObject:
     """What a version says of a job, as it is kept."""
-    policy = policies.load(service, decision.owner, decision.policy_id, version)
-    verdict = verdict_on(service, job, policy)
+    try:
+        verdict = verdict_on(
+            service, job, policies.load(service, decision.owner, decision.policy_id, version)
+        )
+    except Problem as problem:
+        # It would never be made: what can't be read now can't be read the next time.
+        logger.error("%s is indeterminate: %s", decision.id, problem.detail)
+        verdict = unusable(decision.policy_id, version)
     return {**asdict(verdict), "summary": verdict.summary, "policy_version": version}
 
 

@@ -1,6 +1,7 @@
 """Reports of answers as evidence: made from the job, the index and the picture that is kept, and sealed."""
 
 import base64
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import version
@@ -9,22 +10,33 @@ from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader
 
-from app import DISTRIBUTION, wording
+from app import DISTRIBUTION
 from app.answers import attribution
 from app.catalogue import ServedIndex
 from app.problems import Problem
 from app.redaction import shown
+from app.report import drawing
+from app.report.blocks import SUBJECT
+from app.report.child import Request
+from app.report.content import content
 from app.service import Service
 from app.visibility import View
-from das.errors import ImageRefused
+from das.errors import EvidenceError, ImageRefused
 from das.evidence.report import Asked, pixels_digest, report
 from das.evidence.seal import canonical, sealed
 from das.images import decode_png
 from jobs.errors import StorageError
 from jobs.models import Job, JobState
 
-Kind = Literal["json", "html"]
-MEDIA_TYPES: dict[Kind, str] = {"json": "application/json", "html": "text/html; charset=utf-8"}
+logger = logging.getLogger(__name__)
+
+Kind = Literal["json", "html", "pdf"]
+MEDIA_TYPES: dict[Kind, str] = {
+    "json": "application/json",
+    "html": "text/html; charset=utf-8",
+    "pdf": "application/pdf",
+}
+MADE_BY = (DISTRIBUTION, version(DISTRIBUTION))
 _PICTURES = 20
 """Works whose pictures are put into a page; the numbers of all stand there."""
 
@@ -34,7 +46,6 @@ _pages = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_pages.filters.update(wording.FILTERS)
 
 
 def document(service: Service, job: Job, view: View) -> dict[str, Any]:
@@ -61,9 +72,9 @@ def document(service: Service, job: Job, view: View) -> dict[str, Any]:
         pixels=None if png is None else pixels_digest(decode_png(png)),
     )
     copied = None if told.copied is None else told.copied.summary
-    made_by = f"{DISTRIBUTION} {version(DISTRIBUTION)}"
     return sealed(
-        report(served.index, asked, job.result or {}, told.notes, copied, made_by), service.signing_key
+        report(served.index, asked, job.result or {}, told.notes, copied, " ".join(MADE_BY)),
+        service.signing_key,
     )
 
 
@@ -74,17 +85,54 @@ def as_json(service: Service, job: Job, view: View) -> bytes:
 
 def as_html(service: Service, job: Job, view: View) -> bytes:
     """The report for people: one file that needs nothing else, for a screen and for paper."""
-    served, found = _answered_by(service, job), document(service, job, view)
-    png = _kept(service, job)
-    works = found["report"]["answer"]["works"]
-    thumbnails = {place["work_id"]: _thumbnail(served, place["work_id"]) for place in works[:_PICTURES]}
+    found = document(service, job, view)
+    pictures = _pictures(service, job, found)
     page = _pages.get_template("report.html").render(
-        report=found["report"],
-        seal=found["seal"],
-        picture=None if png is None else _embedded("image/png", png),
-        thumbnails=thumbnails,
+        content=content(found, picture=SUBJECT in pictures),
+        pictures={name: _embedded(*picture) for name, picture in pictures.items()},
     )
     return page.encode()
+
+
+def as_pdf(service: Service, job: Job, view: View) -> bytes:
+    """The report on paper, with the sealed data in it, signed where a certificate is configured.
+
+    Takes seconds and a process of its own: take a turn of `service.drawing` for it. Raises `Problem` also where it
+    can't be drawn, and not-ready where the certificate doesn't sign any more.
+    """
+    found = document(service, job, view)
+    pictures = _pictures(service, job, found)
+    request = Request(
+        content=content(found, picture=SUBJECT in pictures),
+        pictures={name: data for name, (_, data) in pictures.items()},
+        data=canonical(found),
+        made_at=job.finished_at or job.created_at,
+        memory_bytes=drawing.MEMORY_BYTES,
+        seconds=drawing.SECONDS,
+        digest=found["seal"]["digest"],
+        made_by=MADE_BY,
+        certificate=service.certificate,
+    )
+    try:
+        return drawing.draw(request)
+    except EvidenceError as error:
+        logger.error("no PDF of %s: %s", job.id, error)
+        detail = f"The PDF can't be signed now; the operator's log says why. {drawing.ELSE}"
+        raise Problem("not-ready", detail, drawing.RETRY) from error
+
+
+def _pictures(service: Service, job: Job, found: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
+    """The pictures that a report shows, by the names in its content, with their media types."""
+    served = _answered_by(service, job)
+    pictures = {}
+    png = _kept(service, job)
+    if png is not None:
+        pictures[SUBJECT] = ("image/png", png)
+    for place in found["report"]["answer"]["works"][:_PICTURES]:
+        thumbnail = _thumbnail(served, place["work_id"])
+        if thumbnail is not None:
+            pictures[place["work_id"]] = thumbnail
+    return pictures
 
 
 def _answered_by(service: Service, job: Job) -> ServedIndex:
@@ -109,11 +157,11 @@ def _kept(service: Service, job: Job) -> bytes | None:
     return png
 
 
-def _thumbnail(served: ServedIndex, work_id: str) -> str | None:
+def _thumbnail(served: ServedIndex, work_id: str) -> tuple[str, bytes] | None:
     row = served.index.works.find(work_id)
     if row is None:
         return None
-    return _embedded(served.picture(row).media_type, served.index.thumbnail(row))
+    return served.picture(row).media_type, served.index.thumbnail(row)
 
 
 def _embedded(media_type: str, data: bytes) -> str:
@@ -124,4 +172,8 @@ def _instant(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
 
 
-MADE_AS: dict[Kind, Callable[[Service, Job, View], bytes]] = {"json": as_json, "html": as_html}
+MADE_AS: dict[Kind, Callable[[Service, Job, View], bytes]] = {
+    "json": as_json,
+    "html": as_html,
+    "pdf": as_pdf,
+}

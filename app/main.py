@@ -53,6 +53,7 @@ from app.routes import (
     policies,
     reports,
     signin,
+    statements,
     webhooks,
 )
 from app.schemas import AttributionForm, AttributionJson
@@ -74,6 +75,7 @@ ROUTERS = (
     attributions.router,
     events.router,
     reports.router,
+    statements.router,
     batches.router,
     decisions.router,
     policies.router,

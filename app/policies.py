@@ -116,7 +116,13 @@ def load(service: Service, owner: str, policy_id: str, version: int) -> Policy:
     stored = service.store.policies.version(owner, policy_id, version)
     if stored is None:
         raise Problem("not-found", f"{policy_id} has no version {version}.")
-    return _parsed(json.dumps(stored.document))
+    try:
+        return _parsed(json.dumps(stored.document))
+    except PolicyError as error:
+        raise Problem(
+            "conflict",
+            f"Version {version} of {policy_id} can't be read any more ({error}): send the policy again.",
+        ) from error
 
 
 @lru_cache(maxsize=64)
@@ -167,19 +173,13 @@ def _policy(given: bytes | str | dict[str, Any]) -> Policy:
 
 async def _card(service: Service, caller: Caller, row: PolicyRow, version: PolicyVersion) -> PolicyCard:
     def read() -> PolicyCard:
-        policy = _parsed(json.dumps(version.document))
         versions = service.store.policies.versions(caller.owner, row.id)
         summary = _summary(row, _title(service, row))
         return PolicyCard(
             **dict(summary),
             version=version.version,
             document=version.document,
-            in_words=[
-                *(words.rule_in_words(rule) for rule in policy.rules),
-                words.default_in_words(policy.default),
-                *words.ALWAYS,
-            ],
-            remarks=words.remarks(policy),
+            **_said(row.id, version),
             versions=[
                 PolicyVersionInfo(version=one.version, digest=one.digest, created_at=one.created_at)
                 for one in versions
@@ -196,8 +196,28 @@ def _version(service: Service, row: PolicyRow, number: int) -> PolicyVersion:
     return version
 
 
+def _said(policy_id: str, version: PolicyVersion) -> dict[str, list[str]]:
+    """What a version says, in words."""
+    try:
+        policy = _parsed(json.dumps(version.document))
+    except PolicyError:
+        return {
+            "in_words": [words.UNUSABLE.format(policy=policy_id, version=version.version)],
+            "remarks": [],
+        }
+    rules = [words.rule_in_words(rule) for rule in policy.rules]
+    return {
+        "in_words": [*rules, words.default_in_words(policy.default), *words.ALWAYS],
+        "remarks": [*words.remarks(policy)],
+    }
+
+
 def _title(service: Service, row: PolicyRow) -> str | None:
-    return load(service, row.owner, row.id, row.active or row.versions).title
+    try:
+        return load(service, row.owner, row.id, row.active or row.versions).title
+    except Problem:
+        # One that can't be read any more hasn't got one, and the list shall still be told.
+        return None
 
 
 def _summary(row: PolicyRow, title: str | None) -> PolicySummary:

@@ -119,7 +119,11 @@ async def image(service: Service, caller: Caller, job_id: str) -> bytes:
 async def report(service: Service, caller: Caller, job_id: str, kind: evidence.Kind) -> bytes:
     """The report of a question's answer; raises `Problem`: not-found, erased, or conflict where there is none."""
     job = await find(service, caller, job_id)
-    return await run_in_threadpool(evidence.MADE_AS[kind], service, job, service.visibility.to(caller))
+    view = service.visibility.to(caller)
+    if kind == "pdf":
+        async with service.drawing.turn(caller.address):
+            return await run_in_threadpool(evidence.MADE_AS[kind], service, job, view)
+    return await run_in_threadpool(evidence.MADE_AS[kind], service, job, view)
 
 
 async def cancel(service: Service, caller: Caller, job_id: str) -> Job:

@@ -372,7 +372,9 @@ class Attribution(BaseModel):
     )
     quality: Quality | None = Field(description="Null: not measured for this index and method.")
     works: list[Share] | None = Field(description="Ranked works; null until scored.")
-    groups: dict[str, list[Group]] | None = Field(description="By creator; null until scored.")
+    groups: dict[str, list[Group]] | None = Field(
+        description="By creator and rights_holder; null until scored."
+    )
     lookalikes: list[Lookalike] | None = Field(description="Null if the screening failed; see notes.")
     timings_ms: dict[str, float] | None = Field(description="How long each part took.")
     error: Failure | None

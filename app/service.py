@@ -20,12 +20,14 @@ from app.catalogue import Catalogue
 from app.connecting import Connector
 from app.fetching import Fetcher
 from app.limiting import Limiter
+from app.report.signing import certificate_of
 from app.samples import Samples
 from app.screening import Screener
 from app.sessions import Sessions
 from app.streams import Streams
 from app.turns import Turns
 from app.visibility import Visibility
+from das.evidence.certificate import Certificate
 from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
 from jobs.batches import Batches
@@ -49,6 +51,10 @@ DECODING_PATIENCE_S = 30.0
 FETCHES = 8
 FETCHING_QUEUE = 64
 FETCHING_PATIENCE_S = 20.0
+# Reports that are drawn as PDF at once, each for seconds in a process of its own; as above.
+DRAWINGS = 1
+DRAWING_QUEUE = 16
+DRAWING_PATIENCE_S = 60.0
 # Bodies that are parsed at once. Each takes several times its size in memory, and a part of this process's one
 # interpreter, meanwhile.
 PARSING_AT_ONCE = 1
@@ -81,7 +87,9 @@ class Service:
     streams: Streams
     backtesting: CapacityLimiter
     background: set[asyncio.Task[Any]]
+    drawing: Turns
     signing_key: SigningKey | None = None
+    certificate: Certificate | None = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -114,6 +122,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         logger.error("no index: %s", catalogue.missing)
     key_file = settings.report_key_file
     signing_key = None if key_file is None else await run_in_threadpool(SigningKey.read, key_file)
+    certificate = await run_in_threadpool(certificate_of, settings)
     store = await run_in_threadpool(JobStore, settings)
     await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
@@ -144,7 +153,9 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         streams=Streams(settings.streams_limit, settings.owner_streams_limit),
         backtesting=CapacityLimiter(1),
         background=set(),
+        drawing=Turns(DRAWINGS, DRAWING_QUEUE, DRAWING_PATIENCE_S, "reports are being drawn"),
         signing_key=signing_key,
+        certificate=certificate,
     )
     await run_in_threadpool(store.database.keep_reserve)
     service.screener.start()

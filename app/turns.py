@@ -38,10 +38,14 @@ class Turns:
     answer is 503.
     """
 
-    def __init__(self, places: int, most_waiting: int, patience: float) -> None:
+    def __init__(
+        self, places: int, most_waiting: int, patience: float, what: str = "pictures are being read"
+    ) -> None:
+        """`what` is what there is too much of where the answer is 503."""
         self._places = places
         self._most_waiting = most_waiting
         self._patience = patience
+        self._what = what
         self._uses: dict[str, _Use] = {}
         self._taken = 0
         self._taken_by_heavy = 0
@@ -53,7 +57,7 @@ class Turns:
         place: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiting = sum(len(each.waiting) for each in self._uses.values())
         if waiting >= self._most_waiting or len(use.waiting) >= self._most_waiting / 2:
-            raise _busy()
+            raise self._busy()
         use.waiting.append(place)
         self._give()
         try:
@@ -64,7 +68,7 @@ class Turns:
                 self._take_back(place.result())
             else:
                 use.waiting.remove(place)
-            raise (_busy() if isinstance(error, TimeoutError) else error) from error
+            raise (self._busy() if isinstance(error, TimeoutError) else error) from error
         began = time.monotonic()
         try:
             yield
@@ -99,10 +103,9 @@ class Turns:
             idle = [address for address, use in self._uses.items() if not use.waiting]
             del self._uses[min(idle, key=lambda address: self._uses[address].lately(now))]
 
-
-def _busy() -> Problem:
-    return Problem(
-        "busy",
-        "Too many pictures are being read at this moment. Try again in a few seconds.",
-        {"Retry-After": str(RETRY_S)},
-    )
+    def _busy(self) -> Problem:
+        return Problem(
+            "busy",
+            f"Too many {self._what} at this moment. Try again in a few seconds.",
+            {"Retry-After": str(RETRY_S)},
+        )

@@ -101,7 +101,7 @@ class CandidateSet:
 
 @dataclass(frozen=True)
 class Attribution:
-    """The answer to one query. Works are best first; `groups["creator"]` largest share first."""
+    """The answer to one query. Works are best first; `groups` by `creator` and `rights_holder`, largest first."""
 
     index_id: str
     method: str

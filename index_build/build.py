@@ -37,6 +37,7 @@ from das.manifest import (
 )
 from das.methods import ACTIVATION
 from das.places import fingerprint
+from das.rights.holders import check_holders
 from das.rights.table import signals_beside
 from das.sources import ModelSource, check_source
 from das.weight_files import weight_files
@@ -105,7 +106,9 @@ def build(
         works = read_digested_works(
             config.works, reporter, follow_links=follow_links, format=works_format, creator_from=creator_from
         )
-        signals_beside(works.source.table)  # a value that can't be read ends the build before it begins
+        # A value that can't be read ends the build before it begins.
+        signals_beside(works.source.table)
+        check_holders(works.source.table)
         missing = [remark for remark in works.source.left_out if remark.code not in QUIET]
         if strict and missing:
             raise BuildError(f"{missing[0].file}: {missing[0].message} (--strict is on)")

@@ -16,6 +16,7 @@ from uuid_utils import uuid7
 
 from jobs.database import Database
 from jobs.errors import BadCursor, JobNotFound, JobsError
+from jobs.idempotency import Claim, complete, forget_request
 from jobs.ids import JOB_ID
 from jobs.models import OPEN_STATES, Base, Job, JobState, JsonObject, utc_now
 from jobs.webhooks.outbox import announce_decision
@@ -98,12 +99,22 @@ class Decisions:
         self._database = database
 
     def create(
-        self, owner: str, job_id: str, policy_id: str, version: int, shadow_version: int | None
+        self,
+        owner: str,
+        job_id: str,
+        policy_id: str,
+        version: int,
+        shadow_version: int | None,
+        claim: Claim | None = None,
     ) -> Decision:
         """Begin a decision about a job.
 
+        Args:
+            claim: of the request's Idempotency-Key, completed together with the decision.
+
         Raises:
             JobNotFound: the job isn't there, or was erased.
+            RequestInFlight: the claim was lost meanwhile.
         """
         with self._database.write() as session:
             _lock_job(session, job_id)
@@ -120,7 +131,19 @@ class Decisions:
                 **EMPTIED,
             )
             session.add(decision)
+            if claim is not None:
+                complete(session, claim, decision.id)
         return decision
+
+    def first_of(self, owner: str, job_id: str, policy_id: str) -> Decision | None:
+        """The first decision about a job by any version of this policy; None if there is none."""
+        with self._database.read() as session:
+            return session.scalars(
+                select(Decision)
+                .where(Decision.owner == owner, Decision.job_id == job_id, Decision.policy_id == policy_id)
+                .order_by(Decision.id)
+                .limit(1)
+            ).first()
 
     def get(self, decision_id: str, owner: str | None = None) -> Decision | None:
         """The decision, or None; one that was erased is there as a tombstone."""
@@ -238,11 +261,14 @@ class Decisions:
 
 def erase_decisions(session: Session, job_id: str) -> None:
     """Empty the decisions about a job that is being erased, whose row is locked by this transaction."""
-    session.execute(
+    erased = session.scalars(
         update(Decision)
         .where(Decision.job_id == job_id, Decision.state != DecisionState.ERASED)
         .values(state=DecisionState.ERASED, **EMPTIED)
-    )
+        .returning(Decision.id)
+    ).all()
+    for decision_id in erased:
+        forget_request(session, decision_id)
 
 
 def _lock_job(session: Session, job_id: str) -> None:

@@ -266,6 +266,14 @@ class Settings(RecordSettings):
         description="The private key (Ed25519, PEM) that reports are signed with; `das report key` makes one. Unset:"
         " reports have a digest and no signature.",
     )
+    c2pa_certificate_file: Path | None = Field(
+        default=None,
+        description="The chain of certificates (PEM, the signer's first) that PDFs of reports are signed with, by"
+        " C2PA. Unset: they aren't.",
+    )
+    c2pa_key_file: Path | None = Field(
+        default=None, description="The private key (PEM, without a password) of that certificate."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important messages that are still logged."
     )
@@ -273,7 +281,15 @@ class Settings(RecordSettings):
         default="text", description="Log lines for people, or one JSON object a line for machines."
     )
 
-    @field_validator("data_dir", "index_dir", "model_dir", "samples_dir", "report_key_file")
+    @field_validator(
+        "data_dir",
+        "index_dir",
+        "model_dir",
+        "samples_dir",
+        "report_key_file",
+        "c2pa_certificate_file",
+        "c2pa_key_file",
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         # The worker and the broker may run with another working directory than the process that read this.

@@ -101,7 +101,7 @@ def test_only_settings_reads_the_environment():
         "app/serve.py",
         "demo/check.py",
         "jobs/process.py",
-        "das/images/isolated.py",
+        "das/confined.py",
         "client/das_client/address.py",
     }
 

@@ -18,6 +18,7 @@ from app.moderation.policy import (
     MODEL_CODES,
     NO_RULE,
     NOT_ANSWERED,
+    POLICY_UNUSABLE,
     STRENGTH,
     ChoiceTest,
     NumberTest,
@@ -109,6 +110,12 @@ class Verdict:
     @property
     def summary(self) -> str:
         return words.summary(self.outcome, self.codes)
+
+
+def unusable(policy_id: str, version: int) -> Verdict:
+    """What is said where a policy's version can't be read any more: nothing was found out."""
+    text = words.UNUSABLE.format(policy=policy_id, version=version)
+    return Verdict("indeterminate", (Reason(POLICY_UNUSABLE, "indeterminate", True, text),))
 
 
 def decide(policy: Policy, answer: Attribution) -> Verdict:

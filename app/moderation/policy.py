@@ -31,10 +31,10 @@ Outcome = Literal["clear", "review", "block"]
 # Of two rules that fire the stronger counts.
 STRENGTH: dict[str, int] = {"clear": 1, "review": 2, "block": 3}
 # Codes of reasons that no rule gives, so no rule may have them.
-NOT_ANSWERED, NO_RULE = "not-answered", "no-rule-fired"
+NOT_ANSWERED, NO_RULE, POLICY_UNUSABLE = "not-answered", "no-rule-fired", "policy-unusable"
 MODEL_CODES = {"unlikely": "model-unlikely", "unsure": "model-unsure", None: "model-unknown"}
 FURTHER_PICTURES = "further-pictures"
-RESERVED = (NOT_ANSWERED, NO_RULE, FURTHER_PICTURES, *MODEL_CODES.values())
+RESERVED = (NOT_ANSWERED, NO_RULE, POLICY_UNUSABLE, FURTHER_PICTURES, *MODEL_CODES.values())
 
 MAX_RULES = 100
 MAX_LISTS = 50

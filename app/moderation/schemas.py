@@ -131,7 +131,7 @@ class Reason(BaseModel):
 
     code: str = Field(
         description="The rule's code, or one of no-rule-fired, not-answered, further-pictures, model-unlikely,"
-        " model-unsure, model-unknown."
+        " model-unsure, model-unknown, policy-unusable."
     )
     outcome: Decided
     fired: bool = Field(description="false: the rule couldn't be decided for want of something.")

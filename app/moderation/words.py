@@ -25,6 +25,10 @@ NOT_THE_MODELS = {
     None: "Whether this model made the picture isn't known, because the index was built without reference"
     " generations; so no policy can clear it.",
 }
+UNUSABLE = (
+    "Version {version} of {policy} can't be read any more, so no rule could be looked at: send the policy again, and"
+    " ask for another decision."
+)
 UNDECIDED = "This rule couldn't be decided."
 NO_INFLUENCE = {
     "unlikely": "it says nothing, because the picture doesn't look like this model's",

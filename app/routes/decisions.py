@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from app import decisions
 from app.callers import Deciding, Reading
+from app.idempotency import IdempotencyKey, key_of, known, once
 from app.intake import refuse_when_full
 from app.moderation.examples import DECIDED
 from app.moderation.schemas import Decision, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
@@ -29,7 +30,10 @@ HEADERS = {
     "Location": "Where the decision is.",
     "Retry-After": "Seconds after which to look again; not sent once it is made.",
     "Preference-Applied": "The `wait` that was taken of the request's Prefer.",
+    "Idempotency-Replayed": "`true` where an earlier request of the same Idempotency-Key has made the decision.",
 }
+
+SENT_ON_DEMAND = ("Preference-Applied", "Idempotency-Replayed")
 
 
 def _headers(*names: str) -> dict[str, Any]:
@@ -53,12 +57,13 @@ def _answer(example: str, description: str, *headers: str) -> dict[str, Any]:
     responses={
         202: _answer(
             "pending", "The question is queued; look at Location for the decision.",
-            "Location", "Retry-After", "Preference-Applied",
+            "Location", "Retry-After", *SENT_ON_DEMAND,
         ),
-        200: {**_answer("decided", "Decided.", "Location", "Preference-Applied"), "model": Decision},
+        200: {**_answer("decided", "Decided.", "Location", *SENT_ON_DEMAND), "model": Decision},
         **documented(
             "malformed-body", "cross-site", "not-found", "too-slow", "conflict", "erased", "too-large",
             "unsupported-media-type", "unsupported-image", "invalid-request", "address-refused", "image-refused",
+            "request-in-flight", "idempotency-key-reused", "quota-exhausted",
             "queue-full", "busy", "not-ready", "storage-unavailable", "storage-full",
         ),
     },
@@ -82,18 +87,24 @@ async def create_decision(
         str | None,
         Header(description="`wait=N` (RFC 7240): answer 200 with the decision if made in N seconds."),
     ] = None,
+    _idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Have a policy decide about a picture, or about a question that was asked already (`attribution`)."""
     service = service_of(request)
+    key = key_of(request, caller)
     length = announced_length(request)
-    if length is None or length > MOST_BYTES:
+    if (length is None or length > MOST_BYTES) and not await known(service, key):
         # It may bring a picture, which a full queue couldn't take; what only names a question it can.
         await refuse_when_full(service, caller)
     async with upload(service, request, instead="attribution") as (picture, fields):
         asked = parse_as(DecisionRequest, fields)
-        async with fetched(service, caller, picture) as data:
-            decision = await decisions.ask(service, caller, data, asked)
-    headers = {"Location": decision.links.self}
+        async with once(service, request, key, picture, asked.model_dump()) as turn:
+            if turn.made is None:
+                async with fetched(service, caller, picture) as data:
+                    decision = await decisions.ask(service, caller, data, asked, turn.claim)
+            else:
+                decision = await decisions.again(service, caller, turn.made, asked)
+    headers = {"Location": decision.links.self, **turn.headers}
     wait = preferred_wait(prefer)
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"

@@ -42,6 +42,23 @@ async def get_report_page(request: Request, caller: Reading, attribution_id: Job
 
 
 @router.get(
+    "/attributions/{attribution_id}/report.pdf",
+    operation_id="getReportPdf",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/pdf": {}}, "description": "The report."},
+        **documented(*FAULTS, "busy", "not-ready"),
+    },
+)
+async def get_report_pdf(request: Request, caller: Reading, attribution_id: JobId) -> Response:
+    """The report on paper (PDF/A-3) with report.json inside; `das report verify` checks it as it is.
+
+    Signed with C2PA where the operator has a certificate. Takes a few seconds.
+    """
+    return await _report(request, caller, attribution_id, "pdf")
+
+
+@router.get(
     "/report-key",
     operation_id="getReportKey",
     response_model=ReportKey,

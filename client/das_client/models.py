@@ -51,7 +51,7 @@ class Attribution(Model):
     works: list[Share] | None = None
     """Ranked works; null until scored."""
     groups: dict[str, list[Group]] | None = None
-    """By creator; null until scored."""
+    """By creator and rights_holder; null until scored."""
     lookalikes: list[Lookalike] | None = None
     """Null if the screening failed; see notes."""
     timings_ms: dict[str, float] | None = None
@@ -546,6 +546,27 @@ class Health(Model):
     status: Literal["ok"] | str
 
 
+class HolderShare(Model):
+    """A rights holder's part. Decimals are text, so that they add up."""
+
+    rights_holder: str
+    """Or `Rights holder not recorded`, `Beyond those that the answers name`, `No influence measured`."""
+    share: str | None = None
+    """Mean of the holder's shares over the questions counted, a part of one; null: none was counted."""
+    works: int
+    """Works of the index that the holder has a part in."""
+    questions: int
+    """Questions counted in which the holder has a share."""
+    reliable: bool
+    """Whether the ranking bears this share; see `reliable_because`."""
+    training_use: str
+    """The holder's part of the works by how often they were trained on, a part of one."""
+    amount: str | None = None
+    """Of `amount`, by `share`."""
+    amount_by_training_use: str | None = None
+    """Of `amount`, by `training_use`."""
+
+
 class InModel(Model):
     """Whether the index's model made the picture, held against pictures that it did make."""
 
@@ -658,6 +679,14 @@ class KeyList(Model):
     """Every key and link, the newest first."""
 
     items: list[Key]
+
+
+class LeftOut(Model):
+    """Questions that weren't counted, and why."""
+
+    reason: Literal["not-likely", "not-known", "without-holders"] | str
+    questions: int
+    note: str
 
 
 class Links(Model):
@@ -929,7 +958,7 @@ class Reason(Model):
 
     code: str
     """The rule's code, or one of no-rule-fired, not-answered, further-pictures, model-unlikely, model-
-    unsure, model-unknown."""
+    unsure, model-unknown, policy-unusable."""
     outcome: Literal["clear", "review", "block", "indeterminate"] | str
     fired: bool
     """false: the rule couldn't be decided for want of something."""
@@ -1034,6 +1063,23 @@ class Signature(Model):
     """32 bytes in base64."""
     value: str
     """64 bytes in base64."""
+
+
+class Statement(Model):
+    """Shares by rights holder over the answers of a period; they add up to one, and amounts to the amount."""
+
+    index: str
+    since: datetime
+    """Answers from here on…"""
+    until: datetime
+    """…and before this."""
+    questions: int
+    """Questions counted."""
+    left_out: list[LeftOut]
+    reliable: bool
+    reliable_because: str
+    currency: str | None = None
+    shares: list[HolderShare]
 
 
 class SummaryLinks(Model):

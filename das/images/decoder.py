@@ -5,12 +5,12 @@ connection. The parent kills it when a file takes too long; should the parent be
 """
 
 import os
-import resource
 import signal
 import socket
 
 from PIL import AvifImagePlugin, Image
 
+from das.confined import limit_resources
 from das.errors import ImageRefused
 from das.images.declared.credentials import carries_manifest, with_credentials
 from das.images.normalise import ImageLimits, decode
@@ -25,7 +25,7 @@ def serve(limits: ImageLimits, timeout_s: float, memory_bytes: int) -> None:
     """Answer requests until the connection closes. Runs in a process of its own."""
     # Standard input, so that no other descriptor has to survive the exec.
     with socket.socket(fileno=0) as connection:
-        _limit_resources(memory_bytes)
+        limit_resources(memory_bytes)
         Image.MAX_IMAGE_PIXELS = limits.max_pixels
         # One thread per picture: the pool has a process per core, and each thread costs address space.
         AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -68,15 +68,3 @@ def _silence_standard_error() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
-
-
-def _limit_resources(memory_bytes: int) -> None:
-    for limit, value in (
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_DATA, memory_bytes),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-    ):
-        _, hard = resource.getrlimit(limit)
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import queue
 import signal
 import socket
@@ -13,11 +12,11 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from das.confined import MODULE_PATH, bare_environment
 from das.errors import DasError, ImageRefused
 from das.images.declared import Declared, declared_from
 from das.images.normalise import (
@@ -40,9 +39,6 @@ _SOCKET_BUFFER_BYTES = 1 << 20
 # The measured peak of the address space is 1.03 GiB, for a WebP of 40 megapixels with alpha.
 DEFAULT_MEMORY_BYTES = 1536 << 20
 
-# `-I` keeps the environment and the working directory out; the module path of the service is handed over
-# instead, made absolute now, because the service may change its directory before a process is replaced.
-_MODULE_PATH = [str(Path(path).resolve()) for path in sys.path]
 _BOOTSTRAP = (
     "import json, sys; arguments = json.loads(sys.argv[1]); sys.path[:] = arguments['path']; "
     "from das.images.decoder import serve; from das.images.normalise import ImageLimits; "
@@ -194,7 +190,7 @@ class _Decoder:
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         arguments = {
-            "path": _MODULE_PATH,
+            "path": MODULE_PATH,
             "limits": asdict(limits),
             "timeout_s": timeout_s,
             "memory_bytes": memory_bytes,
@@ -205,7 +201,7 @@ class _Decoder:
                 [sys.executable, "-I", "-c", _BOOTSTRAP, json.dumps(arguments)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=_bare_environment(),
+                env=bare_environment(),
                 start_new_session=True,
             )
         self._connection = ours
@@ -342,10 +338,3 @@ def _checked(header: dict[str, Any], payload: bytearray) -> Decoded:
             pixels = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
             return Decoded(pixels, tuple(steps), declared)
     raise BrokenFrameError("the header is none of a decoder's")
-
-
-def _bare_environment() -> dict[str, str]:
-    """Nothing of the service's settings and secrets, and no threads for NumPy, which cost address space."""
-    kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
-    return environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -112,7 +112,8 @@ def test_nobody_gets_at_anothers_question(client: TestClient, make: Make, asked_
     job = asked_by(ada)
     path = f"/v1/attributions/{job}"
     attempts = [
-        ("GET", path), ("GET", f"{path}?wait=1"), ("GET", f"{path}/image"), ("POST", f"{path}/cancel"),
+        ("GET", path), ("GET", f"{path}?wait=1"), ("GET", f"{path}/image"),
+        ("GET", f"{path}/report.pdf"), ("POST", f"{path}/cancel"),
         ("DELETE", path), ("GET", f"/a/{job}"), ("POST", f"/a/{job}/cancel"),
         ("POST", f"/a/{job}/erase"), ("POST", f"/a/{job}/again"),
     ]  # fmt: skip

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from das.index import AttributionIndex
+from jobs.errors import StorageError
 from tests.app.conftest import scored
 
 RULES = [
@@ -145,6 +146,62 @@ def test_json_with_a_picture(client, store, picture, finish):
     assert response.status_code == 202, response.text
     finish()
     assert client.get(response.json()["links"]["self"]).json()["outcome"] == "clear"
+
+
+def test_the_same_request_is_answered_with_the_same_decision(client, store, decide, finish, ask):
+    key = {"Idempotency-Key": "a decision"}
+    begun = decide(headers=key)
+    assert decide(headers=key)["id"] == begun["id"]
+    assert len(store.list().jobs) == 1
+    decide(status=422, headers=key, policy="shares", top_k="3")
+    finish()
+    assert decide(status=200, headers={**key, "Prefer": "wait=1"})["outcome"] == "clear"
+    asked = {"policy": "shares", "attribution": ask()["id"]}
+    about = {"Idempotency-Key": "about a question"}
+    first, again = (client.post("/v1/decisions", json=asked, headers=about) for _ in range(2))
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert again.json()["id"] == first.json()["id"]
+    client.delete(first.json()["links"]["attribution"])
+    gone = client.post("/v1/decisions", json=asked, headers=about)
+    assert (gone.status_code, gone.json()["code"]) == (410, "erased")
+
+
+def test_a_request_that_broke_off_after_its_question_goes_on_from_there(client, store, decide, monkeypatch):
+    key = {"Idempotency-Key": "broken off"}
+
+    def fail(*given):
+        raise StorageError("the disk is away")
+
+    monkeypatch.setattr(store.decisions, "create", fail)
+    decide(status=503, headers=key)
+    monkeypatch.undo()
+    (job,) = store.list().jobs
+    assert decide(headers=key)["attribution"] == job.id
+    assert len(store.list().jobs) == 1
+
+
+def test_a_version_that_cannot_be_read_any_more_ends_its_decisions(client, store, decide, finish, policy):
+    begun = decide()
+    versions = "UPDATE policy_versions SET document = :document WHERE policy_id = 'shares'"
+    with store.database.write() as session:
+        kept = session.execute(text("SELECT version, document FROM policy_versions")).all()
+        session.execute(text(versions), {"document": '{"policy": "shares", "rules": 7}'})
+    try:
+        finish()
+        told = client.get(begun["links"]["self"]).json()
+        assert (told["state"], told["outcome"]) == ("decided", "indeterminate")
+        assert [reason["code"] for reason in told["reasons"]] == ["policy-unusable"]
+        assert client.get("/v1/policies").json()["items"][0]["title"] is None
+        assert "can't be read any more" in client.get("/v1/policies/shares").json()["in_words"][0]
+        refused = client.post("/v1/policies/shares/backtest", json={"against": "reviews"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+    finally:
+        with store.database.write() as session:
+            for version, document in kept:
+                session.execute(
+                    text(versions + " AND version = :version"), {"document": document, "version": version}
+                )
 
 
 def test_a_dry_run_is_told_beside_and_decides_nothing(client, decide, finish, policy):

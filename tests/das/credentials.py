@@ -42,15 +42,15 @@ def signed(
     if remote is not None:
         builder.set_no_embed()
         builder.set_remote_url(remote)
-    chain, key = _chain()
-    info = c2pa.C2paSignerInfo(b"es256", chain, key, None)
+    info = c2pa.C2paSignerInfo(b"es256", *chain(), None)
     signed = io.BytesIO()
     builder.sign(c2pa.Signer.from_info(info), _MIME[format], io.BytesIO(data), signed)
     return signed.getvalue()
 
 
 @cache
-def _chain() -> tuple[bytes, bytes]:
+def chain() -> tuple[bytes, bytes]:
+    """A chain of certificates, the signer's first and the root last, and the signer's private key, as PEM."""
     now = datetime.datetime.now(datetime.UTC)
 
     def certificate(
@@ -107,6 +107,6 @@ def _chain() -> tuple[bytes, bytes]:
     root = certificate("root", root_key, "root", root_key, authority=True)
     own = certificate("signer", key, "root", root_key, authority=False)
     pem = serialization.Encoding.PEM
-    chain = own.public_bytes(pem) + root.public_bytes(pem)
+    certificates = own.public_bytes(pem) + root.public_bytes(pem)
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return chain, private
+    return certificates, private

@@ -115,6 +115,19 @@ def test_a_value_that_is_not_known_ends_the_build_before_it_begins(works, tiny_m
     assert not list(tmp_path.glob("index*"))
 
 
+def test_a_split_that_does_not_add_up_ends_the_build_before_it_begins(tiny_model, tiny_clip, tmp_path):
+    folder = tmp_path / "works"
+    folder.mkdir()
+    Image.fromarray(make_picture(0)).save(folder / "a.png")
+    (folder / "metadata.csv").write_text("file_name,rights_holder\na.png,Ada 60%; Eve 50%\n")
+    out = tmp_path / "out"
+    with pytest.raises(
+        WorksError, match=r"rights_holder of a\.png can't be read: its percentages add up to 110"
+    ):
+        build(options(folder, tiny_model, tiny_clip), out)
+    assert not out.exists()
+
+
 def test_the_summary_fills_in_what_the_index_knows_and_leaves_the_rest_open(index):
     das = typer.Typer()
     register(das)

@@ -1,0 +1,1 @@
+"""Reports for people: what they say in which order, as a page and as a PDF."""

@@ -1,0 +1,197 @@
+"""What a sealed report says to people, in which order: the one place of its words, whatever it is drawn as."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.redaction import hidden_id
+from app.report.blocks import (
+    SUBJECT,
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Content,
+    Fact,
+    Facts,
+    Figure,
+    Paragraph,
+    Run,
+    Section,
+    Table,
+)
+from app.wording import percent, rights, thousands
+from das.rights.holders import UNKNOWN_HOLDER
+
+SMALL_SIDE = 128
+"""Pictures of up to so many pixels a side are shown larger, with hard pixels."""
+
+CHECKED = (
+    "report.json of this answer, which lies inside its PDF too, holds all that is said here. das report verify"
+    " report.json --key operator.pem (or the PDF) checks that nothing of it was changed and who sealed it; with"
+    " --recompute --index INDEX --image PICTURE it computes the answer again. The words and pictures of this document"
+    " are drawn from it and aren't what is checked."
+)
+GROUPED = {"creator": ("By creator", "Creator"), "rights_holder": ("By rights holder", "Rights holder")}
+"""The groups that are told, with the section's heading and the column's."""
+
+
+def content(document: Mapping[str, Any], *, picture: bool) -> Content:
+    """The content of a sealed report (`das.evidence.seal.sealed`).
+
+    Args:
+        picture: whether the picture that was asked about is there to be shown.
+    """
+    report, seal = document["report"], document["seal"]
+    answer, question = report["answer"], report["question"]
+    copied = answer["copy"]
+    lead = [] if copied is None or copied["summary"] is None else [copied["summary"]]
+    sections = [
+        Section("What this doesn't prove", (Bullets(tuple(report["limits"])),)),
+        Section("The picture", _picture(report, picture)),
+        Section("Works, by influence", _works(question, answer["works"])),
+        *(
+            Section(heading, (_groups(heading, column, answer["groups"][kind]),))
+            for kind, (heading, column) in GROUPED.items()
+            if any(group["name"] != UNKNOWN_HOLDER for group in answer["groups"].get(kind, ()))
+        ),
+        Section("How to check it", (Paragraph(CHECKED), _checking(report, seal))),
+    ]
+    return Content(
+        name=f"Report {question['id']}",
+        title=answer["summary"],
+        lead=(*lead, *answer["notes"]),
+        sections=tuple(sections),
+        foot=(f"Report {question['id']}, {seal['digest']}", _signed(seal)),
+    )
+
+
+def _signed(seal: Mapping[str, Any]) -> str:
+    signature = seal["signature"]
+    return "not signed" if signature is None else f"signed with the key {signature['key_id']}"
+
+
+def _picture(report: Mapping[str, Any], shown: bool) -> tuple[Block, ...]:
+    told, question = report["picture"], report["question"]
+    block: Block = Paragraph("The picture is no longer kept.")
+    if shown:
+        block = Figure(SUBJECT, "The picture asked about", max(told["width"], told["height"]) <= SMALL_SIDE)
+    declared = told.get("declared") or {}
+    facts = [
+        _fact("Size and format", f"{told['width']} × {told['height']}, {told['format']}"),
+        _exact("SHA-256 of the file", told["sha256"]),
+        _exact("Digest of the pixels that were asked about", told["pixels"] or "no longer known"),
+        _fact("What was changed before", ", ".join(told["normalisation"]) or "nothing"),
+    ]
+    for term, value in (
+        ("Prompt", question["prompt"]),
+        ("Seed", question["seed"]),
+        ("What the file says of itself", declared.get("summary")),
+    ):
+        if value:
+            facts.append(_fact(term, value))
+    return block, Facts(tuple(facts))
+
+
+def _works(question: Mapping[str, Any], works: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+    columns = (
+        Column("Rank", 12),
+        Column("", 22),
+        Column("Work", 94),
+        Column("Share", 26, numeric=True),
+        Column("Score", 20, numeric=True),
+    )
+    rows = tuple(
+        (
+            Cell((Run(str(work["rank"])),)),
+            Cell((), picture=work["work_id"]),
+            Cell(_about(work)),
+            _share(work),
+            Cell((Run(f"{work['score']:.6g}"),)),
+        )
+        for work in works
+    )
+    count = thousands(question["candidates"]["count"])
+    return (
+        Paragraph(f"Shares of {count} works that were scored."),
+        Table("Works, by influence", columns, rows),
+    )
+
+
+def _about(work: Mapping[str, Any]) -> tuple[Run, ...]:
+    if hidden_id(work["work_id"]):
+        return Run("A work that isn't shown"), Run(work["work_id"], exact=True)
+    lines = [work["title"] or work["work_id"], work["creator"] or "Creator not recorded"]
+    if work["licence"]:
+        lines.append(work["licence"])
+    if work["rights_holder"]:
+        lines.append(f"© {work['rights_holder']}")
+    if work["tdm"]:
+        lines.append(rights(work["tdm"]))
+    return (*map(Run, lines), Run(work["sha256"] or work["work_id"], exact=True))
+
+
+def _groups(heading: str, column: str, groups: Sequence[Mapping[str, Any]]) -> Table:
+    columns = (
+        Column(column, 94),
+        Column("Share", 32, numeric=True),
+        Column("Works", 22, numeric=True),
+        Column("Of the works", 26, numeric=True),
+    )
+    rows = tuple(
+        (
+            Cell((Run(group["name"]),), heads_row=True),
+            _share(group),
+            Cell((Run(thousands(group["works"])),)),
+            Cell((Run(percent(group["share_of_index"])),)),
+        )
+        for group in groups
+    )
+    return Table(heading, columns, rows)
+
+
+def _share(one: Mapping[str, Any]) -> Cell:
+    lines = [Run(percent(one["share"]))]
+    if one.get("low") is not None and one.get("high") is not None:
+        lines.append(Run(f"{percent(one['low'])} to {percent(one['high'])}"))
+    return Cell(tuple(lines))
+
+
+def _checking(report: Mapping[str, Any], seal: Mapping[str, Any]) -> Facts:
+    question, index, quality = report["question"], report["index"], report["quality"]
+    model = index["model"]
+    loras = "".join(f" with the LoRA {lora['source']}" for lora in model["loras"])
+    measured = "not measured"
+    if quality is not None:
+        measured = (
+            f"linear datamodelling score {quality['lds']} ({quality['low']} to {quality['high']}) over"
+            f" {quality['queries']} pictures"
+        )
+    return Facts(
+        (
+            Fact(
+                "Question",
+                (
+                    Run(question["id"] or "", exact=True),
+                    Run(f", asked {question['asked_at']}, answered {question['finished_at']}"),
+                ),
+            ),
+            _fact(
+                "Method",
+                f"{question['method']}, {len(index['timesteps'])} timesteps, {index['features']['dimension']}"
+                f" dimensions, seed {index['seed']}",
+            ),
+            Fact("Index", (Run(f"{index['id']}, "), Run(index["content_digest"], exact=True))),
+            Fact("Model", (Run(f"{model['source']}{loras}, weights "), Run(model["digest"], exact=True))),
+            _fact("Quality of the ranking", measured),
+            _fact("Made by", report["made_by"]),
+            Fact("Seal", (Run(seal["digest"], exact=True), Run(f", {_signed(seal)}"))),
+        )
+    )
+
+
+def _fact(term: str, value: str) -> Fact:
+    return Fact(term, (Run(value),))
+
+
+def _exact(term: str, value: str) -> Fact:
+    return Fact(term, (Run(value, exact=True),))
