@@ -76,7 +76,7 @@ async def again(service: Service, caller: Caller, made: str, asked: DecisionRequ
             policy = await run_in_threadpool(_active, service, caller, asked.policy)
             found = await _create(service, caller, job.id, policy)
         decision = found
-    return _told(await run_in_threadpool(_settled, service, decision))
+    return await run_in_threadpool(_settled_and_told, service, caller, decision)
 
 
 async def answer(service: Service, caller: Caller, decision_id: str, wait: float | None) -> schemas.Decision:

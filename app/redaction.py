@@ -135,7 +135,7 @@ def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
             {m["work_id"] for m in matches if hidden_id(m["work_id"])} - {w["work_id"] for w in works}
         )
         copy = {**copy, "matches": matches}
-    groups = {kind: _groups(listed, shade) for kind, listed in result["groups"].items()}
+    groups = {kind: _groups(kind, listed, shade) for kind, listed in result["groups"].items()}
     notes = [*result.get("notes", [])]
     if count:
         notes.append(NOTE.format(works=count, are="is" if count == 1 else "are"))
@@ -156,8 +156,8 @@ def _place(place: JsonObject, opaque: _Opaque) -> JsonObject:
     return {**place, "work_id": work_id, "similarity": None}
 
 
-def _groups(groups: list[JsonObject], shade: Shade) -> list[JsonObject]:
-    withheld = [group for group in groups if group["name"] in shade.creators]
+def _groups(kind: str, groups: list[JsonObject], shade: Shade) -> list[JsonObject]:
+    withheld = [group for group in groups if shade.withholds(kind, group["name"])]
     if not withheld:
         return groups
     together: JsonObject = {
@@ -169,7 +169,7 @@ def _groups(groups: list[JsonObject], shade: Shade) -> list[JsonObject]:
         "low": None,
         "high": None,
     }
-    shown = [group for group in groups if group["name"] not in shade.creators]
+    shown = [group for group in groups if not shade.withholds(kind, group["name"])]
     return sorted([*shown, together], key=lambda group: -group["share"])
 
 

@@ -134,6 +134,20 @@ class Shade:
         every, hidden = (np.bincount(some, minlength=len(names)) for some in (codes, codes[self.hidden]))
         return frozenset(names[code] for code in np.flatnonzero((every == hidden) & (every > 0)))
 
+    @cached_property
+    def shown_holders(self) -> frozenset[str]:
+        """What the works that are shown say of their rights holders, each as it is written."""
+        works = self.served.index.works
+        named = zip(works.column("rights_holder"), works.creators, self.hidden, strict=True)
+        return frozenset(holder or creator or "" for holder, creator, hidden in named if not hidden)
+
+    def withholds(self, kind: str, name: str) -> bool:
+        """Whether a group of this kind has no work that is shown."""
+        if kind == "creator":
+            return name in self.creators
+        # A work may have several rights holders, with their parts.
+        return name in self.creators or not any(name in said for said in self.shown_holders)
+
 
 @dataclass
 class View:
