@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.addresses import MAX_URL_LENGTH
+from app.fields import Candidates, Number
 from app.schemas import (
+    MAX_METHOD_LENGTH,
+    MAX_PROMPT_LENGTH,
     MAX_TAG_LENGTH,
     Attribution,
     AttributionRequest,
@@ -34,13 +37,13 @@ class BatchItemJson(BaseModel):
     image_url: str | None = Field(
         default=None, max_length=MAX_URL_LENGTH, description="Where the picture is; exactly one of the two."
     )
-    index: str | None = None
-    top_k: int | None = Field(default=None, ge=1)
-    candidates: str | None = None
-    method: str | None = None
+    index: Printable | None = Field(default=None, max_length=200)
+    top_k: Number | None = Field(default=None, ge=1)
+    candidates: Candidates | None = None
+    method: str | None = Field(default=None, max_length=MAX_METHOD_LENGTH)
     client_tag: Printable | None = Field(default=None, max_length=MAX_TAG_LENGTH)
-    prompt: Printable | None = None
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    prompt: Printable | None = Field(default=None, max_length=MAX_PROMPT_LENGTH)
+    seed: Number | None = Field(default=None, ge=0, lt=2**63)
 
 
 class BatchJson(AttributionRequest):

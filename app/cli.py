@@ -18,6 +18,7 @@ from jobs.settings import Settings, get_settings
 def register(app: typer.Typer) -> None:
     """Add the service's commands to `das`."""
     app.command("serve")(serve_command)
+    app.command("io-worker")(io_worker_command)
     app.command("config")(config_command)
     database = typer.Typer(help="The service's database.", no_args_is_help=True)
     database.command("upgrade")(upgrade_command)
@@ -55,6 +56,16 @@ def serve_command(
     with refusals_told(settings):
         code = serve(settings, tell_address(settings), with_worker=worker)
     raise typer.Exit(code)
+
+
+def io_worker_command() -> None:
+    """Do what the service does beside answering: webhooks, batches, lost jobs, tidying (DAS_DUTIES=io-worker).
+
+    Ends on SIGTERM or Ctrl-C.
+    """
+    from app.io_worker import main
+
+    raise typer.Exit(main())
 
 
 def config_command(

@@ -202,7 +202,7 @@ class BatchItemJson(Model):
     """Where the picture is; exactly one of the two."""
     index: str | None = None
     top_k: int | None = None
-    candidates: str | None = None
+    candidates: str | int | None = None
     method: str | None = None
     client_tag: str | None = None
     prompt: str | None = None
@@ -1110,7 +1110,6 @@ WebhookEvent = (
         "attribution.failed",
         "attribution.cancelled",
         "decision.made",
-        "batch.finished",
         "webhook.test",
     ]
     | str

@@ -25,7 +25,6 @@ class WebhookEvent(StrEnum):
     FAILED = "attribution.failed"
     CANCELLED = "attribution.cancelled"
     DECIDED = "decision.made"
-    BATCH = "batch.finished"
     TEST = "webhook.test"
 
 

@@ -29,12 +29,9 @@ ENDS = {
 ENDPOINTS = cast(Table, WebhookEndpoint.__table__).c
 JOB = cast(Table, Job.__table__).c
 
-# Built once; the first runs in every transaction that ends a job.
+# Built once; it runs in every transaction that ends a job.
 OF_JOB = select(ENDPOINTS.id, ENDPOINTS.events, JOB.webhook_endpoint).where(
     JOB.id == bindparam("job_id"), ENDPOINTS.owner == JOB.owner, ENDPOINTS.enabled
-)
-OF_OWNER = select(ENDPOINTS.id, ENDPOINTS.events).where(
-    ENDPOINTS.owner == bindparam("owner"), ENDPOINTS.enabled
 )
 ADD = insert(cast(Table, WebhookDelivery.__table__))
 
@@ -50,20 +47,6 @@ def announce_decision(session: Session, decision_id: str, job_id: str) -> None:
     links = {"self": f"/v1/decisions/{decision_id}", "attribution": f"/v1/attributions/{job_id}"}
     hearing = _hearing(session, job_id, WebhookEvent.DECIDED)
     _deliver(session, hearing, WebhookEvent.DECIDED, job_id, decision_id, "decided", links)
-
-
-def announce(
-    session: Session, owner: str, event: WebhookEvent, about: str, state: str, links: dict[str, str]
-) -> None:
-    """Tell an owner's endpoints of something that isn't one question's.
-
-    Args:
-        about: the id of what it is about.
-        state: in which that is now.
-        links: where it is read; `self` at least.
-    """
-    hearing = [row.id for row in session.execute(OF_OWNER, {"owner": owner}) if _is_for(row.events, event)]
-    _deliver(session, hearing, event, None, about, state, links)
 
 
 def announce_test(session: Session, endpoint_id: str) -> str:

@@ -261,6 +261,7 @@ def test_a_wait_that_cant_be(client, query, where):
         "state=lost",
         "cursor=xyz",
         "created_after=now",
+        "created_after=0.5",
         "created_after=2026-01-01T00:00:00",
         "sate=queued",
         "client_tag=%00",

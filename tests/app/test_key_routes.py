@@ -90,6 +90,8 @@ def test_a_keys_life(client: TestClient, admin: Headers) -> None:
         ({"name": "x", "scopes": ["ask"], "indexes": ["nowhere@1"]}, "/indexes"),
         ({"name": "x", "scopes": ["admin"], "indexes": ["tiny"]}, ""),
         ({"name": "x", "scopes": ["ask"], "expires_in": 0}, "/expires_in"),
+        ({"name": "x", "scopes": ["ask"], "expires_in": True}, "/expires_in"),
+        ({"name": "x", "scopes": ["ask"], "daily_quota": "5"}, "/daily_quota"),
         ({"name": "x", "scopes": ["ask"], "expires_in": 10**12}, "/expires_in"),
         ({"name": "x", "scopes": ["ask"], "daily_quota": -1}, "/daily_quota"),
         ({"name": "x", "scopes": ["ask"], "owner": "key_other"}, "/owner"),

@@ -17,7 +17,7 @@ from jobs.store import JobStore
 from jobs.webhooks.deliveries import OF_ONE_ENDPOINT, Attempt, ClaimedDelivery
 from jobs.webhooks.endpoints import Change, EndpointNotFound, EndpointRefused, IssuedSecret
 from jobs.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookEvent
-from jobs.webhooks.outbox import announce
+from jobs.webhooks.outbox import announce_end
 from jobs.webhooks.pacing import LONGEST_DELAY_S, delay, next_attempt
 from jobs.webhooks.sealing import Seal, SecretUnreadable
 
@@ -107,7 +107,7 @@ def test_what_is_undone_is_told_to_nobody(
 
     def announced_in_vain() -> None:
         with store.database.write() as session:
-            announce(session, "local", WebhookEvent.BATCH, "bat_1", "finished", {"self": "/v1/x"})
+            announce_end(session, job.id, "succeeded")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -113,6 +113,8 @@ def world(live: Live, worker: None, key: IssuedKey, picture: bytes, picture_url:
             for _ in range(3)
         ]
         assert [decision.get("state") for decision in decided] == ["decided"] * 3, decided
+        batch = client.post("/v1/attribution-batches", files=[("image", ("p.png", picture))] * 2)
+        assert batch.status_code == 202, batch.text
         index = client.get("/v1/indexes").json()["items"][0]
         works = client.get(f"/v1/indexes/{index['id']}/works").json()["items"]
     return {
@@ -124,6 +126,7 @@ def world(live: Live, worker: None, key: IssuedKey, picture: bytes, picture_url:
         "key": key.key.id,
         "ids": {
             "attribution_id": [decision["attribution"] for decision in decided],
+            "batch_id": [batch.json()["id"]],
             "decision_id": [decision["id"] for decision in decided],
             "policy_id": [POLICY_DOCUMENT["policy"]],
             "index_id": [index["id"]],

@@ -24,7 +24,8 @@ document), `key` (the id of the key that is shown), and by the name of a path's 
 PICTURE = Binary(base64.b64decode(WORLD["picture"]))
 IDS = {name: cycle([*found, None]) for name, found in WORLD["ids"].items()}
 # What ends something; such a request is sent to what the run has made itself, or to nothing.
-ENDING = ("deleteAttribution", "revokeApiKey", "rotateApiKey")
+ENDING = ("deleteAttribution", "deleteAttributionBatch", "revokeApiKey", "rotateApiKey")
+MOST_IN_A_BATCH = 3
 
 
 @schemathesis.hook
@@ -45,8 +46,6 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.path_parameters["key_id"] = "k7f3m2q9xwbt"
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
-    # What is exchanged below doesn't make it another kind of request.
-    case.freeze_metadata()
     if operation not in ENDING and case.meta.phase.name != TestPhase.STATEFUL:
         for name in case.path_parameters.keys() & IDS.keys():
             case.path_parameters[name] = next(IDS[name]) or case.path_parameters[name]
@@ -55,9 +54,20 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
     case.query.pop("cursor", None)
     if isinstance(case.body, dict):
-        case.body = {**case.body, **dict(_existing(operation, case.media_type, case.body))}
-        for name in ("cursor", *(("attribution",) if operation == "createDecision" else ())):
-            case.body.pop(name, None)
+        case.body = _mended(operation, case.media_type, case.body)
+    # What was exchanged is how the case begins: else a body with a file in it would count as one to be refused.
+    case._record_starting_state()
+
+
+def _mended(operation: str, media_type: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A body that names what exists."""
+    left_out = {"cursor", "attribution"} if operation == "createDecision" else {"cursor"}
+    mended = {**body, **dict(_existing(operation, media_type, body))}
+    return _without(mended, left_out)
+
+
+def _without(body: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in names}
 
 
 def _existing(operation: str, media_type: str, body: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -72,8 +82,16 @@ def _existing(operation: str, media_type: str, body: dict[str, Any]) -> Iterator
         "version": 1,
     }
     for name, value in known.items():
-        if body.get(name) is not None:
+        if isinstance(body.get(name), list):
+            yield name, [value] * min(len(body[name]), MOST_IN_A_BATCH)
+        elif body.get(name) is not None:
             yield name, value
+    if isinstance(body.get("items"), list):
+        # Of bytes and address each takes one.
+        items = [
+            {**_mended("", media_type, item), "image_base64": WORLD["picture"]} for item in body["items"]
+        ]
+        yield "items", [_without(item, {"image_url"}) for item in items[:MOST_IN_A_BATCH]]
     if isinstance(body.get("top_k"), int):
         # The most that may be asked for is the operator's to say.
         yield "top_k", min(body["top_k"], 1000)

@@ -1,0 +1,41 @@
+"""`das io-worker`: a process that has the duties of the service (`app.duties`) and answers no request.
+
+As many may run as one likes, and each may be killed at any moment: what it had begun another takes up.
+"""
+
+import asyncio
+import logging
+import signal
+
+from app.duties import performing
+from app.service import running_service
+from jobs.database import upgrade
+from jobs.logs import configure_logging, refusals_told
+from jobs.settings import Settings, get_settings
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Perform the duties until SIGTERM or SIGINT; what is on its way then has a moment to come to its end.
+
+    Raises:
+        DasError: a setting can't be used, or there is no index.
+    """
+    settings = get_settings()
+    configure_logging(settings)
+    with refusals_told(settings):
+        settings.index_directories()
+        upgrade(settings)
+        asyncio.run(_perform(settings))
+    return 0
+
+
+async def _perform(settings: Settings) -> None:
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ending.set)
+    async with running_service(settings) as service, performing(service, here=True) as duties:
+        logger.info("ready; its duties are %s", ", ".join(duties))
+        await ending.wait()
