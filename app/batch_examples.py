@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.examples import ATTRIBUTION
+from app.examples import ATTRIBUTION, ONE_COLOUR
 
 BATCH_ID = "bat_0193a6c1f3d07e52b3a1c5d4e6f70819"
 SHORT = ("id", "state", "created_at", "started_at", "finished_at", "client_tag", "index", "method", "summary")
@@ -72,6 +72,6 @@ REQUEST: dict[str, Any] = {
     "top_k": 10,
     "items": [
         {"name": "harbour.png", "image_url": "https://images.example.org/harbour.png", "prompt": "a harbour"},
-        {"name": "boats.png", "image_base64": "iVBORw0KGgo="},
+        {"name": "boats.png", "image_base64": ONE_COLOUR},
     ],
 }

@@ -53,10 +53,18 @@ class BatchJson(AttributionRequest):
 
 
 class BatchForm(AttributionRequest):
-    """Many questions as multipart/form-data: the field `image` for each picture, and what they have in common."""
+    """Many questions as multipart/form-data: their pictures, or a zip of them, and what they have in common."""
 
-    image: list[Binary] = Field(
-        min_length=1, max_length=MAX_ITEMS, description="The pictures' files, each in a part of its own."
+    image: list[Binary] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_ITEMS,
+        description="The pictures' files, each in a part of its own.",
+    )
+    archive: Binary | None = Field(
+        default=None,
+        description="In their place a zip of up to 100 files, with `manifest.jsonl` or `manifest.csv` in it or not:"
+        " for each `file`, what is asked of it, such as `prompt` and `client_tag`.",
     )
 
 

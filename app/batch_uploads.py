@@ -13,6 +13,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from app.addresses import MAX_URL_LENGTH
+from app.archives import unpack
 from app.batch_schemas import MAX_ITEMS
 from app.forms import (
     BATCH_BESIDE_BYTES,
@@ -29,11 +30,15 @@ from app.schemas import CONTROL_CHARACTERS, AttributionRequest
 from app.service import Service
 from app.uploads import BASE64_GROWTH, FORM, JSON, Picture, parse_fields
 from jobs.batch_rows import MAX_NAME
+from jobs.models import JsonObject
 
 BOUNDS = JsonBounds(pictures=MAX_ITEMS, marks=BATCH_JSON_MARKS, beside=BATCH_BESIDE_BYTES)
 ACCEPTED = (
-    "Send multipart/form-data with a part named image for each picture, or application/json with items."
+    "Send multipart/form-data with a part named image for each picture, or with a zip named archive, or"
+    " application/json with items."
 )
+# What a zip may unpack to, in parts of the largest batch: pictures are hardly smaller in one.
+UNPACKED_GROWTH = 2
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,16 @@ class Sent:
     asked: AttributionRequest
     place: str = ""
     """Where it stands in the body, as a JSON pointer."""
+    problem: JsonObject | None = None
+    """Why it can't be had, where it can't."""
 
     @property
     def told_by(self) -> list[str]:
         """What tells it from another picture or question: for an Idempotency-Key."""
         data = self.picture if isinstance(self.picture, bytes) else self.picture.encode()
         kind = type(self.picture).__name__
-        return [kind, hashlib.sha256(data).hexdigest(), self.name or "", self.asked.model_dump_json()]
+        told = [kind, hashlib.sha256(data).hexdigest(), self.name or "", self.asked.model_dump_json()]
+        return told if self.problem is None else [*told, self.problem["reason"]]
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,9 @@ async def batch_upload(service: Service, request: Request) -> AsyncIterator[Sent
     )
 
     def parse(body: bytes) -> SentBatch:
-        return _of_form(body, content_type) if media == FORM else _of_json(body)
+        if media == JSON:
+            return _of_json(body)
+        return _of_form(body, content_type, service.settings.max_upload_bytes, UNPACKED_GROWTH * most)
 
     too_large = Problem(
         "too-large", f"A batch may have at most {most / 1e6:g} MB: send several, or the pictures' addresses."
@@ -100,25 +110,54 @@ def shown_name(given: str | None) -> str | None:
     return CONTROL_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", re.sub(r"[\t\r\n]", " ", given))[:MAX_NAME]
 
 
-def _of_form(body: bytes, content_type: str) -> SentBatch:
+def _of_form(body: bytes, content_type: str, each: int, in_all: int) -> SentBatch:
     fields: dict[str, str] = {}
     images: list[Part] = []
+    archive: Part | None = None
     for part in parse_form(body, content_type, MAX_PARTS + MAX_ITEMS):
         if part.name == "image":
             if not part.is_file:
                 raise invalid("image", "has to be sent as a file, with a filename.")
             images.append(part)
-        elif part.is_file:
-            raise invalid(part.name, "is a file; only image may be one.")
-        elif part.name in fields:
+        elif part.name == "archive" and part.is_file and archive is None:
+            archive = part
+        elif part.is_file and part.name != "archive":
+            raise invalid(part.name, "is a file; only image and archive may be one.")
+        elif part.name in fields or (part.name == "archive" and archive is not None):
             raise invalid(part.name, "was sent more than once.")
         else:
             fields[part.name] = text_of(part)
     shared = parse_fields(fields)
     # A browser sends a file that was not chosen as one without a name and a byte.
     images = [part for part in images if part.data or part.filename]
+    if archive is not None and (archive.data or archive.filename):
+        if images:
+            raise invalid("archive", "was sent beside the pictures themselves: send one of them.")
+        return _of_archive(bytes(archive.data), fields, shared, each, in_all)
     _check_number(len(images), "image")
     return SentBatch([Sent(shown_name(part.filename), bytes(part.data), shared) for part in images], shared)
+
+
+def _of_archive(
+    archive: bytes, fields: dict[str, str], shared: AttributionRequest, each: int, in_all: int
+) -> SentBatch:
+    entries, said = unpack(archive, MAX_ITEMS, each, in_all)
+    _check_number(len(entries), "archive")
+    sent: list[Sent] = []
+    for entry in entries:
+        own = said.get(entry.name, {})
+        try:
+            asked = parse_fields({**fields, **own}) if own else shared
+        except Problem as problem:
+            why = f"its manifest can't be used for {entry.name[:MAX_NAME]!r}: {problem.detail}"
+            raise invalid("archive", why) from problem
+        refused = None
+        if entry.refused is not None:
+            reason, detail = entry.refused
+            code = "too-large" if reason == "too-large" else "image-refused"
+            refused = {"code": code, "detail": detail, "reason": reason}
+        sent.append(Sent(shown_name(entry.name), entry.data, asked, "/archive", refused))
+    return SentBatch(sent, shared)
 
 
 def _of_json(body: bytes) -> SentBatch:

@@ -179,6 +179,8 @@ def _checked(service: Service, catalogue: Catalogue, sent: Sent) -> NewItem:
             raise
         raise Problem(problem.code, problem.detail, errors=beneath(sent.place, problem)) from problem
     asked = {**sent.asked.model_dump(mode="json"), "index": served.id}
+    if sent.problem is not None:
+        return NewItem(asked, sent.name, problem=sent.problem)
     if isinstance(sent.picture, str):
         return NewItem(asked, sent.name, address=sent.picture)
     most = service.settings.max_upload_bytes

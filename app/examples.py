@@ -118,8 +118,12 @@ CANCELLED: dict[str, Any] = {
 # By the names that routes refer to them by: what stands in a route itself loses its nulls on FastAPI's way.
 ANSWERS = {"succeeded": ATTRIBUTION, "queued": QUEUED, "cancelled": CANCELLED}
 
+# A picture that can be sent as it stands: eight pixels square, of one colour.
+ONE_COLOUR = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mPcpKTEgA0wMeAAg1MCAMXcAQbwB5D8AAAAAElFTkSuQmCC"
+)
 REQUEST_JSON: dict[str, Any] = {
-    "image_base64": "iVBORw0KGgo…",
+    "image_base64": ONE_COLOUR,
     "top_k": 20,
     "candidates": "auto",
     "client_tag": "batch-7",

@@ -19,6 +19,7 @@ from app.callers import Caller
 from app.catalogue import Catalogue, ServedIndex
 from app.names import folded
 from das.answer import UNKNOWN_CREATOR
+from das.rights.holders import UNKNOWN_HOLDER
 from jobs.errors import StorageError
 from jobs.opt_outs import Hiding, OptOuts
 from jobs.record_settings import WorkVisibility
@@ -139,7 +140,9 @@ class Shade:
         """What the works that are shown say of their rights holders, each as it is written."""
         works = self.served.index.works
         named = zip(works.column("rights_holder"), works.creators, self.hidden, strict=True)
-        return frozenset(holder or creator or "" for holder, creator, hidden in named if not hidden)
+        return frozenset(
+            holder or creator or UNKNOWN_HOLDER for holder, creator, hidden in named if not hidden
+        )
 
     def withholds(self, kind: str, name: str) -> bool:
         """Whether a group of this kind has no work that is shown."""

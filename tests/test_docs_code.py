@@ -221,6 +221,8 @@ def reader(
             shutil.copy(tiny_works / "work-011.png", tmp_path / "queue" / "first.png")
             noise = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
             Image.fromarray(noise).save(tmp_path / "queue" / "second.png")
+            whole = (tmp_path / "queue" / "second.png").read_bytes()
+            (tmp_path / "queue" / "third.png").write_bytes(whole[: len(whole) // 2])
         if page.name == "models.md":
             (tmp_path / "made.py").write_text(TUNED)
             subprocess.run(

@@ -1,4 +1,4 @@
-"""The table of conventions names a test for each, and every one of them is there."""
+"""The tables of conventions and of the service's contract name a test for each, and every one of them is there."""
 
 import ast
 import re
@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "conventions.md").read_text()
-NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
+PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("conventions.md", "service.md")}
+NAMED = [named for page in PAGES.values() for named in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)]
 
 
 def rows() -> list[str]:
-    return [line for line in PAGE.splitlines() if line.startswith("| ") and line != "| convention | test |"]
+    lines = [line for page in PAGES.values() for line in page.splitlines() if line.startswith("| ")]
+    return [line for line in lines if line not in ("| convention | test |", "| promise | test |")]
 
 
 @pytest.mark.parametrize("row", rows())
@@ -45,4 +46,4 @@ def test_every_kind_of_what_people_bring_is_in_it() -> None:
         "OneTrainer",
         "parquet",
     ):
-        assert word in PAGE
+        assert word in PAGES["conventions.md"]

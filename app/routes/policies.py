@@ -128,7 +128,7 @@ async def activate_policy(request: Request, caller: Deciding, policy_id: PolicyI
         200: _answer("backtest", "One page of the comparison. Nothing is changed by it."),
         **documented("not-found", "conflict", *WRITES),
     },
-    openapi_extra=_body("BacktestRequest", {"version": 2, "against": "active"}, required=False),
+    openapi_extra=_body("BacktestRequest", {"version": 1, "against": "active"}, required=False),
 )
 async def backtest_policy(request: Request, caller: Deciding, policy_id: PolicyId) -> Response:
     """Hold a version against the active one over stored answers, or against what people said of decisions."""

@@ -1,5 +1,6 @@
 """The API's description: its examples are valid, and a client that is generated from it can ask."""
 
+import base64
 import importlib
 import io
 import json
@@ -11,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.openapi import SNAPSHOT
+from das.images import normalise
 
 DOCUMENT = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
 
@@ -75,6 +77,21 @@ def test_null_is_described_where_it_can_be_sent_only():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
                 assert errors(parameter["schema"], None), parameter["name"]
+
+
+def test_pictures_in_the_examples_can_be_sent_as_they_stand():
+    def pictures(part):
+        if isinstance(part, dict):
+            yield from ([part["image_base64"]] if isinstance(part.get("image_base64"), str) else [])
+            part = list(part.values())
+        if isinstance(part, list):
+            for inner in part:
+                yield from pictures(inner)
+
+    found = list(pictures(json.loads(SNAPSHOT.read_text())["paths"]))
+    assert len(found) >= 2
+    for text in found:
+        assert normalise(base64.b64decode(text, validate=True)).pixels.shape == (8, 8, 3)
 
 
 def test_the_accepted_question_is_a_queued_one():
