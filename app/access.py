@@ -16,6 +16,8 @@ from starlette.requests import Request
 from app.callers import CHALLENGE, LOCAL, Caller, key_required
 from app.hosts import SAFE_METHODS
 from app.limiting import Limiter
+from app.middleware import request_id_of
+from app.names import folded
 from app.peers import address_of
 from app.problems import Problem
 from app.sessions import Sessions
@@ -23,6 +25,7 @@ from jobs.credentials import ID, Kind, Scope, Token
 from jobs.errors import StorageError
 from jobs.keys import LAST_USED_EVERY, ApiKey, Keys
 from jobs.models import utc_now
+from jobs.opt_outs import WITHOUT_KEY
 from jobs.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ BELIEVED_S = 5.0
 KEYS_KEPT = 10_000
 # Whatever a key is called in an address, it is told by its form.
 KEY_IN_ADDRESS = re.compile(rf"dasl?_{ID}_")
+OPT_OUT_TOKEN = "opt-out-token"
 IN_ADDRESS = (
     "A key may not stand in an address: those are kept in logs and histories. Send it as Authorization: Bearer,"
     " and revoke this one."
@@ -45,6 +49,7 @@ class Access:
 
     def __init__(self, settings: Settings, keys: Keys, sessions: Sessions, limiter: Limiter) -> None:
         self._required = settings.keys_required
+        self._open_to_opt_outs = settings.opt_outs_open
         self._keys = keys
         self._sessions = sessions
         self._limiter = limiter
@@ -67,13 +72,28 @@ class Access:
         await self._limiter.request(request, caller)
         return caller
 
+    async def visitor(self, request: Request, by_token: bool) -> Caller:
+        """The caller of a request about opt-outs, who may have no key where the operator allows it.
+
+        Args:
+            by_token: who sends an opt-out's token needs no key either.
+        """
+        bears = "authorization" in request.headers or self._sessions.key_of(request) is not None
+        open_ = self._open_to_opt_outs or (by_token and OPT_OUT_TOKEN in request.headers)
+        if bears or not self._required or not open_:
+            return await self.caller(request)
+        refuse_keys_in_addresses(request)
+        request.state.caller = WITHOUT_KEY
+        await self._limiter.request(request, None)
+        return Caller(WITHOUT_KEY, address_of(request), request_id_of(request), scopes=frozenset())
+
     async def _caller(self, request: Request) -> Caller:
         key = await self._shown(request)
         if key is not None:
-            return _caller(key, address_of(request))
+            return _caller(key, request)
         if self._required:
             raise key_required(NEEDED)
-        return Caller(LOCAL.owner, address_of(request))
+        return Caller(LOCAL.owner, address_of(request), request_id_of(request))
 
     async def by_token(self, text: str) -> ApiKey | None:
         """The active key or link that a text is."""
@@ -163,13 +183,15 @@ def _shows_where_it_is_from(request: Request) -> bool:
     return "origin" in request.headers or "sec-fetch-site" in request.headers
 
 
-def _caller(key: ApiKey, address: str) -> Caller:
+def _caller(key: ApiKey, request: Request) -> Caller:
     return Caller(
         owner=key.owner,
-        address=address,
+        address=address_of(request),
+        request_id=request_id_of(request),
         scopes=frozenset(Scope(scope) for scope in key.scopes),
         indexes=None if key.indexes is None else frozenset(key.indexes),
         key=key.prefix,
         name=key.name,
         daily_quota=key.daily_quota,
+        rights_holders=frozenset(map(folded, key.rights_holders or ())),
     )

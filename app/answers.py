@@ -6,6 +6,7 @@ from typing import Any
 
 from app.catalogue import Catalogue, ServedIndex
 from app.link_schemas import Links, SummaryLinks
+from app.redaction import hidden_id, shown
 from app.schemas import (
     Attribution,
     AttributionSummary,
@@ -23,6 +24,7 @@ from app.schemas import (
     Share,
     Stage,
 )
+from app.visibility import View
 from das import registry
 from das.answer import notes_of
 from das.copies import copy_sentence, name_of
@@ -45,6 +47,7 @@ BY_ROW = (
 MISSING = (
     "{count} of the works named here are no longer in the index, so their titles and creators aren't known."
 )
+HIDDEN_WORK = "a work that isn't shown"
 NO_LOOKALIKES = "The look-alikes of this picture aren't known: {reason}."
 MEASURED = (
     "Every work was a candidate, and all subsets were used: no option of the index was chosen by them."
@@ -54,13 +57,18 @@ PROMPT_UNUSED = "The prompt is kept but had no part in this: the index's model t
 SEED_UNUSED = "The seed is kept but had no part in this: only {methods} uses it."
 
 
-def attribution(job: Job, catalogue: Catalogue, *, waiting: int | None, screening: str | None) -> Attribution:
+def attribution(
+    job: Job, catalogue: Catalogue, *, waiting: int | None, screening: str | None, view: View | None
+) -> Attribution:
     """What is known of a job by now.
 
     Args:
+        view: of whoever it is told to, who isn't told of works that are hidden from them; None: it is told to nobody,
+            and all of it counts.
         waiting: how many questions wait in all.
         screening: why its index can't be screened; None if it can.
     """
+    job = shown(job, view, catalogue)
     served = catalogue.find(job.index_id)
     result = job.result or {}
     # What still names works by row can't be told: another index may have other works there.
@@ -250,7 +258,7 @@ def _copy(served: ServedIndex | None, found: JsonObject, in_model: JsonObject | 
         thumbnail=None if work is None or work_id is None else thumbnail_link(work_id),
         summary=copy_sentence(
             found["verdict"],
-            name_of(title, creator),
+            HIDDEN_WORK if work_id is not None and hidden_id(work_id) else name_of(title, creator),
             mirrored=mirrored,
             in_model=None if in_model is None else in_model["verdict"],
         ),
@@ -339,7 +347,9 @@ def _notes(
         notes += _declared_notes(job, served)
     if served is None:
         notes.append(GONE.format(index=job.index_id))
-    elif missing := len({work.work_id for work in named if work.thumbnail is None}):
+    elif missing := len(
+        {one.work_id for one in named if one.thumbnail is None and not hidden_id(one.work_id)}
+    ):
         notes.append(MISSING.format(count=missing))
     if job.by_row:
         notes.append(BY_ROW)

@@ -73,10 +73,12 @@ async def create(
         raise
 
 
-async def told(service: Service, batch: batch_rows.BatchSummary, after: int = 0, limit: int = 100) -> Batch:
+async def told(
+    service: Service, caller: Caller, batch: batch_rows.BatchSummary, after: int = 0, limit: int = 100
+) -> Batch:
     """A batch with a page of its items."""
     items = await run_in_threadpool(service.batches.items, batch.id, after, limit + 1)
-    shown = [_item(item) for item in items[:limit]]
+    shown = await run_in_threadpool(lambda: [_item(service, caller, item) for item in items[:limit]])
     return Batch(
         **_summary(batch).model_dump(),
         items=shown,
@@ -100,7 +102,9 @@ async def waited(
         while True:
             batch = await find(service, caller, batch_id)
             left = deadline - now()
-            changed = not is_open(batch) if if_none_match is None else not matches(if_none_match, etag(batch))
+            changed = not is_open(batch)
+            if if_none_match is not None:
+                changed = not matches(if_none_match, etag(batch, service.visibility.to(caller).tag))
             if changed or left <= 0:
                 return batch
             # Its questions change without announcing it here, so the watch's own looks are what finds most.
@@ -117,10 +121,10 @@ async def listed(service: Service, caller: Caller, query: BatchListQuery) -> Bat
     return BatchList(items=[_summary(batch) for batch in page.batches], next_cursor=page.next_cursor)
 
 
-async def results(service: Service, batch_id: str, after: int) -> AsyncGenerator[bytes, None]:
+async def results(service: Service, caller: Caller, batch_id: str, after: int) -> AsyncGenerator[bytes, None]:
     """The items after number `after` in their order, each with its whole answer, as lines of JSON."""
     while True:
-        lines = await run_in_threadpool(_lines, service, batch_id, after)
+        lines = await run_in_threadpool(_lines, service, caller, batch_id, after)
         if not lines:
             return
         for position, line in lines:
@@ -149,9 +153,13 @@ async def erase(service: Service, caller: Caller, batch_id: str) -> None:
         raise Problem("not-found", NOT_FOUND) from error
 
 
-def etag(batch: batch_rows.BatchSummary) -> str:
-    """The entity tag of a batch: it grows with every change of one of its items."""
-    return f'W/"{batch.version}"'
+def etag(batch: batch_rows.BatchSummary, shown: str) -> str:
+    """The entity tag of a batch: it grows with every change of one of its items.
+
+    Args:
+        shown: the tag of the view that it is told to.
+    """
+    return f'W/"{batch.version}{shown}"'
 
 
 def item_problem(problem: Problem) -> JsonObject:
@@ -206,18 +214,20 @@ def _summary(batch: batch_rows.BatchSummary) -> BatchSummary:
     )
 
 
-def _item(item: batch_rows.ItemSummary) -> BatchItem:
+def _item(service: Service, caller: Caller, item: batch_rows.ItemSummary) -> BatchItem:
     return BatchItem(
         position=item.position,
         name=item.name,
         state=item.state,  # type: ignore[arg-type]
         client_tag=item.client_tag,
         problem=_problem(item.problem, None),
-        attribution=None if item.job is None or item.state == "erased" else answers.listed(item.job),
+        attribution=None
+        if item.job is None or item.state == "erased"
+        else questions.summary(service, caller, item.job),
     )
 
 
-def _lines(service: Service, batch_id: str, after: int) -> list[tuple[int, bytes]]:
+def _lines(service: Service, caller: Caller, batch_id: str, after: int) -> list[tuple[int, bytes]]:
     """The next lines of the results, by position; they are read now and not before. Blocks for a moment."""
     lines = []
     items = service.batches.items(batch_id, after, READ_AT_ONCE)
@@ -229,7 +239,8 @@ def _lines(service: Service, batch_id: str, after: int) -> list[tuple[int, bytes
         whole = None
         if job is not None and state != "erased":
             failure = service.screener.failure(job.index_id)
-            whole = answers.attribution(job, service.catalogue, waiting=None, screening=failure)
+            view = service.visibility.to(caller)
+            whole = answers.attribution(job, service.catalogue, waiting=None, screening=failure, view=view)
         line = BatchResult(
             position=item.position,
             name=None if state == "erased" else item.name,

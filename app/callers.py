@@ -12,8 +12,10 @@ from starlette.requests import Request
 
 from app.language import ENGLISH, Language, language_of
 from app.problems import Problem
+from jobs.audit import Actor
 from jobs.credentials import Scope
 from jobs.models import LOCAL_OWNER
+from jobs.opt_outs import WITHOUT_KEY
 
 if TYPE_CHECKING:
     from app.access import Access
@@ -34,12 +36,20 @@ class Caller:
 
     owner: str
     address: str = field(default="", compare=False)
+    request_id: str | None = field(default=None, compare=False)
     scopes: frozenset[Scope] = WITHOUT_A_KEY
     indexes: frozenset[str] | None = None
     key: str | None = None
     name: str | None = None
     daily_quota: int | None = None
     language: Language = field(default=ENGLISH, compare=False)
+    rights_holders: frozenset[str] = frozenset()
+    """Whose works their key lets them see that only the rights holder may, as `app.names.folded` has them."""
+
+    @property
+    def actor(self) -> Actor:
+        """Who they are in the audit log."""
+        return Actor(self.key or self.owner, self.request_id)
 
     def needs(self, scope: Scope) -> None:
         """See that this caller may do what takes a scope; raises `Problem`: key-required or scope-missing."""
@@ -84,7 +94,38 @@ class Needs:
         return caller
 
 
+@dataclass(frozen=True)
+class NeedsOrAdministers(Needs):
+    """The same, or who administers the service."""
+
+    async def __call__(self, caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+        if Scope.ADMIN not in caller.scopes:
+            caller.needs(self.scope)
+        return caller
+
+
+@dataclass(frozen=True)
+class NeedsOrComesWithout:
+    """The same where a key is shown; who shows none may come too, if the service is open for that.
+
+    `opt_out_token`: who holds the token of an opt-out comes in as well.
+    """
+
+    scope: Scope
+    opt_out_token: bool = False
+
+    async def __call__(self, request: Request) -> Caller:
+        access = cast("Access", request.app.state.service.access)
+        caller = await access.visitor(request, self.opt_out_token)
+        if caller.owner != WITHOUT_KEY and Scope.ADMIN not in caller.scopes:
+            caller.needs(self.scope)
+        return caller
+
+
 Asking = Annotated[Caller, Depends(Needs(Scope.ASK))]
 Reading = Annotated[Caller, Depends(Needs(Scope.READ))]
 Deciding = Annotated[Caller, Depends(Needs(Scope.DECIDE))]
+Looking = Annotated[Caller, Depends(NeedsOrAdministers(Scope.READ))]
+OptingOut = Annotated[Caller, Depends(NeedsOrComesWithout(Scope.ASK))]
+HoldingToken = Annotated[Caller, Depends(NeedsOrComesWithout(Scope.READ, opt_out_token=True))]
 Administering = Annotated[Caller, Depends(Needs(Scope.ADMIN))]

@@ -3,7 +3,7 @@
 import io
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -117,12 +117,15 @@ class ServedIndex:
         """Size and type of a work's thumbnail."""
         return measure(self.index.thumbnail(row))
 
-    def rows_saying(self, tdm: str | None, begin: int, count: int) -> list[int]:
-        """Rows from `begin` on, `count` at most, of works whose `tdm` is this; "none" for those without a signal."""
-        if tdm is None:
-            return list(range(begin, min(begin + count, len(self))))
+    def rows_saying(self, tdm: str | None, begin: int, count: int, shown: Callable[[int], bool]) -> list[int]:
+        """Rows from `begin` on, `count` at most, of works whose `tdm` is this and that are shown; "none" for those
+        without a signal."""
         wanted = None if tdm == "none" else tdm
-        found = (row for row in range(begin, len(self)) if self._signals[row] == wanted)
+        found = (
+            row
+            for row in range(begin, len(self))
+            if (tdm is None or self._signals[row] == wanted) and shown(row)
+        )
         return list(islice(found, count))
 
     @cached_property

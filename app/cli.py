@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from app import keys_cli, statements_cli
+from app import audit_cli, keys_cli, opt_outs_cli, statements_cli
 from app.moderation import command as policies
 from jobs.masking import MASK, masked
 from jobs.settings import Settings, get_settings
@@ -26,6 +26,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(database, name="db")
     policies.register(app)
     keys_cli.register(app)
+    opt_outs_cli.register(app)
+    audit_cli.register(app)
     app.command("statement")(statements_cli.statement_command)
 
 

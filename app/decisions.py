@@ -1,7 +1,7 @@
 """What can be done with decisions: the use cases of `/v1/decisions`, and the making of those that are due."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -14,6 +14,7 @@ from app.moderation.policy import Policy
 from app.moderation.schemas import DecisionLinks, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
 from app.moderation.words import ERASED
 from app.problems import Problem, bad_parameter, invalid
+from app.redaction import told_verdict
 from app.schemas import AttributionRequest
 from app.service import Service
 from app.threads import RunInThread
@@ -60,7 +61,7 @@ async def ask(
                 await run_in_threadpool(service.store.erase, job.id)
             # Else the question stays: the same request, sent again, goes on from there.
             raise
-    return _told(await run_in_threadpool(_settled, service, decision))
+    return await run_in_threadpool(_settled_and_told, service, caller, decision)
 
 
 async def again(service: Service, caller: Caller, made: str, asked: DecisionRequest) -> schemas.Decision:
@@ -75,7 +76,7 @@ async def again(service: Service, caller: Caller, made: str, asked: DecisionRequ
             policy = await run_in_threadpool(_active, service, caller, asked.policy)
             found = await _create(service, caller, job.id, policy)
         decision = found
-    return _told(await run_in_threadpool(_settled, service, decision))
+    return await run_in_threadpool(_settled_and_told, service, caller, decision)
 
 
 async def answer(service: Service, caller: Caller, decision_id: str, wait: float | None) -> schemas.Decision:
@@ -84,7 +85,7 @@ async def answer(service: Service, caller: Caller, decision_id: str, wait: float
     if wait and decision.state == DecisionState.PENDING:
         await wait_until(service, caller, decision.job_id, finished, wait)
         decision = await run_in_threadpool(_find, service, caller, decision_id)
-    return _told(await run_in_threadpool(_settled, service, decision))
+    return await run_in_threadpool(_settled_and_told, service, caller, decision)
 
 
 async def listed(service: Service, caller: Caller, query: DecisionQuery) -> DecisionList:
@@ -101,7 +102,10 @@ async def listed(service: Service, caller: Caller, query: DecisionQuery) -> Deci
         page = await run_in_threadpool(service.store.decisions.list, filters, query.cursor, query.limit)
     except BadCursor as error:
         raise bad_parameter("cursor", f"{error}.") from error
-    return DecisionList(items=[_told(one) for one in page.decisions], next_cursor=page.next_cursor)
+    items = await run_in_threadpool(
+        lambda: [_told(_shown(service, caller, decision)) for decision in page.decisions]
+    )
+    return DecisionList(items=items, next_cursor=page.next_cursor)
 
 
 async def review(service: Service, caller: Caller, decision_id: str, said: ReviewRequest) -> schemas.Decision:
@@ -116,7 +120,7 @@ async def review(service: Service, caller: Caller, decision_id: str, said: Revie
         raise Problem("not-found", "There is no decision with this id.") from error
     except NotDecided as error:
         raise Problem("conflict", f"It can't be reviewed now: {error}.") from error
-    return _told(reviewed)
+    return _told(await run_in_threadpool(_shown, service, caller, reviewed))
 
 
 async def decide_due(service: Service, threads: RunInThread, failed: set[str]) -> None:
@@ -141,7 +145,9 @@ async def decide_due(service: Service, threads: RunInThread, failed: set[str]) -
 
 def verdict_on(service: Service, job: Job, policy: Policy) -> Verdict:
     """What a policy says of a job. Blocks for some milliseconds."""
-    return decide(policy, answers.attribution(job, service.catalogue, waiting=None, screening=None))
+    # By all that was measured: that a work is hidden from people doesn't take it out of the rules.
+    answer = answers.attribution(job, service.catalogue, waiting=None, screening=None, view=None)
+    return decide(policy, answer)
 
 
 def _only_the_question(data: bytes, asked: DecisionRequest) -> None:
@@ -223,9 +229,44 @@ def _plain(service: Service, job: Job, decision: Decision, version: int) -> Json
     return {**asdict(verdict), "summary": verdict.summary, "policy_version": version}
 
 
-def _told(decision: Decision) -> schemas.Decision:
+def _settled_and_told(service: Service, caller: Caller, decision: Decision) -> schemas.Decision:
+    return _told(_shown(service, caller, _settled(service, decision)))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A decision with what its verdicts may tell of."""
+
+    row: Decision
+    verdict: JsonObject | None
+    shadow: JsonObject | None
+
+
+def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
+    """What of a decision a caller may be told. Blocks for a moment where works are hidden."""
+    view = service.visibility.to(caller)
+    job = service.store.get(decision.job_id) if decision.verdict is not None and view.tag else None
+    shade = None if job is None else view.of(service.catalogue.find(job.index_id))
+    if job is None or shade is None:
+        return _Shown(decision, decision.verdict, decision.shadow)
+    whole, told = (
+        answers.attribution(job, service.catalogue, waiting=None, screening=None, view=one)
+        for one in (None, view)
+    )
+    instead: dict[str, str | None] = {}
+    if whole.copied is not None and whole.copied.summary is not None and told.copied is not None:
+        instead[whole.copied.summary] = told.copied.summary
+    verdict, shadow = (
+        None if one is None else told_verdict(one, shade, instead)
+        for one in (decision.verdict, decision.shadow)
+    )
+    return _Shown(decision, verdict, shadow)
+
+
+def _told(shown: _Shown) -> schemas.Decision:
     """A decision as the API tells it."""
-    verdict: dict[str, Any] = decision.verdict or {}
+    decision = shown.row
+    verdict: dict[str, Any] = shown.verdict or {}
     return schemas.Decision.model_validate(
         {
             "id": decision.id,
@@ -240,7 +281,7 @@ def _told(decision: Decision) -> schemas.Decision:
             "summary": verdict.get("summary"),
             "reasons": verdict.get("reasons"),
             "notes": verdict.get("notes"),
-            "dry_run": decision.shadow,
+            "dry_run": shown.shadow,
             "review": decision.review,
             "links": DecisionLinks(
                 self=f"/v1/decisions/{decision.id}",

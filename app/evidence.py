@@ -14,11 +14,13 @@ from app import DISTRIBUTION
 from app.answers import attribution
 from app.catalogue import ServedIndex
 from app.problems import Problem
+from app.redaction import shown
 from app.report import drawing
 from app.report.blocks import SUBJECT
 from app.report.child import Request
 from app.report.content import content
 from app.service import Service
+from app.visibility import View
 from das.errors import EvidenceError, ImageRefused
 from das.evidence.report import Asked, pixels_digest, report
 from das.evidence.seal import canonical, sealed
@@ -46,13 +48,16 @@ _pages = Environment(
 )
 
 
-def document(service: Service, job: Job) -> dict[str, Any]:
-    """The sealed report of a job's answer.
+def document(service: Service, job: Job, view: View) -> dict[str, Any]:
+    """The sealed report of a job's answer, without what is hidden from whoever it is made for.
 
     Raises `Problem` conflict where there is no answer, or the index that named its works is gone.
     """
     served = _answered_by(service, job)
-    told = attribution(job, service.catalogue, waiting=None, screening=service.screener.failure(job.index_id))
+    told = attribution(
+        job, service.catalogue, waiting=None, screening=service.screener.failure(job.index_id), view=view
+    )
+    job = shown(job, view, service.catalogue)
     png = _kept(service, job)
     asked = Asked(
         id=job.id,
@@ -73,14 +78,14 @@ def document(service: Service, job: Job) -> dict[str, Any]:
     )
 
 
-def as_json(service: Service, job: Job) -> bytes:
+def as_json(service: Service, job: Job, view: View) -> bytes:
     """The sealed report in its canonical spelling."""
-    return canonical(document(service, job))
+    return canonical(document(service, job, view))
 
 
-def as_html(service: Service, job: Job) -> bytes:
+def as_html(service: Service, job: Job, view: View) -> bytes:
     """The report for people: one file that needs nothing else, for a screen and for paper."""
-    found = document(service, job)
+    found = document(service, job, view)
     pictures = _pictures(service, job, found)
     page = _pages.get_template("report.html").render(
         content=content(found, picture=SUBJECT in pictures),
@@ -89,13 +94,13 @@ def as_html(service: Service, job: Job) -> bytes:
     return page.encode()
 
 
-def as_pdf(service: Service, job: Job) -> bytes:
+def as_pdf(service: Service, job: Job, view: View) -> bytes:
     """The report on paper, with the sealed data in it, signed where a certificate is configured.
 
     Takes seconds and a process of its own: take a turn of `service.drawing` for it. Raises `Problem` also where it
     can't be drawn, and not-ready where the certificate doesn't sign any more.
     """
-    found = document(service, job)
+    found = document(service, job, view)
     pictures = _pictures(service, job, found)
     request = Request(
         content=content(found, picture=SUBJECT in pictures),
@@ -167,4 +172,8 @@ def _instant(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
 
 
-MADE_AS: dict[Kind, Callable[[Service, Job], bytes]] = {"json": as_json, "html": as_html, "pdf": as_pdf}
+MADE_AS: dict[Kind, Callable[[Service, Job, View], bytes]] = {
+    "json": as_json,
+    "html": as_html,
+    "pdf": as_pdf,
+}

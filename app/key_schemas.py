@@ -8,7 +8,16 @@ from pydantic.config import JsonDict
 
 from app.schemas import Printable
 from jobs.credentials import Scope
-from jobs.keys import LONGEST, MAX_INDEX_NAME, MAX_INDEXES, MAX_NAME, MAX_QUOTA, ApiKey, IssuedKey
+from jobs.keys import (
+    LONGEST,
+    MAX_INDEX_NAME,
+    MAX_INDEXES,
+    MAX_NAME,
+    MAX_QUOTA,
+    MAX_RIGHTS_HOLDERS,
+    ApiKey,
+    IssuedKey,
+)
 from jobs.models import utc_now
 
 LONGEST_S = int(LONGEST.total_seconds())
@@ -22,6 +31,7 @@ EXAMPLE: JsonDict = {
     "scopes": ["ask", "read"],
     "indexes": ["photographs"],
     "daily_quota": 1000,
+    "rights_holders": ["Ada Example"],
     "replaces": "h4t8n2c6vdrz",
     "created_at": "2026-01-31T12:00:00Z",
     "expires_at": "2026-05-01T12:00:00Z",
@@ -30,6 +40,7 @@ EXAMPLE: JsonDict = {
 }
 
 IndexName = Annotated[Printable, Field(min_length=1, max_length=MAX_INDEX_NAME)]
+RightsHolder = Annotated[Printable, Field(min_length=1, max_length=MAX_NAME)]
 State = Literal["active", "expired", "revoked"]
 
 
@@ -67,11 +78,21 @@ class KeyRequest(BaseModel):
         strict=True,
         description="Seconds for which it works; null: until it is revoked.",
     )
+    rights_holders: list[RightsHolder] = Field(
+        default=[],
+        max_length=MAX_RIGHTS_HOLDERS,
+        description="Whom it speaks for: it sees works whose visibility is `rights-holder` if they are theirs.",
+    )
 
     @property
     def lifetime(self) -> timedelta | None:
         """`expires_in` as a length of time."""
-        return None if self.expires_in is None else timedelta(seconds=self.expires_in)
+        return as_span(self.expires_in)
+
+
+def as_span(seconds: int | None) -> timedelta | None:
+    """Seconds as a length of time."""
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 class RotationRequest(BaseModel):
@@ -101,6 +122,7 @@ class Key(BaseModel):
     scopes: list[Scope]
     indexes: list[str] | None
     daily_quota: int | None
+    rights_holders: list[str]
     replaces: str | None = Field(description="Id of the key whose questions it took over.")
     created_at: datetime
     expires_at: datetime | None
@@ -110,8 +132,12 @@ class Key(BaseModel):
     @classmethod
     def of(cls, key: ApiKey) -> "Key":
         """What is told of a key."""
-        told = {name: getattr(key, name) for name in cls.model_fields if name != "state"}
-        return cls.model_validate({**told, "state": key.state(utc_now())})
+        elsewhere = {
+            "state": key.state(utc_now()),
+            "rights_holders": key.rights_holders or [],
+        }
+        told = {name: getattr(key, name) for name in cls.model_fields.keys() - elsewhere.keys()}
+        return cls.model_validate({**told, **elsewhere})
 
 
 class NewlyMadeKey(Key):

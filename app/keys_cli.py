@@ -29,6 +29,10 @@ Indexes = Annotated[
     list[str] | None,
     typer.Option("--index", help="Keep it to this index, by id or name; several times for several."),
 ]
+RightsHolders = Annotated[
+    list[str] | None,
+    typer.Option("--rights-holder", help="Whom it speaks for: it sees works that only they may see."),
+]
 Quota = Annotated[
     int | None, typer.Option("--quota", help="Questions a day; without, what DAS_QUOTA says.", min=1)
 ]
@@ -53,9 +57,10 @@ def create_command(
         str, typer.Option(help="How long it works, such as 90d or 12h; never: until revoked.")
     ] = NEVER,
     quota: Quota = None,
+    rights_holder: RightsHolders = None,
 ) -> None:
     """Make a key. It is printed once and kept nowhere: only its hash is."""
-    _tell(_make(Kind.KEY, name, scope, index, expires, quota))
+    _tell(_make(Kind.KEY, name, scope, index, expires, quota, rights_holder))
 
 
 def link_command(
@@ -64,10 +69,11 @@ def link_command(
     index: Indexes = None,
     expires: Annotated[str, typer.Option(help="How long it works, such as 7d or 12h.")] = "7d",
     quota: Quota = None,
+    rights_holder: RightsHolders = None,
 ) -> None:
     """Make a link that lets one person into the page without an account. Reading their own answers is part of it."""
     # Who asks on the page reads the answer there.
-    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota)
+    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota, rights_holder)
     _tell(issued, f"{address_of_page(get_settings())}/sign-in/{issued.secret}")
 
 
@@ -139,6 +145,7 @@ def described(key: "ApiKey", state: str) -> dict[str, Any]:
         "scopes": key.scopes,
         "indexes": key.indexes,
         "daily_quota": key.daily_quota,
+        "rights_holders": key.rights_holders or [],
         "replaces": key.replaces,
         **{name: None if at is None else at.isoformat(timespec="seconds") for name, at in moments.items()},
     }
@@ -162,7 +169,13 @@ def _keys() -> "Keys":
 
 
 def _make(
-    kind: Kind, name: str, scopes: list[Scope], indexes: list[str] | None, expires: str, quota: int | None
+    kind: Kind,
+    name: str,
+    scopes: list[Scope],
+    indexes: list[str] | None,
+    expires: str,
+    quota: int | None,
+    rights_holders: list[str] | None,
 ) -> "IssuedKey":
     from jobs.keys import NewKey
 
@@ -173,6 +186,7 @@ def _make(
         indexes=tuple(dict.fromkeys(indexes)) if indexes else None,
         daily_quota=quota,
         expires_in=None if expires == NEVER and kind is Kind.KEY else duration(expires, "--expires"),
+        rights_holders=tuple(dict.fromkeys(rights_holders or ())),
     )
     return _keys().create(wanted)
 

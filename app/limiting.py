@@ -72,6 +72,7 @@ class Limiter:
         self._settings = settings
         self._of_key = Limit.of("requests", settings.rate_limit)
         self._of_address = Limit.of("requests", settings.address_rate_limit)
+        self._opt_outs = Limit.of("opt-outs", settings.opt_out_rate_limit)
         self._exempts_itself = not settings.keys_required
         self._storage: Storage | None = None
         self._paused_until = 0.0
@@ -93,6 +94,19 @@ class Limiter:
         if used > limit.most:
             raise _refused(
                 "rate-limited", f"More than {limit.most} requests in {_span(limit)}.", limit, headers
+            )
+
+    async def opt_out(self, caller: Caller) -> None:
+        """Count an opt-out of who comes without a key; raises `Problem` rate-limited."""
+        limit = self._opt_outs
+        exempt = self._exempts_itself and is_loopback(caller.address)
+        if limit is None or caller.key is not None or exempt:
+            return
+        used = await self._count(limit, f"address/{caller.address}")
+        if used is not None and used > limit.most:
+            headers = {"RateLimit-Policy": limit.policy, "RateLimit": limit.standing(used, time.time())}
+            raise _refused(
+                "rate-limited", f"More than {limit.most} opt-outs in {_span(limit)}.", limit, headers
             )
 
     async def question(self, caller: Caller) -> None:

@@ -39,9 +39,11 @@ from app.moderation.schemas import (
     ReviewRequest,
 )
 from app.openapi_keys import describe_keys
+from app.opt_out_schemas import Application, OptOutRequest, Rejection
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
 from app.routes import (
     attributions,
+    audit,
     batches,
     decisions,
     events,
@@ -49,6 +51,7 @@ from app.routes import (
     indexes,
     keys,
     metrics,
+    opt_outs,
     page,
     policies,
     reports,
@@ -81,6 +84,8 @@ ROUTERS = (
     decisions.router,
     policies.router,
     indexes.router,
+    opt_outs.router,
+    audit.router,
     keys.router,
     webhooks.router,
     health.router,
@@ -108,6 +113,9 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     BacktestRequest,
     KeyRequest,
     RotationRequest,
+    OptOutRequest,
+    Application,
+    Rejection,
     EndpointRequest,
     EndpointChange,
     SecretRotation,

@@ -7,7 +7,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from app.callers import Needs
+from app.callers import Needs, NeedsOrComesWithout
 from app.problems import document
 from jobs.credentials import Scope
 
@@ -27,7 +27,7 @@ REFUSALS = ("key-in-address", "key-required", "key-refused", "scope-missing", "r
 def scopes_of(dependant: Dependant) -> Iterator[Scope]:
     """The scopes that a route's dependencies ask for."""
     for dependency in dependant.dependencies:
-        if isinstance(dependency.call, Needs):
+        if isinstance(dependency.call, Needs | NeedsOrComesWithout):
             yield dependency.call.scope
         yield from scopes_of(dependency)
 

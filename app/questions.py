@@ -4,25 +4,26 @@ Each takes the service and the caller, and raises `Problem` where it can't be do
 one of these calls and what comes back into a response; it does nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.concurrency import run_in_threadpool
 
-from app import answers, evidence, intake
+from app import answers, evidence, intake, redaction
 from app.callers import Caller
 from app.catalogue import ServedIndex
 from app.language import ENGLISH, Language
 from app.patience import until_a_look
 from app.problems import Problem, bad_parameter, invalid
 from app.retelling import retold
-from app.schemas import Attribution, AttributionList, AttributionRequest, ListQuery
+from app.schemas import Attribution, AttributionList, AttributionRequest, AttributionSummary, ListQuery
 from app.service import Service
 from app.uploads import parse_fields
+from app.visibility import View
 from app.waiting import etag, find, finished, look, matches, wait_until
 from jobs.errors import BadCursor, JobNotFound
 from jobs.idempotency import Claim
 from jobs.ids import JOB_ID
-from jobs.models import Job, JobFilters, JobState, JsonObject, Standing
+from jobs.models import Job, JobFilters, JobState, JobSummary, JsonObject, Standing
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,16 @@ async def answer(
 ) -> Answer:
     """What is told of a question, after waiting for its end or, where the caller knows a version, for a change."""
     if wait or if_none_match is not None:
-        language = caller.language
-
-        def known(standing: Standing) -> bool:
-            return matches(if_none_match, etag(standing, language.code))
+        shown = _shown(service.visibility.to(caller), caller.language)
 
         def changed(standing: Standing) -> bool:
-            return finished(standing) if if_none_match is None else not known(standing)
+            if if_none_match is None:
+                return finished(standing)
+            return not matches(if_none_match, etag(standing, shown))
 
         standing = await wait_until(service, caller, job_id, changed, wait or 0)
-        if known(standing):
-            return Answer(etag(standing, language.code), finished(standing), None, language)
+        if matches(if_none_match, etag(standing, shown)):
+            return Answer(etag(standing, shown), finished(standing), None, caller.language)
     return await run_in_threadpool(_look_and_tell, service, caller, job_id)
 
 
@@ -112,7 +112,8 @@ async def listed(service: Service, caller: Caller, query: ListQuery) -> Attribut
         page = await run_in_threadpool(service.store.list, filters, query.cursor, query.limit)
     except BadCursor as error:
         raise bad_parameter("cursor", f"{error}.") from error
-    return AttributionList(items=[answers.listed(job) for job in page.jobs], next_cursor=page.next_cursor)
+    items = await run_in_threadpool(_summaries, service, caller, page.jobs)
+    return AttributionList(items=items, next_cursor=page.next_cursor)
 
 
 async def image(service: Service, caller: Caller, job_id: str) -> bytes:
@@ -124,10 +125,11 @@ async def image(service: Service, caller: Caller, job_id: str) -> bytes:
 async def report(service: Service, caller: Caller, job_id: str, kind: evidence.Kind) -> bytes:
     """The report of a question's answer; raises `Problem`: not-found, erased, or conflict where there is none."""
     job = await find(service, caller, job_id)
+    view = service.visibility.to(caller)
     if kind == "pdf":
         async with service.drawing.turn(caller.address):
-            return await run_in_threadpool(evidence.MADE_AS[kind], service, job)
-    return await run_in_threadpool(evidence.MADE_AS[kind], service, job)
+            return await run_in_threadpool(evidence.MADE_AS[kind], service, job, view)
+    return await run_in_threadpool(evidence.MADE_AS[kind], service, job, view)
 
 
 async def cancel(service: Service, caller: Caller, job_id: str) -> Job:
@@ -152,23 +154,45 @@ async def erase(service: Service, caller: Caller, job_id: str) -> None:
         raise Problem("not-found", "There is no attribution with this id.") from error
 
 
-async def told(service: Service, job: Job, language: Language = ENGLISH) -> Answer:
+async def told(service: Service, caller: Caller, job: Job) -> Answer:
     """What is told of a job that the caller has."""
-    return await run_in_threadpool(_tell, service, job, language)
+    return await run_in_threadpool(_tell, service, caller, job)
 
 
 # One turn of a thread for all of it: under load, each turn is a wait for the interpreter.
 def _look_and_tell(service: Service, caller: Caller, job_id: str) -> Answer:
-    return _tell(service, look(service.store.get, caller, job_id), caller.language)
+    return _tell(service, caller, look(service.store.get, caller, job_id))
 
 
-def _tell(service: Service, job: Job, language: Language) -> Answer:
+def _summaries(service: Service, caller: Caller, jobs: list[JobSummary]) -> list[AttributionSummary]:
+    return [summary(service, caller, job) for job in jobs]
+
+
+def summary(service: Service, caller: Caller, job: JobSummary) -> AttributionSummary:
+    """A question in short, as it may be told to a caller. Blocks for a moment where its first work is hidden."""
+    shade = service.visibility.to(caller).of(service.catalogue.find(job.index_id))
+    if shade is not None and job.first_work is not None and shade.work(job.first_work):
+        # Its sentence may name what isn't shown.
+        whole = service.store.get(job.id)
+        result = None if whole is None else redaction.told(whole, shade).result
+        job = replace(job, summary=(result or {}).get("summary"))
+    return answers.listed(job)
+
+
+def _tell(service: Service, caller: Caller, job: Job) -> Answer:
     waiting = service.store.queue_depth() if job.state == JobState.QUEUED else None
     failure = service.screener.failure(job.index_id)
-    attribution = answers.attribution(job, service.catalogue, waiting=waiting, screening=failure)
+    view = service.visibility.to(caller)
+    attribution = answers.attribution(job, service.catalogue, waiting=waiting, screening=failure, view=view)
     look_again_s = until_a_look(service.store.pace, waiting) if waiting else 1
-    told = retold(attribution, language)
-    return Answer(etag(job, language.code), finished(job), told.answer, language, look_again_s, told.left)
+    told = retold(attribution, caller.language)
+    shown = _shown(view, caller.language)
+    return Answer(etag(job, shown), finished(job), told.answer, caller.language, look_again_s, told.left)
+
+
+def _shown(view: View, language: Language) -> str:
+    """What makes the answers of one version differ: who looks, and in which language."""
+    return view.tag if language is ENGLISH else f"{view.tag}-{language.code}"
 
 
 def check_options(service: Service, served: ServedIndex, asked: AttributionRequest) -> None:

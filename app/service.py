@@ -28,6 +28,7 @@ from app.screening import Screener
 from app.sessions import Sessions
 from app.streams import Streams
 from app.turns import Turns
+from app.visibility import Visibility
 from das.evidence.certificate import Certificate
 from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
@@ -69,6 +70,7 @@ class Service:
     store: JobStore
     batches: Batches
     catalogue: Catalogue
+    visibility: Visibility
     keys: Keys
     sessions: Sessions
     access: Access
@@ -136,6 +138,7 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         store=store,
         batches=Batches(store),
         catalogue=catalogue,
+        visibility=await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs),
         keys=keys,
         sessions=sessions,
         access=Access(settings, keys, sessions, limiter),
@@ -165,6 +168,7 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
     await service.feed.start()
     # The first question shall not wait for the connection that its bell takes.
     service.keep(asyncio.create_task(run_in_threadpool(service.doorbell.connect)))
+    service.keep(asyncio.create_task(service.visibility.keep_looking()))
     try:
         yield service
     finally:

@@ -82,12 +82,13 @@ def finished(job: Job | Standing) -> bool:
     return job.finished
 
 
-def etag(job: Job | Standing, language: str = "en") -> str:
-    """The entity tag of a job's answer in a language.
+def etag(job: Job | Standing, shown: str = "") -> str:
+    """The entity tag of a job's answer. Weak: the time left in it may differ between two equal versions.
 
-    Weak: the time left in it may differ between two equal versions.
+    Args:
+        shown: what tells it from the same version told to others: the tag of their view, their language.
     """
-    return f'W/"{job.version}"' if language == "en" else f'W/"{job.version}-{language}"'
+    return f'W/"{job.version}{shown}"'
 
 
 def matches(header: str | None, tag: str) -> bool:

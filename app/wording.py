@@ -12,6 +12,7 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 
 from app.language import ENGLISH, Language
+from app.redaction import hidden_id
 from app.schemas import Attribution, Copy, CopyMatch, Declared, Group, InModel, Quality, Share
 
 LICENCES = {
@@ -328,4 +329,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
         write.__name__: _spoken(write)
         for write in (percent, between, top, factor, thousands, similarity, licence, rights, copy_label)
     },
+    "hidden_work": hidden_id,
 }

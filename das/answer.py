@@ -45,6 +45,10 @@ FLAT = (
 IF_THE_MODELS = "If it is the model's: "
 CLOSE = "The first two works are too close to tell apart: at other timesteps the second could come first."
 
+IF_THE_MODELS = "If it is the model's: "
+HIDDEN_PREFIX = "hidden_"
+"""How ids of works begin that an answer doesn't name; they are good in that answer only."""
+
 _STANDS_OUT = 3.0
 """A first work with less than this many times the mean share doesn't stand out."""
 _FLAT_BELOW = 5.0
@@ -265,6 +269,18 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     that they do, where its creator isn't known, or where they have no more influence than their number suggests; and
     where nothing stands out, that is said.
     """
+    title, creator = works.table["title"][first.row].as_py(), works.creators[first.row]
+    return sentence_of(title, creator, first, groups, candidates)
+
+
+def sentence_of(
+    title: str | None,
+    creator: str | None,
+    first: RankedWork,
+    groups: Sequence[GroupShare],
+    candidates: CandidateSet,
+) -> str:
+    """`summarise` where the first work's title and creator are these; without either it names nobody."""
     if candidates.mode == "all":
         among = f"among {candidates.count:,} works"
     else:
@@ -276,7 +292,6 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
             f"No work stands out: the highest-ranked accounts for {_with_interval(first)} of the measured influence"
             f" {among}."
         )
-    title, creator = works.table["title"][first.row].as_py(), works.creators[first.row]
     by = f" by {creator}" if creator else ""
     called = f"“{title}”" if title else "one of them"
     own = next((group for group in groups if group.name == creator), None) if creator else None

@@ -111,8 +111,8 @@ def _loras(model: ModelRecord) -> list[str]:
     lines = []
     for record in model.loras:
         name = "LoRA" if len(model.loras) == 1 else f"LoRA {record.adapter}"
-        lines.append(f"- **{name}**: {_cell(lora_in_words(record))}")
-        lines += [f"  - **Disagrees with its file**: {_cell(remark)}" for remark in record.remarks]
+        lines.append(f"- **{name}**: {cell(lora_in_words(record))}")
+        lines += [f"  - **Disagrees with its file**: {cell(remark)}" for remark in record.remarks]
     return lines
 
 
@@ -179,7 +179,7 @@ def _held_out(record: HeldOutRecord | None) -> list[str]:
         "| creator | works | held out | error smaller by | p | p, corrected |",
         "|---|---|---|---|---|---|",
         *(
-            f"| {_cell(creator.name)} | {creator.works:,} | {creator.held_out:,} | {100 * creator.gap:.1f} %"
+            f"| {cell(creator.name)} | {creator.works:,} | {creator.held_out:,} | {100 * creator.gap:.1f} %"
             f" | {creator.p:.4f} | {creator.p_adjusted:.4f} |"
             for creator in shown
         ),
@@ -256,7 +256,7 @@ def _counted(values: list[str | None], what: str) -> list[str]:
     return lines
 
 
-def _cell(name: str) -> str:
+def cell(name: str) -> str:
     """A name as a cell of a table."""
     return " ".join(name.replace("|", "\\|").split())
 

@@ -17,6 +17,7 @@ MAX_NAME = 200
 MAX_INDEXES = 100
 MAX_INDEX_NAME = 200
 MAX_QUOTA = 10**9
+MAX_RIGHTS_HOLDERS = 20
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # How exactly it is told when a key was last used: a write in every request would be dear.
 LAST_USED_EVERY = timedelta(hours=1)
@@ -41,6 +42,7 @@ class ApiKey(Base):
     scopes: Mapped[list[str]]
     indexes: Mapped[list[str] | None]
     daily_quota: Mapped[int | None]
+    rights_holders: Mapped[list[str] | None]
     replaces: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
@@ -63,6 +65,8 @@ class ApiKey(Base):
 class NewKey:
     """What is asked for. `indexes` are ids or names, None for all; `daily_quota` None for the setting's.
 
+    `rights_holders` are those whose works it may see although only they may.
+
     Raises:
         KeyRefused: it can't be given out like this.
     """
@@ -73,6 +77,7 @@ class NewKey:
     indexes: tuple[str, ...] | None = None
     daily_quota: int | None = None
     expires_in: timedelta | None = None
+    rights_holders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > MAX_NAME or CONTROL_CHARACTERS.search(self.name):
@@ -92,6 +97,16 @@ class NewKey:
             raise KeyRefused(f"a quota is 1 to {MAX_QUOTA} questions a day")
         if self.expires_in is not None and not timedelta() < self.expires_in <= LONGEST:
             raise KeyRefused(f"a key expires after a moment at least and {LONGEST.days} days at most")
+        self._check_records()
+
+    def _check_records(self) -> None:
+        if len(self.rights_holders) > MAX_RIGHTS_HOLDERS:
+            raise KeyRefused(f"a key speaks for {MAX_RIGHTS_HOLDERS} rights holders at most")
+        for name in self.rights_holders:
+            if not 0 < len(name.strip()) <= MAX_NAME or CONTROL_CHARACTERS.search(name):
+                raise KeyRefused(
+                    f"a rights holder's name has 1 to {MAX_NAME} characters, none of them a control one"
+                )
 
 
 @dataclass(frozen=True)
@@ -169,6 +184,7 @@ class Keys:
                 scopes=frozenset(map(Scope, old.scopes)),
                 indexes=None if old.indexes is None else tuple(old.indexes),
                 daily_quota=old.daily_quota,
+                rights_holders=tuple(old.rights_holders or ()),
             )
             expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
             old.expires_at = min(now + overlap, old.expires_at or now + overlap)
@@ -204,6 +220,7 @@ def _issue(
         scopes=[scope for scope in Scope if scope in wanted.scopes],
         indexes=None if wanted.indexes is None else list(wanted.indexes),
         daily_quota=wanted.daily_quota,
+        rights_holders=list(wanted.rights_holders) or None,
         replaces=replaces,
         created_at=utc_now(),
         expires_at=expires_at,

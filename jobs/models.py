@@ -228,8 +228,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class JobSummary:
-    """What a list tells of a job. `summary` is its answer's sentence, `in_model` and `copied` its verdicts; a
-    tombstone has neither index nor method."""
+    """What a list tells of a job. `summary` is its answer's sentence, `in_model` and `copied` its verdicts,
+    `first_work` the id of whom the sentence may name; a tombstone has neither index nor method."""
 
     id: str
     state: str
@@ -242,6 +242,7 @@ class JobSummary:
     summary: str | None
     in_model: str | None
     copied: str | None
+    first_work: str | None = None
 
 
 @dataclass(frozen=True)

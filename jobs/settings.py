@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from das.errors import SettingsError
 from jobs.masking import masked
+from jobs.record_settings import RecordSettings
 from jobs.secret_files import SecretFiles
 
 MANIFEST = "manifest.json"
@@ -45,7 +46,7 @@ def host_names(listed: str) -> list[str]:
     return [name for part in listed.split(",") if (name := part.strip())]
 
 
-class Settings(BaseSettings):
+class Settings(RecordSettings):
     """What can be set. Every field is also the environment variable `DAS_` and its name in capitals."""
 
     model_config = SettingsConfigDict(
@@ -325,7 +326,7 @@ class Settings(BaseSettings):
             raise ValueError(fault)
         return value
 
-    @field_validator("rate_limit", "address_rate_limit")
+    @field_validator("rate_limit", "address_rate_limit", "opt_out_rate_limit")
     @classmethod
     def _a_rate(cls, value: str | None) -> str | None:
         if value is None or value == "none":
@@ -443,7 +444,7 @@ class Settings(BaseSettings):
         environment = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if value is None and name in ("rate_limit", "address_rate_limit"):
+            if value is None and name.endswith("rate_limit"):
                 value = "none"
             if value is not None:
                 shown = value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import JSON, Column, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from jobs.audit import Audit
 from jobs.batch_rows import ItemClaim, complete_item, erase_items
 from jobs.blobs import BlobStore
 from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
@@ -34,6 +35,7 @@ from jobs.models import (
     utc_now,
 )
 from jobs.notify import Notifier
+from jobs.opt_outs import OptOuts
 from jobs.pace import Pace
 from jobs.policies import Policies
 from jobs.settings import Settings
@@ -69,6 +71,7 @@ SUMMARISED = (
     Job.result["summary"].as_string().label("summary"),
     Job.result[("in_model", "verdict")].as_string().label("in_model"),
     Job.result[("copy", "verdict")].as_string().label("copied"),
+    Job.result[("works", 0, "work_id")].as_string().label("first_work"),
 )
 
 # Built once: putting one of these together takes longer than running it, and everybody who polls runs them.
@@ -112,6 +115,8 @@ class JobStore:
         self.pace = Pace(self.database)
         self.policies = Policies(self.database)
         self.decisions = Decisions(self.database)
+        self.opt_outs = OptOuts(self.database)
+        self.audit = Audit(self.database)
         seal = Seal(settings)
         self.webhook_endpoints = Endpoints(self.database, seal)
         self.webhook_deliveries = Deliveries(self.database, seal)

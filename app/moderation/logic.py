@@ -6,11 +6,9 @@ unless a rule that is at least as strong fires. And whatever the rules say, only
 made is cleared.
 """
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as member
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from app.moderation import words
@@ -29,6 +27,7 @@ from app.moderation.policy import (
     Test,
     TextTest,
 )
+from app.names import folded
 from app.schemas import Attribution, Copy, Group, Share
 
 Decided = Literal["clear", "review", "block", "indeterminate"]
@@ -433,9 +432,3 @@ def _gathered(holds: Truth, causes: list[Cause]) -> Cause:
         some((cause.works for cause in causes), NAMED),
         some((cause.creators for cause in causes), NAMED),
     )
-
-
-@lru_cache(maxsize=4096)
-def folded(text: str) -> str:
-    """A name as it is compared: without regard to case, to width and to how much space is in it."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.redaction import hidden_id
 from app.report.blocks import (
     SUBJECT,
     Block,
@@ -117,6 +118,8 @@ def _works(question: Mapping[str, Any], works: Sequence[Mapping[str, Any]]) -> t
 
 
 def _about(work: Mapping[str, Any]) -> tuple[Run, ...]:
+    if hidden_id(work["work_id"]):
+        return Run("A work that isn't shown"), Run(work["work_id"], exact=True)
     lines = [work["title"] or work["work_id"], work["creator"] or "Creator not recorded"]
     if work["licence"]:
         lines.append(work["licence"])

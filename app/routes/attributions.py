@@ -121,7 +121,7 @@ async def create_attribution(
             return Response(status_code=NEVER_ANSWERED)
         answer = waited
     else:
-        answer = await questions.told(service, job, caller.language)
+        answer = await questions.told(service, caller, job)
     # Without `Prefer` it is 202 as documented, even where the question was answered meanwhile.
     return as_json(answer, 200 if wait is not None and answer.finished else 202, headers)
 
@@ -184,7 +184,7 @@ async def cancel_attribution(request: Request, caller: Asking, attribution_id: J
     """Stop working on a question. Cancelling one that is cancelled changes nothing."""
     service = service_of(request)
     job = await questions.cancel(service, caller, attribution_id)
-    return as_json(await questions.told(service, job, caller.language))
+    return as_json(await questions.told(service, caller, job))
 
 
 @router.delete(

@@ -11,7 +11,7 @@ from app import batches
 from app.batch_examples import BATCH_ID, REQUEST
 from app.batch_schemas import MAX_ITEMS, Batch, BatchList, BatchListQuery, BatchResult
 from app.batch_uploads import batch_upload
-from app.callers import Asking, Reading
+from app.callers import Asking, Caller, Reading
 from app.idempotency import IdempotencyKey, key_of, known, once
 from app.middleware import NEVER_ANSWERED
 from app.problems import documented
@@ -121,7 +121,7 @@ async def create_attribution_batch(
             return Response(status_code=NEVER_ANSWERED)
         batch = waited
     done = wait is not None and not is_open(batch)
-    return await _batch(service, batch, status=200 if done else 202, headers=headers)
+    return await _batch(service, caller, batch, status=200 if done else 202, headers=headers)
 
 
 @router.get(
@@ -177,9 +177,10 @@ async def get_attribution_batch(
     batch = await unless_gone(request, waiting) if wait else await waiting
     if batch is None:
         return Response(status_code=NEVER_ANSWERED)
-    if matches(if_none_match, batches.etag(batch)):
-        return Response(status_code=304, headers={"ETag": batches.etag(batch)})
-    return await _batch(service, batch, cursor, limit)
+    tag = batches.etag(batch, service.visibility.to(caller).tag)
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers={"ETag": tag})
+    return await _batch(service, caller, batch, cursor, limit)
 
 
 @router.get(
@@ -217,7 +218,7 @@ async def get_attribution_batch_results(
     service = service_of(request)
     batch = await batches.find(service, caller, batch_id)
     return JsonLines(
-        batches.results(service, batch.id, after),
+        batches.results(service, caller, batch.id, after),
         headers={
             "Cache-Control": "private, no-store",
             "Content-Disposition": f'attachment; filename="{batch.id}.jsonl"',
@@ -239,7 +240,7 @@ async def get_attribution_batch_results(
 async def cancel_attribution_batch(request: Request, caller: Asking, batch_id: BatchId) -> Response:
     """Stop all that is still open of a batch. Cancelling one that is cancelled changes nothing."""
     service = service_of(request)
-    return await _batch(service, await batches.cancel(service, caller, batch_id))
+    return await _batch(service, caller, await batches.cancel(service, caller, batch_id))
 
 
 @router.delete(
@@ -260,6 +261,7 @@ async def delete_attribution_batch(request: Request, caller: Asking, batch_id: B
 
 async def _batch(
     service: Service,
+    caller: Caller,
     batch: BatchSummary,
     after: int = 0,
     limit: int = MAX_ITEMS,
@@ -267,12 +269,17 @@ async def _batch(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    told = await batches.told(service, batch, after, limit)
+    told = await batches.told(service, caller, batch, after, limit)
     retry = {"Retry-After": str(RETRY_AFTER_S)} if is_open(batch) else {}
     return _json(
         told,
         status,
-        {"ETag": batches.etag(batch), "Cache-Control": "private, no-cache", **retry, **(headers or {})},
+        {
+            "ETag": batches.etag(batch, service.visibility.to(caller).tag),
+            "Cache-Control": "private, no-cache",
+            **retry,
+            **(headers or {}),
+        },
     )
 
 

@@ -1,5 +1,6 @@
 """`/v1/indexes` and `/v1/works`: what can be asked about, and the works in it."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -10,13 +11,15 @@ from app.answers import index_summary, quality, thumbnail_link
 from app.callers import Caller, Reading
 from app.catalogue import Catalogue, ServedIndex
 from app.problems import Problem, documented
+from app.redaction import card_for
 from app.schemas import IndexCard, IndexList, Work, WorkList
 from app.service import Service, service_of
 from das.rights.values import Tdm
 
 router = APIRouter(prefix="/v1", tags=["indexes"])
 
-FOR_EVER = "max-age=31536000, immutable"
+# Its id is made of the file's digest, so what lies there never changes; but what is hidden shall be gone soon.
+A_WHILE = "max-age=600"
 
 WorkId = Annotated[str, Path(description="A work's id.", examples=["w_2c26b46b68ffc68f"], max_length=64)]
 InIndex = Annotated[
@@ -51,7 +54,8 @@ def get_index(
     if served is None:
         raise Problem("not-found", "There is no such index here.")
     facts = index_summary(served, service.screener.status(served.id)).model_dump()
-    return IndexCard(**facts, card=served.index.card, quality=quality(served.index.manifest.quality))
+    card = card_for(served.index.card, service.visibility.to(caller).of(served))
+    return IndexCard(**facts, card=card, quality=quality(served.index.manifest.quality))
 
 
 @router.get(
@@ -73,11 +77,13 @@ def list_works(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> WorkList:
-    """The works of an index, in its order."""
-    served = _seen(service_of(request), caller).find(index_id)
+    """The works of an index that you may see, in its order."""
+    service = service_of(request)
+    served = _seen(service, caller).find(index_id)
     if served is None:
         raise Problem("not-found", "There is no such index here.")
-    rows = served.rows_saying(tdm, cursor or 0, limit + 1)
+    view = service.visibility.to(caller)
+    rows = served.rows_saying(tdm, cursor or 0, limit + 1, partial(view.shows, served))
     following = str(rows[limit]) if len(rows) > limit else None
     return WorkList(items=[_work(served, row) for row in rows[:limit]], next_cursor=following)
 
@@ -106,12 +112,12 @@ def get_work(request: Request, caller: Reading, work_id: WorkId, index: InIndex 
 async def get_work_thumbnail(
     request: Request, caller: Reading, work_id: WorkId, index: InIndex = None
 ) -> Response:
-    """A small picture of a work. It may be cached for ever: the id is made of the work's own digest."""
+    """A small picture of a work. It never changes, and may be hidden: caches keep it for ten minutes at most."""
     service = service_of(request)
     served, row = _find(service, caller, work_id, index)
     # A cache that many share would hand it on to who has no key.
-    shared = "private" if service.settings.keys_required else "public"
-    headers = {"Cache-Control": f"{shared}, {FOR_EVER}", "ETag": f'"{work_id}"'}
+    only_some = service.settings.keys_required or service.visibility.restricted(served, row)
+    headers = {"Cache-Control": f"{'private' if only_some else 'public'}, {A_WHILE}", "ETag": f'"{work_id}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     data = await run_in_threadpool(served.index.thumbnail, row)
@@ -140,6 +146,6 @@ def _seen(service: Service, caller: Caller) -> Catalogue:
 
 def _find(service: Service, caller: Caller, work_id: str, index_id: str | None) -> tuple[ServedIndex, int]:
     found = _seen(service, caller).find_work(work_id, index_id)
-    if found is None:
+    if found is None or not service.visibility.to(caller).shows(*found):
         raise Problem("not-found", "There is no such work in the indexes here.")
     return found

@@ -8,7 +8,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.callers import Administering, Reading
-from app.key_schemas import EXAMPLE_ID, Key, KeyList, KeyRequest, NewlyMadeKey, Quota, RotationRequest
+from app.key_schemas import (
+    EXAMPLE_ID,
+    Key,
+    KeyList,
+    KeyRequest,
+    NewlyMadeKey,
+    Quota,
+    RotationRequest,
+)
 from app.problems import Problem, documented, invalid
 from app.service import service_of
 from app.small_json import REFUSALS, json_body, small_json
@@ -47,6 +55,7 @@ async def create_api_key(request: Request, caller: Administering) -> Response:
             indexes=None if wanted.indexes is None else tuple(dict.fromkeys(wanted.indexes)),
             daily_quota=wanted.daily_quota,
             expires_in=wanted.lifetime,
+            rights_holders=tuple(dict.fromkeys(wanted.rights_holders)),
         )
     except KeyRefused as error:
         raise invalid("", f"{error}.") from error

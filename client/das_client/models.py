@@ -107,6 +107,27 @@ class AttributionSummary(Model):
     links: SummaryLinks
 
 
+class AuditEntry(Model):
+    """Who did what to which object."""
+
+    id: str
+    at: datetime
+    actor: str
+    """The public part of a key or link, `local` or `without-key` for who came without one, `operator's
+    shell`, or `service`."""
+    action: str
+    object: str | None = None
+    outcome: str
+    request_id: str | None = None
+    details: dict[str, Any]
+
+
+class AuditList(Model):
+    items: list[AuditEntry]
+    next_cursor: str | None = None
+    """Give it as `cursor` for the next page; null at the end."""
+
+
 class Backtest(Model):
     """A candidate held against the active version or against people, over one page of what is stored."""
 
@@ -644,6 +665,7 @@ class Key(Model):
     scopes: list[Scope]
     indexes: list[str] | None = None
     daily_quota: int | None = None
+    rights_holders: list[str]
     replaces: str | None = None
     """Id of the key whose questions it took over."""
     created_at: datetime
@@ -701,6 +723,7 @@ class NewlyMadeKey(Model):
     scopes: list[Scope]
     indexes: list[str] | None = None
     daily_quota: int | None = None
+    rights_holders: list[str]
     replaces: str | None = None
     """Id of the key whose questions it took over."""
     created_at: datetime
@@ -710,6 +733,88 @@ class NewlyMadeKey(Model):
     """To the hour."""
     secret: str
     """Send it as `Authorization: Bearer`. It is shown here only."""
+
+
+class NewlyReceivedOptOut(Model):
+    """An opt-out as it was received, with the token of who asked without a key."""
+
+    id: str
+    state: Literal["received", "verified", "applied", "rejected", "withdrawn"] | str
+    hidden: bool
+    """Whether the works are hidden from answers now."""
+    index: str
+    """The index's name, which stays when it is built again."""
+    works: list[str] | None = None
+    creator: str | None = None
+    matches: int | None = None
+    """How many works of the index that is served now it is about; null: none of this name is."""
+    contact: str | None = None
+    """Null once erased."""
+    statement: str | None = None
+    reason: str | None = None
+    """Why it was rejected."""
+    created_at: datetime
+    verified_at: datetime | None = None
+    hidden_at: datetime | None = None
+    shown_again_at: datetime | None = None
+    """When the works were shown again, where they were hidden."""
+    left_out_at: datetime | None = None
+    """When an index was built without them."""
+    removed_at: datetime | None = None
+    """When a model that wasn't trained on them replaced the old one."""
+    closed_at: datetime | None = None
+    """When it was rejected or withdrawn."""
+    erased_at: datetime | None = None
+    """When contact and statement were erased."""
+    links: OptOutLinks
+    token: str | None = None
+    """Lets you look at your opt-out, withdraw it and erase contact and statement: send it as `Opt-Out-
+    Token`. It is in this answer only; null where your key does that."""
+
+
+class OptOut(Model):
+    """A request to be left out. That works are hidden, left out of an index and gone from the model are
+    three things, each with its date; null: it hasn't been done."""
+
+    id: str
+    state: Literal["received", "verified", "applied", "rejected", "withdrawn"] | str
+    hidden: bool
+    """Whether the works are hidden from answers now."""
+    index: str
+    """The index's name, which stays when it is built again."""
+    works: list[str] | None = None
+    creator: str | None = None
+    matches: int | None = None
+    """How many works of the index that is served now it is about; null: none of this name is."""
+    contact: str | None = None
+    """Null once erased."""
+    statement: str | None = None
+    reason: str | None = None
+    """Why it was rejected."""
+    created_at: datetime
+    verified_at: datetime | None = None
+    hidden_at: datetime | None = None
+    shown_again_at: datetime | None = None
+    """When the works were shown again, where they were hidden."""
+    left_out_at: datetime | None = None
+    """When an index was built without them."""
+    removed_at: datetime | None = None
+    """When a model that wasn't trained on them replaced the old one."""
+    closed_at: datetime | None = None
+    """When it was rejected or withdrawn."""
+    erased_at: datetime | None = None
+    """When contact and statement were erased."""
+    links: OptOutLinks
+
+
+class OptOutLinks(Model):
+    self: str
+
+
+class OptOutList(Model):
+    items: list[OptOut]
+    next_cursor: str | None = None
+    """Give it as `cursor` for the next page; null at the end."""
 
 
 class PolicyCard(Model):
@@ -1075,3 +1180,4 @@ class KeyOptions(TypedDict, total=False):
     indexes: list[str] | None
     daily_quota: int | None
     expires_in: int | None
+    rights_holders: list[str]

@@ -2,8 +2,10 @@
 
 from alembic import context
 
+import jobs.audit
 import jobs.decisions
 import jobs.keys
+import jobs.opt_outs
 import jobs.policies
 import jobs.webhooks.models  # noqa: F401  (their tables)
 from jobs.models import Base

@@ -29,6 +29,7 @@ ON_EVERY_DATABASE = (
     "test_keys",
     "test_pace",
     "test_migrations",
+    "test_opt_outs_store",
     "test_policies_store",
     "test_store",
     "test_sweeper",

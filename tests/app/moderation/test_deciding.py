@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.moderation.fields import FIELDS
-from app.moderation.logic import Verdict, decide, folded
+from app.moderation.logic import Verdict, decide
 from app.moderation.policy import STRENGTH, Policy, policy_of
+from app.names import folded
 from app.schemas import Attribution
 from das.answer import UNKNOWN_CREATOR
 from tests.app.moderation.answers import answer, copied, creator, declared, in_model, work

@@ -1,0 +1,191 @@
+"""Answers without what may not be shown: rows without names, creators taken together, sentences that name nobody.
+
+A row keeps its rank, score and share, so that an answer still adds up, under an id that is good within the answer
+only. What is stored stays as it is: an answer is redacted whenever it is told, by what is hidden at that moment.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from app.catalogue import Catalogue
+from app.visibility import Shade, View
+from das.answer import (
+    HIDDEN_PREFIX,
+    IF_THE_MODELS,
+    CandidateSet,
+    RankedWork,
+    caveats_of,
+    headline_of,
+    sentence_of,
+)
+from das.card import cell
+from jobs.models import Job, JobState, JsonObject
+
+WITHHELD = "Withheld"
+"""What the creators together are called of whom no work may be shown."""
+
+NOTE = (
+    "{works} of the works named here {are} hidden, by opt-outs or by the operator's rule of who may see them: rank,"
+    " score and share stand, under ids that are good in this answer only."
+)
+ABOUT_HIDDEN = "It is about works that aren't shown."
+NOTE_CREATORS = "Creators none of whose works may be shown are taken together as “Withheld”."
+NOTE_LOOKALIKES = "Look-alikes that are hidden are left out."
+
+
+def shown(job: Job, view: View | None, catalogue: Catalogue) -> Job:
+    """The job as it may be told to a viewer; None: to nobody, so that all of it counts, as for deciding about it."""
+    return job if view is None else told(job, view.of(catalogue.find(job.index_id)))
+
+
+class _Told:
+    """A job with another answer; everything else is the job's."""
+
+    def __init__(self, job: Job, **instead: Any) -> None:
+        self._job = job
+        self.__dict__.update(instead)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._job, name)
+
+
+def card_for(card: str | None, shade: Shade | None) -> str | None:
+    """An index's card without the lines of its tables that are about creators who aren't shown."""
+    if card is None or shade is None or not shade.creators:
+        return card
+    hidden = {f"| {cell(name)} |" for name in shade.creators}
+    lines = card.split("\n")
+    return "\n".join(line for line in lines if line[: line.find(" |", 1) + 2] not in hidden)
+
+
+def told_verdict(verdict: JsonObject, shade: Shade, instead: Mapping[str, str | None]) -> JsonObject:
+    """What a policy said of an answer, without the names of what isn't shown; the outcome and its codes stay.
+
+    Args:
+        instead: notes that name it, and what is said in place of each.
+    """
+    reasons = [_reason(reason, shade) for reason in verdict["reasons"]]
+    notes = [instead.get(note, note) for note in verdict["notes"]]
+    return {**verdict, "reasons": reasons, "notes": [note for note in notes if note is not None]}
+
+
+def _reason(reason: JsonObject, shade: Shade) -> JsonObject:
+    hidden = [work_id for work_id in reason["works"] if shade.work(work_id)]
+    theirs = {shade.served.index.works.creators[shade.served.index.works.row_of(one)] for one in hidden}
+    unnamed = theirs | shade.creators
+    if not hidden and not unnamed & {*reason["creators"]}:
+        return reason
+    return {
+        **reason,
+        "text": ABOUT_HIDDEN,
+        "compared": [],
+        "works": [work_id for work_id in reason["works"] if work_id not in hidden],
+        "creators": [name for name in reason["creators"] if name not in unnamed],
+    }
+
+
+def hidden_id(work_id: str) -> bool:
+    """Whether an id of an answer stands for a work that isn't shown."""
+    return work_id.startswith(HIDDEN_PREFIX)
+
+
+def told(job: Job, shade: Shade | None) -> Job:
+    """The job as it may be told: itself where nothing of its answer is hidden."""
+    if shade is None or job.by_row:
+        return job
+    opaque = _Opaque(shade)
+    result = job.result
+    lookalikes = job.lookalikes
+    if job.state == JobState.SUCCEEDED and result is not None:
+        result = _result(result, shade, opaque)
+    if lookalikes is not None:
+        lookalikes = [item for item in lookalikes if not shade.work(item["work_id"])]
+    fewer = job.lookalikes is not None and lookalikes is not None and len(lookalikes) < len(job.lookalikes)
+    if result is job.result and not fewer:
+        return job
+    if result is not None and fewer:
+        result = {**result, "notes": [*result.get("notes", []), NOTE_LOOKALIKES]}
+    candidates = job.candidate_works
+    if candidates is not None:
+        candidates = [opaque.of(work_id) for work_id in candidates]
+    return cast(Job, _Told(job, result=result, lookalikes=lookalikes, candidate_works=candidates))
+
+
+class _Opaque:
+    """Gives hidden works their ids: in the order in which they are met."""
+
+    def __init__(self, shade: Shade) -> None:
+        self._shade = shade
+        self._given: dict[str, str] = {}
+
+    def of(self, work_id: str) -> str:
+        """The id that a work goes by in this answer."""
+        if not self._shade.work(work_id):
+            return work_id
+        return self._given.setdefault(work_id, f"{HIDDEN_PREFIX}{len(self._given) + 1}")
+
+
+def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
+    works = [_place(place, opaque) for place in result["works"]]
+    count = sum(hidden_id(place["work_id"]) for place in works)
+    copy = result.get("copy")
+    if copy is not None:
+        matches = [{**match, "work_id": opaque.of(match["work_id"])} for match in copy["matches"]]
+        count += len(
+            {m["work_id"] for m in matches if hidden_id(m["work_id"])} - {w["work_id"] for w in works}
+        )
+        copy = {**copy, "matches": matches}
+    groups = {kind: _groups(kind, listed, shade) for kind, listed in result["groups"].items()}
+    notes = [*result.get("notes", [])]
+    if count:
+        notes.append(NOTE.format(works=count, are="is" if count == 1 else "are"))
+    if groups != result["groups"]:
+        notes.append(NOTE_CREATORS)
+    changed = {**result, "works": works, "groups": groups, "notes": notes}
+    if copy is not None:
+        changed["copy"] = copy
+    if works and hidden_id(works[0]["work_id"]):
+        changed.update(_sentences(result, works[0]))
+    return changed
+
+
+def _place(place: JsonObject, opaque: _Opaque) -> JsonObject:
+    work_id = opaque.of(place["work_id"])
+    if work_id == place["work_id"]:
+        return place
+    return {**place, "work_id": work_id, "similarity": None}
+
+
+def _groups(kind: str, groups: list[JsonObject], shade: Shade) -> list[JsonObject]:
+    withheld = [group for group in groups if shade.withholds(kind, group["name"])]
+    if not withheld:
+        return groups
+    together: JsonObject = {
+        name: sum(group[name] for group in withheld) for name in ("share", "works", "share_of_index")
+    }
+    together |= {
+        "name": WITHHELD,
+        "factor": together["share"] / together["share_of_index"] if together["share_of_index"] else 0.0,
+        "low": None,
+        "high": None,
+    }
+    shown = [group for group in groups if not shade.withholds(kind, group["name"])]
+    return sorted([*shown, together], key=lambda group: -group["share"])
+
+
+def _sentences(result: JsonObject, first: JsonObject) -> JsonObject:
+    """What the answer says in words where its first work is hidden: the same, without naming it."""
+    in_model: Mapping[str, Any] | None = result.get("in_model")
+    candidates = CandidateSet(result["candidates"]["mode"], result["candidates"]["count"])
+    numbers: dict[str, Any] = {
+        name: first.get(name) for name in ("score", "share", "percentile", "low", "high")
+    }
+    work = RankedWork(rank=first["rank"], work_id=first["work_id"], row=0, **numbers)
+    summary = sentence_of(None, None, work, (), candidates)
+    again = caveats_of(summary, in_model, result.get("certainty"))
+    nameless = next((caveat for caveat in again if caveat.startswith(IF_THE_MODELS)), None)
+    caveats = [
+        nameless if nameless is not None and caveat.startswith(IF_THE_MODELS) else caveat
+        for caveat in result.get("caveats", ())
+    ]
+    return {"summary": headline_of(summary, in_model), "caveats": caveats}

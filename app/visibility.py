@@ -1,0 +1,269 @@
+"""Which works may be shown to whom: by the column `visibility` of their metadata, and by opt-outs.
+
+What is known of opt-outs is looked at every second, and at once where this process changes it, so that no request
+waits for the database. How an answer is told without what is hidden is the business of `app.redaction`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, get_args
+from zlib import crc32
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+
+from app.callers import Caller
+from app.catalogue import Catalogue, ServedIndex
+from app.names import folded
+from das.answer import UNKNOWN_CREATOR
+from das.rights.holders import UNKNOWN_HOLDER
+from jobs.errors import StorageError
+from jobs.opt_outs import Hiding, OptOuts
+from jobs.record_settings import WorkVisibility
+from jobs.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+COLUMN = "visibility"
+# From who may see most to nobody: a work is shown to those at its level or above.
+PUBLIC, SIGNED_IN, RIGHTS_HOLDER, NEVER = range(4)
+LEVELS: dict[str, int] = {name: level for level, name in enumerate(get_args(WorkVisibility))}
+LOOK_EVERY_S = 1.0
+
+
+class Viewer(NamedTuple):
+    """To whom something is shown: whether they show a key, and the rights holders that it speaks for, folded."""
+
+    signed_in: bool
+    rights_holders: frozenset[str]
+
+
+class Levels:
+    """The level that each work of an index takes to be seen, as its metadata and the setting say."""
+
+    def __init__(self, served: ServedIndex, default: WorkVisibility) -> None:
+        self.served = served
+        works = served.index.works
+        self.by_row = np.full(len(works), LEVELS[default], np.uint8)
+        if COLUMN in works.table.column_names:
+            self._read(works.column(COLUMN))
+
+    def _read(self, said: list[object]) -> None:
+        unknown = set()
+        for row, text in enumerate(said):
+            word = str(text or "").strip().casefold().replace("_", "-")
+            if not word:
+                continue
+            self.by_row[row] = LEVELS.get(word, NEVER)
+            if word not in LEVELS:
+                unknown.add(word[:40])
+        if unknown:
+            logger.error(
+                "%s: nobody is shown works whose visibility is %s; there is %s",
+                self.served.id,
+                ", ".join(sorted(unknown)[:5]),
+                ", ".join(LEVELS),
+            )
+
+    @cached_property
+    def creators(self) -> tuple[np.ndarray, list[str]]:
+        """A code for each work's creator, and the names by code, as groups have them."""
+        return _coded(self.served.index.works.creators)
+
+    @cached_property
+    def folded_creators(self) -> dict[str, list[int]]:
+        """The codes of creators by their folded names: several may be spelled alike."""
+        found: dict[str, list[int]] = {}
+        for code, name in enumerate(self.creators[1]):
+            found.setdefault(folded(name), []).append(code)
+        return found
+
+    @cached_property
+    def holders(self) -> tuple[np.ndarray, list[str]]:
+        """The same of rights holders; a work without one is its creator's."""
+        works = self.served.index.works
+        named = zip(works.column("rights_holder"), works.creators, strict=True)
+        codes, names = _coded([holder or creator for holder, creator in named])
+        return codes, [folded(name) for name in names]
+
+    def with_hidden(self, hidden: Iterable[Hiding]) -> np.ndarray:
+        """The levels by row, where what is opted out is shown to nobody."""
+        by_row = self.by_row.copy()
+        for one in hidden:
+            by_row[self.rows_of(one)] = NEVER
+        return by_row
+
+    def rows_of(self, one: Hiding) -> np.ndarray:
+        """The rows of the works that an opt-out is about; none for one about another index."""
+        if one.index_name not in (self.served.name, self.served.id):
+            return np.empty(0, np.int64)
+        if one.creator is not None:
+            codes = self.folded_creators.get(folded(one.creator), [])
+            return np.flatnonzero(np.isin(self.creators[0], codes))
+        rows = (self.served.index.works.find(work_id) for work_id in one.works)
+        return np.asarray([row for row in rows if row is not None], np.int64)
+
+
+@dataclass
+class Shade:
+    """What of one index a viewer isn't shown."""
+
+    served: ServedIndex
+    hidden: np.ndarray
+    levels: Levels
+
+    @cached_property
+    def anything(self) -> bool:
+        return bool(self.hidden.any())
+
+    def row(self, row: int) -> bool:
+        """Whether the work in this row is hidden."""
+        return bool(self.hidden[row])
+
+    def work(self, work_id: str) -> bool:
+        """Whether the work of this id is hidden; one that the index doesn't have isn't."""
+        row = self.served.index.works.find(work_id)
+        return row is not None and self.row(row)
+
+    @cached_property
+    def creators(self) -> frozenset[str]:
+        """The creators none of whose works is shown, as groups name them."""
+        codes, names = self.levels.creators
+        every, hidden = (np.bincount(some, minlength=len(names)) for some in (codes, codes[self.hidden]))
+        return frozenset(names[code] for code in np.flatnonzero((every == hidden) & (every > 0)))
+
+    @cached_property
+    def shown_holders(self) -> frozenset[str]:
+        """What the works that are shown say of their rights holders, each as it is written."""
+        works = self.served.index.works
+        named = zip(works.column("rights_holder"), works.creators, self.hidden, strict=True)
+        return frozenset(
+            holder or creator or UNKNOWN_HOLDER for holder, creator, hidden in named if not hidden
+        )
+
+    def withholds(self, kind: str, name: str) -> bool:
+        """Whether a group of this kind has no work that is shown."""
+        if kind == "creator":
+            return name in self.creators
+        # A work may have several rights holders, with their parts.
+        return name in self.creators or not any(name in said for said in self.shown_holders)
+
+
+@dataclass
+class View:
+    """What one viewer may be shown, as it is known at one moment. `tag` tells it from others, in an ETag."""
+
+    viewer: Viewer
+    tag: str
+    shades: dict[str, Shade]
+
+    def of(self, served: ServedIndex | None) -> Shade | None:
+        """What is hidden of an index; None where nothing is, or it isn't served."""
+        shade = None if served is None else self.shades.get(served.id)
+        return shade if shade is not None and shade.anything else None
+
+    def shows(self, served: ServedIndex, row: int) -> bool:
+        """Whether the work in this row may be shown."""
+        shade = self.of(served)
+        return shade is None or not shade.row(row)
+
+
+@dataclass
+class _Known:
+    """What was known of opt-outs at one look, with the views that were made of it."""
+
+    revision: int
+    by_row: dict[str, np.ndarray]
+    views: dict[Viewer, View] = field(default_factory=dict)
+
+
+VIEWS_KEPT = 200
+
+
+class Visibility:
+    """Makes views. Its methods may be called from any thread."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, opt_outs: OptOuts) -> None:
+        self._opt_outs = opt_outs
+        self.levels = {served.id: Levels(served, settings.work_visibility) for served in catalogue}
+        self._known = _Known(-1, {})
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the opt-outs. Blocks for a moment; costs a number where nothing has changed.
+
+        Raises:
+            StorageError: the database can't be read; what was known goes on to count.
+        """
+        if self._opt_outs.revision() == self._known.revision:
+            return
+        revision, hidden = self._opt_outs.hiding()
+        by_row = {index_id: levels.with_hidden(hidden) for index_id, levels in self.levels.items()}
+        self._known = _Known(revision, by_row)
+
+    async def keep_looking(self) -> None:
+        """Look every second, for as long as the service runs."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await run_in_threadpool(self.refresh)
+            except StorageError as error:
+                logger.warning("what is hidden can't be looked at: %s", error)
+
+    def to(self, caller: Caller) -> View:
+        """What may be shown to a caller."""
+        return self.to_viewer(Viewer(caller.key is not None, caller.rights_holders))
+
+    def to_viewer(self, viewer: Viewer) -> View:
+        """What may be shown to somebody; `Viewer(False, frozenset())` is anybody."""
+        known = self._known
+        view = known.views.get(viewer)
+        if view is None:
+            if len(known.views) >= VIEWS_KEPT:
+                known.views = {}
+            view = known.views[viewer] = self._view(known, viewer)
+        return view
+
+    def rows_of(self, served: ServedIndex, one: Hiding) -> np.ndarray:
+        """The rows of the works that an opt-out is about."""
+        return self.levels[served.id].rows_of(one)
+
+    def known_to(self, caller: Caller, served: ServedIndex) -> np.ndarray:
+        """Which works (N,) their own visibility lets a caller know of, whatever was opted out since."""
+        levels = self.levels[served.id]
+        return ~_hidden(levels, levels.by_row, Viewer(caller.key is not None, caller.rights_holders))
+
+    def restricted(self, served: ServedIndex, row: int) -> bool:
+        """Whether a work is for some to see only."""
+        return bool(self.levels[served.id].by_row[row] != PUBLIC)
+
+    def _view(self, known: _Known, viewer: Viewer) -> View:
+        shades = {
+            index_id: Shade(levels.served, _hidden(levels, known.by_row[index_id], viewer), levels)
+            for index_id, levels in self.levels.items()
+        }
+        anything = known.revision or any(shade.anything for shade in shades.values())
+        whose = crc32("\0".join(sorted(viewer.rights_holders)).encode()) if viewer.signed_in else ""
+        tag = f".{known.revision}.{whose}" if anything else ""
+        return View(viewer, tag, shades)
+
+
+def _hidden(levels: Levels, by_row: np.ndarray, viewer: Viewer) -> np.ndarray:
+    """Which works (N,) a viewer isn't shown."""
+    hidden = by_row > (SIGNED_IN if viewer.signed_in else PUBLIC)
+    if viewer.signed_in and viewer.rights_holders:
+        codes, names = levels.holders
+        own = [code for code, name in enumerate(names) if name in viewer.rights_holders]
+        hidden &= ~((by_row == RIGHTS_HOLDER) & np.isin(codes, own))
+    return hidden
+
+
+def _coded(values: Iterable[str | None]) -> tuple[np.ndarray, list[str]]:
+    codes: dict[str, int] = {}
+    return (
+        np.fromiter((codes.setdefault(value or UNKNOWN_CREATOR, len(codes)) for value in values), np.int64),
+        list(codes),
+    )
