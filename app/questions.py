@@ -169,9 +169,9 @@ def _summaries(service: Service, caller: Caller, jobs: list[JobSummary]) -> list
 
 
 def summary(service: Service, caller: Caller, job: JobSummary) -> AttributionSummary:
-    """A question in short, as it may be told to a caller. Blocks for a moment where its first work is hidden."""
+    """A question in short, as it may be told to a caller. Blocks for a moment where whom it names is hidden."""
     shade = service.visibility.to(caller).of(service.catalogue.find(job.index_id))
-    if shade is not None and job.first_work is not None and shade.work(job.first_work):
+    if shade is not None and redaction.may_name(job.summary, job.first_work, shade):
         # Its sentence may name what isn't shown.
         whole = service.store.get(job.id)
         result = None if whole is None else redaction.told(whole, shade).result

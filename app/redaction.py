@@ -84,6 +84,13 @@ def _reason(reason: JsonObject, shade: Shade) -> JsonObject:
     }
 
 
+def may_name(summary: str | None, first_work: str | None, shade: Shade) -> bool:
+    """Whether an answer's sentence may name a work or a creator that isn't shown."""
+    if summary is None or first_work is None:
+        return False
+    return shade.work(first_work) or any(name in summary for name in shade.creators)
+
+
 def hidden_id(work_id: str) -> bool:
     """Whether an id of an answer stands for a work that isn't shown."""
     return work_id.startswith(HIDDEN_PREFIX)
@@ -144,9 +151,19 @@ def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
     changed = {**result, "works": works, "groups": groups, "notes": notes}
     if copy is not None:
         changed["copy"] = copy
-    if works and hidden_id(works[0]["work_id"]):
+    if works and (hidden_id(works[0]["work_id"]) or _names_withheld(result, shade)):
         changed.update(_sentences(result, works[0]))
     return changed
+
+
+def _names_withheld(result: JsonObject, shade: Shade) -> bool:
+    """Whether a sentence names a creator none of whose works may be shown, who needn't be the first work's."""
+    creators = [group["name"] for group in result["groups"].get("creator", ())]
+    sentences = [result["summary"], *result.get("caveats", ())]
+    return any(
+        shade.withholds("creator", name) and any(name in sentence for sentence in sentences)
+        for name in creators
+    )
 
 
 def _place(place: JsonObject, opaque: _Opaque) -> JsonObject:
@@ -174,7 +191,7 @@ def _groups(kind: str, groups: list[JsonObject], shade: Shade) -> list[JsonObjec
 
 
 def _sentences(result: JsonObject, first: JsonObject) -> JsonObject:
-    """What the answer says in words where its first work is hidden: the same, without naming it."""
+    """What the answer says in words where whom it names is hidden: the same, without naming anybody."""
     in_model: Mapping[str, Any] | None = result.get("in_model")
     candidates = CandidateSet(result["candidates"]["mode"], result["candidates"]["count"])
     numbers: dict[str, Any] = {

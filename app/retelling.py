@@ -90,10 +90,11 @@ def retold(a: Attribution, language: Language) -> Retold:
 
 
 def summary_of(a: Attribution, language: Language) -> str | None:
-    """The answer's first sentence, from its facts; None where its first work isn't known here any more."""
+    """The answer's first sentence, from its facts; None where they would say another, as those of old answers may,
+    and of answers whose sentence names nobody because they may not be shown."""
     if a.in_model is not None and a.in_model.verdict != "likely":
         return language(f"summary.{a.in_model.verdict}")
-    return _ranking(a, language)
+    return _ranking(a, language) if _ranking(a, ENGLISH) == a.summary else None
 
 
 def _ranking(a: Attribution, language: Language) -> str | None:
@@ -156,10 +157,12 @@ def _with_interval(one: Share | Group, language: Language) -> str:
 
 def _note(note: str, a: Attribution, language: Language) -> str | None:
     if note.startswith(said.IF_THE_MODELS):
-        ranking = _ranking(a, language)
+        ranking, english = _ranking(a, language), _ranking(a, ENGLISH)
         return (
             None
             if ranking is None
+            or english is None
+            or note != said.IF_THE_MODELS + _after_colon(english, ENGLISH)
             else language("note.if_the_models", summary=_after_colon(ranking, language))
         )
     if note.endswith(said.NEAREST):

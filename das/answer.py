@@ -45,7 +45,6 @@ FLAT = (
 IF_THE_MODELS = "If it is the model's: "
 CLOSE = "The first two works are too close to tell apart: at other timesteps the second could come first."
 
-IF_THE_MODELS = "If it is the model's: "
 HIDDEN_PREFIX = "hidden_"
 """How ids of works begin that an answer doesn't name; they are good in that answer only."""
 

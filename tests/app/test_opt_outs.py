@@ -14,6 +14,7 @@ from app.service import Service
 from das.index import AttributionIndex
 from jobs.credentials import Scope
 from jobs.keys import NewKey
+from jobs.models import Job
 from jobs.opt_outs import OptOut
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -212,6 +213,36 @@ def test_a_creators_works_are_withheld_together(
     listed = client.get(f"/v1/indexes/{index.id}/works?limit=100").json()["items"]
     assert not {work["creator"] for work in listed} & {name, other}
     assert name not in client.get(f"/v1/attributions/{job}/report.json").text
+
+
+def test_a_sentence_about_another_creator_than_the_first_works_names_nobody_who_is_hidden(
+    client: TestClient,
+    store: JobStore,
+    service: Service,
+    ask: Callable[..., dict[str, Any]],
+    work_off: Callable[[], Any],
+    opted_out: Callable[..., str],
+) -> None:
+    job = ask(top_k="100")["id"]
+    work_off()
+    body = client.get(f"/v1/attributions/{job}").json()
+    name = next(g["name"] for g in body["groups"]["creator"] if g["name"] != body["works"][0]["creator"])
+    with store.database.write() as session:
+        row = session.get_one(Job, job)
+        row.result = {
+            **row.result,
+            "summary": f"The 12 works by {name} account for 50 % of the measured influence.",
+        }
+    assert name in client.get(f"/v1/attributions/{job}").json()["summary"]
+    opted_out(creator=name)
+    for address in (
+        f"/v1/attributions/{job}",
+        "/v1/attributions",
+        f"/a/{job}",
+        f"/v1/attributions/{job}/report.json",
+    ):
+        for language in ("en", "de"):
+            assert name not in client.get(address, headers={"Accept-Language": language}).text, address
 
 
 def test_rules_go_on_to_count_what_is_hidden_and_their_reasons_name_nobody(
