@@ -160,6 +160,20 @@ def told(
     )
 
 
+def test_a_sentence_about_another_creator_is_told_and_one_that_would_say_something_else_is_left() -> None:
+    first = RankedWork(1, "w_0", 0, 0.1, 0.1, 99.0)
+    groups = [GroupShare("Anna Atkins", 0.5, 12, 0.008, 62.5), GroupShare(ADA, 0.1, 1, 0.0007, 150.0)]
+    candidates = CandidateSet("all", 1500)
+    stored = summarise(table([ADA], [TITLE]), first, groups, candidates)
+    a = told(ADA, TITLE, first, groups, candidates)
+    for language in LANGUAGES.values():
+        sentence = summary_of(a.model_copy(update={"summary": stored}), language)
+        assert sentence is not None
+        assert sentence.index("Anna Atkins") < sentence.index(TITLE) < sentence.index(ADA)
+        # As answers were that named the first work's creator whatever another's works hold.
+        assert summary_of(a.model_copy(update={"summary": "One work by Ada Lovelace."}), language) is None
+
+
 @pytest.mark.parametrize("mode", ["all", "screened"])
 @pytest.mark.parametrize("creator", [ADA, None])
 @pytest.mark.parametrize("title", [TITLE, None])
@@ -182,7 +196,7 @@ def test_told_from_the_facts_it_is_the_sentence_that_was_stored(
     groups = [GroupShare(ADA, together, works, works / 1500, factor, None if low is None else 0.1, 0.4)]
     candidates = CandidateSet(mode, 1500)
     stored = summarise(table([creator], [title]), first, groups, candidates)
-    a = told(creator, title, first, groups, candidates)
+    a = told(creator, title, first, groups, candidates).model_copy(update={"summary": stored})
     assert summary_of(a, ENGLISH) == stored
     for code in ("de", "fr"):
         sentence = summary_of(a, LANGUAGES[code])

@@ -123,6 +123,9 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
         "getReportPage", "getReportKey", "createApiKey", "listApiKeys", "getQuota", "revokeApiKey", "rotateApiKey",
         "getMetrics", "createAttributionBatch", "listAttributionBatches", "getAttributionBatch",
         "getAttributionBatchResults", "cancelAttributionBatch", "deleteAttributionBatch",
+        "getReportPdf", "getStatement", "listWebhookEndpoints", "createWebhookEndpoint",
+        "getWebhookEndpoint", "changeWebhookEndpoint", "deleteWebhookEndpoint", "rotateWebhookSecret",
+        "testWebhookEndpoint", "listWebhookDeliveries", "redeliverWebhook",
     }  # fmt: skip
     for path in document["paths"].values():
         for operation in path.values():
