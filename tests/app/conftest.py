@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.protocol import BoundedProtocol
 from app.service import Service
+from das.answer import CandidateSet, GroupShare, RankedWork, summarise
 from das.images import encode_png
 from das.index import AttributionIndex
 from jobs.broker import Broker
@@ -187,11 +188,14 @@ def scored(index: AttributionIndex, job: ClaimedJob) -> JsonObject:
         groups.append(
             {"name": name, "share": sum(own), "works": len(own), "share_of_index": part, "factor": factor}
         )
+    groups.sort(key=lambda group: -group["share"])
+    candidates = CandidateSet("all" if job.candidate_works is None else "screened", len(rows))
+    first = RankedWork(1, ids[rows[0]], rows[0], 10 * shares[0], shares[0], 99.0)
     return {
         "method": job.method,
-        "candidates": {"mode": "all" if job.candidate_works is None else "screened", "count": len(rows)},
+        "candidates": {"mode": candidates.mode, "count": candidates.count},
         "works": works[: job.top_k],
-        "groups": {"creator": sorted(groups, key=lambda group: -group["share"])},
-        "summary": f"The first work accounts for {100 * shares[0]:.0f} % of the measured influence.",
+        "groups": {"creator": groups},
+        "summary": summarise(index.works, first, [GroupShare(**group) for group in groups], candidates),
         "timings_ms": {"gradients": 2.0, "scoring": 0.25},
     }

@@ -74,7 +74,8 @@ def test_the_wheel_has_the_types_and_the_commands(tmp_path):
 
 
 def test_what_this_version_does_not_know_is_kept():
-    told = {"id": "k", "prefix": "das_k", "kind": "robot", "name": "n", "rights_holders": [], "state": "paused", "scopes": ["fly"],
+    told = {"id": "k", "prefix": "das_k", "kind": "robot", "name": "n",
+            "rights_holders": [], "state": "paused", "scopes": ["fly"],
             "created_at": "2026-01-31T12:00:00Z", "colour": "red"}  # fmt: skip
     key = models.Key.model_validate(told)
     assert (key.kind, key.state, key.scopes, key.expires_at) == ("robot", "paused", ["fly"], None)

@@ -23,7 +23,8 @@ QUICK = Retries(attempts=4, deadline_s=5.0, first_s=0.01, most_s=0.02)
 BROKEN = "close the connection without an answer"
 DOCUMENT = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text(encoding="utf-8"))
 QUEUED = DOCUMENT["components"]["examples"]["queued"]["value"]
-NEW_KEY = {"id": "k", "prefix": "das_k", "kind": "key", "name": "n", "rights_holders": [], "state": "active", "scopes": ["ask"],
+NEW_KEY = {"id": "k", "prefix": "das_k", "kind": "key", "name": "n",
+           "rights_holders": [], "state": "active", "scopes": ["ask"],
            "created_at": "2026-01-31T12:00:00Z", "secret": "das_k_secret"}  # fmt: skip
 PROBLEM = {"type": "/problems#queue-full", "code": "queue-full", "title": "The queue is full", "status": 503,
            "detail": "200 pictures are already waiting.", "request_id": "req_7"}  # fmt: skip

@@ -199,7 +199,7 @@ def test_ask_prints_a_table_or_json(
     assert das("ask", pictures / "0.png", "--top", 2) == 0
     told = capsys.readouterr()
     lines = told.out.splitlines()
-    assert lines[0].startswith("The first work accounts for")
+    assert lines[0].startswith("No work stands out: the highest-ranked accounts for")
     assert lines[1].split() == list(cli.table.COLUMNS)
     assert [line.split()[0] for line in lines[2:4]] == ["1", "2"]
     (pictures / "no.png").write_bytes(b"no picture")
