@@ -43,6 +43,24 @@ NOT_RUN = {
     "make test-long": "takes an hour",
     "npx openapi-typescript http://127.0.0.1:8000/openapi.json -o das.ts": "needs npm and its registry",
     "das-client ask generation.png --top 5": "needs das-client installed; tests/client runs it",
+    "das opt-outs verify opt_0193a6c1f3d07e52b3a1c5d4e6f70819": "an opt-out that isn't here; tests/app does it",
+    "das opt-outs apply opt_0193a6c1f3d07e52b3a1c5d4e6f70819 --left-out 2026-02-03": "the same",
+    "DAS_C2PA_CERTIFICATE_FILE=chain.pem DAS_C2PA_KEY_FILE=signer.pem das serve --index index/": (
+        "needs a certificate; tests/app/test_report_pdf.py makes one"
+    ),
+    "das report verify report.pdf --trust root.pem": "the same",
+    "docker compose run --rm api das keys create NAME --scope ask --scope read": "needs Docker",
+    "docker compose up --detach": "the same",
+    "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 das serve --index index/": (
+        "names a collector that isn't here; tests/jobs/test_tracing.py runs one"
+    ),
+    "mkdir -m 700 backup": "tests/jobs/test_backups.py runs these, and restores",
+    'python -c "import sqlite3;'
+    " sqlite3.connect('var/das.sqlite3').backup(sqlite3.connect('backup/das.sqlite3'))\"": "the same",
+    "cp -r var/blobs var/*.key backup/": "the same",
+    'pg_dump --format=custom --file=backup/das.dump "$DATABASE"': "the same",
+    "cp -r var/blobs backup/": "the same",
+    'pg_restore --no-owner --exit-on-error --dbname="$DATABASE" backup/das.dump': "the same",
     "das-client batch FOLDER --out results.jsonl": "the same",
 }
 """Commands of the pages that no test runs, each with the reason."""
@@ -72,7 +90,7 @@ pipeline.unet.save_pretrained("run/checkpoint-200/unet")
 """
 """What lies ready for the page about models: a small pipeline `sd/`, a single file, and a training run's folder."""
 
-UNREAD = {"mermaid": "a drawing", "text": "formulas and listings"}
+UNREAD = {"mermaid": "a drawing", "nginx": "another program's settings", "text": "formulas and listings"}
 """Languages of blocks that hold nothing to run."""
 
 NOT_SOURCE = shutil.ignore_patterns(
@@ -213,6 +231,8 @@ def reader(
         np.savez(tmp_path / "pictures.npz", images=pictures)
         (tmp_path / "base").mkdir()
         (tmp_path / "base" / "pipeline").symlink_to(tiny_model)
+        if page.name == "deployment.md":
+            shutil.copy(ROOT / ".env.example", tmp_path)
         if page.name == "operations.md":
             make_own_runs(tmp_path / "own-runs", tiny_model)
         if page.name == "moderation.md":

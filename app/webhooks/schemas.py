@@ -61,7 +61,9 @@ def _each_once(events: list[WebhookEvent]) -> list[WebhookEvent]:
 
 
 Events = Annotated[
-    list[WebhookEvent], AfterValidator(_each_once), Field(min_length=1, max_length=len(WebhookEvent))
+    list[WebhookEvent],
+    AfterValidator(_each_once),
+    Field(min_length=1, max_length=len(WebhookEvent), json_schema_extra={"uniqueItems": True}),
 ]
 Description = Annotated[Printable, Field(max_length=MAX_DESCRIPTION)]
 

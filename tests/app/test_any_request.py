@@ -142,7 +142,7 @@ def test_addresses_of_pictures(client, url, monkeypatch):
     async def nowhere(*_):
         raise OSError
 
-    monkeypatch.setattr(client.app.state.service.fetcher, "_resolve", nowhere)
+    monkeypatch.setattr(client.app.state.service.connector, "_resolve", nowhere)
     monkeypatch.setattr("app.addresses.is_public", lambda address: False)
     body = json.dumps({"image_url": url}).encode()
     response = client.post("/v1/attributions", content=body, headers={"Content-Type": "application/json"})

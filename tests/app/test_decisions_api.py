@@ -135,7 +135,7 @@ def test_a_client_may_send_what_is_left_out_by_its_default(client, ask, finish):
     finish()
     told = client.post(
         "/v1/decisions",
-        json={"policy": "shares", "attribution": asked["id"], "candidates": "all", "top_k": None},
+        json={"policy": "shares", "attribution": asked["id"], "candidates": "auto", "top_k": 20},
     )
     assert told.status_code in (200, 202), told.text
 

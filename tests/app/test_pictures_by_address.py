@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from app.addresses import Allowed
+from app.connecting import Connector
 from app.fetching import Fetcher
 
 URL = "/v1/attributions"
@@ -48,7 +49,7 @@ def unchosen(**fields):
 @pytest.fixture
 def trusting(client, monkeypatch):
     """The service of an operator who lists loopback in DAS_FETCH_ALLOW."""
-    monkeypatch.setattr(client.app.state.service, "fetcher", Fetcher(Allowed.of(["127.0.0.1"])))
+    monkeypatch.setattr(client.app.state.service, "fetcher", Fetcher(Connector(Allowed.of(["127.0.0.1"]))))
 
 
 @pytest.mark.usefixtures("trusting")

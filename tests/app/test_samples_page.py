@@ -1,12 +1,14 @@
 """The samples that the page offers: what samples.json says of them, and how the page shows it."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from app.rendering import templates
+from app.language import ENGLISH, LANGUAGES
+from app.rendering import _words, templates
 from app.samples import SHOWN_FIRST, Samples
 from das.errors import SettingsError
 
@@ -21,6 +23,9 @@ def folder_of(tmp_path: Path, count: int, told: object = None) -> Path:
 
 def home(samples: Samples) -> str:
     return templates.get_template("home.html").render(
+        language=ENGLISH,
+        languages=LANGUAGES.values(),
+        t=partial(_words, ENGLISH),
         samples=list(samples),
         samples_first=SHOWN_FIRST,
         samples_note=samples.note,

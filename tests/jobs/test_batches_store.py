@@ -222,13 +222,13 @@ def test_erasing_a_batch_erases_its_jobs_and_all_that_was_sent(
     batches: Batches, store: JobStore, png: bytes, settings: Settings
 ) -> None:
     items = [
-        NewItem({**ASKED, "prompt": f"secret {n}", "client_tag": "secret"}, f"secret {n}", b"secret %d" % n)
+        NewItem({**ASKED, "prompt": f"geheim {n}", "client_tag": "geheim"}, f"geheim {n}", b"geheim %d" % n)
         for n in range(3)
     ]  # fmt: skip
-    items.append(NewItem(ASKED, "secret name 4", address="https://secret.example/a.png"))
-    batch = batches.create("ada", items, "secret tag")
+    items.append(NewItem(ASKED, "geheim name 4", address="https://geheim.example/a.png"))
+    batch = batches.create("ada", items, "geheim tag")
     job = make(store, batches, png, taken(batches))
-    batches.fail(taken(batches), {"code": "svg", "detail": "secret reason"})
+    batches.fail(taken(batches), {"code": "svg", "detail": "geheim reason"})
     with pytest.raises(BatchNotFound):
         batches.erase(batch.id, "eve")
     batches.erase(batch.id, "ada")
@@ -242,7 +242,7 @@ def test_erasing_a_batch_erases_its_jobs_and_all_that_was_sent(
     if settings.database_url is None:
         assert store.database.forget()
         for path in settings.data_dir.rglob("*"):
-            assert path.is_dir() or b"secret" not in path.read_bytes(), path
+            assert path.is_dir() or b"geheim" not in path.read_bytes(), path
 
 
 def test_erasing_one_job_empties_its_item(batches: Batches, store: JobStore, png: bytes) -> None:

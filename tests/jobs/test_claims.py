@@ -127,7 +127,7 @@ def test_an_answer_is_written_once(store: JobStore, ask: Ask, announced: list[tu
     assert announced == [(job.id, 2), (job.id, 3), (job.id, 4)]
     events = store.events(job.id)
     assert [event.kind for event in events] == ["created", "started", "succeeded"]
-    assert events[1].data == {"attempt": 1}
+    assert events[1].data == {"attempt": 1, "batch": 1}
 
 
 def test_a_failure_keeps_its_reason(store: JobStore, ask: Ask) -> None:

@@ -26,6 +26,10 @@ IDS = {name: cycle([*found, None]) for name, found in WORLD["ids"].items()}
 # What ends something; such a request is sent to what the run has made itself, or to nothing.
 ENDING = ("deleteAttribution", "deleteAttributionBatch", "revokeApiKey", "rotateApiKey")
 MOST_IN_A_BATCH = 3
+# Fields that exclude one that is sent, which a schema leaves open.
+LEFT_OUT = {
+    "createDecision": ("attribution",), "createAttributionBatch": ("archive",), "createOptOut": ("creator",),
+}  # fmt: skip
 
 
 @schemathesis.hook
@@ -53,6 +57,11 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         # The same key with another request is an error, as it should be.
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
     case.query.pop("cursor", None)
+    if operation == "getStatement":
+        # A period has a beginning before its end, and an amount a currency; neither can be said by a pattern.
+        case.query.update({"from": "2026-10-01", "to": "2026-11-01"})
+        for name in ("amount", "currency", "key"):
+            case.query.pop(name, None)
     if isinstance(case.body, dict):
         case.body = _mended(operation, case.media_type, case.body)
     # What was exchanged is how the case begins: else a body with a file in it would count as one to be refused.
@@ -61,7 +70,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
 
 def _mended(operation: str, media_type: str, body: dict[str, Any]) -> dict[str, Any]:
     """A body that names what exists."""
-    left_out = {"cursor", "attribution"} if operation == "createDecision" else {"cursor"}
+    left_out = {"cursor", *LEFT_OUT.get(operation, ())}
     mended = {**body, **dict(_existing(operation, media_type, body))}
     return _without(mended, left_out)
 
@@ -104,6 +113,12 @@ def _existing(operation: str, media_type: str, body: dict[str, Any]) -> Iterator
             yield ("image_base64", WORLD["picture"]) if as_json else ("image", PICTURE)
         case "activatePolicy" if body.get("version") is None:
             yield "dry_run", True
+        case "createAttributionBatch" if not as_json:
+            yield "image", [PICTURE]
+        case "createOptOut":
+            yield "works", [WORLD["ids"]["work_id"][0]]
+        case "createWebhookEndpoint":
+            yield "url", WORLD["picture_url"]
         case "createApiKey" if body.get("indexes") is not None:
             # A key for some indexes can't administer all.
             yield "indexes", [WORLD["index"]]
