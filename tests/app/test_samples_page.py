@@ -26,10 +26,12 @@ def home(samples: Samples) -> str:
         language=ENGLISH,
         languages=LANGUAGES.values(),
         t=partial(_words, ENGLISH),
+        script_words={},
+        max_upload_bytes=25_000_000,
         samples=list(samples),
         samples_first=SHOWN_FIRST,
         samples_note=samples.note,
-        indexes=[{"works": 1, "creators": None}],
+        indexes=[{"works": 1, "creators": None, "status": "ready"}],
     )
 
 

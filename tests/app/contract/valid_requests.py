@@ -60,7 +60,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if operation == "getStatement":
         # A period has a beginning before its end, and an amount a currency; neither can be said by a pattern.
         case.query.update({"from": "2026-10-01", "to": "2026-11-01"})
-        for name in ("amount", "currency", "key"):
+        for name in ("amount", "currency", "key", "index"):
             case.query.pop(name, None)
     if isinstance(case.body, dict):
         case.body = _mended(operation, case.media_type, case.body)
