@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
+from jobs.batch_ends import announce_ended, hold_batch
 from jobs.batch_rows import (
     BATCH_ID,
     EMPTIED,
@@ -36,6 +37,7 @@ from jobs.idempotency import Claim, complete, forget_request
 from jobs.models import OPEN_STATES, Job, JobSummary, JsonObject, utc_now
 from jobs.store import SUMMARISED, JobStore
 from jobs.upkeep import ORPHAN_AFTER
+from jobs.webhooks.outbox import erase_deliveries
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +117,8 @@ class Batches:
                 )
                 if claim is not None:
                     complete(session, claim, batch.id)
+                # Where none of its pictures can be used, it has.
+                announce_ended(session, [batch.id])
         except BaseException:
             self._drop(batch.id, kept)
             raise
@@ -252,7 +256,9 @@ class Batches:
         """End an item without a question; `problem` says why. False if it isn't held any more."""
         try:
             with self._database.write() as session:
+                hold_batch(session, claim.batch_id)
                 end_item(session, claim, state=ItemState.FAILED, problem=problem)
+                announce_ended(session, [claim.batch_id])
         except ItemLost:
             return False
         self.ended(claim)
@@ -347,6 +353,7 @@ class Batches:
             if erased:
                 batch.client_tag = None
                 forget_request(session, batch_id)
+                erase_deliveries(session, batch_id)
                 # Those that are jobs are emptied with these.
                 ending: ColumnElement[bool] = BatchItem.job_id.is_(None)
             else:
@@ -367,6 +374,8 @@ class Batches:
             ).all()
             if erased or ended or jobs:
                 batch.state = state
+            if ended:
+                announce_ended(session, [batch_id])
         return ended, jobs
 
     def _summaries(self, batches: Sequence[Batch]) -> list[BatchSummary]:

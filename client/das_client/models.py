@@ -1110,6 +1110,7 @@ WebhookEvent = (
         "attribution.failed",
         "attribution.cancelled",
         "decision.made",
+        "batch.finished",
         "webhook.test",
     ]
     | str

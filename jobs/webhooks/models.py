@@ -25,6 +25,7 @@ class WebhookEvent(StrEnum):
     FAILED = "attribution.failed"
     CANCELLED = "attribution.cancelled"
     DECIDED = "decision.made"
+    BATCH_FINISHED = "batch.finished"
     TEST = "webhook.test"
 
 
@@ -61,7 +62,7 @@ class WebhookDelivery(Base):
     """One event for one endpoint. Its id is the `webhook-id` of every attempt, and its body the same bytes.
 
     `attempt` counts those of this round, which begins anew when it is delivered again by request; `tried` has the
-    last ones. `job_id` is the question that it tells of, with which it is erased.
+    last ones. `job_id` is the question or batch that it tells of, with which it is erased.
     """
 
     __tablename__ = "webhook_deliveries"
