@@ -82,6 +82,7 @@ class Batches:
         items: Sequence[NewItem],
         client_tag: str | None = None,
         claim: Claim | None = None,
+        webhook_endpoint: str | None = None,
     ) -> BatchSummary:
         """Accept a batch: keep its pictures, then the batch with all of its items at once.
 
@@ -102,6 +103,7 @@ class Batches:
             created_at=now,
             client_tag=client_tag,
             size=len(items),
+            webhook_endpoint=webhook_endpoint,
         )
         numbered = list(enumerate(items, 1))
         kept = [position for position, item in numbered if item.picture is not None and item.problem is None]
@@ -206,7 +208,7 @@ class Batches:
             item.attempt += 1
             item.token = secrets.token_hex(16)
             item.claimable_at = now + HELD_FOR
-            claim = _claim(item)
+            claim = _claim(item, session.get_one(Batch, item.batch_id))
         why = self._why_given_up(claim, now)
         if why is None:
             return claim
@@ -351,7 +353,7 @@ class Batches:
                 return [], []
             batch.version += 1
             if erased:
-                batch.client_tag = None
+                batch.client_tag = batch.webhook_endpoint = None
                 forget_request(session, batch_id)
                 erase_deliveries(session, batch_id)
                 # Those that are jobs are emptied with these.
@@ -441,7 +443,7 @@ class Batches:
                 log.warning("a picture of %s isn't removed yet: %s", batch_id, error)
 
 
-def _claim(item: BatchItem) -> ItemClaim:
+def _claim(item: BatchItem, batch: Batch) -> ItemClaim:
     return ItemClaim(
         batch_id=item.batch_id,
         position=item.position,
@@ -451,6 +453,7 @@ def _claim(item: BatchItem) -> ItemClaim:
         asked=item.asked,
         address=item.address,
         created_at=item.created_at,
+        webhook_endpoint=batch.webhook_endpoint,
     )
 
 

@@ -1163,6 +1163,7 @@ class AskOptions(TypedDict, total=False):
     client_tag: str
     prompt: str
     seed: int
+    webhook_url: str
 
 
 class BacktestOptions(TypedDict, total=False):

@@ -135,7 +135,7 @@ class Deliveries:
                 return False
             _note(delivery, attempt, now)
             delivery.state = DeliveryState.DELIVERED
-            delivery.delivered_at = now
+            delivery.delivered_at = delivery.settled_at = now
             delivery.next_attempt_at = None
             session.execute(
                 update(WebhookEndpoint)
@@ -164,7 +164,7 @@ class Deliveries:
                 else next_attempt(now, delivery.give_up_at, delivery.attempt, retry_after, self._chance)
             )
             if delivery.next_attempt_at is None:
-                delivery.state = DeliveryState.FAILED
+                delivery.state, delivery.settled_at = DeliveryState.FAILED, now
             endpoint = session.get(WebhookEndpoint, claimed.endpoint_id, with_for_update=True)
             if endpoint is None or not endpoint.enabled:
                 return None
@@ -224,7 +224,7 @@ class Deliveries:
             delivery.state = DeliveryState.PENDING
             delivery.next_attempt_at = utc_now()
             delivery.attempt = 0
-            delivery.give_up_at = None
+            delivery.give_up_at = delivery.settled_at = None
             return delivery
 
     def forget_old(self) -> int:

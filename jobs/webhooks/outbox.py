@@ -35,7 +35,7 @@ BATCH = cast(Table, Batch.__table__).c
 OF_JOB = select(ENDPOINTS.id, ENDPOINTS.events, JOB.webhook_endpoint).where(
     JOB.id == bindparam("job_id"), ENDPOINTS.owner == JOB.owner, ENDPOINTS.enabled
 )
-OF_BATCH = select(ENDPOINTS.id, ENDPOINTS.events).where(
+OF_BATCH = select(ENDPOINTS.id, ENDPOINTS.events, BATCH.webhook_endpoint).where(
     BATCH.id == bindparam("batch_id"), ENDPOINTS.owner == BATCH.owner, ENDPOINTS.enabled
 )
 ADD = insert(cast(Table, WebhookDelivery.__table__))
@@ -56,8 +56,7 @@ def announce_decision(session: Session, decision_id: str, job_id: str) -> None:
 
 def announce_batch(session: Session, batch_id: str, state: str) -> None:
     """Tell of a batch whose last item has ended in this transaction; `state` is what the batch is called in."""
-    rows = session.execute(OF_BATCH, {"batch_id": batch_id}).all()
-    hearing = [row.id for row in rows if _is_for(row.events, WebhookEvent.BATCH_FINISHED)]
+    hearing = _for(session.execute(OF_BATCH, {"batch_id": batch_id}).all(), WebhookEvent.BATCH_FINISHED)
     address = f"/v1/attribution-batches/{batch_id}"
     links = {"self": address, "results": f"{address}/results.jsonl"}
     _deliver(session, hearing, WebhookEvent.BATCH_FINISHED, batch_id, batch_id, state, links)
@@ -77,12 +76,15 @@ def erase_deliveries(session: Session, about: str) -> None:
 
 def _hearing(session: Session, job_id: str, event: WebhookEvent) -> list[str]:
     """The endpoints that shall hear of something about a job: the one it was asked with, or all of its owner."""
-    rows = session.execute(OF_JOB, {"job_id": job_id}).all()
-    return [row.id for row in rows if _is_for(row.events, event) and row.webhook_endpoint in (None, row.id)]
+    return _for(session.execute(OF_JOB, {"job_id": job_id}).all(), event)
 
 
-def _is_for(events: list[str] | None, event: WebhookEvent) -> bool:
-    return events is None or event in events
+def _for(rows: Sequence[Any], event: WebhookEvent) -> list[str]:
+    return [
+        row.id
+        for row in rows
+        if row.webhook_endpoint in (None, row.id) and (row.events is None or event in row.events)
+    ]
 
 
 def _deliver(

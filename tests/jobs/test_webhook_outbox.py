@@ -168,6 +168,7 @@ def test_a_claim_is_one_processes_and_ends(
     assert store.webhook_deliveries.taken(again, attempt(200))
     (row,) = waiting(store)
     assert (row.state, row.attempt, row.next_attempt_at, len(row.tried)) == ("delivered", 1, None, 1)
+    assert row.settled_at == row.delivered_at is not None
     assert store.webhook_deliveries.claim(10) == []
 
 
@@ -261,10 +262,10 @@ def test_it_is_tried_again_ever_later_and_given_up_after_a_day(
     shift(store, give_up_at=utc_now())
     miss(store)
     (row,) = waiting(store)
-    assert (row.state, row.next_attempt_at) == ("failed", None)
+    assert (row.state, row.next_attempt_at, row.settled_at is None) == ("failed", None, False)
     assert store.webhook_deliveries.claim(1) == []
     again = store.webhook_deliveries.again(made.endpoint, row.id)
-    assert (again.id, again.state) == (row.id, "pending")
+    assert (again.id, again.state, again.settled_at) == (row.id, "pending", None)
     (claimed,) = store.webhook_deliveries.claim(1)
     assert (claimed.id, claimed.body) == (row.id, row.body)
     store.webhook_deliveries.missed(claimed, attempt())
