@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import func, select, update
 
 from jobs.credentials import Scope
+from jobs.happenings import Happenings
 from jobs.keys import Keys, NewKey
 from jobs.models import Job, utc_now
 from jobs.settings import Settings
 from jobs.store import JobStore
-from jobs.webhooks.deliveries import OF_ONE_ENDPOINT, Attempt, ClaimedDelivery
+from jobs.webhooks.deliveries import OF_ONE_ENDPOINT, Attempt, ClaimedDelivery, Outstanding
 from jobs.webhooks.endpoints import Change, EndpointNotFound, EndpointRefused, IssuedSecret
 from jobs.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookEvent
 from jobs.webhooks.outbox import announce_end
@@ -233,6 +234,38 @@ def test_nothing_is_sent_for_who_has_no_key_that_works(
     shift(store, lease_expires_at=None, lease_token=None)
     keys.revoke(replaced.key.id)
     assert store.webhook_deliveries.claim(1) == []
+
+
+def test_how_deliveries_end_can_be_followed_and_what_waits_is_known(
+    store: JobStore, endpoint: Callable[..., IssuedSecret], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.happenings.SETTLED", timedelta())
+    assert store.webhook_deliveries.outstanding() == Outstanding(0, 0.0, 0.0)
+    happenings = Happenings(store.database)
+    made, off = endpoint(), endpoint(url=URL + "/off")
+    for one in (made, made, made, off):
+        store.webhook_endpoints.test("local", one.endpoint.id)
+    # What nothing is sent to keeps nobody waiting.
+    store.webhook_endpoints.change("local", off.endpoint.id, Change(enabled=False))
+    ago = utc_now() - timedelta(seconds=100)
+    shift(store, created_at=ago, next_attempt_at=ago + timedelta(seconds=60))
+    waits = store.webhook_deliveries.outstanding()
+    assert waits.pending == 3
+    assert 100 <= waits.oldest_s < 160
+    assert 40 <= waits.overdue_s < 100
+    first, second, third = store.webhook_deliveries.claim(3)
+    # On its way it is overdue no more, and it isn't delivered yet.
+    waits = store.webhook_deliveries.outstanding()
+    assert (waits.pending, waits.overdue_s, waits.oldest_s >= 100) == (3, 0.0, True)
+    assert store.webhook_deliveries.taken(first, attempt(200))
+    store.webhook_deliveries.missed(second, attempt(500))
+    assert store.webhook_deliveries.outstanding().pending == 2
+    assert happenings.deliveries() == ["delivered"]
+    store.webhook_deliveries.missed(third, attempt(410))
+    assert happenings.deliveries() == ["failed"]
+    assert happenings.deliveries() == []
+    # 410 has ended the endpoint.
+    assert store.webhook_deliveries.outstanding() == Outstanding(0, 0.0, 0.0)
 
 
 def miss(store: JobStore, status: int | None = 500, retry_after: float | None = None) -> ClaimedDelivery:
