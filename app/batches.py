@@ -18,10 +18,12 @@ from app.batch_schemas import (
 from app.batch_uploads import Sent, SentBatch, beneath
 from app.callers import Caller
 from app.catalogue import Catalogue
-from app.problems import CATALOGUE, Problem, bad_parameter
+from app.problems import CATALOGUE, Problem, bad_parameter, invalid
+from app.schemas import AttributionRequest
 from app.service import Service
 from app.uploads import too_large
 from app.waiting import MAX_WAIT_S, matches
+from app.webhooks import endpoints
 from jobs import batch_rows
 from jobs.batch_rows import BATCH_ID, BatchNotFound, BatchState, NewItem
 from jobs.batches import BatchFilters, is_open
@@ -58,13 +60,14 @@ async def create(
         claim: of the request's Idempotency-Key, completed together with the batch.
     """
     catalogue = service.catalogue.within(caller.indexes)
-    items = [_checked(service, catalogue, item) for item in sent.items]
+    items = [_checked(service, catalogue, item, sent.shared) for item in sent.items]
+    endpoint = await endpoints.chosen(service, caller, sent.shared.webhook_url)
     for index_id in {item.asked["index"] for item in items}:
         await intake.refuse_unheld(service, index_id)
     await service.limiter.questions(caller, len(items))
     try:
         return await run_in_threadpool(
-            service.batches.create, caller.owner, items, sent.shared.client_tag, claim
+            service.batches.create, caller.owner, items, sent.shared.client_tag, claim, endpoint
         )
     except BaseException as error:
         await service.limiter.give_back(caller, len(items))
@@ -168,9 +171,11 @@ def item_problem(problem: Problem) -> JsonObject:
     return {"code": problem.code, "detail": problem.detail, **reason}
 
 
-def _checked(service: Service, catalogue: Catalogue, sent: Sent) -> NewItem:
+def _checked(service: Service, catalogue: Catalogue, sent: Sent, shared: AttributionRequest) -> NewItem:
     """An item as it is kept; raises `Problem` for what can't be asked of any picture."""
     try:
+        if sent.asked.webhook_url != shared.webhook_url:
+            raise invalid("webhook_url", "goes for a whole batch: send it beside its pictures.")
         served = catalogue.choose(sent.asked.index)
         questions.check_options(service, served, sent.asked)
         intake.refuse_unscreened(served, sent.asked)
@@ -178,7 +183,7 @@ def _checked(service: Service, catalogue: Catalogue, sent: Sent) -> NewItem:
         if problem.code != "invalid-request":
             raise
         raise Problem(problem.code, problem.detail, errors=beneath(sent.place, problem)) from problem
-    asked = {**sent.asked.model_dump(mode="json"), "index": served.id}
+    asked = {**sent.asked.model_dump(mode="json", exclude={"webhook_url"}), "index": served.id}
     if sent.problem is not None:
         return NewItem(asked, sent.name, problem=sent.problem)
     if isinstance(sent.picture, str):

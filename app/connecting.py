@@ -140,10 +140,11 @@ class Exchange:
 
     async def _next(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
-            data = await self._reader.read(READ_BYTES)
-            self._received += len(data)
+            # What had come before it was too much counts: a status above all, however long what follows it is.
             if self._received > self._most_received:
                 raise MoreThanTaken
+            data = await self._reader.read(min(READ_BYTES, self._most_received + 1 - self._received))
+            self._received += len(data)
             self._http.receive_data(data)
         return event
 

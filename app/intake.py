@@ -47,6 +47,7 @@ async def accept(
     declared: JsonObject | None = None,
     claim: Claim | None = None,
     item: ItemClaim | None = None,
+    webhook_endpoint: str | None = None,
 ) -> Job:
     """Keep an upload and set it going; the job comes back with its look-alikes where they could be had in time.
 
@@ -54,6 +55,7 @@ async def accept(
         declared: of a picture that is asked about again, what its file said of itself and what was taken of that.
         claim: of the request's Idempotency-Key, completed together with the job.
         item: of a batch, which the job is. Nobody waits for its answer, so its look-alikes are waited for.
+        webhook_endpoint: the id of the only endpoint that hears of it; default: all of its owner.
 
     Raises `Problem` where the picture, the queue or the storage doesn't allow it; nothing is kept then.
     """
@@ -74,7 +76,8 @@ async def accept(
         seed=taken.seed,
         traceparent=service.meters.tracing.current(),
         priority=0 if item is None else BULK_PRIORITY,
-        **asked.model_dump(exclude={"index", "method", "prompt", "seed"}),
+        webhook_endpoint=webhook_endpoint,
+        **asked.model_dump(exclude={"index", "method", "prompt", "seed", "webhook_url"}),
         input={
             "sha256": image.sha256,
             "width": image.width,

@@ -20,6 +20,7 @@ from app.service import Service
 from app.uploads import parse_fields
 from app.visibility import View
 from app.waiting import etag, find, finished, look, matches, wait_until
+from app.webhooks import endpoints
 from jobs.errors import BadCursor, JobNotFound
 from jobs.idempotency import Claim
 from jobs.ids import JOB_ID
@@ -47,6 +48,7 @@ async def ask(
     asked: AttributionRequest,
     declared: JsonObject | None = None,
     claim: Claim | None = None,
+    webhook_endpoint: str | None = None,
 ) -> Job:
     """Accept a picture and set it going; the job comes back with its look-alikes where they could be had in time.
 
@@ -55,12 +57,16 @@ async def ask(
     Args:
         declared: what is known of the picture's own metadata, where `data` is the stored picture, which has none.
         claim: of the request's Idempotency-Key, completed together with the job.
+        webhook_endpoint: the id of the only one that hears of it, where that isn't said by its address.
     """
     served = service.catalogue.within(caller.indexes).choose(asked.index)
     check_options(service, served, asked)
+    endpoint = await endpoints.chosen(service, caller, asked.webhook_url) or webhook_endpoint
     await intake.refuse_unheld(service, served.id)
     await service.limiter.question(caller)
-    return await intake.accept(service, caller, served, data, asked, declared, claim)
+    return await intake.accept(
+        service, caller, served, data, asked, declared, claim, webhook_endpoint=endpoint
+    )
 
 
 async def again(service: Service, caller: Caller, job_id: str, prompt: str | None = None) -> Job:
@@ -70,7 +76,7 @@ async def again(service: Service, caller: Caller, job_id: str, prompt: str | Non
     if prompt is None and job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Problem("conflict", "Only a question that failed or was cancelled can be asked again.")
     await intake.refuse_when_full(service, caller)
-    fields = AttributionRequest.model_fields.keys() - {"index"}
+    fields = AttributionRequest.model_fields.keys() - {"index", "webhook_url"}
     given = {"index": job.index_id, **{name: getattr(job, name) for name in fields}}
     declared = job.input.get("declared")
     if prompt is not None:
@@ -79,7 +85,7 @@ async def again(service: Service, caller: Caller, job_id: str, prompt: str | Non
             declared = {**declared, "taken": [name for name in declared["taken"] if name != "prompt"]}
     asked = parse_fields(given)
     data = await run_in_threadpool(service.store.image, job.id)
-    return await ask(service, caller, data, asked, declared)
+    return await ask(service, caller, data, asked, declared, webhook_endpoint=job.webhook_endpoint)
 
 
 async def answer(

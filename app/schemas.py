@@ -13,6 +13,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from app.addresses import MAX_URL_LENGTH
 from app.described import Described
 from app.fields import Candidates, Number
 from app.fields import Moment as Moment  # which others take from here
@@ -92,6 +93,11 @@ class AttributionRequest(BaseModel):
         lt=2**63,
         description=f"What it was generated with, for `{SEEDED}`; default: what its own metadata say. Without either"
         " the picture is inverted.",
+    )
+    webhook_url: str | None = Field(
+        default=None,
+        max_length=MAX_URL_LENGTH,
+        description="The address of one of your webhook endpoints, which alone hears of this; default: all of them.",
     )
 
 

@@ -99,7 +99,9 @@ async def _ask(service: Service, claim: ItemClaim, one_at_a_time: asyncio.Lock) 
     source = await run_in_threadpool(service.batches.picture, claim) if picture is None else picture
     async with fetched(service, caller, source) as data, one_at_a_time:
         await _let_others_go_first(service)
-        await intake.accept(service, caller, served, data, asked, item=claim)
+        await intake.accept(
+            service, caller, served, data, asked, item=claim, webhook_endpoint=claim.webhook_endpoint
+        )
     await run_in_threadpool(service.batches.ended, claim)
 
 

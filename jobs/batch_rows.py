@@ -45,7 +45,8 @@ class ItemState(StrEnum):
 
 
 class Batch(Base):
-    """Many pictures of one owner that were sent at once."""
+    """Many pictures of one owner that were sent at once. `webhook_endpoint` is the id of the only endpoint that shall
+    hear of it and of its questions, None for all of its owner."""
 
     __tablename__ = "batches"
     __table_args__ = (Index("ix_batches_owner_id", "owner", "id"),)
@@ -57,6 +58,7 @@ class Batch(Base):
     created_at: Mapped[datetime]
     client_tag: Mapped[str | None] = mapped_column(String(200))
     size: Mapped[int]
+    webhook_endpoint: Mapped[str | None] = mapped_column(String(40))
 
 
 class BatchItem(Base):
@@ -125,6 +127,7 @@ class ItemClaim:
     asked: JsonObject
     address: str | None
     created_at: datetime
+    webhook_endpoint: str | None
 
     @property
     def blob(self) -> str:

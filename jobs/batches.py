@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
+from jobs.batch_ends import announce_ended, hold_batch
 from jobs.batch_rows import (
     BATCH_ID,
     EMPTIED,
@@ -36,6 +37,7 @@ from jobs.idempotency import Claim, complete, forget_request
 from jobs.models import OPEN_STATES, Job, JobSummary, JsonObject, utc_now
 from jobs.store import SUMMARISED, JobStore
 from jobs.upkeep import ORPHAN_AFTER
+from jobs.webhooks.outbox import erase_deliveries
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class Batches:
         items: Sequence[NewItem],
         client_tag: str | None = None,
         claim: Claim | None = None,
+        webhook_endpoint: str | None = None,
     ) -> BatchSummary:
         """Accept a batch: keep its pictures, then the batch with all of its items at once.
 
@@ -100,6 +103,7 @@ class Batches:
             created_at=now,
             client_tag=client_tag,
             size=len(items),
+            webhook_endpoint=webhook_endpoint,
         )
         numbered = list(enumerate(items, 1))
         kept = [position for position, item in numbered if item.picture is not None and item.problem is None]
@@ -115,6 +119,8 @@ class Batches:
                 )
                 if claim is not None:
                     complete(session, claim, batch.id)
+                # Where none of its pictures can be used, it has.
+                announce_ended(session, [batch.id])
         except BaseException:
             self._drop(batch.id, kept)
             raise
@@ -202,7 +208,7 @@ class Batches:
             item.attempt += 1
             item.token = secrets.token_hex(16)
             item.claimable_at = now + HELD_FOR
-            claim = _claim(item)
+            claim = _claim(item, session.get_one(Batch, item.batch_id))
         why = self._why_given_up(claim, now)
         if why is None:
             return claim
@@ -252,7 +258,9 @@ class Batches:
         """End an item without a question; `problem` says why. False if it isn't held any more."""
         try:
             with self._database.write() as session:
+                hold_batch(session, claim.batch_id)
                 end_item(session, claim, state=ItemState.FAILED, problem=problem)
+                announce_ended(session, [claim.batch_id])
         except ItemLost:
             return False
         self.ended(claim)
@@ -345,8 +353,9 @@ class Batches:
                 return [], []
             batch.version += 1
             if erased:
-                batch.client_tag = None
+                batch.client_tag = batch.webhook_endpoint = None
                 forget_request(session, batch_id)
+                erase_deliveries(session, batch_id)
                 # Those that are jobs are emptied with these.
                 ending: ColumnElement[bool] = BatchItem.job_id.is_(None)
             else:
@@ -367,6 +376,8 @@ class Batches:
             ).all()
             if erased or ended or jobs:
                 batch.state = state
+            if ended:
+                announce_ended(session, [batch_id])
         return ended, jobs
 
     def _summaries(self, batches: Sequence[Batch]) -> list[BatchSummary]:
@@ -432,7 +443,7 @@ class Batches:
                 log.warning("a picture of %s isn't removed yet: %s", batch_id, error)
 
 
-def _claim(item: BatchItem) -> ItemClaim:
+def _claim(item: BatchItem, batch: Batch) -> ItemClaim:
     return ItemClaim(
         batch_id=item.batch_id,
         position=item.position,
@@ -442,6 +453,7 @@ def _claim(item: BatchItem) -> ItemClaim:
         asked=item.asked,
         address=item.address,
         created_at=item.created_at,
+        webhook_endpoint=batch.webhook_endpoint,
     )
 
 

@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from jobs.batch_ends import announce_ended, hold_batches_of
 from jobs.database import Database
 from jobs.models import (
     ClaimedJob,
@@ -46,7 +47,7 @@ from jobs.models import (
 )
 from jobs.settings import Settings
 from jobs.turns import BULK_PRIORITY, ORDER
-from jobs.webhooks.outbox import ENDS, announce_end
+from jobs.webhooks.outbox import announce_end
 
 Notify = Callable[[str, int], None]
 
@@ -174,7 +175,7 @@ class Leases:
             if found is None:
                 return False
             job_id, version = found
-            record_event(session, job_id, "succeeded")
+            record_ends(session, [job_id], "succeeded")
             session.flush()
             write_ms = (time.perf_counter() - began) * 1000
             session.execute(
@@ -195,7 +196,7 @@ class Leases:
             if found is None:
                 return False
             job_id, version = found
-            record_event(session, job_id, "failed", **error)
+            record_ends(session, [job_id], "failed", **error)
         self._notify(job_id, version)
         return True
 
@@ -216,8 +217,7 @@ class Leases:
                 .values(**failed_values(error, utc_now()))
                 .returning(Job.id, Job.version)
             ).all()
-            for job_id, _version in failed:
-                record_event(session, job_id, "failed", **error)
+            record_ends(session, [job_id for job_id, _version in failed], "failed", **error)
         for job_id, version in failed:
             self._notify(job_id, version)
         return [job_id for job_id, _version in failed]
@@ -246,8 +246,6 @@ class Leases:
                 .values(**failed_values(given_up, utc_now()))
                 .returning(Job.id, Job.version)
             ).all()
-            for job_id, _version in failed:
-                record_event(session, job_id, "failed", **given_up)
             requeued = session.execute(
                 update(Job)
                 .where(*running)
@@ -264,6 +262,8 @@ class Leases:
             ).all()
             for job_id, _version, attempt in requeued:
                 record_event(session, job_id, "retrying", attempt=attempt, reason=reason)
+            # After every row that is written is held: batches are held last.
+            record_ends(session, [job_id for job_id, _version in failed], "failed", **given_up)
         for job_id, version in [*failed, *((job_id, version) for job_id, version, _ in requeued)]:
             self._notify(job_id, version)
         return sorted(job_id for job_id, _, _ in requeued), sorted(job_id for job_id, _ in failed)
@@ -353,10 +353,19 @@ def _stage_when_waiting() -> Any:
 
 
 def record_event(session: Session, job_id: str, kind: str, **data: Any) -> None:
-    """Keep what happened to a job, in the transaction in which it happens; its end is announced by webhook."""
+    """Keep what happened to a job, in the transaction in which it happens; its end is for `record_ends`."""
     session.execute(ADD_EVENT, {"job_id": job_id, "at": utc_now(), "kind": kind, "data": data})
-    if kind in ENDS:
+
+
+def record_ends(session: Session, job_ids: Sequence[str], kind: str, **data: Any) -> None:
+    """Keep that jobs have ended, in the transaction in which they do, and announce it by webhook, with the batches
+    that have ended by this."""
+    if not job_ids:
+        return
+    for job_id in job_ids:
+        record_event(session, job_id, kind, **data)
         announce_end(session, job_id, kind)
+    announce_ended(session, hold_batches_of(session, job_ids))
 
 
 # Built once: putting the claim together takes five times as long as running it.

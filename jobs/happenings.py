@@ -1,4 +1,4 @@
-"""What happened lately to all jobs and decisions, in order, for whoever counts it.
+"""What happened lately to all jobs, decisions and webhooks, in order, for whoever counts it.
 
 Followed by moments and not by the events' numbers: SQLite may give a number again whose event was erased, and on
 PostgreSQL a lower number may be committed after a higher one.
@@ -15,6 +15,7 @@ from jobs.claims import GIVEN_UP, SILENT
 from jobs.database import Database
 from jobs.decisions import Decision
 from jobs.models import Job, JobEvent, JsonObject, utc_now
+from jobs.webhooks.models import WebhookDelivery
 
 # A row is written a moment after the moment that it bears, by machines whose clocks differ a little. What is younger
 # is left for the next look.
@@ -50,12 +51,12 @@ class Happenings:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._events_until = self._decisions_until = utc_now()
+        self._events_until = self._decisions_until = self._deliveries_until = utc_now()
 
     @property
     def known_until(self) -> datetime:
         """The moment up to which everything has been handed out."""
-        return min(self._events_until, self._decisions_until)
+        return min(self._events_until, self._decisions_until, self._deliveries_until)
 
     def jobs(self, now: datetime | None = None) -> list[Happening]:
         """What happened to jobs since the last call, `AT_ONCE` at most.
@@ -87,16 +88,24 @@ class Happenings:
 
     def decisions(self, now: datetime | None = None) -> list[str]:
         """The outcomes that were decided since the last call, `AT_ONCE` at most; raises as `jobs` does."""
-        until = (now or utc_now()) - SETTLED
-        statement = (
-            select(Decision.decided_at, Decision.outcome)
-            .where(Decision.decided_at > self._decisions_until, Decision.decided_at <= until)
-            .order_by(Decision.decided_at)
-            .limit(AT_ONCE)
+        outcomes, self._decisions_until = self._came(
+            Decision.decided_at, Decision.outcome, self._decisions_until, now
         )
-        rows = self._read(statement)
-        self._decisions_until = _read_until([row[0] for row in rows], until, self._decisions_until)
-        return [outcome for at, outcome in rows if at <= self._decisions_until and outcome is not None]
+        return outcomes
+
+    def deliveries(self, now: datetime | None = None) -> list[str]:
+        """How deliveries of webhooks ended since the last call, `AT_ONCE` at most; raises as `jobs` does."""
+        ends, self._deliveries_until = self._came(
+            WebhookDelivery.settled_at, WebhookDelivery.state, self._deliveries_until, now
+        )
+        return ends
+
+    def _came(self, at: Any, what: Any, since: datetime, now: datetime | None) -> tuple[list[str], datetime]:
+        """What rows say that bear a moment after `since`, and up to which moment they were read."""
+        until = (now or utc_now()) - SETTLED
+        rows = self._read(select(at, what).where(at > since, at <= until).order_by(at).limit(AT_ONCE))
+        read = _read_until([row[0] for row in rows], until, since)
+        return [said for moment, said in rows if moment <= read and said is not None], read
 
     def _read(self, statement: Executable) -> Sequence[Any]:
         with self._database.read() as session:

@@ -99,8 +99,8 @@ class Settings(RecordSettings):
         default=None,
         ge=1,
         le=65535,
-        description="Port on which each API process answers `/metrics` without a key, for Prometheus. Unset: only on"
-        " the service's own port, to a key with the scope `admin`.",
+        description="Port on which each API process and `das io-worker` answers `/metrics` without a key, for"
+        " Prometheus. Unset: only the API's own port does, to a key with the scope `admin`.",
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address of that port.")
     public_url: str | None = Field(

@@ -12,9 +12,10 @@ from sqlalchemy import JSON, Column, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from jobs.audit import Audit
+from jobs.batch_ends import announce_ended, hold_batches_of
 from jobs.batch_rows import ItemClaim, complete_item, erase_items
 from jobs.blobs import BlobStore
-from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
+from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_ends, record_event
 from jobs.database import Database
 from jobs.decisions import Decisions, erase_decisions
 from jobs.errors import BadCursor, JobNotFound, QueueFull
@@ -254,7 +255,7 @@ class JobStore:
             ).one_or_none()
             if changed is None:
                 return job
-            record_event(session, job_id, "cancelled")
+            record_ends(session, [job_id], "cancelled")
         self.notify(changed.id, changed.version)
         return changed
 
@@ -290,6 +291,8 @@ class JobStore:
         with self.database.write() as session:
             job = session.get_one(Job, job_id, with_for_update=True)
             if job.state != JobState.ERASED:
+                batches = hold_batches_of(session, [job_id])
+                was_open = not job.finished
                 for column, value in EMPTIED.items():
                     setattr(job, column, value)
                 job.state = JobState.ERASED
@@ -301,6 +304,8 @@ class JobStore:
                 erase_deliveries(session, job_id)
                 erase_items(session, job_id)
                 record_event(session, job_id, "erased")
+                if was_open:
+                    announce_ended(session, batches)
         return job.version
 
     def queue_depth(self, owner: str | None = None) -> int:

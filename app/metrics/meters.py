@@ -22,6 +22,8 @@ from jobs.tracing import Tracing
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # From a thumbnail's decoding to a long computation on a CPU.
 STAGE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+# When a duty of this process was last done, in seconds since 1970.
+LAST_DONE = "das_duty_last_done_timestamp_seconds"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 # When a series began is in Prometheus already, and doubles what is sent.
@@ -56,6 +58,9 @@ class Meters:
             ("duty", "result"),
             registry=self.registry,
         )
+        self._last_done = Gauge(
+            LAST_DONE, "When a round of it was last done.", ("duty",), registry=self.registry
+        )
         self._intake = Histogram(
             "das_intake_seconds",
             "Seconds that the API took for a step of an upload: fetching, decoding, screening.",
@@ -67,6 +72,8 @@ class Meters:
     def round(self, duty: str, done: bool) -> None:
         """Count a round of what is done again and again; `duty` is its name."""
         self._rounds.labels(duty, "done" if done else "failed").inc()
+        if done:
+            self._last_done.labels(duty).set_to_current_time()
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request; `route` is its template."""

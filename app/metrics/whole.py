@@ -20,6 +20,8 @@ from jobs.broker import running_server
 from jobs.errors import StorageError
 from jobs.happenings import Happening, Happenings
 from jobs.models import WorkerInfo
+from jobs.webhooks.deliveries import Outstanding
+from jobs.webhooks.models import DeliveryState
 
 if TYPE_CHECKING:
     from app.service import Service
@@ -50,6 +52,7 @@ class Standing:
     workers: dict[str, int]
     resident_bytes: float
     known_until: float
+    webhooks: Outstanding
 
 
 class Whole:
@@ -85,6 +88,8 @@ class Whole:
             self._counts.count(happening)
         for outcome in self._happenings.decisions():
             self._counts.decisions.labels(outcome).inc()
+        for end in self._happenings.deliveries():
+            self._counts.deliveries.labels(end).inc()
         store = self._service.store
         workers = store.workers.known()
         return Standing(
@@ -95,6 +100,7 @@ class Whole:
             workers=_by_state(workers),
             resident_bytes=sum(float(w.info.get("rss_mb", 0)) * 1e6 for w in workers if w.fresh),
             known_until=self._happenings.known_until.timestamp(),
+            webhooks=store.webhook_deliveries.outstanding(),
         )
 
     def _of_this_process(self) -> Iterator[Metric]:
@@ -138,6 +144,14 @@ class Counts:
             buckets=STAGE_BUCKETS,
         )
         self.decisions = Counter("das_decisions", "Decisions made, by outcome.", ("outcome",), registry=None)
+        self.deliveries = Counter(
+            "das_webhook_deliveries",
+            "Webhooks that were delivered, or failed: given up after a day or because they were refused for ever.",
+            ("outcome",),
+            registry=None,
+        )
+        for outcome in (DeliveryState.DELIVERED, DeliveryState.FAILED):
+            self.deliveries.labels(outcome)
         for cause in ("silent", "given-back"):
             self.lost.labels(cause)
         self._codes: set[str] = set()
@@ -145,6 +159,7 @@ class Counts:
     def collect(self) -> Iterator[Metric]:
         for meter in (
             self.events, self.attempts, self.batches, self.lost, self.failures, self.stages, self.decisions,
+            self.deliveries,
         ):  # fmt: skip
             yield from meter.collect()
 
@@ -184,6 +199,18 @@ def _told(standing: Standing) -> Iterator[Metric]:
     yield _gauge(
         "das_decisions_pending", "Decisions that wait for an answer.", value=standing.pending_decisions
     )
+    webhooks = standing.webhooks
+    yield _gauge(
+        "das_webhook_deliveries_pending", "Webhooks that aren't delivered yet.", value=webhooks.pending
+    )
+    yield _gauge(
+        "das_webhook_oldest_pending_seconds", "Age of the webhook that waits longest; 0 if none waits.",
+        value=webhooks.oldest_s,
+    )  # fmt: skip
+    yield _gauge(
+        "das_webhook_overdue_seconds", "For how long a webhook could have been attempted and nobody has.",
+        value=webhooks.overdue_s,
+    )  # fmt: skip
     yield _gauge("das_workers", "Workers of the last hour.", "state", standing.workers.items())
     yield _gauge(
         "das_workers_resident_bytes", "Memory of the workers that are alive.", value=standing.resident_bytes

@@ -6,7 +6,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.addresses import AddressRefused, Target, parse
 from app.callers import Caller
-from app.problems import FieldProblem, Problem, bad_parameter
+from app.problems import FieldProblem, Problem, bad_parameter, invalid
 from app.service import Service
 from app.webhooks.schemas import (
     Delivery,
@@ -25,6 +25,9 @@ from jobs.webhooks.endpoints import Change, EndpointNotFound, EndpointRefused
 from jobs.webhooks.models import WebhookEndpoint
 
 NO_ENDPOINT = "There is no webhook endpoint with this id."
+UNREGISTERED = (
+    "has to be the address of one of your webhook endpoints; POST /v1/webhook-endpoints registers one."
+)
 
 
 async def create(service: Service, caller: Caller, wanted: EndpointRequest) -> EndpointWithSecret:
@@ -41,6 +44,23 @@ async def create(service: Service, caller: Caller, wanted: EndpointRequest) -> E
     except EndpointRefused as error:
         raise _conflict(error) from error
     return EndpointWithSecret.issued(issued)
+
+
+async def chosen(service: Service, caller: Caller, url: str | None) -> str | None:
+    """The id of the caller's endpoint of this address, which alone shall hear of something; raises `Problem`."""
+    if url is None:
+        return None
+    try:
+        address = parse(url).url
+    except AddressRefused:
+        # Nor was it registered then.
+        raise invalid("webhook_url", UNREGISTERED) from None
+    found = await run_in_threadpool(service.store.webhook_endpoints.at, caller.owner, address)
+    if found is None:
+        raise invalid("webhook_url", UNREGISTERED)
+    if not found.enabled:
+        raise invalid("webhook_url", f"is the address of {found.id}, which is disabled: enable it first.")
+    return found.id
 
 
 async def listed(service: Service, caller: Caller) -> EndpointList:

@@ -1110,6 +1110,7 @@ WebhookEvent = (
         "attribution.failed",
         "attribution.cancelled",
         "decision.made",
+        "batch.finished",
         "webhook.test",
     ]
     | str
@@ -1162,6 +1163,7 @@ class AskOptions(TypedDict, total=False):
     client_tag: str
     prompt: str
     seed: int
+    webhook_url: str
 
 
 class BacktestOptions(TypedDict, total=False):

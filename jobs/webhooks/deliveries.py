@@ -82,6 +82,16 @@ class DeliveryPage:
     next_cursor: str | None
 
 
+@dataclass(frozen=True)
+class Outstanding:
+    """How many deliveries are pending, for how many seconds the oldest of them has been, and for how many the one
+    that was due first could have been attempted and wasn't."""
+
+    pending: int
+    oldest_s: float
+    overdue_s: float
+
+
 class Deliveries:
     """The deliveries of all owners."""
 
@@ -135,7 +145,7 @@ class Deliveries:
                 return False
             _note(delivery, attempt, now)
             delivery.state = DeliveryState.DELIVERED
-            delivery.delivered_at = now
+            delivery.delivered_at = delivery.settled_at = now
             delivery.next_attempt_at = None
             session.execute(
                 update(WebhookEndpoint)
@@ -164,7 +174,7 @@ class Deliveries:
                 else next_attempt(now, delivery.give_up_at, delivery.attempt, retry_after, self._chance)
             )
             if delivery.next_attempt_at is None:
-                delivery.state = DeliveryState.FAILED
+                delivery.state, delivery.settled_at = DeliveryState.FAILED, now
             endpoint = session.get(WebhookEndpoint, claimed.endpoint_id, with_for_update=True)
             if endpoint is None or not endpoint.enabled:
                 return None
@@ -224,8 +234,29 @@ class Deliveries:
             delivery.state = DeliveryState.PENDING
             delivery.next_attempt_at = utc_now()
             delivery.attempt = 0
-            delivery.give_up_at = None
+            delivery.give_up_at = delivery.settled_at = None
             return delivery
+
+    def outstanding(self) -> Outstanding:
+        """What waits to be delivered to endpoints that anything is sent to."""
+        now = utc_now()
+        free = or_(DELIVERY.c.lease_expires_at.is_(None), DELIVERY.c.lease_expires_at < now)
+        statement = (
+            select(
+                func.count(),
+                func.min(DELIVERY.c.created_at),
+                func.min(case((free, DELIVERY.c.next_attempt_at))),
+            )
+            .select_from(DELIVERY.join(ENDPOINT, ENDPOINT.c.id == DELIVERY.c.endpoint_id))
+            .where(DELIVERY.c.state == DeliveryState.PENDING, *_heard(now))
+        )
+        with self._database.read() as session:
+            pending, oldest, due = session.execute(statement).one()
+        return Outstanding(
+            pending=pending,
+            oldest_s=0.0 if oldest is None else (now - oldest).total_seconds(),
+            overdue_s=0.0 if due is None else max(0.0, (now - due).total_seconds()),
+        )
 
     def forget_old(self) -> int:
         """Remove deliveries that are older than `KEPT`, but for those that are still attempted; returns how many."""
@@ -251,6 +282,17 @@ def _due(now: datetime) -> tuple[Any, ...]:
     )
 
 
+def _heard(now: datetime) -> tuple[Any, ...]:
+    """Which endpoints anything is sent to."""
+    works = exists().where(
+        ApiKey.owner == ENDPOINT.c.owner,
+        ApiKey.revoked_at.is_(None),
+        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now),
+    )
+    # Once no key of an owner's works nothing of theirs goes out.
+    return (ENDPOINT.c.enabled, or_(ENDPOINT.c.owner.not_like(KEYED), works))
+
+
 def _claimable(now: datetime, most: int) -> Any:
     """The rows that a claim takes, locked where the database has locks of rows."""
     waiting = DELIVERY.alias("waiting")
@@ -260,20 +302,13 @@ def _claimable(now: datetime, most: int) -> Any:
         partition_by=waiting.c.endpoint_id,
         order_by=(case((leased, 0), else_=1), waiting.c.next_attempt_at, waiting.c.id),
     )
-    works = exists().where(
-        ApiKey.owner == ENDPOINT.c.owner,
-        ApiKey.revoked_at.is_(None),
-        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now),
-    )
     ranked = (
         select(waiting.c.id, leased.label("leased"), place.label("place"))
         .join(ENDPOINT, ENDPOINT.c.id == waiting.c.endpoint_id)
         .where(
             waiting.c.state == DeliveryState.PENDING,
             waiting.c.next_attempt_at <= now,
-            ENDPOINT.c.enabled,
-            # Once no key of an owner's works nothing of theirs goes out.
-            or_(ENDPOINT.c.owner.not_like(KEYED), works),
+            *_heard(now),
         )
         .subquery("ranked")
     )

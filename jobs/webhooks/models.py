@@ -25,6 +25,7 @@ class WebhookEvent(StrEnum):
     FAILED = "attribution.failed"
     CANCELLED = "attribution.cancelled"
     DECIDED = "decision.made"
+    BATCH_FINISHED = "batch.finished"
     TEST = "webhook.test"
 
 
@@ -61,7 +62,8 @@ class WebhookDelivery(Base):
     """One event for one endpoint. Its id is the `webhook-id` of every attempt, and its body the same bytes.
 
     `attempt` counts those of this round, which begins anew when it is delivered again by request; `tried` has the
-    last ones. `job_id` is the question that it tells of, with which it is erased.
+    last ones. `settled_at` is when it was taken or given up. `job_id` is the question or batch that it tells of, with
+    which it is erased.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -69,6 +71,7 @@ class WebhookDelivery(Base):
         Index("ix_webhook_deliveries_endpoint_id_id", "endpoint_id", "id"),
         Index("ix_webhook_deliveries_state_next", "state", "next_attempt_at"),
         Index("ix_webhook_deliveries_job_id", "job_id"),
+        Index("ix_webhook_deliveries_settled_at", "settled_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -83,6 +86,7 @@ class WebhookDelivery(Base):
     next_attempt_at: Mapped[datetime | None]
     give_up_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_expires_at: Mapped[datetime | None]
 

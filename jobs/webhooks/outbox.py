@@ -11,6 +11,7 @@ from typing import Any, cast
 from sqlalchemy import Table, bindparam, delete, insert, select
 from sqlalchemy.orm import Session
 
+from jobs.batch_rows import Batch
 from jobs.models import Job, utc_now
 from jobs.webhooks.models import (
     DeliveryState,
@@ -28,10 +29,14 @@ ENDS = {
 }
 ENDPOINTS = cast(Table, WebhookEndpoint.__table__).c
 JOB = cast(Table, Job.__table__).c
+BATCH = cast(Table, Batch.__table__).c
 
 # Built once; it runs in every transaction that ends a job.
 OF_JOB = select(ENDPOINTS.id, ENDPOINTS.events, JOB.webhook_endpoint).where(
     JOB.id == bindparam("job_id"), ENDPOINTS.owner == JOB.owner, ENDPOINTS.enabled
+)
+OF_BATCH = select(ENDPOINTS.id, ENDPOINTS.events, BATCH.webhook_endpoint).where(
+    BATCH.id == bindparam("batch_id"), ENDPOINTS.owner == BATCH.owner, ENDPOINTS.enabled
 )
 ADD = insert(cast(Table, WebhookDelivery.__table__))
 
@@ -49,6 +54,14 @@ def announce_decision(session: Session, decision_id: str, job_id: str) -> None:
     _deliver(session, hearing, WebhookEvent.DECIDED, job_id, decision_id, "decided", links)
 
 
+def announce_batch(session: Session, batch_id: str, state: str) -> None:
+    """Tell of a batch whose last item has ended in this transaction; `state` is what the batch is called in."""
+    hearing = _for(session.execute(OF_BATCH, {"batch_id": batch_id}).all(), WebhookEvent.BATCH_FINISHED)
+    address = f"/v1/attribution-batches/{batch_id}"
+    links = {"self": address, "results": f"{address}/results.jsonl"}
+    _deliver(session, hearing, WebhookEvent.BATCH_FINISHED, batch_id, batch_id, state, links)
+
+
 def announce_test(session: Session, endpoint_id: str) -> str:
     """Tell one endpoint that it is being tried; returns the delivery's id."""
     links = {"self": f"/v1/webhook-endpoints/{endpoint_id}"}
@@ -56,19 +69,22 @@ def announce_test(session: Session, endpoint_id: str) -> str:
     return made
 
 
-def erase_deliveries(session: Session, job_id: str) -> None:
-    """Remove what tells of a job that is being erased, whether it was delivered or not."""
-    session.execute(delete(WebhookDelivery).where(WebhookDelivery.job_id == job_id))
+def erase_deliveries(session: Session, about: str) -> None:
+    """Remove what tells of a job or batch that is being erased, whether it was delivered or not."""
+    session.execute(delete(WebhookDelivery).where(WebhookDelivery.job_id == about))
 
 
 def _hearing(session: Session, job_id: str, event: WebhookEvent) -> list[str]:
     """The endpoints that shall hear of something about a job: the one it was asked with, or all of its owner."""
-    rows = session.execute(OF_JOB, {"job_id": job_id}).all()
-    return [row.id for row in rows if _is_for(row.events, event) and row.webhook_endpoint in (None, row.id)]
+    return _for(session.execute(OF_JOB, {"job_id": job_id}).all(), event)
 
 
-def _is_for(events: list[str] | None, event: WebhookEvent) -> bool:
-    return events is None or event in events
+def _for(rows: Sequence[Any], event: WebhookEvent) -> list[str]:
+    return [
+        row.id
+        for row in rows
+        if row.webhook_endpoint in (None, row.id) and (row.events is None or event in row.events)
+    ]
 
 
 def _deliver(

@@ -1,5 +1,7 @@
-"""A receiver of webhooks on loopback: keeps what it is sent, and answers as it is told to."""
+"""Receivers of webhooks on loopback: one keeps what it is sent and answers as it is told to, one talks on and on."""
 
+import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -81,3 +83,46 @@ def receiving(host: str = "127.0.0.1") -> Iterator[Receiver]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@dataclass
+class Talker:
+    """Sends whoever connects what `says` gives, for as long as it is heard."""
+
+    port: int
+    sent: int = 0
+    cut_off: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+
+@contextmanager
+def talking(says: Callable[[], Iterator[bytes]]) -> Iterator[Talker]:
+    """A talker for the length of the block, to one at a time."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    talker = Talker(listener.getsockname()[1])
+
+    def talk() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.recv(64 * 1024)
+                for said in says():
+                    connection.sendall(said)
+                    talker.sent += len(said)
+            talker.cut_off.set()
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield talker
+    finally:
+        # Closing alone doesn't wake who waits in accept.
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()

@@ -15,6 +15,7 @@ from app.access import Access
 from app.callers import Needs
 from app.main import ROUTERS
 from app.openapi_keys import scopes_of
+from app.routes import webhooks
 from app.service import Service
 from jobs.credentials import Kind, Scope
 from jobs.keys import ApiKey, IssuedKey, NewKey
@@ -150,6 +151,48 @@ def test_nobody_gets_at_anothers_batch(client: TestClient, make: Make, picture: 
         item["id"] for item in client.get("/v1/attribution-batches", headers=bearer(ada)).json()["items"]
     ] == [posted.json()["id"]]
     assert client.delete(path, headers=bearer(ada)).status_code == 204
+
+
+def test_nobody_gets_at_anothers_webhooks(
+    client: TestClient, make: Make, service: Service, picture: bytes
+) -> None:
+    ada, eve = make(), make()
+    endpoints = service.store.webhook_endpoints
+    # Nothing goes there: this service connects to the public internet only.
+    url = "http://127.0.0.1:9/hook"
+    adas, eves = (endpoints.create(one.key.owner, url, None, None).endpoint for one in (ada, eve))
+    sent = endpoints.test(ada.key.owner, adas.id)
+    tried = 0
+    for route in webhooks.router.routes:
+        assert isinstance(route, APIRoute)
+        if "{endpoint_id}" not in route.path:
+            continue
+        for method in route.methods:
+            tried += 1
+            for endpoint_id in (adas.id, eves.id) if "{delivery_id}" in route.path else (adas.id,):
+                address = route.path.format(endpoint_id=endpoint_id, delivery_id=sent.id)
+                body = {} if method in ("POST", "PATCH") else None
+                found = client.request(method, address, json=body, headers=bearer(eve))
+                assert refusal(found) == (404, "not-found"), (method, address)
+    assert tried == 7
+    listed = client.get("/v1/webhook-endpoints", headers=bearer(eve)).json()["items"]
+    assert [item["id"] for item in listed] == [eves.id]
+    assert (
+        client.get(f"/v1/webhook-endpoints/{eves.id}/deliveries", headers=bearer(eve)).json()["items"] == []
+    )
+    # Nor does a question reach another's.
+    endpoints.delete(eve.key.owner, eves.id)
+    refused = client.post(
+        "/v1/attributions",
+        files={"image": ("p.png", picture)},
+        data={"webhook_url": url},
+        headers=bearer(eve),
+    )
+    assert refusal(refused) == (422, "invalid-request")
+    assert "one of your webhook endpoints" in refused.json()["detail"]
+    kept = client.get(f"/v1/webhook-endpoints/{adas.id}/deliveries", headers=bearer(ada)).json()["items"]
+    assert [item["id"] for item in kept] == [sent.id]
+    endpoints.delete(ada.key.owner, adas.id)
 
 
 def test_a_batch_counts_each_of_its_pictures_or_is_refused_whole(

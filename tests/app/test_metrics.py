@@ -9,11 +9,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.metrics import looking
+from app.metrics import alive, looking
 from app.metrics.exposition import open_port, written
 from app.metrics.looking import Look
 from app.service import Service
@@ -24,8 +26,11 @@ from jobs.database import upgrade
 from jobs.errors import StorageError
 from jobs.happenings import SETTLED
 from jobs.keys import NewKey
+from jobs.models import utc_now
 from jobs.settings import Settings
 from jobs.store import JobStore
+from jobs.webhooks.models import WebhookDelivery
+from tests.app.receivers import receiving, until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -131,6 +136,61 @@ def test_a_lost_lease_is_counted_by_its_cause(
     assert grown(before, after, "das_failures_total", code=GIVEN_UP) == 1
     assert grown(before, after, "das_attempts_total", attempt="first") == 1
     assert grown(before, after, "das_attempts_total", attempt="further") == 2
+
+
+def test_webhooks_are_counted_by_how_they_end(
+    service: Service, store: JobStore, scrape: Callable[[], Samples]
+) -> None:
+    before = scrape()
+    with receiving() as receiver:
+        made = store.webhook_endpoints.create("local", receiver.url, None, None).endpoint
+        sent = store.webhook_endpoints.test("local", made.id)
+
+        def delivery() -> WebhookDelivery:
+            return store.webhook_deliveries.list(made.id).deliveries[0]
+
+        # This service connects to the public internet only, so the first attempt fails, and waits for the next.
+        until(lambda: delivery().attempt)
+        waiting = scrape()
+        assert of(waiting, "das_webhook_deliveries_pending") == 1
+        assert 0 < (of(waiting, "das_webhook_oldest_pending_seconds") or 0) < 60
+        assert (of(waiting, "das_webhook_overdue_seconds") or 0) < 5
+        for outcome in ("delivered", "failed"):
+            assert grown(before, waiting, "das_webhook_deliveries_total", outcome=outcome) == 0
+        with store.database.write() as session:
+            session.execute(update(WebhookDelivery).values(give_up_at=utc_now(), next_attempt_at=utc_now()))
+        until(lambda: delivery().state == "failed")
+        after = scrape()
+        assert grown(before, after, "das_webhook_deliveries_total", outcome="failed") == 1
+        assert of(after, "das_webhook_deliveries_pending") == 0
+        text = "".join(f"{name}{sorted(labels)}" for name, labels in after)
+        assert not [secret for secret in (made.id, sent.id, str(receiver.port)) if secret in text]
+        store.webhook_endpoints.delete("local", made.id)
+
+
+def test_the_health_check_sees_whether_the_duties_are_done(
+    service: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "DAS_METRICS_PORT isn't set" in str(alive.fault(None))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert f"nothing answers on port {port}" in str(alive.fault(port))
+    registry = CollectorRegistry()
+    for registered, said in ((registry, "hasn't looked yet"), (service.meters.registry, None)):
+        server = open_port(settings.model_copy(update={"metrics_port": port}), registered)
+        assert server is not None
+        try:
+            if said is None:
+                until(lambda: alive.fault(port) is None)
+                monkeypatch.setattr(alive, "STALE_S", -1.0)
+                assert "it last looked for what is to be delivered" in str(alive.fault(port))
+            else:
+                assert said in str(alive.fault(port))
+        finally:
+            server.shutdown()
+            server.server_close()
+    monkeypatch.setattr(alive, "get_settings", lambda: settings)
+    assert alive.main() == 1
 
 
 def test_workers_parts_and_the_process_are_told(service: Service, scrape: Callable[[], Samples]) -> None:

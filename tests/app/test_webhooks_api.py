@@ -11,7 +11,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from jobs.models import utc_now
 from jobs.webhooks.models import WebhookDelivery, WebhookEndpoint
-from tests.app.receivers import receiving, until
+from tests.app.receivers import receiving, talking, until
 
 ENDPOINTS = "/v1/webhook-endpoints"
 
@@ -274,6 +274,74 @@ def test_a_slow_receiver_keeps_nobody_else_waiting(client, register, receiver, m
         assert time.monotonic() - began < 2
         (attempt,) = tried(client, stuck, 1)["attempts"]
         assert (attempt["status_code"], attempt["error"][:29]) == (None, "The receiver didn't answer wi")
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+def endless_body():
+    yield HEAD + b"\r\n" + 100_000 * b"x"
+    while True:
+        yield 100_000 * b"x"
+
+
+def huge_body():
+    yield HEAD + b"Content-Length: 1000000000000\r\n\r\n" + 100_000 * b"x"
+    while True:
+        yield 100_000 * b"x"
+
+
+def trickling_body():
+    yield HEAD + b"\r\n"
+    while True:
+        time.sleep(0.05)
+        yield b"x"
+
+
+def endless_head():
+    yield HEAD
+    while True:
+        yield 1000 * b"X-And-Another: one\r\n"
+
+
+def trickling_head():
+    yield HEAD
+    while True:
+        time.sleep(0.05)
+        yield b"X-And-Another: one\r\n"
+
+
+def endless_progress():
+    while True:
+        yield 100 * b"HTTP/1.1 102 Processing\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "error"),
+    [
+        (endless_body, 200, None),
+        (huge_body, 200, None),
+        (trickling_body, 200, None),
+        (endless_head, None, "broke off"),
+        (trickling_head, None, "The receiver didn't answer within"),
+        (endless_progress, None, "begins with more than is read"),
+    ],
+)
+def test_an_answer_that_never_ends_is_cut_off(client, monkeypatch, says, status, error):
+    """What was said by its status counts; nobody waits for the rest, and little of it is read."""
+    monkeypatch.setattr("app.webhooks.sending.SECONDS", 1.5)
+    monkeypatch.setattr("app.webhooks.sending.BODY_SECONDS", 0.5)
+    with talking(says) as talker:
+        made = client.post(ENDPOINTS, json={"url": talker.url}).json()
+        client.post(f"{made['links']['self']}/test")
+        (attempt,) = tried(client, made, 1)["attempts"]
+        assert talker.cut_off.wait(10)
+    assert attempt["status_code"] == status
+    assert error is None if attempt["error"] is None else error in attempt["error"]
+    assert attempt["seconds"] < 5
+    assert len(attempt["response"] or "") <= 1000
+    # What lies in the buffers between the two was sent and not read.
+    assert talker.sent < 20_000_000
 
 
 REFUSED = [

@@ -1,11 +1,14 @@
 """The form of the compose file, and that what it names is there."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from jobs.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -59,6 +62,28 @@ def test_the_servers_are_reached_by_the_services_alone() -> None:
     }  # fmt: skip
 
 
+def test_the_duties_are_those_of_the_io_worker() -> None:
+    api, worker = SERVICES["api"], SERVICES["io-worker"]
+    assert (api["image"], api["build"]) == (worker["image"], worker["build"])
+    assert worker["command"] == ["das", "io-worker"]
+    assert {one["environment"]["DAS_DUTIES"] for one in (api, worker)} == {"io-worker"}
+    # They share what the secrets of webhook endpoints are sealed with.
+    assert "data:/data" in api["volumes"]
+    assert "data:/data" in worker["volumes"]
+    assert "profiles" not in worker
+    *python, module = worker["healthcheck"]["test"]
+    assert python == ["CMD", "python", "-m"]
+    assert find_spec(module) is not None
+
+
+def test_every_variable_of_ours_is_a_setting() -> None:
+    for name, service in SERVICES.items():
+        for variable in service.get("environment", {}):
+            if variable.startswith("DAS_") and name != "caddy":
+                setting = variable.removeprefix("DAS_").removesuffix("_FILE").lower()
+                assert setting in Settings.model_fields, f"{name}: {variable}"
+
+
 def test_every_variable_that_is_asked_for_stands_in_the_example() -> None:
     example = (ROOT / ".env.example").read_text() + (ROOT / "docs" / "deployment.md").read_text()
     for variable in re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()):
@@ -68,8 +93,13 @@ def test_every_variable_that_is_asked_for_stands_in_the_example() -> None:
 def test_prometheus_and_grafana_find_what_is_mounted() -> None:
     prometheus = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text())
     (job,) = prometheus["scrape_configs"]
-    port = SERVICES["api"]["environment"]["DAS_METRICS_PORT"]
-    assert job["static_configs"] == [{"targets": [f"api:{port}"]}]
+    told = {
+        name: s["environment"]["DAS_METRICS_PORT"]
+        for name, s in SERVICES.items()
+        if "DAS_METRICS_PORT" in s.get("environment", {})
+    }
+    assert set(told) == {"api", "io-worker"}
+    assert job["static_configs"] == [{"targets": [f"{name}:{port}" for name, port in told.items()]}]
     assert job["job_name"] == "das", "alerts name it"
     assert prometheus["rule_files"] == ["/etc/prometheus/alerts.yml"]
     assert (ROOT / "docker" / "prometheus" / "alerts.yml").exists()

@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import func, select, update
 
 from jobs.credentials import Scope
+from jobs.happenings import Happenings
 from jobs.keys import Keys, NewKey
 from jobs.models import Job, utc_now
 from jobs.settings import Settings
 from jobs.store import JobStore
-from jobs.webhooks.deliveries import OF_ONE_ENDPOINT, Attempt, ClaimedDelivery
+from jobs.webhooks.deliveries import OF_ONE_ENDPOINT, Attempt, ClaimedDelivery, Outstanding
 from jobs.webhooks.endpoints import Change, EndpointNotFound, EndpointRefused, IssuedSecret
 from jobs.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookEvent
 from jobs.webhooks.outbox import announce_end
@@ -168,6 +169,7 @@ def test_a_claim_is_one_processes_and_ends(
     assert store.webhook_deliveries.taken(again, attempt(200))
     (row,) = waiting(store)
     assert (row.state, row.attempt, row.next_attempt_at, len(row.tried)) == ("delivered", 1, None, 1)
+    assert row.settled_at == row.delivered_at is not None
     assert store.webhook_deliveries.claim(10) == []
 
 
@@ -234,6 +236,38 @@ def test_nothing_is_sent_for_who_has_no_key_that_works(
     assert store.webhook_deliveries.claim(1) == []
 
 
+def test_how_deliveries_end_can_be_followed_and_what_waits_is_known(
+    store: JobStore, endpoint: Callable[..., IssuedSecret], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.happenings.SETTLED", timedelta())
+    assert store.webhook_deliveries.outstanding() == Outstanding(0, 0.0, 0.0)
+    happenings = Happenings(store.database)
+    made, off = endpoint(), endpoint(url=URL + "/off")
+    for one in (made, made, made, off):
+        store.webhook_endpoints.test("local", one.endpoint.id)
+    # What nothing is sent to keeps nobody waiting.
+    store.webhook_endpoints.change("local", off.endpoint.id, Change(enabled=False))
+    ago = utc_now() - timedelta(seconds=100)
+    shift(store, created_at=ago, next_attempt_at=ago + timedelta(seconds=60))
+    waits = store.webhook_deliveries.outstanding()
+    assert waits.pending == 3
+    assert 100 <= waits.oldest_s < 160
+    assert 40 <= waits.overdue_s < 100
+    first, second, third = store.webhook_deliveries.claim(3)
+    # On its way it is overdue no more, and it isn't delivered yet.
+    waits = store.webhook_deliveries.outstanding()
+    assert (waits.pending, waits.overdue_s, waits.oldest_s >= 100) == (3, 0.0, True)
+    assert store.webhook_deliveries.taken(first, attempt(200))
+    store.webhook_deliveries.missed(second, attempt(500))
+    assert store.webhook_deliveries.outstanding().pending == 2
+    assert happenings.deliveries() == ["delivered"]
+    store.webhook_deliveries.missed(third, attempt(410))
+    assert happenings.deliveries() == ["failed"]
+    assert happenings.deliveries() == []
+    # 410 has ended the endpoint.
+    assert store.webhook_deliveries.outstanding() == Outstanding(0, 0.0, 0.0)
+
+
 def miss(store: JobStore, status: int | None = 500, retry_after: float | None = None) -> ClaimedDelivery:
     shift(store, next_attempt_at=utc_now())
     (claimed,) = store.webhook_deliveries.claim(1)
@@ -261,10 +295,10 @@ def test_it_is_tried_again_ever_later_and_given_up_after_a_day(
     shift(store, give_up_at=utc_now())
     miss(store)
     (row,) = waiting(store)
-    assert (row.state, row.next_attempt_at) == ("failed", None)
+    assert (row.state, row.next_attempt_at, row.settled_at is None) == ("failed", None, False)
     assert store.webhook_deliveries.claim(1) == []
     again = store.webhook_deliveries.again(made.endpoint, row.id)
-    assert (again.id, again.state) == (row.id, "pending")
+    assert (again.id, again.state, again.settled_at) == (row.id, "pending", None)
     (claimed,) = store.webhook_deliveries.claim(1)
     assert (claimed.id, claimed.body) == (row.id, row.body)
     store.webhook_deliveries.missed(claimed, attempt())
