@@ -148,7 +148,7 @@ async def erase(service: Service, caller: Caller, batch_id: str) -> None:
     try:
         if not BATCH_ID.fullmatch(batch_id):
             raise BatchNotFound(batch_id)
-        await run_in_threadpool(service.batches.erase, batch_id, caller.owner)
+        await run_in_threadpool(service.batches.erase, batch_id, caller.owner, caller.actor)
     except BatchNotFound as error:
         raise Problem("not-found", NOT_FOUND) from error
 

@@ -126,10 +126,16 @@ async def report(service: Service, caller: Caller, job_id: str, kind: evidence.K
     """The report of a question's answer; raises `Problem`: not-found, erased, or conflict where there is none."""
     job = await find(service, caller, job_id)
     view = service.visibility.to(caller)
+
+    def make() -> bytes:
+        made = evidence.MADE_AS[kind](service, job, view)
+        service.store.audit.write(caller.actor, "report.read", job_id, kind=kind)
+        return made
+
     if kind == "pdf":
         async with service.drawing.turn(caller.address):
-            return await run_in_threadpool(evidence.MADE_AS[kind], service, job, view)
-    return await run_in_threadpool(evidence.MADE_AS[kind], service, job, view)
+            return await run_in_threadpool(make)
+    return await run_in_threadpool(make)
 
 
 async def cancel(service: Service, caller: Caller, job_id: str) -> Job:
@@ -149,7 +155,7 @@ async def erase(service: Service, caller: Caller, job_id: str) -> None:
     if not JOB_ID.fullmatch(job_id):
         raise Problem("not-found", "There is no attribution with this id.")
     try:
-        await run_in_threadpool(service.store.erase, job_id, caller.owner)
+        await run_in_threadpool(service.store.erase, job_id, caller.owner, caller.actor)
     except JobNotFound as error:
         raise Problem("not-found", "There is no attribution with this id.") from error
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, String, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from jobs.audit import SHELL, Actor, record
 from jobs.credentials import ID, ID_LENGTH, Kind, Scope, digest_of, new_id, new_token, prefix_of
 from jobs.database import Database
 from jobs.errors import KeyNotFound, KeyRefused
@@ -126,12 +127,14 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, wanted: NewKey) -> IssuedKey:
+    def create(self, wanted: NewKey, by: Actor = SHELL) -> IssuedKey:
         """Make a key; its questions are its own."""
         key_id = new_id()
         expires_at = None if wanted.expires_in is None else utc_now() + wanted.expires_in
         with self._database.write() as session:
-            return _issue(session, wanted, key_id, f"key_{key_id}", expires_at)
+            issued = _issue(session, wanted, key_id, f"key_{key_id}", expires_at)
+            record(session, by, "key.created", issued.key.prefix, scopes=list(issued.key.scopes))
+            return issued
 
     def find(self, key_id: str) -> ApiKey | None:
         """The key of this id, whatever its state: one look by the primary key."""
@@ -148,7 +151,7 @@ class Keys:
         with self._database.read() as session:
             return session.scalar(select(ApiKey.id).where(*_active(utc_now())).limit(1)) is not None
 
-    def revoke(self, key_id: str) -> ApiKey:
+    def revoke(self, key_id: str, by: Actor = SHELL) -> ApiKey:
         """End a key for good. Revoking it again changes nothing.
 
         Raises:
@@ -156,10 +159,12 @@ class Keys:
         """
         with self._database.write() as session:
             key = _one(session, key_id)
-            key.revoked_at = key.revoked_at or utc_now()
+            if key.revoked_at is None:
+                key.revoked_at = utc_now()
+                record(session, by, "key.revoked", key.prefix)
             return key
 
-    def rotate(self, key_id: str, overlap: timedelta = OVERLAP) -> IssuedKey:
+    def rotate(self, key_id: str, overlap: timedelta = OVERLAP, by: Actor = SHELL) -> IssuedKey:
         """Make a key that replaces an active one: same owner, scopes, indexes, quota and length of life.
 
         Both work for as long as `overlap`, or until the old one's own end.
@@ -188,7 +193,9 @@ class Keys:
             )
             expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
             old.expires_at = min(now + overlap, old.expires_at or now + overlap)
-            return _issue(session, wanted, new_id(), old.owner, expires_at, replaces=old.id)
+            issued = _issue(session, wanted, new_id(), old.owner, expires_at, replaces=old.id)
+            record(session, by, "key.rotated", old.prefix, to=issued.key.prefix)
+            return issued
 
     def used(self, key_id: str) -> None:
         """Note that a key was used in this hour."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import JSON, Column, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from jobs.audit import Audit
+from jobs.audit import SERVICE, Actor, Audit, record
 from jobs.batch_rows import ItemClaim, complete_item, erase_items
 from jobs.blobs import BlobStore
 from jobs.claims import JOBS, NO_LEASE, Leases, Notify, record_event
@@ -258,7 +258,7 @@ class JobStore:
         self.notify(changed.id, changed.version)
         return changed
 
-    def erase(self, job_id: str, owner: str | None = None) -> None:
+    def erase(self, job_id: str, owner: str | None = None, by: Actor = SERVICE) -> None:
         """Remove the image, the answer and all that is known of the job; a tombstone with its times stays.
 
         Erasing twice is fine, and completes an erasure whose image could not be removed the first time. The image
@@ -271,21 +271,21 @@ class JobStore:
         """
         if self.get(job_id, owner) is None:
             raise JobNotFound(job_id)
-        self.erase_all([job_id])
+        self.erase_all([job_id], by)
 
-    def erase_all(self, job_ids: Sequence[str]) -> None:
+    def erase_all(self, job_ids: Sequence[str], by: Actor = SERVICE) -> None:
         """Erase these jobs, all of which there are, as `erase` does one; raises `StorageError`."""
         try:
             for job_id in job_ids:
                 try:
                     self.blobs.delete(job_id)
                 finally:
-                    version = self.database.with_reserve(partial(self._erase_row, job_id))
+                    version = self.database.with_reserve(partial(self._erase_row, job_id, by))
                     self.notify(job_id, version)
         finally:
             self.database.forget()
 
-    def _erase_row(self, job_id: str) -> int:
+    def _erase_row(self, job_id: str, by: Actor) -> int:
         now = utc_now()
         with self.database.write() as session:
             job = session.get_one(Job, job_id, with_for_update=True)
@@ -301,6 +301,7 @@ class JobStore:
                 erase_deliveries(session, job_id)
                 erase_items(session, job_id)
                 record_event(session, job_id, "erased")
+                record(session, by, "question.erased", job_id)
         return job.version
 
     def queue_depth(self, owner: str | None = None) -> int:

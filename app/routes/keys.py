@@ -59,7 +59,7 @@ async def create_api_key(request: Request, caller: Administering) -> Response:
         )
     except KeyRefused as error:
         raise invalid("", f"{error}.") from error
-    issued = await run_in_threadpool(service.keys.create, new)
+    issued = await run_in_threadpool(service.keys.create, new, caller.actor)
     headers = {**NO_STORE, "Location": f"/v1/api-keys/{issued.key.id}"}
     return Response(NewlyMadeKey.issued(issued).model_dump_json(), 201, headers, "application/json")
 
@@ -89,7 +89,9 @@ async def rotate_api_key(request: Request, caller: Administering, key_id: KeyId)
     service = service_of(request)
     wanted = await small_json(service, request, RotationRequest)
     try:
-        issued = await run_in_threadpool(service.keys.rotate, key_id, timedelta(seconds=wanted.overlap))
+        issued = await run_in_threadpool(
+            service.keys.rotate, key_id, timedelta(seconds=wanted.overlap), caller.actor
+        )
     except KeyNotFound as error:
         raise Problem("not-found", NO_KEY) from error
     except KeyRefused as error:
@@ -114,7 +116,7 @@ async def revoke_api_key(request: Request, caller: Administering, key_id: KeyId)
     """End a key or link, and every sign-in with it. Revoking it again changes nothing."""
     service = service_of(request)
     try:
-        await run_in_threadpool(service.keys.revoke, key_id)
+        await run_in_threadpool(service.keys.revoke, key_id, caller.actor)
     except KeyNotFound as error:
         raise Problem("not-found", NO_KEY) from error
     service.access.forget(key_id)

@@ -21,6 +21,7 @@ def png() -> bytes:
 
 # What is said of jobs holds on either database, so these modules' tests are made on both.
 ON_EVERY_DATABASE = (
+    "test_audit_log",
     "test_batches_store",
     "test_claims",
     "test_database",
