@@ -240,7 +240,14 @@ def _lines(service: Service, caller: Caller, batch_id: str, after: int) -> list[
         if job is not None and state != "erased":
             failure = service.screener.failure(job.index_id)
             view = service.visibility.to(caller)
-            whole = answers.attribution(job, service.catalogue, waiting=None, screening=failure, view=view)
+            whole = answers.attribution(
+                job,
+                service.catalogue,
+                waiting=None,
+                screening=failure,
+                view=view,
+                expires_at=service.store.keeping.expires_at(job),
+            )
         line = BatchResult(
             position=item.position,
             name=None if state == "erased" else item.name,

@@ -48,7 +48,10 @@ class Batch(Base):
     """Many pictures of one owner that were sent at once."""
 
     __tablename__ = "batches"
-    __table_args__ = (Index("ix_batches_owner_id", "owner", "id"),)
+    __table_args__ = (
+        Index("ix_batches_owner_id", "owner", "id"),
+        Index("ix_batches_state_created", "state", "created_at"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(80))

@@ -31,6 +31,20 @@ class RecordSettings(BaseSettings):
         default="10/hour",
         description="Opt-outs from one address without a key, in the form of `DAS_RATE_LIMIT`.",
     )
+    keep_uploads_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=36_500 * DAY_S,
+        description="How many seconds a picture is kept after its question has ended, unless its key has a time of"
+        " its own; the answer stays. Unset: a day, or until it is deleted if it was sent without a key.",
+    )
+    keep_results_seconds: int | None = Field(
+        default=None,
+        ge=60,
+        le=36_500 * DAY_S,
+        description="How many seconds after its end a question is erased with its answer and decisions, unless its"
+        " key has a time of its own. Unset: 90 days, or never by itself if it was asked without a key.",
+    )
     keep_audit_seconds: int = Field(
         default=400 * DAY_S,
         ge=DAY_S,

@@ -20,6 +20,7 @@ from jobs.decisions import Decisions, erase_decisions
 from jobs.errors import BadCursor, JobNotFound, QueueFull
 from jobs.idempotency import Claim, Idempotency, complete, forget_request
 from jobs.ids import JOB_ID, new_job_id
+from jobs.keeping import Keeping
 from jobs.models import (
     OPEN_STATES,
     Job,
@@ -117,6 +118,7 @@ class JobStore:
         self.decisions = Decisions(self.database)
         self.opt_outs = OptOuts(self.database)
         self.audit = Audit(self.database)
+        self.keeping = Keeping(settings, self.database)
         seal = Seal(settings)
         self.webhook_endpoints = Endpoints(self.database, seal)
         self.webhook_deliveries = Deliveries(self.database, seal)

@@ -16,6 +16,7 @@ from app.key_schemas import (
     NewlyMadeKey,
     Quota,
     RotationRequest,
+    as_span,
 )
 from app.problems import Problem, documented, invalid
 from app.service import service_of
@@ -56,6 +57,8 @@ async def create_api_key(request: Request, caller: Administering) -> Response:
             daily_quota=wanted.daily_quota,
             expires_in=wanted.lifetime,
             rights_holders=tuple(dict.fromkeys(wanted.rights_holders)),
+            keep_uploads=as_span(wanted.keep_uploads),
+            keep_results=as_span(wanted.keep_results),
         )
     except KeyRefused as error:
         raise invalid("", f"{error}.") from error

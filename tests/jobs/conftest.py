@@ -32,6 +32,7 @@ ON_EVERY_DATABASE = (
     "test_migrations",
     "test_opt_outs_store",
     "test_policies_store",
+    "test_retention",
     "test_store",
     "test_sweeper",
     "test_turns",
