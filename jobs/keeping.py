@@ -49,7 +49,8 @@ class Keeping:
             own = session.execute(
                 select(ApiKey.keep_uploads, ApiKey.keep_results).where(ApiKey.owner == owner).limit(1)
             ).one_or_none()
-        uploads, results = (None, None) if own is None else own
+        uploads = None if own is None else own.keep_uploads
+        results = None if own is None else own.keep_results
         usual = Times(None, None) if owner == LOCAL_OWNER else Times(UPLOADS, RESULTS)
         return Times(
             _first(_span(uploads), self._set.uploads, usual.uploads),

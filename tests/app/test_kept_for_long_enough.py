@@ -84,14 +84,14 @@ def test_a_page_without_its_picture_says_so_and_offers_nothing_that_takes_it(
     client.post(body["links"]["self"] + "/cancel").raise_for_status()
     page = client.get(body["links"]["page"], headers=HTML).text
     assert f"{body['links']['self']}/image" in page
-    assert "/again" in page
+    assert f"/a/{body['id']}/again" in page
     brief = service.settings.model_copy(update={"keep_uploads_seconds": 0})
     other = JobStore(brief, database=store.database, blobs=store.blobs)
     Retention(other, service.batches).round(utc_now() + timedelta(seconds=1))
     page = html.unescape(client.get(body["links"]["page"], headers=HTML).text)
     assert "The picture asked about, 16 × 16, isn't kept any more" in page
-    assert "/image" not in page
-    assert "/again" not in page
+    assert f"{body['links']['self']}/image" not in page
+    assert f"/a/{body['id']}/again" not in page
     refused = client.post(f"/a/{body['id']}/again", headers={**HTML, "Origin": "http://127.0.0.1:8000"})
     assert refused.status_code == 409
     assert "send it again" in refused.text

@@ -92,7 +92,7 @@ def test_unless_the_settings_say_otherwise(
 ) -> None:
     own, keyed = ended("local"), ended(owner())
     set_ = settings.model_copy(update={"keep_uploads_seconds": 0, "keep_results_seconds": 3600})
-    other = JobStore(set_, database=store.database)
+    other = JobStore(set_, database=store.database, notify=store.notify)
     retention = Retention(other, Batches(other))
     assert own.finished_at is not None
     assert other.keeping.expires_at(own) == own.finished_at + HOUR
@@ -153,7 +153,7 @@ def test_several_at_once_remove_each_once(
 ) -> None:
     whose = owner()
     ids = [ended(whose).id for _ in range(12)]
-    stores = [JobStore(settings) for _ in range(3)]
+    stores = [JobStore(settings, notify=store.notify) for _ in range(3)]
     try:
         with ThreadPoolExecutor(3) as threads:
             for days, of in ((2, "uploads"), (91, "results")):
