@@ -53,12 +53,22 @@ MEASURED = (
     "Every work was a candidate, and all subsets were used: no option of the index was chosen by them."
     " Screening was not measured."
 )
+PICTURE_GONE = (
+    "The picture isn't kept any more: it can't be looked at here or asked about again, and who computes the answer"
+    " again brings the file that was sent."
+)
 PROMPT_UNUSED = "The prompt is kept but had no part in this: the index's model takes no text."
 SEED_UNUSED = "The seed is kept but had no part in this: only {methods} uses it."
 
 
 def attribution(
-    job: Job, catalogue: Catalogue, *, waiting: int | None, screening: str | None, view: View | None
+    job: Job,
+    catalogue: Catalogue,
+    *,
+    waiting: int | None,
+    screening: str | None,
+    view: View | None,
+    expires_at: datetime | None = None,
 ) -> Attribution:
     """What is known of a job by now.
 
@@ -67,6 +77,7 @@ def attribution(
             and all of it counts.
         waiting: how many questions wait in all.
         screening: why its index can't be screened; None if it can.
+        expires_at: when it is erased by itself, for whom that is told.
     """
     job = shown(job, view, catalogue)
     served = catalogue.find(job.index_id)
@@ -107,13 +118,14 @@ def attribution(
             "lookalikes": lookalikes,
             "timings_ms": _timings(job),
             "error": None if job.error is None else Failure.model_validate(job.error),
+            "expires_at": expires_at,
             "notes": _notes(
                 job, served, screening, named, given.declared.summary if given.declared else None
             ),
             "links": Links(
                 self=f"/v1/attributions/{job.id}",
                 page=f"/a/{job.id}",
-                image=f"/v1/attributions/{job.id}/image",
+                image=None if job.upload_gone_at else f"/v1/attributions/{job.id}/image",
                 index=f"/v1/indexes/{job.index_id}",
                 report=f"/v1/attributions/{job.id}/report.json" if scored and served is not None else None,
             ),
@@ -363,6 +375,8 @@ def _notes(
     if job.state == JobState.SUCCEEDED:
         measured = served is None or served.index.quality_of(job.method) is not None
         notes += notes_of(measured=measured, in_model=(job.result or {}).get("in_model"))
+    if job.upload_gone_at is not None:
+        notes.append(PICTURE_GONE)
     if job.prompt is not None and served is not None and not served.conditional:
         notes.append(PROMPT_UNUSED)
     seeded = _seeded_methods()

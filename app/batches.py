@@ -151,7 +151,7 @@ async def erase(service: Service, caller: Caller, batch_id: str) -> None:
     try:
         if not BATCH_ID.fullmatch(batch_id):
             raise BatchNotFound(batch_id)
-        await run_in_threadpool(service.batches.erase, batch_id, caller.owner)
+        await run_in_threadpool(service.batches.erase, batch_id, caller.owner, caller.actor)
     except BatchNotFound as error:
         raise Problem("not-found", NOT_FOUND) from error
 
@@ -245,7 +245,14 @@ def _lines(service: Service, caller: Caller, batch_id: str, after: int) -> list[
         if job is not None and state != "erased":
             failure = service.screener.failure(job.index_id)
             view = service.visibility.to(caller)
-            whole = answers.attribution(job, service.catalogue, waiting=None, screening=failure, view=view)
+            whole = answers.attribution(
+                job,
+                service.catalogue,
+                waiting=None,
+                screening=failure,
+                view=view,
+                expires_at=service.store.keeping.expires_at(job),
+            )
         line = BatchResult(
             position=item.position,
             name=None if state == "erased" else item.name,

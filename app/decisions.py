@@ -114,7 +114,12 @@ async def review(service: Service, caller: Caller, decision_id: str, said: Revie
     await run_in_threadpool(_settled, service, decision)
     try:
         reviewed = await run_in_threadpool(
-            service.store.decisions.review, decision_id, caller.owner, said.outcome, said.note
+            service.store.decisions.review,
+            decision_id,
+            caller.owner,
+            said.outcome,
+            said.note,
+            caller.actor,
         )
     except DecisionNotFound as error:
         raise Problem("not-found", "There is no decision with this id.") from error

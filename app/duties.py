@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 from app.decisions import LOOK_EVERY_S, decide_due
@@ -21,12 +22,15 @@ from app.threads import RunInThread
 from app.unpacking import keep_unpacking
 from app.webhooks.delivering import Deliverer
 from jobs.errors import StorageError
+from jobs.retention import Retention
 from jobs.sweeper import Sweeper
 
 logger = logging.getLogger(__name__)
 
 DELIVER_EVERY_S = 0.5
 TIDY_EVERY_S = 600.0
+DROP_EVERY_S = 60.0
+RETAIN_EVERY_S = 20.0
 # After it failed; it ends by itself never.
 UNPACK_AGAIN_S = 5.0
 # Duties that block at once, in threads of their own: however many requests there are, these come to their turn.
@@ -75,6 +79,18 @@ def tidying(service: Service, threads: RunInThread) -> Duty:
     return Duty("tidy", TIDY_EVERY_S, partial(threads, tidy), at_start=False)
 
 
+def retaining(service: Service, threads: RunInThread) -> Duty:
+    """Remove pictures and questions that were kept for long enough."""
+    retention = Retention(service.store, service.batches)
+    return Duty("retain", RETAIN_EVERY_S, partial(threads, retention.round), at_start=False)
+
+
+def dropping(service: Service, threads: RunInThread) -> Duty:
+    """Drop what the audit log has had for long enough."""
+    kept = timedelta(seconds=service.settings.keep_audit_seconds)
+    return Duty("drop", DROP_EVERY_S, partial(threads, service.store.audit.drop_old, kept), at_start=False)
+
+
 def deciding(service: Service, threads: RunInThread) -> Duty:
     """Make decisions whose questions have ended."""
     failed: set[str] = set()
@@ -92,7 +108,16 @@ def delivering(service: Service, threads: RunInThread) -> Duty:
     return Duty("deliver", DELIVER_EVERY_S, deliverer.deliver_due, stop=deliverer.stop)
 
 
-MAKERS: tuple[Maker, ...] = (forgetting, sweeping, tidying, deciding, unpacking, delivering)
+MAKERS: tuple[Maker, ...] = (
+    forgetting,
+    sweeping,
+    tidying,
+    retaining,
+    dropping,
+    deciding,
+    unpacking,
+    delivering,
+)
 
 
 @contextlib.asynccontextmanager

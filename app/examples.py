@@ -87,6 +87,7 @@ ATTRIBUTION: dict[str, Any] = {
     ],
     "timings_ms": {"queue_wait": 12.0, "gradients": 840.0},
     "error": None,
+    "expires_at": "2026-05-01T12:00:02Z",
     "notes": [],
     "links": {
         "self": "/v1/attributions/att_0193a6c1f3d07e52b3a1c5d4e6f70819",
@@ -102,7 +103,18 @@ QUEUED: dict[str, Any] = {
     **ATTRIBUTION,
     "state": "queued",
     **dict.fromkeys(
-        ("started_at", "finished_at", "candidates", "summary", "copy", "works", "groups", "timings_ms"), None
+        (
+            "started_at",
+            "finished_at",
+            "expires_at",
+            "candidates",
+            "summary",
+            "copy",
+            "works",
+            "groups",
+            "timings_ms",
+        ),
+        None,
     ),
     "lookalikes": [{**work, "copy": None} for work in ATTRIBUTION["lookalikes"]],
     "progress": {"stage": "screened", "done": 0, "total": 0, "eta_s": None, "attempt": 0, "waiting": 1},

@@ -15,12 +15,14 @@ from jobs.keys import (
     MAX_NAME,
     MAX_QUOTA,
     MAX_RIGHTS_HOLDERS,
+    SHORTEST_RESULTS,
     ApiKey,
     IssuedKey,
 )
 from jobs.models import utc_now
 
 LONGEST_S = int(LONGEST.total_seconds())
+SHORTEST_RESULTS_S = int(SHORTEST_RESULTS.total_seconds())
 EXAMPLE_ID = "k7f3m2q9xwbt"
 EXAMPLE: JsonDict = {
     "id": EXAMPLE_ID,
@@ -32,6 +34,8 @@ EXAMPLE: JsonDict = {
     "indexes": ["photographs"],
     "daily_quota": 1000,
     "rights_holders": ["Ada Example"],
+    "keep_uploads": 3600,
+    "keep_results": 2592000,
     "replaces": "h4t8n2c6vdrz",
     "created_at": "2026-01-31T12:00:00Z",
     "expires_at": "2026-05-01T12:00:00Z",
@@ -83,6 +87,20 @@ class KeyRequest(BaseModel):
         max_length=MAX_RIGHTS_HOLDERS,
         description="Whom it speaks for: it sees works whose visibility is `rights-holder` if they are theirs.",
     )
+    keep_uploads: int | None = Field(
+        default=None,
+        ge=0,
+        le=LONGEST_S,
+        strict=True,
+        description="Seconds for which a picture is kept after its question has ended; null: as the service does.",
+    )
+    keep_results: int | None = Field(
+        default=None,
+        ge=SHORTEST_RESULTS_S,
+        le=LONGEST_S,
+        strict=True,
+        description="Seconds after its end at which a question is erased; null: as the service does.",
+    )
 
     @property
     def lifetime(self) -> timedelta | None:
@@ -123,6 +141,8 @@ class Key(BaseModel):
     indexes: list[str] | None
     daily_quota: int | None
     rights_holders: list[str]
+    keep_uploads: int | None = Field(description="Seconds; null: as the service does.")
+    keep_results: int | None = Field(description="Seconds; null: as the service does.")
     replaces: str | None = Field(description="Id of the key whose questions it took over.")
     created_at: datetime
     expires_at: datetime | None

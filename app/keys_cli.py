@@ -36,6 +36,21 @@ RightsHolders = Annotated[
 Quota = Annotated[
     int | None, typer.Option("--quota", help="Questions a day; without, what DAS_QUOTA says.", min=1)
 ]
+KeepUploads = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-uploads",
+        help="How long pictures are kept after their question's end, such as 1h; 0: until then. Without, what"
+        " DAS_KEEP_UPLOADS_SECONDS says.",
+    ),
+]
+KeepResults = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-results",
+        help="How long after its end a question is erased, such as 30d. Without, what DAS_KEEP_RESULTS_SECONDS says.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -58,9 +73,12 @@ def create_command(
     ] = NEVER,
     quota: Quota = None,
     rights_holder: RightsHolders = None,
+    keep_uploads: KeepUploads = None,
+    keep_results: KeepResults = None,
 ) -> None:
     """Make a key. It is printed once and kept nowhere: only its hash is."""
-    _tell(_make(Kind.KEY, name, scope, index, expires, quota, rights_holder))
+    kept = _kept(keep_uploads, keep_results)
+    _tell(_make(Kind.KEY, name, scope, index, expires, quota, rights_holder, kept))
 
 
 def link_command(
@@ -70,10 +88,13 @@ def link_command(
     expires: Annotated[str, typer.Option(help="How long it works, such as 7d or 12h.")] = "7d",
     quota: Quota = None,
     rights_holder: RightsHolders = None,
+    keep_uploads: KeepUploads = None,
+    keep_results: KeepResults = None,
 ) -> None:
     """Make a link that lets one person into the page without an account. Reading their own answers is part of it."""
     # Who asks on the page reads the answer there.
-    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota, rights_holder)
+    kept = _kept(keep_uploads, keep_results)
+    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota, rights_holder, kept)
     _tell(issued, f"{address_of_page(get_settings())}/sign-in/{issued.secret}")
 
 
@@ -146,6 +167,8 @@ def described(key: "ApiKey", state: str) -> dict[str, Any]:
         "indexes": key.indexes,
         "daily_quota": key.daily_quota,
         "rights_holders": key.rights_holders or [],
+        "keep_uploads": key.keep_uploads,
+        "keep_results": key.keep_results,
         "replaces": key.replaces,
         **{name: None if at is None else at.isoformat(timespec="seconds") for name, at in moments.items()},
     }
@@ -176,6 +199,7 @@ def _make(
     expires: str,
     quota: int | None,
     rights_holders: list[str] | None,
+    kept: dict[str, timedelta | None],
 ) -> "IssuedKey":
     from jobs.keys import NewKey
 
@@ -187,8 +211,20 @@ def _make(
         daily_quota=quota,
         expires_in=None if expires == NEVER and kind is Kind.KEY else duration(expires, "--expires"),
         rights_holders=tuple(dict.fromkeys(rights_holders or ())),
+        **kept,
     )
     return _keys().create(wanted)
+
+
+def _kept(uploads: str | None, results: str | None) -> dict[str, timedelta | None]:
+    return {
+        "keep_uploads": timedelta() if uploads == "0" else _span(uploads, "--keep-uploads"),
+        "keep_results": _span(results, "--keep-results"),
+    }
+
+
+def _span(text: str | None, option: str) -> timedelta | None:
+    return None if text is None else duration(text, option)
 
 
 def _id(given: str) -> str:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 class Links(BaseModel):
     self: str
     page: str
-    image: str
+    image: str | None = Field(description="Null once the picture isn't kept any more.")
     index: str
     report: str | None = Field(default=None, description="The answer as evidence, once it is there.")
 

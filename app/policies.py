@@ -62,6 +62,7 @@ async def put(service: Service, caller: Caller, policy: Policy, *, dry_run: bool
             policy.document(),
             policy.digest,
             dry_run=dry_run,
+            by=caller.actor,
         )
     except TooManyPolicies as error:
         raise Problem("conflict", f"It can't be kept: {error}.") from error
@@ -94,7 +95,12 @@ async def activate(
     await run_in_threadpool(find, service, caller, policy_id)
     try:
         row = await run_in_threadpool(
-            service.store.policies.activate, caller.owner, policy_id, version, dry_run=dry_run
+            service.store.policies.activate,
+            caller.owner,
+            policy_id,
+            version,
+            dry_run=dry_run,
+            by=caller.actor,
         )
     except PolicyNotFound as error:
         raise Problem("not-found", f"{str(error)[0].upper()}{str(error)[1:]}.") from error

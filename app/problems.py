@@ -56,7 +56,7 @@ CATALOGUE: dict[str, Kind] = {
         409, "The same request is being worked on", "Send it again after Retry-After, with the same key."
     ),
     "erased": Kind(
-        410, "Erased", "The picture and its result were deleted on request and can't be had back."
+        410, "Erased", "It was deleted on request or when its time was over, and can't be had back."
     ),
     "too-large": Kind(413, "The upload is too large", "Send a smaller file."),
     "unsupported-media-type": Kind(

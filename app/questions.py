@@ -75,6 +75,8 @@ async def again(service: Service, caller: Caller, job_id: str, prompt: str | Non
     job = await find(service, caller, job_id)
     if prompt is None and job.state not in (JobState.FAILED, JobState.CANCELLED):
         raise Problem("conflict", "Only a question that failed or was cancelled can be asked again.")
+    if job.upload_gone_at is not None:
+        raise Problem("conflict", "The picture isn't kept any more: to ask about it again, send it again.")
     await intake.refuse_when_full(service, caller)
     fields = AttributionRequest.model_fields.keys() - {"index", "webhook_url"}
     given = {"index": job.index_id, **{name: getattr(job, name) for name in fields}}
@@ -125,6 +127,10 @@ async def listed(service: Service, caller: Caller, query: ListQuery) -> Attribut
 async def image(service: Service, caller: Caller, job_id: str) -> bytes:
     """The picture that was asked about, as it was normalised: a PNG."""
     job = await find(service, caller, job_id)
+    if job.upload_gone_at is not None:
+        raise Problem(
+            "erased", "The picture was kept for as long as it is here, and removed; its answer stays."
+        )
     return await run_in_threadpool(service.store.image, job.id)
 
 
@@ -132,10 +138,16 @@ async def report(service: Service, caller: Caller, job_id: str, kind: evidence.K
     """The report of a question's answer; raises `Problem`: not-found, erased, or conflict where there is none."""
     job = await find(service, caller, job_id)
     view = service.visibility.to(caller)
+
+    def make() -> bytes:
+        made = evidence.MADE_AS[kind](service, job, view)
+        service.store.audit.write(caller.actor, "report.read", job_id, kind=kind)
+        return made
+
     if kind == "pdf":
         async with service.drawing.turn(caller.address):
-            return await run_in_threadpool(evidence.MADE_AS[kind], service, job, view)
-    return await run_in_threadpool(evidence.MADE_AS[kind], service, job, view)
+            return await run_in_threadpool(make)
+    return await run_in_threadpool(make)
 
 
 async def cancel(service: Service, caller: Caller, job_id: str) -> Job:
@@ -155,7 +167,7 @@ async def erase(service: Service, caller: Caller, job_id: str) -> None:
     if not JOB_ID.fullmatch(job_id):
         raise Problem("not-found", "There is no attribution with this id.")
     try:
-        await run_in_threadpool(service.store.erase, job_id, caller.owner)
+        await run_in_threadpool(service.store.erase, job_id, caller.owner, caller.actor)
     except JobNotFound as error:
         raise Problem("not-found", "There is no attribution with this id.") from error
 
@@ -189,7 +201,14 @@ def _tell(service: Service, caller: Caller, job: Job) -> Answer:
     waiting = service.store.queue_depth() if job.state == JobState.QUEUED else None
     failure = service.screener.failure(job.index_id)
     view = service.visibility.to(caller)
-    attribution = answers.attribution(job, service.catalogue, waiting=waiting, screening=failure, view=view)
+    attribution = answers.attribution(
+        job,
+        service.catalogue,
+        waiting=waiting,
+        screening=failure,
+        view=view,
+        expires_at=service.store.keeping.expires_at(job),
+    )
     look_again_s = until_a_look(service.store.pace, waiting) if waiting else 1
     told = retold(attribution, caller.language)
     shown = _shown(view, caller.language)

@@ -27,6 +27,7 @@ NOTES = {
     answers.GONE: "gone",
     answers.BY_ROW: "by_row",
     answers.MISSING: "missing",
+    answers.PICTURE_GONE: "picture_gone",
     answers.PROMPT_UNUSED: "prompt_unused",
     answers.SEED_UNUSED: "seed_unused",
     provenance.PROMPT_TAKEN: "prompt_taken",

@@ -384,6 +384,10 @@ class Attribution(BaseModel):
     lookalikes: list[Lookalike] | None = Field(description="Null if the screening failed; see notes.")
     timings_ms: dict[str, float] | None = Field(description="How long each part took.")
     error: Failure | None
+    expires_at: datetime | None = Field(
+        default=None,
+        description="When it is erased by itself; null until it has ended, or if it is kept until it is deleted.",
+    )
     notes: list[str] = Field(description="Sentences on what is missing from this answer and why.")
     links: Links
 

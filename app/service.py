@@ -26,6 +26,7 @@ from app.report.signing import certificate_of
 from app.samples import Samples
 from app.screening import Screener
 from app.sessions import Sessions
+from app.sign_ins import SignIns
 from app.streams import Streams
 from app.turns import Turns
 from app.visibility import Visibility
@@ -73,6 +74,7 @@ class Service:
     visibility: Visibility
     keys: Keys
     sessions: Sessions
+    sign_ins: SignIns
     access: Access
     limiter: Limiter
     screener: Screener
@@ -141,6 +143,7 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         visibility=await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs),
         keys=keys,
         sessions=sessions,
+        sign_ins=SignIns(keys, store.audit),
         access=Access(settings, keys, sessions, limiter),
         limiter=limiter,
         screener=Screener(list(catalogue)),

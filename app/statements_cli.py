@@ -10,6 +10,7 @@ from das.durable import write_bytes
 from das.errors import SettingsError
 from das.index import AttributionIndex
 from jobs.answered import answered
+from jobs.audit import SHELL, Audit
 from jobs.database import Database
 from jobs.keys import Keys
 from jobs.settings import get_settings
@@ -42,6 +43,14 @@ def statement_command(
             owner = found.owner
         answers = answered(database, opened.id, period.since, period.until, owner)
         made = statement(opened, period, answers, whole)
+        Audit(database).write(
+            SHELL,
+            "statement.made",
+            opened.id,
+            since=period.since.isoformat(),
+            until=period.until.isoformat(),
+            everybody=owner is None,
+        )
     finally:
         database.close()
     text = as_csv(made) if out.suffix == ".csv" else made.model_dump_json(indent=2) + "\n"

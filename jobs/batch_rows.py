@@ -49,7 +49,10 @@ class Batch(Base):
     hear of it and of its questions, None for all of its owner."""
 
     __tablename__ = "batches"
-    __table_args__ = (Index("ix_batches_owner_id", "owner", "id"),)
+    __table_args__ = (
+        Index("ix_batches_owner_id", "owner", "id"),
+        Index("ix_batches_state_created", "state", "created_at"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(80))

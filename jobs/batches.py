@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
+from jobs.audit import SERVICE, Actor, record
 from jobs.batch_ends import announce_ended, hold_batch
 from jobs.batch_rows import (
     BATCH_ID,
@@ -288,7 +289,7 @@ class Batches:
             raise BatchNotFound(batch_id)
         return found
 
-    def erase(self, batch_id: str, owner: str | None = None) -> None:
+    def erase(self, batch_id: str, owner: str | None = None, by: Actor = SERVICE) -> None:
         """Remove all pictures and answers of a batch and all that is known of it; a tombstone stays.
 
         Erasing twice is fine, and completes an erasure that couldn't be completed the first time; so does `mend`.
@@ -299,13 +300,13 @@ class Batches:
         """
         if self.get(batch_id, owner) is None:
             raise BatchNotFound(batch_id)
-        self._database.with_reserve(lambda: self._end(batch_id, owner, BatchState.ERASED))
+        self._database.with_reserve(lambda: self._end(batch_id, owner, BatchState.ERASED, by))
         with self._database.read() as session:
             items = session.execute(
                 select(BatchItem.position, BatchItem.job_id).where(BatchItem.batch_id == batch_id)
             ).all()
         self._drop(batch_id, [position for position, _ in items])
-        self._store.erase_all([job_id for _, job_id in items if job_id is not None])
+        self._store.erase_all([job_id for _, job_id in items if job_id is not None], by)
         self._store.notify(batch_id, 0)
 
     def mend(self) -> None:
@@ -340,7 +341,7 @@ class Batches:
             return {row[0]: row[1] for row in session.execute(statement)}
 
     def _end(
-        self, batch_id: str, owner: str | None, state: BatchState
+        self, batch_id: str, owner: str | None, state: BatchState, by: Actor = SERVICE
     ) -> tuple[Sequence[int], Sequence[str]]:
         """Mark a batch, and its items that wait; their numbers, and the batch's jobs that are open."""
         erased = state == BatchState.ERASED
@@ -356,6 +357,7 @@ class Batches:
                 batch.client_tag = batch.webhook_endpoint = None
                 forget_request(session, batch_id)
                 erase_deliveries(session, batch_id)
+                record(session, by, "batch.erased", batch_id)
                 # Those that are jobs are emptied with these.
                 ending: ColumnElement[bool] = BatchItem.job_id.is_(None)
             else:

@@ -14,6 +14,7 @@ from sqlalchemy import Index, String, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from uuid_utils import uuid7
 
+from jobs.audit import SERVICE, Actor, record
 from jobs.database import Database
 from jobs.errors import BadCursor, JobNotFound, JobsError
 from jobs.idempotency import Claim, complete, forget_request
@@ -172,7 +173,9 @@ class Decisions:
                 announce_decision(session, decision.id, job_id)
         return decision
 
-    def review(self, decision_id: str, owner: str, outcome: str, note: str | None) -> Decision:
+    def review(
+        self, decision_id: str, owner: str, outcome: str, note: str | None, by: Actor = SERVICE
+    ) -> Decision:
         """Keep what a person says of a decision; said again, the later counts.
 
         Raises:
@@ -187,6 +190,7 @@ class Decisions:
                 raise NotDecided(f"the decision is {decision.state}")
             decision.review_outcome = outcome
             decision.review = {"outcome": outcome, "note": note, "by": owner, "at": utc_now().isoformat()}
+            record(session, by, "decision.reviewed", decision_id, said=outcome)
         return decision
 
     def ripe(self, limit: int) -> Sequence[Decision]:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, String, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from jobs.audit import SHELL, Actor, record
 from jobs.credentials import ID, ID_LENGTH, Kind, Scope, digest_of, new_id, new_token, prefix_of
 from jobs.database import Database
 from jobs.errors import KeyNotFound, KeyRefused
@@ -24,12 +25,15 @@ LAST_USED_EVERY = timedelta(hours=1)
 # How long a key that was exchanged goes on working unless something else is asked for.
 OVERLAP = timedelta(days=7)
 LONGEST = timedelta(days=3660)
+# An answer that is erased at once could be read by nobody.
+SHORTEST_RESULTS = timedelta(minutes=1)
 
 
 class ApiKey(Base):
     """A key or link. Its secret isn't here, only the digest of that.
 
-    Questions belong to `owner`. A key that replaces another has the same one, so it sees the same questions.
+    Questions belong to `owner`. A key that replaces another has the same one, so it sees the same questions,
+    and keeps them as long: `keep_uploads` and `keep_results`, in seconds after their end, None as the settings say.
     """
 
     __tablename__ = "api_keys"
@@ -43,6 +47,8 @@ class ApiKey(Base):
     indexes: Mapped[list[str] | None]
     daily_quota: Mapped[int | None]
     rights_holders: Mapped[list[str] | None]
+    keep_uploads: Mapped[int | None]
+    keep_results: Mapped[int | None]
     replaces: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
@@ -65,7 +71,8 @@ class ApiKey(Base):
 class NewKey:
     """What is asked for. `indexes` are ids or names, None for all; `daily_quota` None for the setting's.
 
-    `rights_holders` are those whose works it may see although only they may.
+    `rights_holders` are those whose works it may see although only they may. `keep_uploads` and `keep_results` are
+    how long pictures and whole questions are kept after their end, None as the settings say.
 
     Raises:
         KeyRefused: it can't be given out like this.
@@ -78,6 +85,8 @@ class NewKey:
     daily_quota: int | None = None
     expires_in: timedelta | None = None
     rights_holders: tuple[str, ...] = ()
+    keep_uploads: timedelta | None = None
+    keep_results: timedelta | None = None
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > MAX_NAME or CONTROL_CHARACTERS.search(self.name):
@@ -107,6 +116,10 @@ class NewKey:
                 raise KeyRefused(
                     f"a rights holder's name has 1 to {MAX_NAME} characters, none of them a control one"
                 )
+        if self.keep_uploads is not None and not timedelta() <= self.keep_uploads <= LONGEST:
+            raise KeyRefused(f"pictures are kept for 0 to {LONGEST.days} days after their question's end")
+        if self.keep_results is not None and not SHORTEST_RESULTS <= self.keep_results <= LONGEST:
+            raise KeyRefused(f"questions are kept for a minute to {LONGEST.days} days after their end")
 
 
 @dataclass(frozen=True)
@@ -126,12 +139,14 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, wanted: NewKey) -> IssuedKey:
+    def create(self, wanted: NewKey, by: Actor = SHELL) -> IssuedKey:
         """Make a key; its questions are its own."""
         key_id = new_id()
         expires_at = None if wanted.expires_in is None else utc_now() + wanted.expires_in
         with self._database.write() as session:
-            return _issue(session, wanted, key_id, f"key_{key_id}", expires_at)
+            issued = _issue(session, wanted, key_id, f"key_{key_id}", expires_at)
+            record(session, by, "key.created", issued.key.prefix, scopes=list(issued.key.scopes))
+            return issued
 
     def find(self, key_id: str) -> ApiKey | None:
         """The key of this id, whatever its state: one look by the primary key."""
@@ -148,7 +163,7 @@ class Keys:
         with self._database.read() as session:
             return session.scalar(select(ApiKey.id).where(*_active(utc_now())).limit(1)) is not None
 
-    def revoke(self, key_id: str) -> ApiKey:
+    def revoke(self, key_id: str, by: Actor = SHELL) -> ApiKey:
         """End a key for good. Revoking it again changes nothing.
 
         Raises:
@@ -156,11 +171,13 @@ class Keys:
         """
         with self._database.write() as session:
             key = _one(session, key_id)
-            key.revoked_at = key.revoked_at or utc_now()
+            if key.revoked_at is None:
+                key.revoked_at = utc_now()
+                record(session, by, "key.revoked", key.prefix)
             return key
 
-    def rotate(self, key_id: str, overlap: timedelta = OVERLAP) -> IssuedKey:
-        """Make a key that replaces an active one: same owner, scopes, indexes, quota and length of life.
+    def rotate(self, key_id: str, overlap: timedelta = OVERLAP, by: Actor = SHELL) -> IssuedKey:
+        """Make a key that replaces an active one: same owner, scopes, indexes, quota, times and length of life.
 
         Both work for as long as `overlap`, or until the old one's own end.
 
@@ -185,10 +202,14 @@ class Keys:
                 indexes=None if old.indexes is None else tuple(old.indexes),
                 daily_quota=old.daily_quota,
                 rights_holders=tuple(old.rights_holders or ()),
+                keep_uploads=_span(old.keep_uploads),
+                keep_results=_span(old.keep_results),
             )
             expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
             old.expires_at = min(now + overlap, old.expires_at or now + overlap)
-            return _issue(session, wanted, new_id(), old.owner, expires_at, replaces=old.id)
+            issued = _issue(session, wanted, new_id(), old.owner, expires_at, replaces=old.id)
+            record(session, by, "key.rotated", old.prefix, to=issued.key.prefix)
+            return issued
 
     def used(self, key_id: str) -> None:
         """Note that a key was used in this hour."""
@@ -221,6 +242,8 @@ def _issue(
         indexes=None if wanted.indexes is None else list(wanted.indexes),
         daily_quota=wanted.daily_quota,
         rights_holders=list(wanted.rights_holders) or None,
+        keep_uploads=_seconds(wanted.keep_uploads),
+        keep_results=_seconds(wanted.keep_results),
         replaces=replaces,
         created_at=utc_now(),
         expires_at=expires_at,
@@ -229,6 +252,14 @@ def _issue(
     )
     session.add(key)
     return IssuedKey(key, secret)
+
+
+def _seconds(span: timedelta | None) -> int | None:
+    return None if span is None else int(span.total_seconds())
+
+
+def _span(seconds: int | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _one(session: Session, key_id: str) -> ApiKey:

@@ -122,6 +122,8 @@ class Job(NewJob, Base, kw_only=True, eq=False, repr=False):
         Index("ix_jobs_owner_turn", "owner", "state", "priority", "turn"),
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_client_tag_id", "client_tag", "id"),
+        Index("ix_jobs_state_finished", "state", "finished_at"),
+        Index("ix_jobs_state_upload", "state", "upload_gone_at", "finished_at"),
         Index("ix_jobs_lease_token", "lease_token", unique=True),
     )
 
@@ -131,6 +133,9 @@ class Job(NewJob, Base, kw_only=True, eq=False, repr=False):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None] = mapped_column(default=None)
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
+
+    # When its picture's time was over; see `jobs.retention`.
+    upload_gone_at: Mapped[datetime | None] = mapped_column(default=None)
 
     # Its place among those that wait; see `jobs.turns`.
     turn: Mapped[int] = mapped_column(BigInteger, default=0)

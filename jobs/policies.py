@@ -11,6 +11,7 @@ from sqlalchemy import ForeignKeyConstraint, String, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, defer, mapped_column
 
+from jobs.audit import SERVICE, Actor, record
 from jobs.database import Database
 from jobs.errors import JobsError
 from jobs.models import Base, JsonObject, utc_now
@@ -70,7 +71,16 @@ class Policies:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def put(self, owner: str, policy_id: str, document: JsonObject, digest: str, *, dry_run: bool) -> Stored:
+    def put(
+        self,
+        owner: str,
+        policy_id: str,
+        document: JsonObject,
+        digest: str,
+        *,
+        dry_run: bool,
+        by: Actor = SERVICE,
+    ) -> Stored:
         """Keep a document as the newest version of a policy, and have it decide, or try it beside the active one.
 
         What the newest version says already makes no new one.
@@ -79,12 +89,14 @@ class Policies:
             TooManyPolicies: there are `MOST_POLICIES`, or `MOST_VERSIONS` of this one.
         """
         try:
-            return self._put(owner, policy_id, document, digest, dry_run)
+            return self._put(owner, policy_id, document, digest, dry_run, by)
         except IntegrityError:
             # Somebody else has begun the same policy at this moment; now it is there.
-            return self._put(owner, policy_id, document, digest, dry_run)
+            return self._put(owner, policy_id, document, digest, dry_run, by)
 
-    def _put(self, owner: str, policy_id: str, document: JsonObject, digest: str, dry_run: bool) -> Stored:
+    def _put(
+        self, owner: str, policy_id: str, document: JsonObject, digest: str, dry_run: bool, by: Actor
+    ) -> Stored:
         now = utc_now()
         with self._database.write() as session:
             policy = session.get(PolicyRow, (owner, policy_id), with_for_update=True)
@@ -123,10 +135,17 @@ class Policies:
                 policy.versions += 1
                 session.add(newest)
             _stand(policy, newest.version, dry_run)
+            record(session, by, "policy.stored", policy_id, version=newest.version, dry_run=dry_run)
             return Stored(policy, newest, new)
 
     def activate(
-        self, owner: str, policy_id: str, version: int | None, *, dry_run: bool = False
+        self,
+        owner: str,
+        policy_id: str,
+        version: int | None,
+        *,
+        dry_run: bool = False,
+        by: Actor = SERVICE,
     ) -> PolicyRow:
         """Have a version decide, or with `dry_run` try it beside the active one; None then ends the trial.
 
@@ -139,10 +158,12 @@ class Policies:
                 raise PolicyNotFound(f"there is no policy {policy_id}")
             if version is None:
                 policy.shadow, policy.updated_at = None, utc_now()
+                record(session, by, "policy.activated", policy_id, version=None, dry_run=True)
                 return policy
             if not 1 <= version <= policy.versions:
                 raise PolicyNotFound(f"{policy_id} has no version {version}, but 1 to {policy.versions}")
             _stand(policy, version, dry_run)
+            record(session, by, "policy.activated", policy_id, version=version, dry_run=dry_run)
             return policy
 
     def get(self, owner: str, policy_id: str) -> PolicyRow | None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import JSON, Column, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from jobs.audit import Audit
+from jobs.audit import SERVICE, Actor, Audit, record
 from jobs.batch_ends import announce_ended, hold_batches_of
 from jobs.batch_rows import ItemClaim, complete_item, erase_items
 from jobs.blobs import BlobStore
@@ -21,6 +21,7 @@ from jobs.decisions import Decisions, erase_decisions
 from jobs.errors import BadCursor, JobNotFound, QueueFull
 from jobs.idempotency import Claim, Idempotency, complete, forget_request
 from jobs.ids import JOB_ID, new_job_id
+from jobs.keeping import Keeping
 from jobs.models import (
     OPEN_STATES,
     Job,
@@ -118,6 +119,7 @@ class JobStore:
         self.decisions = Decisions(self.database)
         self.opt_outs = OptOuts(self.database)
         self.audit = Audit(self.database)
+        self.keeping = Keeping(settings, self.database)
         seal = Seal(settings)
         self.webhook_endpoints = Endpoints(self.database, seal)
         self.webhook_deliveries = Deliveries(self.database, seal)
@@ -259,7 +261,7 @@ class JobStore:
         self.notify(changed.id, changed.version)
         return changed
 
-    def erase(self, job_id: str, owner: str | None = None) -> None:
+    def erase(self, job_id: str, owner: str | None = None, by: Actor = SERVICE) -> None:
         """Remove the image, the answer and all that is known of the job; a tombstone with its times stays.
 
         Erasing twice is fine, and completes an erasure whose image could not be removed the first time. The image
@@ -272,21 +274,21 @@ class JobStore:
         """
         if self.get(job_id, owner) is None:
             raise JobNotFound(job_id)
-        self.erase_all([job_id])
+        self.erase_all([job_id], by)
 
-    def erase_all(self, job_ids: Sequence[str]) -> None:
+    def erase_all(self, job_ids: Sequence[str], by: Actor = SERVICE) -> None:
         """Erase these jobs, all of which there are, as `erase` does one; raises `StorageError`."""
         try:
             for job_id in job_ids:
                 try:
                     self.blobs.delete(job_id)
                 finally:
-                    version = self.database.with_reserve(partial(self._erase_row, job_id))
+                    version = self.database.with_reserve(partial(self._erase_row, job_id, by))
                     self.notify(job_id, version)
         finally:
             self.database.forget()
 
-    def _erase_row(self, job_id: str) -> int:
+    def _erase_row(self, job_id: str, by: Actor) -> int:
         now = utc_now()
         with self.database.write() as session:
             job = session.get_one(Job, job_id, with_for_update=True)
@@ -306,6 +308,7 @@ class JobStore:
                 record_event(session, job_id, "erased")
                 if was_open:
                     announce_ended(session, batches)
+                record(session, by, "question.erased", job_id)
         return job.version
 
     def queue_depth(self, owner: str | None = None) -> int:

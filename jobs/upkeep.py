@@ -61,8 +61,8 @@ class Upkeep:
             return set(session.scalars(select(Job.index_id).where(Job.state == JobState.QUEUED).distinct()))
 
     def tidy(self) -> None:
-        """Now and then: remove images whose job is erased or was never written, forget silent workers and old
-        idempotency keys, and see that there is room for erasing.
+        """Now and then: remove images whose job is erased, has had its time or was never written, forget silent
+        workers and old idempotency keys, and see that there is room for erasing.
 
         Raises:
             StorageError: an image can't be removed.
@@ -72,7 +72,8 @@ class Upkeep:
         self._workers.forget_silent()
         self._idempotency.forget_old()
         with self._database.read() as session:
-            wanted = set(session.scalars(select(Job.id).where(Job.state != JobState.ERASED)))
+            kept = select(Job.id).where(Job.state != JobState.ERASED, Job.upload_gone_at.is_(None))
+            wanted = set(session.scalars(kept))
         for job_id in ids:
             if job_id not in wanted:
                 self._blobs.delete(job_id)

@@ -173,7 +173,7 @@ async def get_attribution(
     responses={
         200: {
             **_answer("cancelled"),
-            "description": "The question, cancelled. Its picture is kept until it is deleted.",
+            "description": "The question, cancelled. Its picture is kept as any other's.",
         },
         **documented(
             "cross-site", "not-found", "conflict", "erased", "invalid-request", "storage-unavailable"

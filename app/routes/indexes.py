@@ -116,10 +116,13 @@ async def get_work_thumbnail(
     service = service_of(request)
     served, row = _find(service, caller, work_id, index)
     # A cache that many share would hand it on to who has no key.
-    only_some = service.settings.keys_required or service.visibility.restricted(served, row)
+    restricted = service.visibility.restricted(served, row)
+    only_some = service.settings.keys_required or restricted
     headers = {"Cache-Control": f"{'private' if only_some else 'public'}, {A_WHILE}", "ETag": f'"{work_id}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
+    if restricted:
+        await run_in_threadpool(service.store.audit.write, caller.actor, "thumbnail.read", work_id)
     data = await run_in_threadpool(served.index.thumbnail, row)
     return Response(data, media_type=served.picture(row).media_type, headers=headers)
 

@@ -16,6 +16,7 @@ from app.key_schemas import (
     NewlyMadeKey,
     Quota,
     RotationRequest,
+    as_span,
 )
 from app.problems import Problem, documented, invalid
 from app.service import service_of
@@ -56,10 +57,12 @@ async def create_api_key(request: Request, caller: Administering) -> Response:
             daily_quota=wanted.daily_quota,
             expires_in=wanted.lifetime,
             rights_holders=tuple(dict.fromkeys(wanted.rights_holders)),
+            keep_uploads=as_span(wanted.keep_uploads),
+            keep_results=as_span(wanted.keep_results),
         )
     except KeyRefused as error:
         raise invalid("", f"{error}.") from error
-    issued = await run_in_threadpool(service.keys.create, new)
+    issued = await run_in_threadpool(service.keys.create, new, caller.actor)
     headers = {**NO_STORE, "Location": f"/v1/api-keys/{issued.key.id}"}
     return Response(NewlyMadeKey.issued(issued).model_dump_json(), 201, headers, "application/json")
 
@@ -89,7 +92,9 @@ async def rotate_api_key(request: Request, caller: Administering, key_id: KeyId)
     service = service_of(request)
     wanted = await small_json(service, request, RotationRequest)
     try:
-        issued = await run_in_threadpool(service.keys.rotate, key_id, timedelta(seconds=wanted.overlap))
+        issued = await run_in_threadpool(
+            service.keys.rotate, key_id, timedelta(seconds=wanted.overlap), caller.actor
+        )
     except KeyNotFound as error:
         raise Problem("not-found", NO_KEY) from error
     except KeyRefused as error:
@@ -114,7 +119,7 @@ async def revoke_api_key(request: Request, caller: Administering, key_id: KeyId)
     """End a key or link, and every sign-in with it. Revoking it again changes nothing."""
     service = service_of(request)
     try:
-        await run_in_threadpool(service.keys.revoke, key_id)
+        await run_in_threadpool(service.keys.revoke, key_id, caller.actor)
     except KeyNotFound as error:
         raise Problem("not-found", NO_KEY) from error
     service.access.forget(key_id)

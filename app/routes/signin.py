@@ -5,13 +5,16 @@ in. Writes from another site's page are refused by `app.hosts`, so nobody can be
 """
 
 from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from app.access import refuse_keys_in_addresses
 from app.language import language_of
+from app.middleware import request_id_of
 from app.rendering import Refusal, page_of, render
 from app.service import service_of
 from app.uploads import small_form
+from jobs.audit import Actor
 from jobs.credentials import Kind
 
 router = APIRouter(include_in_schema=False)
@@ -34,11 +37,15 @@ async def sign_in(request: Request) -> Response:
     await service.limiter.request(request, None)
     form = await small_form(service, request)
     following = page_of(form.get("next", "/"))
-    key = await service.access.by_token(form.get("key", "").strip())
+    shown = form.get("key", "").strip()
+    key = await service.access.by_token(shown)
     if key is None:
+        await run_in_threadpool(service.sign_ins.refused, shown, request_id_of(request))
         unknown = Refusal(None, language_of(request)("sign_in.unknown"))
         context = {"following": following, "problem": unknown}
         return render(request, "sign-in.html", context, UNAUTHORISED)
+    by = Actor(key.prefix, request_id_of(request))
+    await run_in_threadpool(service.store.audit.write, by, "sign-in", key.prefix)
     response = RedirectResponse(following, SEE_OTHER, {"Cache-Control": "no-store"})
     service.sessions.sign_in(request, response, key.id, service.sessions.ends(key.expires_at))
     return response
@@ -54,6 +61,8 @@ async def open_link(request: Request, token: str) -> Response:
     if key is not None and key.kind == Kind.LINK:
         context |= {"said": "link", "token": token}
         return render(request, "sign-in.html", context, headers=NO_TRACE)
+    if key is None:
+        await run_in_threadpool(service.sign_ins.refused, token, request_id_of(request))
     context |= {"said": "link_dead" if key is None else "is_key", "closed": True}
     return render(request, "sign-in.html", context, UNAUTHORISED, NO_TRACE)
 

@@ -63,7 +63,16 @@ async def get_statement(
 
     def make() -> Statement:
         found = answered(service.store.database, served.id, period.since, period.until, owner)
-        return statement(served.index, period, _bounded(found), whole)
+        made = statement(served.index, period, _bounded(found), whole)
+        service.store.audit.write(
+            caller.actor,
+            "statement.made",
+            served.id,
+            since=period.since.isoformat(),
+            until=period.until.isoformat(),
+            everybody=owner is None,
+        )
+        return made
 
     async with service.drawing.turn(caller.address):
         made = await run_in_threadpool(make)

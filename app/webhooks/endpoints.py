@@ -40,6 +40,7 @@ async def create(service: Service, caller: Caller, wanted: EndpointRequest) -> E
             target.url,
             wanted.events,
             wanted.description,
+            caller.actor,
         )
     except EndpointRefused as error:
         raise _conflict(error) from error
@@ -83,7 +84,7 @@ async def change(service: Service, caller: Caller, endpoint_id: str, wanted: End
     )
     try:
         changed = await run_in_threadpool(
-            service.store.webhook_endpoints.change, caller.owner, endpoint_id, change
+            service.store.webhook_endpoints.change, caller.owner, endpoint_id, change, caller.actor
         )
     except EndpointNotFound as error:
         raise Problem("not-found", NO_ENDPOINT) from error
@@ -100,6 +101,7 @@ async def rotate(
             caller.owner,
             endpoint_id,
             timedelta(seconds=wanted.overlap),
+            caller.actor,
         )
     except EndpointNotFound as error:
         raise Problem("not-found", NO_ENDPOINT) from error
@@ -109,7 +111,9 @@ async def rotate(
 async def delete(service: Service, caller: Caller, endpoint_id: str) -> None:
     """Remove an endpoint with its deliveries."""
     try:
-        await run_in_threadpool(service.store.webhook_endpoints.delete, caller.owner, endpoint_id)
+        await run_in_threadpool(
+            service.store.webhook_endpoints.delete, caller.owner, endpoint_id, caller.actor
+        )
     except EndpointNotFound as error:
         raise Problem("not-found", NO_ENDPOINT) from error
 

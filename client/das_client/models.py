@@ -57,6 +57,8 @@ class Attribution(Model):
     timings_ms: dict[str, float] | None = None
     """How long each part took."""
     error: Failure | None = None
+    expires_at: datetime | None = None
+    """When it is erased by itself; null until it has ended, or if it is kept until it is deleted."""
     notes: list[str]
     """Sentences on what is missing from this answer and why."""
     links: Links
@@ -666,6 +668,10 @@ class Key(Model):
     indexes: list[str] | None = None
     daily_quota: int | None = None
     rights_holders: list[str]
+    keep_uploads: int | None = None
+    """Seconds; null: as the service does."""
+    keep_results: int | None = None
+    """Seconds; null: as the service does."""
     replaces: str | None = None
     """Id of the key whose questions it took over."""
     created_at: datetime
@@ -692,7 +698,8 @@ class LeftOut(Model):
 class Links(Model):
     self: str
     page: str
-    image: str
+    image: str | None = None
+    """Null once the picture isn't kept any more."""
     index: str
     report: str | None = None
     """The answer as evidence, once it is there."""
@@ -724,6 +731,10 @@ class NewlyMadeKey(Model):
     indexes: list[str] | None = None
     daily_quota: int | None = None
     rights_holders: list[str]
+    keep_uploads: int | None = None
+    """Seconds; null: as the service does."""
+    keep_results: int | None = None
+    """Seconds; null: as the service does."""
     replaces: str | None = None
     """Id of the key whose questions it took over."""
     created_at: datetime
@@ -1183,3 +1194,5 @@ class KeyOptions(TypedDict, total=False):
     daily_quota: int | None
     expires_in: int | None
     rights_holders: list[str]
+    keep_uploads: int | None
+    keep_results: int | None

@@ -8,6 +8,7 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from jobs.audit import SERVICE, Actor, record
 from jobs.database import Database
 from jobs.errors import JobsError
 from jobs.models import utc_now
@@ -68,7 +69,12 @@ class Endpoints:
         self._seal = seal
 
     def create(
-        self, owner: str, url: str, events: list[WebhookEvent] | None, description: str | None
+        self,
+        owner: str,
+        url: str,
+        events: list[WebhookEvent] | None,
+        description: str | None,
+        by: Actor = SERVICE,
     ) -> IssuedSecret:
         """Make an endpoint. `url` has been looked at; `events` None is all, also those of later versions.
 
@@ -99,6 +105,7 @@ class Endpoints:
             if count >= MOST_ENDPOINTS:
                 raise EndpointRefused(f"you have {count} endpoints, which is the most: delete one first")
             session.add(endpoint)
+            record(session, by, "webhook.created", endpoint.id)
         return IssuedSecret(endpoint, secret)
 
     def get(self, owner: str, endpoint_id: str) -> WebhookEndpoint | None:
@@ -123,7 +130,7 @@ class Endpoints:
                 select(WebhookEndpoint).where(WebhookEndpoint.owner == owner).order_by(WebhookEndpoint.id)
             ).all()
 
-    def change(self, owner: str, endpoint_id: str, wanted: Change) -> WebhookEndpoint:
+    def change(self, owner: str, endpoint_id: str, wanted: Change, by: Actor = SERVICE) -> WebhookEndpoint:
         """Enable or disable it, or let it hear of other events.
 
         Enabling takes it for well again; what waited for it meanwhile is delivered.
@@ -143,9 +150,12 @@ class Endpoints:
             elif wanted.enabled is False and endpoint.enabled:
                 endpoint.enabled, endpoint.disabled_at = False, utc_now()
                 endpoint.disabled_because = BY_REQUEST
+            record(session, by, "webhook.changed", endpoint.id, enabled=endpoint.enabled)
             return endpoint
 
-    def rotate(self, owner: str, endpoint_id: str, overlap: timedelta = OVERLAP) -> IssuedSecret:
+    def rotate(
+        self, owner: str, endpoint_id: str, overlap: timedelta = OVERLAP, by: Actor = SERVICE
+    ) -> IssuedSecret:
         """Give it another secret. For as long as `overlap` every delivery is signed with both.
 
         Raises:
@@ -158,9 +168,10 @@ class Endpoints:
             endpoint.previous_secret = endpoint.secret if both else None
             endpoint.previous_until = utc_now() + overlap if both else None
             endpoint.secret = self._seal.close(secret)
+            record(session, by, "webhook.rotated", endpoint.id)
         return IssuedSecret(endpoint, secret)
 
-    def delete(self, owner: str, endpoint_id: str) -> None:
+    def delete(self, owner: str, endpoint_id: str, by: Actor = SERVICE) -> None:
         """Remove it with its deliveries; what waits is never sent.
 
         Raises:
@@ -170,6 +181,7 @@ class Endpoints:
             endpoint = _one(session, owner, endpoint_id)
             session.execute(delete(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id))
             session.delete(endpoint)
+            record(session, by, "webhook.deleted", endpoint_id)
 
     def test(self, owner: str, endpoint_id: str) -> WebhookDelivery:
         """Have something delivered to it.

@@ -39,7 +39,18 @@ def rows(das):
 
 def test_a_keys_life(das):
     made = das(
-        "create", "render farm", "--index", "photographs", "--index", "photographs", "--expires", "90d"
+        "create",
+        "render farm",
+        "--index",
+        "photographs",
+        "--index",
+        "photographs",
+        "--expires",
+        "90d",
+        "--keep-uploads",
+        "0",
+        "--keep-results",
+        "30d",
     )
     secret = made.stdout.strip()
     assert SECRET.fullmatch(secret)
@@ -48,6 +59,7 @@ def test_a_keys_life(das):
     (row,) = rows(das)
     assert (row["name"], row["state"], row["kind"]) == ("render farm", "active", "key")
     assert (row["scopes"], row["indexes"]) == (["ask", "read"], ["photographs"])
+    assert (row["keep_uploads"], row["keep_results"]) == (0, 30 * 86_400)
     assert secret.startswith(row["prefix"])
     assert secret not in das("list").stdout
 
@@ -87,6 +99,8 @@ def test_a_link_leads_to_the_page(das, settings, address):
         (("create", ""), "a key's name has 1 to 200 characters"),
         (("revoke", "nobody"), "there is no key 'nobody'; `das keys list` names them all"),
         (("rotate", "bcdfghjkmnpq", "--overlap", "-1d"), "--overlap '-1d' isn't a length of time"),
+        (("create", "x", "--keep-results", "soon"), "--keep-results 'soon' isn't a length of time"),
+        (("create", "x", "--keep-results", "5s"), "questions are kept for a minute to 3660 days"),
         (("link", "x", "--scope", "admin"), "a link can't have the scope admin"),
     ],
 )

@@ -22,6 +22,7 @@ def png() -> bytes:
 # What is said of jobs holds on either database, so these modules' tests are made on both.
 ON_EVERY_DATABASE = (
     "test_batch_ends",
+    "test_audit_log",
     "test_batches_store",
     "test_claims",
     "test_database",
@@ -32,6 +33,7 @@ ON_EVERY_DATABASE = (
     "test_migrations",
     "test_opt_outs_store",
     "test_policies_store",
+    "test_retention",
     "test_store",
     "test_sweeper",
     "test_turns",
