@@ -239,5 +239,17 @@ async function follow(article) {
   }
 }
 
+// ---- Comparing ----
+
+const WAYS = { ArrowLeft: "before", ArrowRight: "after", Escape: "back" };
+
+document.addEventListener("keydown", (event) => {
+  if (!document.getElementById("compare") || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const way = Object.hasOwn(WAYS, event.key) && document.getElementById(WAYS[event.key]);
+  if (!way) return;
+  event.preventDefault();
+  way.click();
+});
+
 const article = document.getElementById("answer");
 if (article) follow(article);
