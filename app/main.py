@@ -54,6 +54,7 @@ from app.routes import (
     opt_outs,
     page,
     policies,
+    reading,
     reports,
     signin,
     statements,
@@ -91,6 +92,7 @@ ROUTERS = (
     health.router,
     metrics.router,
     page.router,
+    reading.router,
     signin.router,
 )
 # Models that routes refer to by name only.

@@ -22,7 +22,7 @@ from app.service import service_of
 HTML_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Language, Cookie"}
 # Where a sign-in may lead: a page of this service by its path. Nothing that a browser could take for another host, or
 # that could end a header's line, has a place in it.
-PAGE = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*)?")
+PAGE = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~@-]+)*)?")
 # What the page's script says itself.
 SCRIPT_WORDS = [key.partition(".")[2] for key in ENGLISH.words if key.startswith("script.")]
 ELSEWHERE = ("cross-site", "same-site")

@@ -24,7 +24,7 @@ from jobs.store import JobStore
 
 BOTH = frozenset({Scope.ASK, Scope.READ})
 # What needs no key: it tells nothing of anybody, or is how one comes in.
-OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/language", "/problems", "/static/{path:path}",
+OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/api", "/language", "/problems", "/static/{path:path}",
         "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key"}  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_without_a_key_nothing_is_told(client: TestClient, make: Make, asked_by:
         ("GET", "/v1/works/w_1/thumbnail"),
         ("GET", "/v1/attribution-batches"), ("POST", "/v1/attribution-batches"),
         ("POST", "/ask"), ("GET", f"/a/{job}"), ("GET", "/"), ("POST", "/samples"), ("GET", "/samples/one.png"),
-        ("GET", f"/a/{job}/works/w_1"),
+        ("GET", f"/a/{job}/works/w_1"), ("GET", "/indexes"), ("GET", "/indexes/tiny@1"),
     ]  # fmt: skip
     for method, path in addresses:
         response = client.request(method, path)
