@@ -95,3 +95,8 @@ def page_of(path: str) -> str:
     """The page of this service that a path names; the first one for anything else."""
     known = PAGE.fullmatch(path) and not path.startswith(("/sign-", "/v1/", "/static/"))
     return path if known else "/"
+
+
+def wants_html(request: Request) -> bool:
+    """Whether an error should be a page: a browser's own request, outside the API."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")

@@ -197,11 +197,6 @@ async def static_file(request: Request, path: str) -> Response:
     )
 
 
-def wants_html(request: Request) -> bool:
-    """Whether an error should be a page: a browser's own request, outside the API."""
-    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")
-
-
 def as_page(problem: Problem, request: Request) -> Response:
     """An error as a page."""
     if problem.kind.status == HTTPStatus.UNAUTHORIZED:

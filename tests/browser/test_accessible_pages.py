@@ -1,5 +1,7 @@
 """What assistive technology meets on every page, in light and dark and three languages."""
 
+import re
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
@@ -31,7 +33,7 @@ def test_no_page_has_faults(
     context.set_default_timeout(60_000)
     page = context.new_page()
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    for address in ("/", "/sign-in", "/indexes", "/api", "/problems", "/deleted"):
+    for address in ("/", "/sign-in", "/indexes", "/api", "/opt-out", "/problems", "/deleted"):
         page.goto(site.url + address)
         expect(page.locator("html")).to_have_attribute("lang", language)
         assert violations(page) == [], address
@@ -47,6 +49,14 @@ def test_no_page_has_faults(
     assert violations(page) == []
     page.locator(".beside").first.click()
     expect(page.locator(".pair img").nth(1)).to_have_js_property("complete", True)
+    assert violations(page) == []
+    assert page.evaluate(WIDE) == 0
+    page.locator(".mine").first.click()
+    assert violations(page) == []
+    assert page.evaluate(WIDE) == 0
+    page.locator("[name=contact]").fill("ada@example.org")
+    page.locator(".opt-out button").click()
+    page.wait_for_url(re.compile("/opt-outs/"))
     assert violations(page) == []
     assert page.evaluate(WIDE) == 0
     context.close()
