@@ -51,6 +51,7 @@ def render(
         "script_words": {key: language.template(f"script.{key}") for key in SCRIPT_WORDS},
         "here": page_of(request.url.path),
         "max_upload_bytes": service.settings.max_upload_bytes,
+        "contact": service.settings.contact,
         "stays_here": not urlsplit(service.settings.resolved_blob_url).netloc,
         "signed_in": getattr(request.state, "signed_in", None),
     }
