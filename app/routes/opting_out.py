@@ -6,17 +6,18 @@ It never stands in an address.
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from app import opt_outs
-from app.callers import Caller, Following, OptingOut
+from app.callers import Caller, Following, Looking, OptingOut
 from app.catalogue import Picture, ServedIndex
 from app.forms import BESIDE_BYTES
 from app.language import Language, language_of
-from app.opt_out_schemas import MAX_CREATOR, OptOut, OptOutRequest
+from app.opt_out_schemas import MAX_CREATOR, OptOut, OptOutQuery, OptOutRequest
 from app.problems import Problem
 from app.rendering import refusal, render, wants_html
 from app.service import Service, service_of
@@ -51,6 +52,14 @@ async def empty_form(request: Request, caller: OptingOut) -> Response:
     return await run_in_threadpool(_form, request, caller, {}, None)
 
 
+@router.get("/opt-out/erased")
+async def erased(request: Request) -> Response:
+    """Where erasing leads: the request's own page is closed to who came by its token."""
+    language = language_of(request)
+    context = {"title": language("opt_out.erased"), "detail": language("opt_out.erased_note")}
+    return render(request, "message.html", context)
+
+
 @router.get("/opt-out/{index_id}/{work_id}")
 async def form_for_a_work(request: Request, caller: OptingOut, index_id: str, work_id: str) -> Response:
     """Ask that this work be left out, or all of its creator's."""
@@ -71,6 +80,16 @@ async def ask_by_form(request: Request, caller: OptingOut) -> Response:
     if received.token is not None and caller.owner == WITHOUT_KEY:
         _keep(request, response, received.id, received.token)
     return response
+
+
+@router.get("/opt-outs")
+async def own_requests(
+    request: Request, caller: Looking, cursor: Annotated[str | None, Query(max_length=200)] = None
+) -> Response:
+    """The requests of who asked with a key, newest first; everybody's for who administers the service."""
+    page = await opt_outs.listed(service_of(request), caller, OptOutQuery(cursor=cursor))
+    context = {"items": page.items, "next_cursor": page.next_cursor}
+    return render(request, "opt-outs.html", context, headers=NO_STORE)
 
 
 @router.get("/opt-outs/{opt_out_id}")
@@ -117,6 +136,18 @@ async def withdraw_by_form(request: Request, caller: Following, opt_out_id: str)
     return RedirectResponse(f"/opt-outs/{opt_out_id}", SEE_OTHER, NO_STORE)
 
 
+@router.post("/opt-outs/{opt_out_id}/erase")
+async def erase_by_form(request: Request, caller: Following, opt_out_id: str) -> Response:
+    """Erase what is known of who asked; the request stays."""
+    try:
+        await opt_outs.erase(service_of(request), caller, opt_out_id, request.cookies.get(COOKIE))
+    except Problem as problem:
+        return _ask_for_token(request, opt_out_id, problem)
+    response = RedirectResponse("/opt-out/erased", SEE_OTHER, NO_STORE)
+    response.delete_cookie(COOKIE, path=f"/opt-outs/{opt_out_id}")
+    return response
+
+
 def _asked(given: dict[str, str]) -> dict[str, object]:
     """The fields of the API's request that a form says."""
     # A browser sends the line ends of a text field as two characters, and its empty fields too.
@@ -147,6 +178,7 @@ def _form(request: Request, caller: Caller, given: dict[str, str], problem: Prob
         # What is amiss on the machine is for those who come in.
         "no_index": seen.missing if Scope.READ in caller.scopes else NO_INDEX,
         "problem": None if problem is None else refusal(request, problem),
+        "follows": Scope.READ in caller.scopes,
         **LIMITS,
     }
     headers = NO_STORE if problem is None else {**NO_STORE, **problem.headers}

@@ -24,8 +24,8 @@ from jobs.store import JobStore
 
 BOTH = frozenset({Scope.ASK, Scope.READ})
 # What needs no key: it tells nothing of anybody, or is how one comes in.
-OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/api", "/language", "/problems", "/static/{path:path}",
-        "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key"}  # fmt: skip
+OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/opt-out/erased", "/api", "/language", "/problems",
+        "/static/{path:path}", "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_without_a_key_nothing_is_told(client: TestClient, make: Make, asked_by:
         ("GET", "/v1/attribution-batches"), ("POST", "/v1/attribution-batches"),
         ("POST", "/ask"), ("GET", f"/a/{job}"), ("GET", "/"), ("POST", "/samples"), ("GET", "/samples/one.png"),
         ("GET", f"/a/{job}/works/w_1"), ("GET", "/indexes"), ("GET", "/indexes/tiny@1"),
-        ("GET", "/opt-out"), ("POST", "/opt-out"), ("GET", "/opt-out/tiny@1/w_1"),
+        ("GET", "/opt-out"), ("GET", "/opt-outs"), ("POST", "/opt-out"), ("GET", "/opt-out/tiny@1/w_1"),
     ]  # fmt: skip
     for method, path in addresses:
         response = client.request(method, path)

@@ -241,3 +241,57 @@ def test_another_key_sees_nothing_of_it(
     row = service.store.opt_outs.get(made)
     assert row is not None
     assert row.state == "received"
+
+
+def test_a_keys_requests_are_listed_and_what_is_known_of_who_asked_is_erased(
+    client: TestClient, service: Service, shut: Callable[[bool], None]
+) -> None:
+    shut(True)
+    both = frozenset({Scope.ASK, Scope.READ})
+    ada, eve = (
+        {**HTML, "Authorization": f"Bearer {service.keys.create(NewKey(name=name, scopes=both)).secret}"}
+        for name in ("ada", "eve")
+    )
+    made = [
+        request_in(
+            client.post(
+                "/opt-out",
+                data={"creator": "Hokusai", "contact": f"{number}@example.org"},
+                headers=ada,
+                follow_redirects=False,
+            )
+        )
+        for number in range(21)
+    ]
+    page = client.get("/opt-outs", headers=ada).text
+    assert REQUEST.findall(page) == made[:0:-1]
+    assert "All works by Hokusai" in page
+    further = re.search(r'rel="next" href="([^"]+)"', page)
+    assert further is not None
+    assert REQUEST.findall(client.get(further[1], headers=ada).text) == made[:1]
+    assert REQUEST.findall(client.get("/opt-outs", headers=eve).text) == []
+    assert client.get("/opt-outs?cursor=x", headers=ada).status_code == 422
+
+    address = f"/opt-outs/{made[3]}"
+    assert client.post(f"{address}/erase", headers=eve).status_code == 404
+    done = client.post(f"{address}/erase", headers=ada, follow_redirects=False)
+    assert (done.status_code, done.headers["location"]) == (303, "/opt-out/erased")
+    assert "What is hidden stays hidden." in client.get("/opt-out/erased", headers=HTML).text
+    page = client.get(address, headers=ada).text
+    assert "3@example.org" not in page
+    assert f"{address}/erase" not in page
+    assert f"{address}/withdraw" in page
+
+
+def test_erasing_closes_the_page_to_the_code(
+    client: TestClient, service: Service, shut: Callable[[bool], None]
+) -> None:
+    shut(True)
+    made = request_in(sent(client, creator="Hokusai", contact="ada@example.org"))
+    assert client.get(f"/opt-outs/{made}", headers=HTML).status_code == 200
+    done = sent(client, f"/opt-outs/{made}/erase")
+    assert (done.status_code, done.headers["location"]) == (303, "/opt-out/erased")
+    assert client.get(f"/opt-outs/{made}", headers=HTML).status_code == 404
+    row = service.store.opt_outs.get(made)
+    assert row is not None
+    assert (row.contact, row.state) == (None, "received")

@@ -33,7 +33,7 @@ def test_no_page_has_faults(
     context.set_default_timeout(60_000)
     page = context.new_page()
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    for address in ("/", "/sign-in", "/indexes", "/api", "/opt-out", "/problems", "/deleted"):
+    for address in ("/", "/sign-in", "/indexes", "/api", "/opt-out", "/opt-outs", "/problems", "/deleted"):
         page.goto(site.url + address)
         expect(page.locator("html")).to_have_attribute("lang", language)
         assert violations(page) == [], address

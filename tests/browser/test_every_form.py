@@ -57,6 +57,8 @@ def test_each_is_taken_for_the_services_own(watched, site, tiny_works, paused_wo
     expect(page.locator("h1")).to_have_text("Ihre Bitte ist eingegangen.")
     page.get_by_role("button", name="Bitte zurückziehen").click()
     expect(page.locator("h1")).to_have_text("Ihre Bitte ist zurückgezogen.")
+    page.get_by_role("button", name="Kontakt und Angaben löschen").click()
+    expect(page.locator("h1")).to_have_text("Gelöscht.")
 
     submitted = {re.sub(r"(att|opt)_[0-9a-f]{32}", "*", r.url.removeprefix(site.url)) for r in sent}
     # With JavaScript the picture's form is sent to the API, so that a refusal leaves the page as it is.
