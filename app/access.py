@@ -72,14 +72,15 @@ class Access:
         await self._limiter.request(request, caller)
         return caller
 
-    async def visitor(self, request: Request, by_token: bool) -> Caller:
+    async def visitor(self, request: Request, by_token: bool, anybody: bool = False) -> Caller:
         """The caller of a request about opt-outs, who may have no key where the operator allows it.
 
         Args:
             by_token: who sends an opt-out's token needs no key either.
+            anybody: nobody needs one.
         """
         bears = "authorization" in request.headers or self._sessions.key_of(request) is not None
-        open_ = self._open_to_opt_outs or (by_token and OPT_OUT_TOKEN in request.headers)
+        open_ = anybody or self._open_to_opt_outs or (by_token and OPT_OUT_TOKEN in request.headers)
         if bears or not self._required or not open_:
             return await self.caller(request)
         refuse_keys_in_addresses(request)

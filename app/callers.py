@@ -108,15 +108,17 @@ class NeedsOrAdministers(Needs):
 class NeedsOrComesWithout:
     """The same where a key is shown; who shows none may come too, if the service is open for that.
 
-    `opt_out_token`: who holds the token of an opt-out comes in as well.
+    `opt_out_token`: who holds the token of an opt-out comes in as well. `anybody`: who shows nothing does too, to be
+    asked for that token on a page.
     """
 
     scope: Scope
     opt_out_token: bool = False
+    anybody: bool = False
 
     async def __call__(self, request: Request) -> Caller:
         access = cast("Access", request.app.state.service.access)
-        caller = await access.visitor(request, self.opt_out_token)
+        caller = await access.visitor(request, self.opt_out_token, self.anybody)
         if caller.owner != WITHOUT_KEY and Scope.ADMIN not in caller.scopes:
             caller.needs(self.scope)
         return caller
@@ -128,4 +130,5 @@ Deciding = Annotated[Caller, Depends(Needs(Scope.DECIDE))]
 Looking = Annotated[Caller, Depends(NeedsOrAdministers(Scope.READ))]
 OptingOut = Annotated[Caller, Depends(NeedsOrComesWithout(Scope.ASK))]
 HoldingToken = Annotated[Caller, Depends(NeedsOrComesWithout(Scope.READ, opt_out_token=True))]
+Following = Annotated[Caller, Depends(NeedsOrComesWithout(Scope.READ, anybody=True))]
 Administering = Annotated[Caller, Depends(Needs(Scope.ADMIN))]

@@ -41,6 +41,7 @@ from app.moderation.schemas import (
 from app.openapi_keys import describe_keys
 from app.opt_out_schemas import Application, OptOutRequest, Rejection
 from app.problems import Problem, ProblemDocument, as_json, from_http_exception, from_validation
+from app.rendering import wants_html
 from app.routes import (
     attributions,
     audit,
@@ -52,8 +53,10 @@ from app.routes import (
     keys,
     metrics,
     opt_outs,
+    opting_out,
     page,
     policies,
+    reading,
     reports,
     signin,
     statements,
@@ -91,6 +94,8 @@ ROUTERS = (
     health.router,
     metrics.router,
     page.router,
+    opting_out.router,
+    reading.router,
     signin.router,
 )
 # Models that routes refer to by name only.
@@ -165,7 +170,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _respond(problem: Problem, request: Request) -> Response:
-    return page.as_page(problem, request) if page.wants_html(request) else as_json(problem, request)
+    return page.as_page(problem, request) if wants_html(request) else as_json(problem, request)
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

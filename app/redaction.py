@@ -4,6 +4,7 @@ A row keeps its rank, score and share, so that an answer still adds up, under an
 only. What is stored stays as it is: an answer is redacted whenever it is told, by what is hidden at that moment.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -50,9 +51,11 @@ class _Told:
 
 
 def card_for(card: str | None, shade: Shade | None) -> str | None:
-    """An index's card without the lines of its tables that are about creators who aren't shown."""
+    """An index's card without the lines of its lists and tables that are about creators who aren't shown."""
     if card is None or shade is None or not shade.creators:
         return card
+    listed = "|".join(map(re.escape, shade.creators))
+    card = re.sub(rf"^- (?:{listed}): [\d,]+\n", "", card, flags=re.MULTILINE)
     hidden = {f"| {cell(name)} |" for name in shade.creators}
     lines = card.split("\n")
     return "\n".join(line for line in lines if line[: line.find(" |", 1) + 2] not in hidden)

@@ -22,7 +22,7 @@ from app.service import service_of
 HTML_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Language, Cookie"}
 # Where a sign-in may lead: a page of this service by its path. Nothing that a browser could take for another host, or
 # that could end a header's line, has a place in it.
-PAGE = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*)?")
+PAGE = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~@-]+)*)?")
 # What the page's script says itself.
 SCRIPT_WORDS = [key.partition(".")[2] for key in ENGLISH.words if key.startswith("script.")]
 ELSEWHERE = ("cross-site", "same-site")
@@ -51,6 +51,7 @@ def render(
         "script_words": {key: language.template(f"script.{key}") for key in SCRIPT_WORDS},
         "here": page_of(request.url.path),
         "max_upload_bytes": service.settings.max_upload_bytes,
+        "contact": service.settings.contact,
         "stays_here": not urlsplit(service.settings.resolved_blob_url).netloc,
         "signed_in": getattr(request.state, "signed_in", None),
     }
@@ -95,3 +96,8 @@ def page_of(path: str) -> str:
     """The page of this service that a path names; the first one for anything else."""
     known = PAGE.fullmatch(path) and not path.startswith(("/sign-", "/v1/", "/static/"))
     return path if known else "/"
+
+
+def wants_html(request: Request) -> bool:
+    """Whether an error should be a page: a browser's own request, outside the API."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")

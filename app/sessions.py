@@ -51,7 +51,7 @@ class Sessions:
             # Not beyond it, whatever the browser's clock says.
             max_age=max(0, int((ends - datetime.now(UTC)).total_seconds())),
             path="/",
-            secure=self._secure(request),
+            secure=self.secure(request),
             httponly=True,
             samesite="strict",
         )
@@ -59,7 +59,7 @@ class Sessions:
     def sign_out(self, request: Request, response: Response) -> None:
         """Let that browser forget it."""
         response.delete_cookie(
-            self._name(request), path="/", secure=self._secure(request), httponly=True, samesite="strict"
+            self._name(request), path="/", secure=self.secure(request), httponly=True, samesite="strict"
         )
 
     @staticmethod
@@ -72,12 +72,13 @@ class Sessions:
         digest = hmac.digest(self._secret, f"session.{key_id}.{ends}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
-    def _secure(self, request: Request) -> bool:
+    def secure(self, request: Request) -> bool:
+        """Whether cookies for this request's browser may go over TLS only."""
         return self._public_https or request.url.scheme == "https"
 
     def _name(self, request: Request) -> str:
         # With this beginning a browser takes it from the host itself alone, over TLS.
-        return "__Host-das" if self._secure(request) else "das"
+        return "__Host-das" if self.secure(request) else "das"
 
 
 def _secret(settings: Settings) -> bytes:

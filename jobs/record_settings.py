@@ -1,17 +1,21 @@
-"""Settings of what is shown to whom and of what is kept for how long; a part of `jobs.settings.Settings`."""
+"""Settings of what is shown to whom, kept for how long, and whom to write to; a part of `jobs.settings.Settings`."""
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
 DAY_S = 86_400
 
 WorkVisibility = Literal["public", "signed-in", "rights-holder", "never"]
 
+# It becomes a link: nothing that could be more than an address has a place in it.
+CONTACT = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,200}|https?://[A-Za-z0-9][!#-;=?-Z_a-z~]{0,500}")
+
 
 class RecordSettings(BaseSettings):
-    """Opt-outs, visibility of works, retention."""
+    """Opt-outs, visibility of works, retention, and the operator's contact."""
 
     work_visibility: WorkVisibility = Field(
         default="public",
@@ -51,3 +55,18 @@ class RecordSettings(BaseSettings):
         le=36_500 * DAY_S,
         description="How many seconds the entries of the audit log are kept.",
     )
+    contact: str | None = Field(
+        default=None,
+        description="Whom to write to about answers and opt-outs, as the page says it: an e-mail address, or the"
+        " address of a page (http or https).",
+    )
+
+    @field_validator("contact")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is not None and not CONTACT.fullmatch(value):
+            raise ValueError(
+                "has to be an e-mail address, such as works@example.org, or a page's, such as"
+                " https://example.org/contact, in ASCII"
+            )
+        return value

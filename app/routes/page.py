@@ -2,6 +2,7 @@
 
 from http import HTTPStatus
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
@@ -100,6 +101,30 @@ async def answer_page(
     return render(request, "answer.html", context, headers=headers)
 
 
+@router.get("/a/{attribution_id}/works/{work_id}")
+async def compare(request: Request, caller: Reading, attribution_id: str, work_id: str) -> Response:
+    """The picture beside one of the works that its answer names, with the ways to the works before and after it."""
+    service = service_of(request)
+    answer = await questions.answer(service, caller, attribution_id, None, None)
+    works = [] if answer.told is None else [work for work in answer.told.works or [] if work.thumbnail]
+    place = next((place for place, work in enumerate(works) if work.work_id == work_id), None)
+    if answer.told is None or place is None:
+        raise Problem("not-found", "The answer shows no such work.")
+    served = service.catalogue.find(answer.told.index)
+    row = None if served is None else served.index.works.find(work_id)
+    address = f"/a/{attribution_id}"
+    context = {
+        "a": answer.told,
+        "work": works[place],
+        "picture": None if served is None or row is None else await run_in_threadpool(served.picture, row),
+        # Where one came from has the focus again.
+        "back": f"{address}#{quote(work_id)}",
+        "before": f"{address}/works/{quote(works[place - 1].work_id)}" if place else None,
+        "after": f"{address}/works/{quote(works[place + 1].work_id)}" if place + 1 < len(works) else None,
+    }
+    return render(request, "compare.html", context)
+
+
 @router.post("/a/{attribution_id}/cancel")
 async def cancel_by_form(request: Request, caller: Asking, attribution_id: str) -> Response:
     try:
@@ -170,11 +195,6 @@ async def static_file(request: Request, path: str) -> Response:
     return FileResponse(
         known.path, media_type=known.media_type, headers={"Cache-Control": known.caching(request)}
     )
-
-
-def wants_html(request: Request) -> bool:
-    """Whether an error should be a page: a browser's own request, outside the API."""
-    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")
 
 
 def as_page(problem: Problem, request: Request) -> Response:

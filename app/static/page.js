@@ -42,7 +42,14 @@ let sending = false;
 function announceSending(on) {
   sending = on;
   const status = document.getElementById("sending");
-  if (status) status.hidden = !on;
+  if (!status) return;
+  status.hidden = !on;
+  tellSending(words("sending", { percent: 0 }));
+}
+
+function tellSending(sentence) {
+  const status = document.getElementById("sending");
+  if (status && status.textContent !== sentence) status.textContent = sentence;
 }
 
 function fits(file) {
@@ -70,6 +77,31 @@ function clearChosen() {
   showChosen();
 }
 
+// Sends the form, telling how much of it has gone, which fetch can't.
+function send(body) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", "/v1/attributions");
+    request.setRequestHeader("Accept", "application/json");
+    request.setRequestHeader("Accept-Language", root.lang);
+    request.upload.addEventListener("progress", (event) => {
+      if (!event.lengthComputable) return;
+      // In tenths: each is read aloud where a screen reader is on.
+      const percent = 10 * Math.floor((10 * event.loaded) / event.total);
+      tellSending(percent < 100 ? words("sending", { percent }) : words("sent"));
+    });
+    request.addEventListener("load", () => {
+      try {
+        resolve({ status: request.status, answer: JSON.parse(request.responseText) });
+      } catch (error) {
+        reject(error);
+      }
+    });
+    for (const end of ["error", "abort", "timeout"]) request.addEventListener(end, () => reject(new Error(end)));
+    request.send(body);
+  });
+}
+
 // Asks about a file or, without one, about the picture at the address that was given.
 async function ask(file) {
   if (sending || (file && !fits(file))) return;
@@ -80,13 +112,12 @@ async function ask(file) {
   if (file) body.set("image", file, file.name || "pasted");
   announceSending(true);
   try {
-    const response = await fetch("/v1/attributions", { method: "POST", body, headers: { Accept: "application/json", "Accept-Language": root.lang } });
-    if (response.status === 401) {
+    const { status, answer } = await send(body);
+    if (status === 401) {
       location.assign("/sign-in"); // signed out meanwhile
       return;
     }
-    const answer = await response.json();
-    if (response.ok) {
+    if (status === 200 || status === 202) {
       location.assign(answer.links.page);
       return;
     }
@@ -238,6 +269,18 @@ async function follow(article) {
     }
   }
 }
+
+// ---- Comparing ----
+
+const WAYS = { ArrowLeft: "before", ArrowRight: "after", Escape: "back" };
+
+document.addEventListener("keydown", (event) => {
+  if (!document.getElementById("compare") || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const way = Object.hasOwn(WAYS, event.key) && document.getElementById(WAYS[event.key]);
+  if (!way) return;
+  event.preventDefault();
+  way.click();
+});
 
 const article = document.getElementById("answer");
 if (article) follow(article);

@@ -25,8 +25,8 @@ from jobs.store import JobStore
 
 BOTH = frozenset({Scope.ASK, Scope.READ})
 # What needs no key: it tells nothing of anybody, or is how one comes in.
-OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/language", "/problems", "/static/{path:path}",
-        "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key"}  # fmt: skip
+OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/opt-out/erased", "/api", "/language", "/problems",
+        "/static/{path:path}", "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,8 @@ def test_without_a_key_nothing_is_told(client: TestClient, make: Make, asked_by:
         ("GET", "/v1/works/w_1/thumbnail"),
         ("GET", "/v1/attribution-batches"), ("POST", "/v1/attribution-batches"),
         ("POST", "/ask"), ("GET", f"/a/{job}"), ("GET", "/"), ("POST", "/samples"), ("GET", "/samples/one.png"),
+        ("GET", f"/a/{job}/works/w_1"), ("GET", "/indexes"), ("GET", "/indexes/tiny@1"),
+        ("GET", "/opt-out"), ("GET", "/opt-outs"), ("POST", "/opt-out"), ("GET", "/opt-out/tiny@1/w_1"),
     ]  # fmt: skip
     for method, path in addresses:
         response = client.request(method, path)
@@ -116,7 +118,7 @@ def test_nobody_gets_at_anothers_question(client: TestClient, make: Make, asked_
         ("GET", path), ("GET", f"{path}?wait=1"), ("GET", f"{path}/image"),
         ("GET", f"{path}/report.pdf"), ("POST", f"{path}/cancel"),
         ("DELETE", path), ("GET", f"/a/{job}"), ("POST", f"/a/{job}/cancel"),
-        ("POST", f"/a/{job}/erase"), ("POST", f"/a/{job}/again"),
+        ("GET", f"/a/{job}/works/w_1"), ("POST", f"/a/{job}/erase"), ("POST", f"/a/{job}/again"),
     ]  # fmt: skip
     for method, address in attempts:
         assert refusal(client.request(method, address, headers=bearer(eve))) == (404, "not-found"), address

@@ -22,7 +22,7 @@ def test_the_first_page_shows_the_index_and_the_samples_in_order(client):
 def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client, ask, work_off):
     asked = ask()
     work_off()
-    for address in ("/", asked["links"]["page"], "/problems", "/deleted"):
+    for address in ("/", asked["links"]["page"], "/problems", "/deleted", "/indexes", "/api", "/opt-out"):
         text = client.get(address, headers=HTML).text
         assert not re.search(r"<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=|<style", text), address
         for link in re.findall(r'(?:src|<link[^>]*href)="([^"]+)"', text):

@@ -162,7 +162,7 @@ def test_it_leads_nowhere_else(issued: IssuedKey, sign_in: SignIn, following: st
 
 
 def test_the_pages_that_it_leads_to() -> None:
-    for path in ("/", "/problems", "/a/att_0123"):
+    for path in ("/", "/problems", "/a/att_0123", "/indexes/tiny@1f"):
         assert page_of(path) == path
 
 

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.browser.test_page import ANSWERED
 
 TEMPLATES = Path(__file__).parent.parent.parent / "app" / "templates"
-SIGNING_IN = {"/sign-in", "/sign-out"}
+SIGNING_IN = {"/sign-in", "/sign-out", "/opt-outs/*"}
 """Those of a service that asks for keys: test_signing_in.py sends them."""
 FORM = re.compile(r'<form.*?\saction="([^"]+)"')
 
@@ -51,7 +51,16 @@ def test_each_is_taken_for_the_services_own(watched, site, tiny_works, paused_wo
     page.locator(".sample-grid button").first.click()
     page.wait_for_url(ANSWERED)
 
-    submitted = {re.sub(r"att_[0-9a-f]{32}", "*", r.url.removeprefix(site.url)) for r in sent}
+    page.locator(".lookalikes .mine").first.click()
+    page.get_by_label("Wie Sie zu erreichen sind").fill("ada@example.org")
+    page.get_by_role("button", name="Um Ausnahme bitten").click()
+    expect(page.locator("h1")).to_have_text("Ihre Bitte ist eingegangen.")
+    page.get_by_role("button", name="Bitte zurückziehen").click()
+    expect(page.locator("h1")).to_have_text("Ihre Bitte ist zurückgezogen.")
+    page.get_by_role("button", name="Kontakt und Angaben löschen").click()
+    expect(page.locator("h1")).to_have_text("Gelöscht.")
+
+    submitted = {re.sub(r"(att|opt)_[0-9a-f]{32}", "*", r.url.removeprefix(site.url)) for r in sent}
     # With JavaScript the picture's form is sent to the API, so that a refusal leaves the page as it is.
     # The page that was following the deleted question is told so.
     faults[:] = [fault for fault in faults if "410" not in fault]

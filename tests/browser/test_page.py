@@ -37,7 +37,9 @@ def test_choosing_a_picture_leads_to_its_answer(page, tiny_works):
     first = page.locator(".ranking li").first
     expect(first.locator(".creator")).to_have_text(re.compile("Ada Lovelace|Anna Atkins|Hokusai"))
     expect(first.locator(".share")).to_have_text(re.compile(r"\d\s%$"))
-    expect(first.get_by_role("link")).to_have_attribute("href", re.compile(r"https://example\.org/\d+"))
+    expect(first.get_by_role("link", name="Source")).to_have_attribute(
+        "href", re.compile(r"https://example\.org/\d+")
+    )
     expect(page.locator(".creators tbody tr")).to_have_count(3)
     expect(page.locator(".lookalikes .title").first).to_have_text("Study no. 11")
     expect(page.locator(".verdict")).to_contain_text("has not been measured for this index")

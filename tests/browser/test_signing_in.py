@@ -31,7 +31,7 @@ def made(environment: dict[str, str], *arguments: str) -> str:
 def shut(tmp_path_factory: pytest.TempPathFactory, tiny_index: Path, samples: Path) -> Iterator[ShutSite]:
     folder = tmp_path_factory.mktemp("shut")
     made({**os.environ, "DAS_DATA_DIR": str(folder / "data")}, "create", "the first")
-    site = ShutSite(folder, tiny_index, samples, DAS_API_KEYS="required")
+    site = ShutSite(folder, tiny_index, samples, DAS_API_KEYS="required", DAS_OPT_OUTS_OPEN="true")
     yield site
     if site.process.poll() is None:
         site.stop()
@@ -109,3 +109,31 @@ def test_with_a_link_until_it_is_withdrawn(
     page.wait_for_timeout(5500)
     page.goto(shut.url)
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_who_has_no_key_asks_to_be_left_out_and_comes_back_by_a_code(visit: Callable[[], Page]) -> None:
+    page = visit()
+    page.get_by_role("link", name="My work is in here").click()
+    page.get_by_label("The creator's name").fill("Anna Atkins")
+    page.get_by_label("How you can be reached").fill("anna@example.org")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your request is here.")
+    code = page.locator(".token code").inner_text()
+
+    elsewhere = visit()
+    elsewhere.goto(page.url)
+    elsewhere.get_by_label("Your code").fill(code[:-1])
+    elsewhere.get_by_role("button", name="Show the request").click()
+    expect(elsewhere.get_by_role("alert").first).to_contain_text("no request with this address and this code")
+    elsewhere.get_by_label("Your code").fill(code)
+    elsewhere.keyboard.press("Enter")
+    expect(elsewhere.locator("main")).to_contain_text("anna@example.org")
+    elsewhere.on("dialog", lambda dialog: dialog.accept())
+    elsewhere.get_by_role("button", name="Withdraw the request").click()
+    expect(elsewhere.get_by_role("heading", level=1)).to_have_text("Your request is withdrawn.")
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your request is withdrawn.")
+    assert code not in page.url
+    (cookie,) = page.context.cookies(page.url)
+    assert (cookie["httpOnly"], page.url.endswith(cookie["path"])) == (True, True)
+    assert page.context.cookies(page.url.partition("/opt-outs/")[0]) == []

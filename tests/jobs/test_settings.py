@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from das.errors import SettingsError
 from jobs.settings import Settings, get_settings, writable_directory
@@ -124,3 +125,19 @@ def test_a_secret_file_that_cannot_be_used_is_named(
         SettingsError, match=r"DAS_REDIS_URL_FILE: .*redis (can't be read|has to hold one line)"
     ):
         Settings(_env_file=None)
+
+
+@pytest.mark.parametrize(
+    "contact", ["works@example.org", "ops+das@studio", "https://example.org/contact?of=das#top"]
+)
+def test_a_contact_is_an_address(contact: str) -> None:
+    assert Settings(_env_file=None, contact=contact).contact == contact
+
+
+@pytest.mark.parametrize(
+    "contact",
+    ["", "write to us", "javascript:alert(1)", "a@b?bcc=c@d", "https://", 'https://a/"x', "https://a["],
+)
+def test_what_isnt_an_address_is_no_contact(contact: str) -> None:
+    with pytest.raises(ValidationError, match=r"has to be an e-mail address, such as works@example\.org"):
+        Settings(_env_file=None, contact=contact)
