@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.addresses import MAX_URL_LENGTH
-from app.fields import Candidates, Number
+from app.fields import Candidates, Seed, TopK
 from app.schemas import (
     MAX_METHOD_LENGTH,
     MAX_PROMPT_LENGTH,
@@ -38,12 +38,12 @@ class BatchItemJson(BaseModel):
         default=None, max_length=MAX_URL_LENGTH, description="Where the picture is; exactly one of the two."
     )
     index: Printable | None = Field(default=None, max_length=200)
-    top_k: Number | None = Field(default=None, ge=1)
+    top_k: TopK | None = None
     candidates: Candidates | None = None
     method: str | None = Field(default=None, max_length=MAX_METHOD_LENGTH)
     client_tag: Printable | None = Field(default=None, max_length=MAX_TAG_LENGTH)
     prompt: Printable | None = Field(default=None, max_length=MAX_PROMPT_LENGTH)
-    seed: Number | None = Field(default=None, ge=0, lt=2**63)
+    seed: Seed | None = None
 
 
 class BatchJson(AttributionRequest):

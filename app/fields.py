@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
@@ -61,3 +61,6 @@ def _number(value: Any) -> Any:
 
 
 Number = Annotated[int, BeforeValidator(_number)]
+# Bounds stand inside, or the description doesn't have them where a field may be null.
+TopK = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(_number)]

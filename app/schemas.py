@@ -15,7 +15,7 @@ from pydantic import (
 
 from app.addresses import MAX_URL_LENGTH
 from app.described import Described
-from app.fields import Candidates, Number
+from app.fields import Candidates, Number, Seed
 from app.fields import Moment as Moment  # which others take from here
 from app.link_schemas import Links, SummaryLinks
 from das import registry
@@ -87,10 +87,8 @@ class AttributionRequest(BaseModel):
         description="What the picture was generated from, for indexes of text-conditional models; default: what its"
         " own metadata say (`input.declared`). An empty text is a prompt, too.",
     )
-    seed: Number | None = Field(
+    seed: Seed | None = Field(
         default=None,
-        ge=0,
-        lt=2**63,
         description=f"What it was generated with, for `{SEEDED}`; default: what its own metadata say. Without either"
         " the picture is inverted.",
     )
