@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DAS, Site, _watched
 from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import DAS, Site, _watched
 
 REFUSED = re.compile(r"the server responded with a status of 40[14] ")
 

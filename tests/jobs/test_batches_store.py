@@ -259,7 +259,7 @@ def test_mending_completes_a_broken_off_erasure_and_removes_orphans(
 ) -> None:
     batch = batches.create("ada", pictures(2))
     job = make(store, batches, png, taken(batches))
-    monkeypatch.setattr(store, "erase_all", lambda ids: None)
+    monkeypatch.setattr(store, "erase_all", lambda ids, by: None)
     batches.erase(batch.id, "ada")
     monkeypatch.undo()
     standing = store.standing(job.id)
