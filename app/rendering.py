@@ -1,7 +1,6 @@
 """Pages from templates, and where a page leads to that needs a key."""
 
 import re
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from app import DISTRIBUTION, wording
 from app.assets import static_link
 from app.language import ENGLISH, LANGUAGES, Language, language_of
 from app.problems import Problem
+from app.refusals import mistaken
 from app.service import service_of
 
 HTML_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Language, Cookie"}
@@ -72,24 +72,8 @@ def sign_in_page(request: Request, problem: Problem) -> Response:
     came = request.headers.get("sec-fetch-site") in ELSEWHERE
     context = {"following": asked, "once_more": came and request.method == "GET"}
     if problem.code == "key-refused":
-        context["problem"] = refusal(request, problem)
+        context["problem"] = mistaken("key", language_of(request)("sign_in.unknown"))
     return render(request, "sign-in.html", context, problem.kind.status, problem.headers)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What was wrong, as a page says it: `title` in its language, `detail` in English; else `detail` alone."""
-
-    title: str | None
-    detail: str
-
-
-def refusal(request: Request, problem: Problem) -> Refusal:
-    """A problem for a page. In English the detail says it all."""
-    language = language_of(request)
-    if problem.detail == ENGLISH("message.choose_first"):
-        return Refusal(None, language("message.choose_first"))
-    return Refusal(None if language is ENGLISH else problem.title(language) + ".", problem.detail)
 
 
 def page_of(path: str) -> str:

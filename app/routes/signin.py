@@ -11,7 +11,8 @@ from starlette.responses import RedirectResponse, Response
 from app.access import refuse_keys_in_addresses
 from app.language import language_of
 from app.middleware import request_id_of
-from app.rendering import Refusal, page_of, render
+from app.refusals import mistaken
+from app.rendering import page_of, render
 from app.service import service_of
 from app.uploads import small_form
 from jobs.audit import Actor
@@ -41,8 +42,8 @@ async def sign_in(request: Request) -> Response:
     key = await service.access.by_token(shown)
     if key is None:
         await run_in_threadpool(service.sign_ins.refused, shown, request_id_of(request))
-        unknown = Refusal(None, language_of(request)("sign_in.unknown"))
-        context = {"following": following, "problem": unknown}
+        said = language_of(request)("sign_in.unknown" if shown else "sign_in.missing")
+        context = {"following": following, "problem": mistaken("key", said)}
         return render(request, "sign-in.html", context, UNAUTHORISED)
     by = Actor(key.prefix, request_id_of(request))
     await run_in_threadpool(service.store.audit.write, by, "sign-in", key.prefix)

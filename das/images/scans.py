@@ -9,6 +9,7 @@ import io
 import re
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 # What an inverse transform makes of coefficients that aren't there; 127 where the values are stored inverted.
@@ -46,7 +47,7 @@ def breaks_off(data: bytes, image: Image.Image) -> bool:
     return int((differing if differing.ndim == 2 else differing.any(axis=2)).sum()) > ONE_UNIT
 
 
-def _eighth(data: bytes) -> np.ndarray:
+def _eighth(data: bytes) -> npt.NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         image.draft(None, (1, 1))
         return np.array(image)
