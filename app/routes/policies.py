@@ -134,7 +134,8 @@ async def backtest_policy(request: Request, caller: Deciding, policy_id: PolicyI
     """Hold a version against the active one over stored answers, or against what people said of decisions."""
     service = service_of(request)
     asked = await small_json(service, request, BacktestRequest)
-    return _json(await backtests.run(service, caller, policy_id, asked))
+    spoken = {"Vary": "Accept-Language", "Content-Language": caller.language.code}
+    return _json(await backtests.run(service, caller, policy_id, asked), headers=spoken)
 
 
 def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
