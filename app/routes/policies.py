@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -62,7 +62,19 @@ def _body(
     },
     openapi_extra=_body("PolicyJson", {"policy": POLICY_DOCUMENT, "dry_run": True}, "PolicyForm"),
 )
-async def put_policy(request: Request, caller: Deciding) -> Response:
+async def put_policy(
+    request: Request,
+    caller: Deciding,
+    # Told here because openapi-python-client makes a module that can't be imported of an operation that takes one of
+    # two bodies and no parameter that may be left out.
+    _accept_language: Annotated[
+        str | None,
+        Header(
+            alias="Accept-Language",
+            description="In which language the titles of errors are told: en, de, fr.",
+        ),
+    ] = None,
+) -> Response:
     """Keep a policy, or a new version of it, and have it decide; with `dry_run`, try it beside the active one."""
     service = service_of(request)
     policy, dry_run = await policies.received(service, request)
