@@ -117,6 +117,8 @@ def world(live: Live, worker: None, key: IssuedKey, picture: bytes, picture_url:
         assert batch.status_code == 202, batch.text
         shared = client.post(f"/v1/attributions/{decided[0]['attribution']}/shares", json={})
         assert shared.status_code == 201, shared.text
+        endpoint = client.post("/v1/webhook-endpoints", json={"url": picture_url})
+        assert endpoint.status_code == 201, endpoint.text
         index = client.get("/v1/indexes").json()["items"][0]
         works = client.get(f"/v1/indexes/{index['id']}/works").json()["items"]
     return {
