@@ -76,6 +76,11 @@ def sign_in_page(request: Request, problem: Problem) -> Response:
     return render(request, "sign-in.html", context, problem.kind.status, problem.headers)
 
 
+def base_address(request: Request) -> str:
+    """The service's address as people use it."""
+    return service_of(request).settings.public_url or str(request.base_url).rstrip("/")
+
+
 def page_of(path: str) -> str:
     """The page of this service that a path names; the first one for anything else."""
     known = PAGE.fullmatch(path) and not path.startswith(("/sign-", "/v1/", "/static/"))

@@ -948,6 +948,33 @@ class NewlyMadeKey(Model):
     """Send it as `Authorization: Bearer`. It is shown here only."""
 
 
+class NewlyMadeShareLink(Model):
+    """A link with its token, which can't be read again."""
+
+    id: str
+    """Its id, which never changes."""
+    state: Literal["open", "expired", "revoked"] | str
+    """open, or why it isn't any more."""
+    label: str | None = None
+    """Your own word for it; null: none."""
+    leave_out: list[str]
+    """All that is left out, with what would give it away."""
+    works: int | None = None
+    """How many of the first works are told; null: all."""
+    created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
+    expires_at: datetime
+    """When it is open no more, in UTC."""
+    revoked_at: datetime | None = None
+    """When you closed it; null: you didn't."""
+    views: int
+    """How often its page was opened or a report taken from it."""
+    last_viewed_at: datetime | None = None
+    """When it was last opened; null: it wasn't."""
+    url: str
+    """The link. Whoever has it sees the answer; it is shown here only."""
+
+
 class NewlyReceivedOptOut(Model):
     """An opt-out as it was received, with the token of who asked without a key."""
 
@@ -1333,6 +1360,38 @@ class Share(Model):
     """Null: the picture is no copy of this work, as far as that is told."""
 
 
+class ShareLink(Model):
+    """A link, without its token."""
+
+    id: str
+    """Its id, which never changes."""
+    state: Literal["open", "expired", "revoked"] | str
+    """open, or why it isn't any more."""
+    label: str | None = None
+    """Your own word for it; null: none."""
+    leave_out: list[str]
+    """All that is left out, with what would give it away."""
+    works: int | None = None
+    """How many of the first works are told; null: all."""
+    created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
+    expires_at: datetime
+    """When it is open no more, in UTC."""
+    revoked_at: datetime | None = None
+    """When you closed it; null: you didn't."""
+    views: int
+    """How often its page was opened or a report taken from it."""
+    last_viewed_at: datetime | None = None
+    """When it was last opened; null: it wasn't."""
+
+
+class ShareLinkList(Model):
+    """Every share of a question, the newest first."""
+
+    items: list[ShareLink]
+    """Those of this page, in the order of the list."""
+
+
 class Signature(Model):
     """An Ed25519 signature of the digest's text."""
 
@@ -1479,6 +1538,16 @@ class BacktestOptions(TypedDict, total=False):
     index: str | None
     created_after: datetime | None
     limit: int
+
+
+class ShareOptions(TypedDict, total=False):
+    """What a link leaves out, and for how long it is open."""
+
+    leave_out: list[Literal["picture", "settings", "creators", "thumbnails"] | str]
+    works: int | None
+    expires_in: int | None
+    expires_at: datetime | None
+    label: str | None
 
 
 class KeyOptions(TypedDict, total=False):
