@@ -32,7 +32,9 @@ def _absent(given: Any) -> Any:
     return None if given == "" else given
 
 
-Text = Annotated[Printable | None, BeforeValidator(_absent)]
+Name = Annotated[Annotated[Printable, Field(max_length=80)] | None, BeforeValidator(_absent)]
+Action = Annotated[Annotated[Printable, Field(max_length=40)] | None, BeforeValidator(_absent)]
+ObjectId = Annotated[Annotated[Printable, Field(max_length=200)] | None, BeforeValidator(_absent)]
 Day = Annotated[date | None, BeforeValidator(_absent)]
 Cursor = Annotated[str | None, Field(max_length=200)]
 
@@ -43,7 +45,7 @@ class JobsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: JobState = "open"
-    key: Annotated[Text, Field(max_length=80)] = None
+    key: Name = None
     cursor: Cursor = None
 
 
@@ -52,9 +54,9 @@ class AuditDays(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    actor: Annotated[Text, Field(max_length=80)] = None
-    action: Annotated[Text, Field(max_length=40)] = None
-    object: Annotated[Text, Field(max_length=200)] = None
+    actor: Name = None
+    action: Action = None
+    object: ObjectId = None
     since: Day = None
     until: Day = None
     cursor: Cursor = None

@@ -285,7 +285,15 @@ def test_webhooks_are_delivered_again_and_enabled(
     with store.database.write() as session:
         delivery = session.get_one(WebhookDelivery, sent.id)
         delivery.state, delivery.settled_at, delivery.next_attempt_at = "failed", utc_now(), None
-        delivery.tried = [{"at": "", "seconds": 1, "status_code": 500, "error": "The receiver answered 500."}]
+        delivery.tried = [
+            {
+                "at": "2026-01-31T12:00:00Z",
+                "seconds": 1,
+                "status_code": 500,
+                "error": "The receiver answered 500.",
+                "response": "x",
+            }
+        ]
     address = f"/operator/webhooks/{endpoint.id}"
     for shown in (page(client, "/operator/webhooks"), page(client, address)):
         assert "https://hooks.example.org:8443" in shown

@@ -50,7 +50,15 @@ def endpoint(store: JobStore, asker: IssuedKey) -> str:
     with store.database.write() as session:
         delivery = session.get_one(WebhookDelivery, sent.id)
         delivery.state, delivery.settled_at, delivery.next_attempt_at = "failed", utc_now(), None
-        delivery.tried = [{"at": "", "seconds": 1, "status_code": 500, "error": "The receiver answered 500."}]
+        delivery.tried = [
+            {
+                "at": "2026-01-31T12:00:00Z",
+                "seconds": 1,
+                "status_code": 500,
+                "error": "The receiver answered 500.",
+                "response": "x",
+            }
+        ]
     return made.id
 
 
