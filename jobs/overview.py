@@ -156,7 +156,7 @@ class Overview:
                 for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
             }
             # Grouped by its name: PostgreSQL takes the expression for another each time it has a parameter.
-            code = literal_column("reason")
+            code: ColumnElement[str] = literal_column("reason")
             reasons = session.execute(
                 select(Job.error["code"].as_string().label("reason"), func.count())
                 .where(Job.state == JobState.FAILED, Job.finished_at > moment)
@@ -164,7 +164,12 @@ class Overview:
                 .order_by(func.count().desc(), code)
                 .limit(TOLD)
             ).all()
-        return Ended(*counts.values(), reasons=[(str(name), number) for name, number in reasons])
+        return Ended(
+            succeeded=counts[JobState.SUCCEEDED],
+            failed=counts[JobState.FAILED],
+            cancelled=counts[JobState.CANCELLED],
+            reasons=[(str(name), number) for name, number in reasons],
+        )
 
     def jobs(
         self,

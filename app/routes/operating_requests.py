@@ -17,7 +17,7 @@ from app import opt_outs
 from app.callers import Administering, Caller
 from app.forms import BESIDE_BYTES
 from app.operating import NO_STORE, SEE_OTHER, host_of, no_cursor, older, shown, whose
-from app.opt_out_schemas import MAX_REASON, Application, OptOutQuery, Rejection
+from app.opt_out_schemas import Application, OptOutQuery, Rejection
 from app.problems import Problem
 from app.service import Service, service_of
 from app.uploads import parse_as, small_form
@@ -25,7 +25,7 @@ from app.webhooks import endpoints
 from app.webhooks.schemas import EndpointChange
 from jobs.errors import BadCursor
 from jobs.models import utc_now
-from jobs.opt_outs import IN_FORCE
+from jobs.opt_outs import IN_FORCE, MAX_REASON
 from jobs.webhooks.models import WebhookEndpoint
 
 router = APIRouter(prefix="/operator", include_in_schema=False)
