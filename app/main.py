@@ -61,12 +61,15 @@ from app.routes import (
     policies,
     reading,
     reports,
+    shares,
+    sharing,
     signin,
     statements,
     webhooks,
 )
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
+from app.share_schemas import ShareRequest
 from app.uploads import AttributionUrl
 from app.webhooks.schemas import EndpointChange, EndpointRequest, SecretRotation
 from jobs.errors import StorageError
@@ -85,6 +88,7 @@ ROUTERS = (
     attributions.router,
     events.router,
     reports.router,
+    shares.router,
     statements.router,
     batches.router,
     decisions.router,
@@ -99,6 +103,7 @@ ROUTERS = (
     page.router,
     opting_out.router,
     reading.router,
+    sharing.router,
     signin.router,
     operating.router,
     operating_keys.router,
@@ -127,6 +132,7 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     OptOutRequest,
     Application,
     Rejection,
+    ShareRequest,
     EndpointRequest,
     EndpointChange,
     SecretRotation,

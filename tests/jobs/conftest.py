@@ -36,6 +36,7 @@ ON_EVERY_DATABASE = (
     "test_policies_store",
     "test_retention",
     "test_session_rows",
+    "test_shares_store",
     "test_store",
     "test_sweeper",
     "test_turns",
