@@ -23,7 +23,7 @@ from app.schemas import Failure, Progress
 from app.service import Service
 from app.waiting import look
 from jobs.errors import StorageError
-from jobs.models import Job, JobEvent
+from jobs.models import JobEvent, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -126,9 +126,8 @@ async def _events(service: Service, caller: Caller, job_id: str, after: int) -> 
                     spoke = now()
                 if standing.finished:
                     return
-                job = await run_in_threadpool(service.store.get, job_id, caller.owner)
-                progress = _progress(job)
-                if progress is not None and progress != told:
+                progress = _progress(standing)
+                if progress != told:
                     told = progress
                     yield progress
                     spoke = now()
@@ -161,10 +160,9 @@ def _written(event: JobEvent) -> bytes:
     return _frame(event.kind, told, event.id)
 
 
-def _progress(job: Job | None) -> bytes | None:
-    if job is None or job.finished:
-        return None
-    return _frame("progress", ProgressEvent(attribution_id=job.id, progress=progress_of(job, None)), None)
+def _progress(standing: Standing) -> bytes:
+    told = ProgressEvent(attribution_id=standing.id, progress=progress_of(standing, None))
+    return _frame("progress", told, None)
 
 
 def _frame(name: str, data: BaseModel, number: int | None) -> bytes:

@@ -5,6 +5,7 @@ one of these calls and what comes back into a response; it does nothing else.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from starlette.concurrency import run_in_threadpool
 
@@ -14,6 +15,7 @@ from app.catalogue import ServedIndex
 from app.language import ENGLISH, Language
 from app.patience import until_a_look
 from app.problems import Problem, bad_parameter, invalid
+from app.recent import Told
 from app.retelling import retold
 from app.schemas import Attribution, AttributionList, AttributionRequest, AttributionSummary, ListQuery
 from app.service import Service
@@ -39,6 +41,12 @@ class Answer:
     language: Language
     look_again_s: int = 1
     left: frozenset[str] = frozenset()
+
+    @cached_property
+    def body(self) -> bytes:
+        """What is told as JSON; empty where the caller has it."""
+        # Written by pydantic at once: through FastAPI each answer would be checked and taken apart again.
+        return b"" if self.told is None else self.told.model_dump_json(by_alias=True).encode()
 
 
 async def ask(
@@ -170,6 +178,7 @@ async def erase(service: Service, caller: Caller, job_id: str) -> None:
         await run_in_threadpool(service.store.erase, job_id, caller.owner, caller.actor)
     except JobNotFound as error:
         raise Problem("not-found", "There is no attribution with this id.") from error
+    service.recent.forget(job_id)
 
 
 async def told(service: Service, caller: Caller, job: Job) -> Answer:
@@ -179,6 +188,17 @@ async def told(service: Service, caller: Caller, job: Job) -> Answer:
 
 # One turn of a thread for all of it: under load, each turn is a wait for the interpreter.
 def _look_and_tell(service: Service, caller: Caller, job_id: str) -> Answer:
+    standing = look(service.store.standing, caller, job_id)
+    if standing.finished:
+        # The view is taken first: what is hidden meanwhile makes another, and this answer is found by none of it.
+        told = Told.of(standing, service.visibility.to(caller), caller.language)
+        answer = service.recent.find(told)
+        if answer is None:
+            job = look(service.store.get, caller, job_id)
+            answer = _tell(service, caller, job)
+            if job.version == standing.version:
+                service.recent.keep(told, answer)
+        return answer
     return _tell(service, caller, look(service.store.get, caller, job_id))
 
 

@@ -22,6 +22,7 @@ from app.fetching import Fetcher
 from app.limiting import Limiter
 from app.metrics.meters import Meters
 from app.metrics.whole import Whole
+from app.recent import RecentAnswers
 from app.report.signing import certificate_of
 from app.samples import Samples
 from app.screening import Screener
@@ -82,6 +83,7 @@ class Service:
     normaliser: IsolatedNormaliser
     doorbell: Doorbell
     feed: ChangeFeed
+    recent: RecentAnswers
     bodies: Bodies
     parsing: CapacityLimiter
     decoding: Turns
@@ -150,7 +152,8 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         samples=Samples(settings.samples_dir),
         normaliser=IsolatedNormaliser(limits, processes=DECODERS),
         doorbell=Doorbell(settings),
-        feed=ChangeFeed(settings),
+        feed=ChangeFeed(settings, store.versions),
+        recent=RecentAnswers(),
         bodies=Bodies(settings.bodies_in_flight_bytes, settings.body_seconds, settings.body_stall_seconds),
         parsing=CapacityLimiter(PARSING_AT_ONCE),
         decoding=Turns(DECODERS, DECODING_QUEUE, DECODING_PATIENCE_S),

@@ -77,15 +77,16 @@ SUMMARISED = (
 )
 
 # Built once: putting one of these together takes longer than running it, and everybody who polls runs them.
-STANDING = select(JOBS.c.id, JOBS.c.owner, JOBS.c.state, JOBS.c.version).where(
-    JOBS.c.id == bindparam("job_id")
-)
+STANDING = select(*(JOBS.c[part.name] for part in fields(Standing))).where(JOBS.c.id == bindparam("job_id"))
+VERSIONS = select(JOBS.c.id, JOBS.c.version).where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 WAITING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.QUEUED)
 RUNNING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.RUNNING)
 OWNERS = select(func.count(JOBS.c.owner.distinct())).where(JOBS.c.state == JobState.QUEUED)
 WAITING_OF = WAITING.where(JOBS.c.owner == bindparam("owner"))
 
 Seen = TypeVar("Seen", Job, Standing)
+# An SQLite of before 2020 takes 999 parameters.
+VERSIONS_AT_ONCE = 900
 
 
 class JobStore:
@@ -176,6 +177,15 @@ class JobStore:
             row = session.execute(STANDING, {"job_id": job_id}).one_or_none()
         return _own(None if row is None else Standing(*row), owner)
 
+    def versions(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """The versions of those of these jobs that there are."""
+        with self.database.read() as session:
+            found: dict[str, int] = {}
+            for begin in range(0, len(job_ids), VERSIONS_AT_ONCE):
+                some = job_ids[begin : begin + VERSIONS_AT_ONCE]
+                found.update((row.id, row.version) for row in session.execute(VERSIONS, {"job_ids": some}))
+        return found
+
     def list(self, filters: JobFilters | None = None, cursor: str | None = None, limit: int = 20) -> Page:
         """A page of jobs, newest first. `cursor` is the `next_cursor` of the page before.
 
@@ -229,10 +239,12 @@ class JobStore:
                 return None
             job.lookalikes = [*lookalikes]
             job.version += 1
-            # A worker that runs over all works doesn't wait for the screening and may be further by now.
+            # A worker that runs over all works doesn't wait for the screening and may be further by now. Nothing
+            # happens after the end: who follows the events leaves with the one that says so.
             if job.stage == Stage.RECEIVED:
                 job.stage = Stage.SCREENED
-            record_event(session, job_id, "screened")
+            if not job.finished:
+                record_event(session, job_id, "screened")
         self.notify(job.id, job.version)
         return job
 
