@@ -7,13 +7,13 @@ one that came, and is told the rest. Progress is told in between, without an id,
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.answers import progress_of
@@ -34,7 +34,9 @@ HEARTBEAT = b": still there\n\n"
 # A stream ends after this, and its client opens another: so nothing that holds for its caller holds for ever.
 MAX_STREAM_S = 900.0
 # How long a browser waits before it opens a stream again.
-RECONNECT_MS = 2000
+RETRY = b"retry: 2000\n\n"
+# A proxy that gathers an answer before it passes it on would hold up every event.
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 LONGEST_NUMBER = 18
 
 
@@ -62,8 +64,7 @@ class EventStream(StreamingResponse):
     media_type = MEDIA_TYPE
 
     def __init__(self, events: AsyncGenerator[bytes, None], at_end: Callable[[], None]) -> None:
-        # A proxy that gathers an answer before it passes it on would hold up every event.
-        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(events, headers=HEADERS)
         self._events = events
         self._at_end = at_end
 
@@ -89,22 +90,29 @@ def last_event(header: str | None) -> int:
     )
 
 
-async def stream(service: Service, caller: Caller, job_id: str, after: int) -> EventStream | None:
+async def stream(service: Service, caller: Caller, job_id: str, after: int) -> Response | None:
     """The events of the caller's question from the one after number `after` on; None where none is left to come.
 
     Raises `Problem`: not-found, erased, too-many-streams, busy.
     """
-    standing = await run_in_threadpool(look, service.store.standing, caller, job_id)
-    if standing.finished and not await run_in_threadpool(service.store.events, job_id, after):
-        return None
-    give_back = service.streams.take(caller.owner)
-    return EventStream(_events(service, caller, job_id, after), give_back)
+
+    def look_once() -> Sequence[JobEvent] | None:
+        finished = look(service.store.standing, caller, job_id).finished
+        return service.store.events(job_id, after) if finished else None
+
+    rest = await run_in_threadpool(look_once)
+    if rest is None:
+        give_back = service.streams.take(caller.owner)
+        return EventStream(_events(service, caller, job_id, after), give_back)
+    # Nothing more will come: this takes no stream.
+    told = b"".join(_written(event) for event in rest)
+    return Response(RETRY + told, media_type=MEDIA_TYPE, headers=HEADERS) if rest else None
 
 
 async def _events(service: Service, caller: Caller, job_id: str, after: int) -> AsyncGenerator[bytes, None]:
     now = asyncio.get_running_loop().time
     ends = now() + MAX_STREAM_S
-    yield b"retry: %d\n\n" % RECONNECT_MS
+    yield RETRY
     spoke = now()
     version, told = 0, None
     # Watch first, look then: a change between the two would be missed the other way round.
