@@ -38,6 +38,7 @@ RETRY = b"retry: 2000\n\n"
 # A proxy that gathers an answer before it passes it on would hold up every event.
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 LONGEST_NUMBER = 18
+LAST_KINDS = ("succeeded", "failed", "cancelled", "erased")
 
 
 class AttributionEvent(BaseModel):
@@ -115,25 +116,33 @@ async def _events(service: Service, caller: Caller, job_id: str, after: int) -> 
     yield RETRY
     spoke = now()
     version, told = 0, None
+
+    def look_again() -> tuple[Standing, Sequence[JobEvent]]:
+        # In one turn of a thread. What happens between the two is told by the events first.
+        standing = look(service.store.standing, caller, job_id)
+        return standing, () if standing.version == version else service.store.events(job_id, after)
+
     # Watch first, look then: a change between the two would be missed the other way round.
     with service.feed.watch(job_id) as watch, _ending_quietly(job_id):
         while now() < ends:
             try:
-                standing = await run_in_threadpool(look, service.store.standing, caller, job_id)
+                standing, events = await run_in_threadpool(look_again)
             except Problem:
                 # Erased while somebody looked on. That is the only event left, and SQLite may give it the number of
                 # one that is gone.
                 for event in await run_in_threadpool(service.store.events, job_id):
                     yield _written(event)
                 return
+            for event in events:
+                after = event.id
+                yield _written(event)
+                spoke = now()
+                if event.kind in LAST_KINDS:
+                    return
+            if standing.finished:
+                return
             if standing.version != version:
                 version = standing.version
-                for event in await run_in_threadpool(service.store.events, job_id, after):
-                    after = event.id
-                    yield _written(event)
-                    spoke = now()
-                if standing.finished:
-                    return
                 progress = _progress(standing)
                 if progress != told:
                     told = progress
