@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -21,9 +20,10 @@ from app.callers import Caller
 from app.problems import FieldProblem, Problem
 from app.schemas import Failure, Progress
 from app.service import Service
-from app.waiting import look
+from app.waiting import glance, look
 from jobs.errors import StorageError
 from jobs.models import JobEvent, Standing
+from jobs.near import Looks
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,11 @@ async def stream(service: Service, caller: Caller, job_id: str, after: int) -> R
     Raises `Problem`: not-found, erased, too-many-streams, busy.
     """
 
-    def look_once() -> Sequence[JobEvent] | None:
-        finished = look(service.store.standing, caller, job_id).finished
-        return service.store.events(job_id, after) if finished else None
+    def look_once(looks: Looks) -> Sequence[JobEvent] | None:
+        finished = look(looks.standing, caller, job_id).finished
+        return looks.events(job_id, after) if finished else None
 
-    rest = await run_in_threadpool(look_once)
+    rest = await glance(service, look_once)
     if rest is None:
         give_back = service.streams.take(caller.owner)
         return EventStream(_events(service, caller, job_id, after), give_back)
@@ -117,20 +117,20 @@ async def _events(service: Service, caller: Caller, job_id: str, after: int) -> 
     spoke = now()
     version, told = 0, None
 
-    def look_again() -> tuple[Standing, Sequence[JobEvent]]:
-        # In one turn of a thread. What happens between the two is told by the events first.
-        standing = look(service.store.standing, caller, job_id)
-        return standing, () if standing.version == version else service.store.events(job_id, after)
+    def look_again(looks: Looks) -> tuple[Standing, Sequence[JobEvent]]:
+        # What happens between the two is told by the events first.
+        standing = look(looks.standing, caller, job_id)
+        return standing, () if standing.version == version else looks.events(job_id, after)
 
     # Watch first, look then: a change between the two would be missed the other way round.
     with service.feed.watch(job_id) as watch, _ending_quietly(job_id):
         while now() < ends:
             try:
-                standing, events = await run_in_threadpool(look_again)
+                standing, events = await glance(service, look_again)
             except Problem:
                 # Erased while somebody looked on. That is the only event left, and SQLite may give it the number of
                 # one that is gone.
-                for event in await run_in_threadpool(service.store.events, job_id):
+                for event in await glance(service, lambda looks: looks.events(job_id)):
                     yield _written(event)
                 return
             for event in events:

@@ -21,7 +21,7 @@ from app.schemas import Attribution, AttributionList, AttributionRequest, Attrib
 from app.service import Service
 from app.uploads import parse_fields
 from app.visibility import View
-from app.waiting import etag, find, finished, look, matches, wait_until
+from app.waiting import etag, find, finished, glance, look, matches, wait_until
 from app.webhooks import endpoints
 from jobs.errors import BadCursor, JobNotFound
 from jobs.idempotency import Claim
@@ -102,8 +102,9 @@ async def answer(
     service: Service, caller: Caller, job_id: str, wait: float | None, if_none_match: str | None
 ) -> Answer:
     """What is told of a question, after waiting for its end or, where the caller knows a version, for a change."""
+    view = service.visibility.to(caller)
     if wait or if_none_match is not None:
-        shown = _shown(service.visibility.to(caller), caller.language)
+        shown = _shown(view, caller.language)
 
         def changed(standing: Standing) -> bool:
             if if_none_match is None:
@@ -113,6 +114,12 @@ async def answer(
         standing = await wait_until(service, caller, job_id, changed, wait or 0)
         if matches(if_none_match, etag(standing, shown)):
             return Answer(etag(standing, shown), finished(standing), None, caller.language)
+    else:
+        standing = await glance(service, lambda looks: look(looks.standing, caller, job_id))
+    if standing.finished:
+        kept = service.recent.find(Told.of(standing, service.visibility.to(caller), caller.language))
+        if kept is not None:
+            return kept
     return await run_in_threadpool(_look_and_tell, service, caller, job_id)
 
 
@@ -188,18 +195,13 @@ async def told(service: Service, caller: Caller, job: Job) -> Answer:
 
 # One turn of a thread for all of it: under load, each turn is a wait for the interpreter.
 def _look_and_tell(service: Service, caller: Caller, job_id: str) -> Answer:
-    standing = look(service.store.standing, caller, job_id)
-    if standing.finished:
-        # The view is taken first: what is hidden meanwhile makes another, and this answer is found by none of it.
-        told = Told.of(standing, service.visibility.to(caller), caller.language)
-        answer = service.recent.find(told)
-        if answer is None:
-            job = look(service.store.get, caller, job_id)
-            answer = _tell(service, caller, job)
-            if job.version == standing.version:
-                service.recent.keep(told, answer)
-        return answer
-    return _tell(service, caller, look(service.store.get, caller, job_id))
+    # Taken before: what is hidden meanwhile makes another view, and this answer is found by none of it.
+    view = service.visibility.to(caller)
+    job = look(service.store.get, caller, job_id)
+    answer = _tell(service, caller, job)
+    if answer.finished:
+        service.recent.keep(Told.of(job, view, caller.language), answer)
+    return answer
 
 
 def _summaries(service: Service, caller: Caller, jobs: list[JobSummary]) -> list[AttributionSummary]:

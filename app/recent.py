@@ -11,7 +11,7 @@ from cachetools import TTLCache
 
 from app.language import Language
 from app.visibility import View, Viewer
-from jobs.models import Standing
+from jobs.models import Job, Standing
 
 if TYPE_CHECKING:
     from app.questions import Answer
@@ -31,7 +31,7 @@ class Told(NamedTuple):
     language: str
 
     @classmethod
-    def of(cls, standing: Standing, view: View, language: Language) -> "Told":
+    def of(cls, standing: Job | Standing, view: View, language: Language) -> "Told":
         return cls(standing.id, standing.version, view.viewer, view.tag, language.code)
 
 

@@ -36,6 +36,7 @@ from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
 from jobs.batches import Batches
 from jobs.keys import Keys
+from jobs.near import Near
 from jobs.notify import ChangeFeed
 from jobs.queue import Doorbell
 from jobs.rows import name_works
@@ -70,6 +71,7 @@ class Service:
 
     settings: Settings
     store: JobStore
+    near: Near | None
     batches: Batches
     catalogue: Catalogue
     visibility: Visibility
@@ -140,6 +142,7 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
     service = Service(
         settings=settings,
         store=store,
+        near=await run_in_threadpool(Near.to, settings),
         batches=Batches(store),
         catalogue=catalogue,
         visibility=await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs),
@@ -184,4 +187,6 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         await service.feed.stop()
         await run_in_threadpool(service.normaliser.close)
         service.doorbell.close()
+        if service.near is not None:
+            service.near.close()
         store.close()

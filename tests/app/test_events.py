@@ -102,18 +102,18 @@ def test_its_end_is_the_last_that_is_told_also_where_it_ends_between_two_looks(
     http, live, ask_live, monkeypatch
 ):
     address = ask_live()
-    store, looks = live.service.store, []
-    standing = store.standing
+    near, looks = live.service.near, []
+    standing = near.standing
 
     def ends_right_after(job_id, owner=None):
         seen = standing(job_id, owner)
         looks.append(seen.state)
         # The first look decides whether to stream at all.
         if len(looks) == 2:
-            store.cancel(job_id)
+            live.service.store.cancel(job_id)
         return seen
 
-    monkeypatch.setattr(store, "standing", ends_right_after)
+    monkeypatch.setattr(near, "standing", ends_right_after)
     assert all_events(http, address)[-1][0] == "cancelled"
     assert looks == ["queued", "queued"]
 
