@@ -52,6 +52,9 @@ from app.routes import (
     indexes,
     keys,
     metrics,
+    operating,
+    operating_keys,
+    operating_requests,
     opt_outs,
     opting_out,
     page,
@@ -102,6 +105,9 @@ ROUTERS = (
     reading.router,
     sharing.router,
     signin.router,
+    operating.router,
+    operating_keys.router,
+    operating_requests.router,
 )
 # Models that routes refer to by name only.
 DESCRIBED: tuple[type[BaseModel], ...] = (

@@ -169,7 +169,7 @@ async def cancel(service: Service, caller: Caller, job_id: str) -> Job:
     """Cancel an open job; raises `Problem`: not-found, erased, or conflict for one that ended otherwise."""
     await find(service, caller, job_id)
     try:
-        job = await run_in_threadpool(service.store.cancel, job_id, caller.owner)
+        job = await run_in_threadpool(service.store.cancel, job_id, caller.owner, caller.actor)
     except JobNotFound as error:
         raise Problem("erased", "This attribution was deleted meanwhile.") from error
     if job.state != JobState.CANCELLED:

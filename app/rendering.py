@@ -49,11 +49,13 @@ def render(
         "languages": list(LANGUAGES.values()),
         "t": partial(_words, language),
         "script_words": {key: language.template(f"script.{key}") for key in SCRIPT_WORDS},
-        "here": page_of(request.url.path),
+        # What a form was posted to is no page to come back to.
+        "here": page_of(request.url.path) if request.method == "GET" else "/",
         "max_upload_bytes": service.settings.max_upload_bytes,
         "contact": service.settings.contact,
         "stays_here": not urlsplit(service.settings.resolved_blob_url).netloc,
         "signed_in": getattr(request.state, "signed_in", None),
+        "operates": getattr(request.state, "operates", False),
     }
     told = {**HTML_HEADERS, "Content-Language": language.code, **(headers or {})}
     return templates.TemplateResponse(request, name, {**shared, **context}, status, told)

@@ -138,7 +138,7 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     limiter = Limiter(settings)
     connector = Connector(Allowed.of(settings.fetch_allowed))
-    keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings)
+    keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings, store.sessions)
     service = Service(
         settings=settings,
         store=store,

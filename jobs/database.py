@@ -13,7 +13,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,6 +131,23 @@ class Database:
         """Try again what `forget` couldn't do."""
         if self.to_forget:
             self.forget()
+
+    def size(self) -> int:
+        """Bytes of the database: of its files, or as PostgreSQL says.
+
+        Raises:
+            StorageError: the database can't be reached.
+        """
+        if not self._is_a_file:
+            with self.read() as session:
+                return int(session.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+        path = Path(self.engine.url.database or "")
+        size = 0
+        for suffix in ("", "-wal", "-shm"):
+            # The log's files come and go.
+            with suppress(FileNotFoundError):
+                size += path.with_name(path.name + suffix).stat().st_size
+        return size
 
     def close(self) -> None:
         """Close every connection."""

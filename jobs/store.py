@@ -41,6 +41,7 @@ from jobs.notify import Notifier
 from jobs.opt_outs import OptOuts
 from jobs.pace import Pace
 from jobs.policies import Policies
+from jobs.sessions import SessionRows
 from jobs.settings import Settings
 from jobs.shares import Shares, erase_shares
 from jobs.turns import next_turn
@@ -94,8 +95,9 @@ class JobStore:
 
     Here is what the app does with questions; `leases` is the workers' half (claim, renew, finish, …), `workers`
     their signs of life, `upkeep` what keeps it all going; `policies` and `decisions` are moderation's,
-    `webhook_endpoints` and `webhook_deliveries` say who hears of all this. A store belongs to one process; it may be
-    shared by its threads. Jobs come back detached: reading their fields needs no session.
+    `webhook_endpoints` and `webhook_deliveries` say who hears of all this, `sessions` are those of who is signed in
+    on the page. A store belongs to one process; it may be shared by its threads. Jobs come back detached: reading
+    their fields needs no session.
 
     Where a method takes an `owner`, the jobs of others aren't there for it; None sees them all.
     """
@@ -121,6 +123,7 @@ class JobStore:
         self.opt_outs = OptOuts(self.database)
         self.audit = Audit(self.database)
         self.keeping = Keeping(settings, self.database)
+        self.sessions = SessionRows(self.database)
         self.shares = Shares(self.database, self.keeping)
         seal = Seal(settings)
         self.webhook_endpoints = Endpoints(self.database, seal)
@@ -246,7 +249,7 @@ class JobStore:
         self.notify(job.id, job.version)
         return job
 
-    def cancel(self, job_id: str, owner: str | None = None) -> Job:
+    def cancel(self, job_id: str, owner: str | None = None, by: Actor = SERVICE) -> Job:
         """Stop the job if it is still open; a finished one is returned as it is. The image stays.
 
         A worker in the middle of it notices at its next step; what it would still write is discarded.
@@ -268,6 +271,7 @@ class JobStore:
             if changed is None:
                 return job
             record_ends(session, [job_id], "cancelled")
+            record(session, by, "question.cancelled", job_id)
         self.notify(changed.id, changed.version)
         return changed
 
