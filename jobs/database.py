@@ -69,7 +69,7 @@ class Database:
         Raises:
             StorageError: the database can't be reached or read.
         """
-        with _explained(self.engine), Session(self.engine, expire_on_commit=False) as session:
+        with explained(self.engine), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -80,7 +80,7 @@ class Database:
             StorageError: the database can't be reached or written, for instance because the disk is full.
         """
         with (
-            _explained(self.engine),
+            explained(self.engine),
             Session(self._writers, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -154,8 +154,11 @@ class Database:
         self.engine.dispose()
 
 
-def open_engine(settings: Settings, *, pooled: bool = True) -> Engine:
+def open_engine(settings: Settings, *, pooled: bool = True, patience_s: float | None = None) -> Engine:
     """The SQLAlchemy engine for `settings`; for SQLite with WAL, foreign keys and explicit `BEGIN`.
+
+    Args:
+        patience_s: how long a file is waited for that somebody else holds; None: as the setting says.
 
     Raises:
         SettingsError: the URL can't be used.
@@ -172,7 +175,7 @@ def open_engine(settings: Settings, *, pooled: bool = True) -> Engine:
                 )
             options["connect_args"] = {
                 "check_same_thread": False,
-                "timeout": settings.database_timeout_seconds,
+                "timeout": settings.database_timeout_seconds if patience_s is None else patience_s,
             }
         elif pooled:
             options["pool_pre_ping"] = True
@@ -201,7 +204,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _explained(engine: Engine) -> Iterator[None]:
+def explained(engine: Engine) -> Iterator[None]:
+    """Raise `StorageError` where the database fails in the block."""
     try:
         yield
     except DatabaseError as error:
@@ -260,7 +264,7 @@ def _migrate(settings: Settings, migrate: Callable[[Config, str], None], revisio
         settings.prepare_data_dir()
     engine = open_engine(settings, pooled=False)
     try:
-        with _explained(engine):
+        with explained(engine):
             if engine.dialect.name == "sqlite":
                 _switch_to_wal(engine, settings.database_timeout_seconds)
             writers = engine.execution_options(das_begin="BEGIN IMMEDIATE")
