@@ -61,7 +61,7 @@ class AsyncBatches(AsyncReading):
 
     async def follow_batch(self, batch_id: str) -> AsyncIterator[m.Batch]:
         """A batch as it is, and again whenever something of it has changed, until all of its pictures have ended."""
-        tag = None
+        tag: str | None = None
         while True:
             headers = {} if tag is None else {"If-None-Match": tag}
             held = 0.0 if tag is None else HELD_S
