@@ -66,8 +66,10 @@ def choose(
     elsewhere = gone = 0
     removed = read_removed(index.path)
     unknown: list[Named] = []
+    # Lists may have been written when an earlier version was served.
+    names = {index.manifest.name, index.id, *(change.parent for change in index.manifest.changes)}
     for one in (named for file in lists for named in listed(file)):
-        if one.index is not None and one.index not in (index.id, index.manifest.name):
+        if one.index is not None and one.index not in names:
             elsewhere += 1
         elif (row := index.works.find(one.work_id)) is not None:
             rows.add(row)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,9 @@ WITHOUT_RESIDUALS = (
     "{index} was built by a version of das that didn't keep the residuals of each timestep, by which its method das"
     " weighs works; their means change with the works. Build it once again, and works can come and go."
 )
+
+
+_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -288,8 +291,19 @@ class VersionWriter:
         return kinds[0]
 
     def _rows(self, name: str, kept: np.ndarray, came: Sequence[np.ndarray]) -> None:
-        whole = np.concatenate([kept[self._kept], *(rows.astype(kept.dtype) for rows in came)])
-        write_array(self._directory / name, whole)
+        """Write the rows that stay and those that came as `.npy`, some at a time: there may be gigabytes."""
+        rows = np.flatnonzero(self._kept)
+        shape = (len(rows) + sum(len(some) for some in came), *kept.shape[1:])
+        header = {"descr": np.lib.format.dtype_to_descr(kept.dtype), "fortran_order": False, "shape": shape}
+
+        def write(stream: IO[bytes]) -> None:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                stream.write(kept[rows[start : start + _ROWS_AT_ONCE]].tobytes())
+            for some in came:
+                stream.write(some.astype(kept.dtype).tobytes())
+
+        durable.write_file(self._directory / name, write)
 
     def _write_references(self, changes: Sequence[ChangeRecord]) -> None:
         """The model's own pictures say the same of a picture's origin; of shares, only while little has changed."""
@@ -335,7 +349,7 @@ def report_of(index: AttributionIndex, table: pa.Table, gone: set[str], came: Ca
         for name in ("creator", "group")
     }
     repeats = Counter(table["repeats"].to_pylist())
-    taken = before["taken"] | {
+    taken = before.get("taken", {}) | {
         "works": len(table),
         "without_prompt": sum(not prompt for prompt in table["prompt"].to_pylist()),
         "repeats": {str(number): count for number, count in sorted(repeats.items())},
@@ -343,7 +357,7 @@ def report_of(index: AttributionIndex, table: pa.Table, gone: set[str], came: Ca
         "groups": counts["group"],
     }
     told = {
-        name: [entry for entry in before[name] if entry["file"] not in gone]
+        name: [entry for entry in before.get(name, ()) if entry["file"] not in gone]
         for name in ("unreadable", "left_out", "metadata")
     }
     if came is not None:

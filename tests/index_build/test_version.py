@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from das import registry
@@ -17,10 +17,12 @@ from das.estimators import das_block_scores
 from das.index import AttributionIndex
 from das.manifest import Manifest
 from das.scoring import KernelScorer
+from das.works import Works
 from index_build.kept import parts_of
 from index_build.version import Came, VersionWriter, Written
 from index_build.workspace import Workspace
 from tests.index_build.synthetic import QUIET, World, dampings_of, finished_index
+from tests.lengths import examples
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "default": {"methods": ("das-block",), "probes": ("loss", "activation")},
@@ -82,8 +84,6 @@ def changed(
     manifest = index.manifest.model_copy(
         update={"kernels": written.kernels, "features": features, "works": works, "changes": (CHANGE,)}
     )
-    from das.works import Works
-
     report = {"taken": {}, "unreadable": [], "left_out": [], "metadata": [], "loras": []}
     return finished_index(workspace, manifest, Works(written.table), report), written
 
@@ -147,7 +147,7 @@ def test_a_version_is_a_fresh_build_within_rounding(
     assert more.verify().ok
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(data=st.data())
 def test_any_works_may_go_and_come_back(
     data: st.DataObject, like: Manifest, tmp_path_factory: pytest.TempPathFactory
