@@ -15,13 +15,14 @@ import index_build.finish
 from das import durable
 from das.card import card_of
 from das.config import BuildConfig
-from das.index import CARD_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
+from das.index import CARD_NAME, REFERENCES_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
 from das.kernel import Kernel, KernelAccumulator, damped_kernel
 from das.manifest import (
     MANIFEST_NAME,
     FeaturesRecord,
     KernelRecord,
     Manifest,
+    ReferencesRecord,
     canonical_json,
     content_digest,
     list_files,
@@ -29,6 +30,7 @@ from das.manifest import (
     record_file,
 )
 from das.pdq import BYTES
+from das.references import References
 from das.trainingsets.collection import SourceWorks
 from das.works import Works
 from index_build.gather import kernel_forms
@@ -130,6 +132,10 @@ class World:
                 fix_dampings(patched, self.config, dampings)
             finished = index_build.finish.finish(self.config, works, workspace, self.sums(rows), QUIET)
         table = Works.open(workspace.path / WORKS_NAME)
+        record = None
+        if references is not None:
+            references.write(workspace.path / REFERENCES_NAME)
+            record = ReferencesRecord(count=len(references), source="generated", digest=None, arrivals={})
         manifest = like.model_copy(
             update={
                 "config": self.config,
@@ -149,7 +155,7 @@ class World:
                     shard_rows=finished.shard_rows,
                 ),
                 "screening": None,
-                "references": None,
+                "references": record,
             }
         )
         report = {

@@ -15,7 +15,9 @@ from das.changes import ChangeRecord, digest_of_id
 from das.config import BuildConfig, FeatureType
 from das.estimators import das_block_scores
 from das.index import AttributionIndex
+from das.intervals import Noise, ShareNoise
 from das.manifest import Manifest
+from das.references import AS_MADE, References
 from das.scoring import KernelScorer
 from das.works import Works
 from index_build.kept import parts_of
@@ -58,7 +60,12 @@ def config(family: str, dtype: FeatureType, shard_size: int = 4, dimension: int 
 
 
 def changed(
-    world: World, index: AttributionIndex, gone: list[int], come: list[int], out: Path
+    world: World,
+    index: AttributionIndex,
+    gone: list[int],
+    come: list[int],
+    out: Path,
+    change: ChangeRecord = CHANGE,
 ) -> tuple[AttributionIndex, Written]:
     """The version of `index` without the works `gone`, or with those that `come`, all by their numbers."""
     workspace = Workspace.open(out, {"synthetic": "version"})
@@ -69,7 +76,7 @@ def changed(
         shards = world.shards(workspace, come)
         came = Came(world.works(come), shards)
     writer = VersionWriter(index, kept, came, world.sums(gone or come), workspace.path, QUIET)
-    written = writer.write((CHANGE,))
+    written = writer.write((change,))
     features = index.manifest.features.model_copy(
         update={
             "shard_rows": written.shard_rows,
@@ -82,7 +89,7 @@ def changed(
         update={"count": count, "trained": sum(written.table["repeats"].to_pylist())}
     )
     manifest = index.manifest.model_copy(
-        update={"kernels": written.kernels, "features": features, "works": works, "changes": (CHANGE,)}
+        update={"kernels": written.kernels, "features": features, "works": works, "changes": (change,)}
     )
     report = {"taken": {}, "unreadable": [], "left_out": [], "metadata": [], "loras": []}
     return finished_index(workspace, manifest, Works(written.table), report), written
@@ -230,3 +237,26 @@ def test_parts_are_what_stays_of_each_shard() -> None:
     kept = np.array([True, True, False, False, True, False, True])
     found = [(part.number, part.rows.tolist(), part.whole) for part in parts_of((2, 2, 3), kept)]
     assert found == [(0, [0, 1], True), (2, [4, 6], False)]
+
+
+@pytest.mark.parametrize(("gone", "kept"), [(1, True), (2, False)])
+def test_what_was_measured_of_shares_goes_beyond_a_tenth(
+    gone: int, kept: bool, like: Manifest, tmp_path: Path
+) -> None:
+    """What the model's own pictures say of a picture's origin stays, also where shares aren't told any more."""
+    world = World.of(config("default", "float16"), 12, 3, seed=2)
+    statistics = np.random.default_rng(0).normal(size=(100, 5))
+    noise = ShareNoise(Noise(0.1, 0.2), Noise(0.3, 0.4), 2.5)
+    references = References(
+        {AS_MADE: statistics}, {"das-block": np.linspace(0, 1, 100)}, None, {"das-block": noise}
+    )
+    index = world.index(tmp_path / "index", range(12), like, references=references)
+    change = CHANGE.model_copy(update={"works": gone, "before": 12})
+    version, _ = changed(world, index, list(range(gone)), [], tmp_path / "version", change)
+    found = version.references
+    assert found is not None
+    np.testing.assert_array_equal(found.statistics[AS_MADE], statistics)
+    assert found.percentile("das-block", 0.5) == (50.0 if kept else None)
+    assert found.noise == ({"das-block": noise} if kept else {})
+    assert any("were measured before works" in said for said in version.caveats) is kept
+    assert ("they are stale" in version.card, "aren't told any more" in version.card) == (kept, not kept)
