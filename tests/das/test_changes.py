@@ -70,7 +70,7 @@ def test_ids_that_are_gone_are_kept_as_digests(tmp_path: Path) -> None:
     (tmp_path / REMOVED_NAME).write_bytes(removed_bytes(digests))
     assert read_removed(tmp_path) == digests
     (tmp_path / REMOVED_NAME).write_bytes(b"\xff")
-    with pytest.raises(IndexFormatError, match="removed.txt can't be read"):
+    with pytest.raises(IndexFormatError, match=r"removed\.txt can't be read"):
         read_removed(tmp_path)
 
 

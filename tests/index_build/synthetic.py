@@ -121,7 +121,12 @@ class World:
         return workspace.shards()
 
     def index(
-        self, out: Path, rows: Sequence[int], like: Manifest, dampings: dict[Key, float] | None = None
+        self,
+        out: Path,
+        rows: Sequence[int],
+        like: Manifest,
+        dampings: dict[Key, float] | None = None,
+        references: References | None = None,
     ) -> AttributionIndex:
         """A finished index of the works in `rows`, its λ as given or by the rule."""
         workspace = Workspace.open(out, {"synthetic": True})
