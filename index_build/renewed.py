@@ -64,9 +64,16 @@ class RenewedKernel:
             )
             self._solved_products = (new.T @ new - old.T @ old).float()
 
-    def keep(self, stored: Tensor, leverage: np.ndarray, solved_norms: np.ndarray | None) -> None:
-        """Renew the numbers of works that stay, from stored features (n, k) float32 and what they were."""
-        self.leverage.append(np.maximum(leverage + _quadratic(stored, self._products), 0.0))
+    def keep(
+        self, stored: Tensor, leverage: np.ndarray, solved_norms: np.ndarray | None, most: np.ndarray
+    ) -> None:
+        """Renew the numbers of works that stay, from stored features (n, k) float32 and what they were.
+
+        Args:
+            most: (n,), what no leverage is above, see `most_leverage`: rounding mustn't take it there.
+        """
+        renewed = leverage + _quadratic(stored, self._products)
+        self.leverage.append(np.clip(renewed, 0.0, most))
         if self._solved_products is not None and solved_norms is not None:
             squares = np.square(solved_norms) + _quadratic(stored, self._solved_products)
             self.solved_norms.append(np.sqrt(np.maximum(squares, 0.0)))
@@ -98,6 +105,19 @@ class RenewedKernel:
     def mean_square(self, gram: Tensor, count: int) -> float:
         """Mean of `(f̄_jᵀH'⁻¹f̄_i)²` over pairs, from `Σ w_i w_iᵀ` (k, k) of the stored features."""
         return float((self.map @ gram @ self.map.T).square().sum()) / count**2
+
+
+def most_leverage(norms: np.ndarray, damping: float, summed: np.ndarray) -> np.ndarray:
+    """The bound `h_i ≤ ‖f̄_i‖² / (λ + c_i ‖f̄_i‖²)`, which keeps `1 - c_i h_i` above 0.
+
+    Args:
+        norms: `‖f̄_i‖`, (n,).
+        summed: `c_i`, (n,): how often the kernel has `f̄_i f̄_iᵀ` in it at least, as `K ⪰ c_i f̄_i f̄_iᵀ`; the repeats of
+            a work's content, times T in the block form.
+    """
+    squares = np.square(norms)
+    found: np.ndarray = squares / (damping + summed * squares)
+    return found
 
 
 def renewed_kernels(

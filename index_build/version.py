@@ -47,12 +47,12 @@ from das.manifest import KernelRecord, canonical_json
 from das.references import References
 from das.rights.table import with_signals
 from das.screening import INDEX_NAME, write_screen
-from das.works import COLUMNS, assign_ids
+from das.works import COLUMNS, assign_ids, contents_of
 from index_build.finish import in_eight_bits, reads_residuals, save_tensors, write_array
 from index_build.inputs import WorksOnDisk
 from index_build.kept import Shared, keep_features, keep_file, keep_thumbnails, parts_of
 from index_build.progress import Reporter
-from index_build.renewed import RenewedKernel, renewed_kernels, renewed_records
+from index_build.renewed import RenewedKernel, most_leverage, renewed_kernels, renewed_records
 from index_build.workspace import StoredShard
 
 WITHOUT_RESIDUALS = (
@@ -116,11 +116,14 @@ class VersionWriter:
         self._parts = parts_of(index.manifest.features.shard_rows, kept)
         self._shared = Shared()
         self._repeats = np.concatenate([index.repeats[kept], *self._new_repeats()])
+        self._content_repeats = self._repeats
 
     def write(self, changes: Sequence[ChangeRecord]) -> Written:
         """Write everything but manifest and card. `changes` are those of the version, this one with them."""
         index, directory = self._index, self._directory
         table = self._write_works()
+        contents = contents_of(table)
+        self._content_repeats = np.bincount(contents, weights=self._repeats)[contents]
         kernels, records = self._write_numbers(len(table))
         keep_features(index, self._parts, directory, self._shared)
         places = [keep_thumbnails(index, self._parts, directory, self._shared)]
@@ -213,12 +216,18 @@ class VersionWriter:
         gram = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64)
         leverages = [index.leverage(name, kernel.form) for kernel in kernels]
         solved = [index.solved_norms(name, kernel.form) if kernel.solves else None for kernel in kernels]
+        lengths, start = index.norms(name), 0
         for part in self._parts:
-            stored = torch.from_numpy(features.take(part.rows).astype(np.float32))
+            rows = part.rows
+            stored = torch.from_numpy(features.take(rows).astype(np.float32))
             gram += (stored.T @ stored).double()
+            repeats = self._content_repeats[start : start + len(rows)]
             for kernel, leverage, norms in zip(kernels, leverages, solved, strict=True):
-                kernel.keep(stored, leverage[part.rows], None if norms is None else norms[part.rows])
-            stage.advance(len(part.rows))
+                summed = repeats * (len(index.manifest.timesteps) if kernel.form == "block" else 1)
+                most = most_leverage(lengths[rows], kernel.kernel.damping, summed)
+                kernel.keep(stored, leverage[rows], None if norms is None else norms[rows], most)
+            start += len(rows)
+            stage.advance(len(rows))
         return gram
 
     def _kept_scales(self, name: str) -> list[np.ndarray]:
