@@ -46,16 +46,40 @@ def measure_changes(
     _write_pictures(folder / "works", range(works), size)
     _write_pictures(folder / "further", range(works, works + count), size)
     load = os.getloadavg()[0]
-    building = ["build", "--model", model, "--works", folder / "works", "--out", folder / "index"]
+    building: list[str | Path] = [
+        "build",
+        "--model",
+        model,
+        "--works",
+        folder / "works",
+        "--out",
+        folder / "index",
+    ]
     building += ["--preset", preset, "--no-screening", "--references", "0"]
     built = _timed(*building, "--device", device)
     index = AttributionIndex.open(folder / "index")
     rows = [place * works // count for place in range(count)]
     listed = folder / "list.txt"
     write_bytes(listed, "".join(f"{index.works.id_of(row)}\n" for row in rows).encode())
-    removing = ["index", "remove", folder / "index", "--works", listed, "--out", folder / "without"]
+    removing: list[str | Path] = [
+        "index",
+        "remove",
+        folder / "index",
+        "--works",
+        listed,
+        "--out",
+        folder / "without",
+    ]
     removed = _timed(*removing, "--device", device)
-    adding = ["index", "add", folder / "index", "--works", folder / "further", "--out", folder / "more"]
+    adding: list[str | Path] = [
+        "index",
+        "add",
+        folder / "index",
+        "--works",
+        folder / "further",
+        "--out",
+        folder / "more",
+    ]
     added = _timed(*adding, "--device", device)
     manifest = index.manifest
     return {
