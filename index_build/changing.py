@@ -38,6 +38,7 @@ from das.rights.table import signals_beside
 from das.screening import Embedder, NoEmbedder
 from das.sscd import Sscd
 from das.works import QUIET, Works
+from index_build.chosen import check_left
 from index_build.disk import disk_may_be_full, only_builder
 from index_build.finish import reads_residuals
 from index_build.found_again import HIDING, works_of
@@ -95,11 +96,13 @@ def remove(
 
     Raises:
         BuildError: a picture, or the model, isn't there; the place is taken; the disk is full.
+        SettingsError: too few works would be left.
         IndexFormatError: the index is damaged.
     """
     reporter = reporter or QuietReporter()
     if not len(rows):
         return _unchanged(index, out)
+    check_left(index, len(rows))
     kept = np.ones(len(index), bool)
     kept[rows] = False
     ids = sorted(index.works.id_of(int(row)) for row in rows)

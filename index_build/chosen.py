@@ -85,12 +85,17 @@ def choose(
         )
     rows |= _of_column(index, "creator", creators, "--creator")
     rows |= _of_column(index, "group", groups, "--group")
-    if len(index) - len(rows) < FEWEST_LEFT:
-        raise SettingsError(
-            f"that would leave {len(index) - len(rows)} of the {len(index):,} works of {index.id}, and with fewer"
-            f" than {FEWEST_LEFT} nothing can be ranked. Take the index out of service instead, or build another."
-        )
+    check_left(index, len(rows))
     return Chosen(np.array(sorted(rows), np.int64), elsewhere, gone)
+
+
+def check_left(index: AttributionIndex, going: int) -> None:
+    """Raise SettingsError where so few works would be left that nothing can be ranked."""
+    if len(index) - going < FEWEST_LEFT:
+        raise SettingsError(
+            f"that would leave {len(index) - going} of the {len(index):,} works of {index.id}, and with fewer than"
+            f" {FEWEST_LEFT} nothing can be ranked. Take the index out of service instead, or build another."
+        )
 
 
 def listed(file: Path) -> Iterator[Named]:

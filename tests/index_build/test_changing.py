@@ -316,6 +316,8 @@ def test_what_cant_go_is_refused(built: Callable[[str], AttributionIndex], tmp_p
     everything.write_text("\n".join(ids(index, list(range(WORKS - 1)))))
     with pytest.raises(SettingsError, match=r"leave 1 of the 14 works"):
         choose(index, [everything])
+    with pytest.raises(SettingsError, match=r"leave 0 of the 14 works"):
+        remove(index, np.arange(WORKS), tmp_path / "out")
     with pytest.raises(SettingsError, match="--creator 'Nobody'"):
         choose(index, creators=["Nobody"])
     with pytest.raises(SettingsError, match="--group ''"):
