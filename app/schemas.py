@@ -94,6 +94,7 @@ class AttributionRequest(BaseModel):
     )
     webhook_url: str | None = Field(
         default=None,
+        min_length=1,
         max_length=MAX_URL_LENGTH,
         description="The address of one of your webhook endpoints, which alone hears of this; default: all of them.",
     )

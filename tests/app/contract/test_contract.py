@@ -115,6 +115,8 @@ def world(live: Live, worker: None, key: IssuedKey, picture: bytes, picture_url:
         assert [decision.get("state") for decision in decided] == ["decided"] * 3, decided
         batch = client.post("/v1/attribution-batches", files=[("image", ("p.png", picture))] * 2)
         assert batch.status_code == 202, batch.text
+        endpoint = client.post("/v1/webhook-endpoints", json={"url": picture_url})
+        assert endpoint.status_code == 201, endpoint.text
         index = client.get("/v1/indexes").json()["items"][0]
         works = client.get(f"/v1/indexes/{index['id']}/works").json()["items"]
     return {

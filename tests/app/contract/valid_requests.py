@@ -86,6 +86,7 @@ def _existing(operation: str, media_type: str, body: dict[str, Any]) -> Iterator
         "image": PICTURE,
         "image_base64": WORLD["picture"],
         "image_url": WORLD["picture_url"],
+        "webhook_url": WORLD["picture_url"],
         "index": WORLD["index"],
         "method": WORLD["methods"][0],
         "version": 1,
@@ -96,11 +97,11 @@ def _existing(operation: str, media_type: str, body: dict[str, Any]) -> Iterator
         elif body.get(name) is not None:
             yield name, value
     if isinstance(body.get("items"), list):
-        # Of bytes and address each takes one.
+        # Of bytes and address each takes one; who is told is said once, for the batch.
         items = [
             {**_mended("", media_type, item), "image_base64": WORLD["picture"]} for item in body["items"]
         ]
-        yield "items", [_without(item, {"image_url"}) for item in items[:MOST_IN_A_BATCH]]
+        yield "items", [_without(item, {"image_url", "webhook_url"}) for item in items[:MOST_IN_A_BATCH]]
     if isinstance(body.get("top_k"), int):
         # The most that may be asked for is the operator's to say.
         yield "top_k", min(body["top_k"], 1000)
