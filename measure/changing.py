@@ -122,7 +122,7 @@ def _timed(*words: str | Path) -> dict[str, Any]:
     """Run a `das` command to its end; its wall time and the seconds of its stages."""
     command = [sys.executable, "-c", "from das.cli import main; main()", *map(str, words), "--json"]
     began = time.monotonic()
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=False)
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     wall = time.monotonic() - began
     if ended.returncode:
         raise SettingsError(f"das {' '.join(map(str, words[:2]))} ended with {ended.returncode}.")
