@@ -124,6 +124,13 @@ class NeedsOrComesWithout:
         return caller
 
 
+async def opener_of(request: Request) -> Caller:
+    """Whoever opens a share, which takes no key and no scope; raises `Problem` for a key that doesn't work."""
+    access = cast("Access", request.app.state.service.access)
+    return await access.visitor(request, by_token=False, anybody=True)
+
+
+Opening = Annotated[Caller, Depends(opener_of)]
 Asking = Annotated[Caller, Depends(Needs(Scope.ASK))]
 Reading = Annotated[Caller, Depends(Needs(Scope.READ))]
 Deciding = Annotated[Caller, Depends(Needs(Scope.DECIDE))]

@@ -3,6 +3,7 @@
 import base64
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -48,17 +49,41 @@ _pages = Environment(
 )
 
 
-def document(service: Service, job: Job, view: View) -> dict[str, Any]:
-    """The sealed report of a job's answer, without what is hidden from whoever it is made for.
+@dataclass(frozen=True)
+class Telling:
+    """An answer as a report tells it. What isn't to be told was taken out of the job before.
+
+    Attributes:
+        picture: the normalised PNG; None where it is no longer kept, or left out.
+        told: what is said of the picture as it came; None for what the job says.
+        thumbnails: whether the works' pictures are shown.
+        shared: what a report has where somebody hands it on with parts left out, as `das.evidence.report` takes it.
+    """
+
+    job: Job
+    picture: bytes | None
+    told: dict[str, Any] | None = None
+    thumbnails: bool = True
+    shared: dict[str, Any] | None = None
+
+
+def telling(service: Service, job: Job, view: View) -> Telling:
+    """A job's answer without what is hidden from whoever it is told to.
 
     Raises `Problem` conflict where there is no answer, or the index that named its works is gone.
     """
-    served = _answered_by(service, job)
+    answered_by(service, job)
+    return Telling(shown(job, view, service.catalogue), kept(service, job.id))
+
+
+def document(service: Service, telling: Telling) -> dict[str, Any]:
+    """The sealed report of an answer."""
+    job, png = telling.job, telling.picture
+    served = answered_by(service, job)
     told = attribution(
-        job, service.catalogue, waiting=None, screening=service.screener.failure(job.index_id), view=view
+        job, service.catalogue, waiting=None, screening=service.screener.failure(job.index_id), view=None
     )
-    job = shown(job, view, service.catalogue)
-    png = _kept(service, job)
+    picture = told.input.model_dump(mode="json") if telling.told is None else telling.told
     asked = Asked(
         id=job.id,
         asked_at=_instant(job.created_at),
@@ -68,25 +93,25 @@ def document(service: Service, job: Job, view: View) -> dict[str, Any]:
         top_k=job.top_k,
         prompt=job.prompt,
         seed=job.seed,
-        picture=told.input.model_dump(mode="json"),
+        picture=picture,
         pixels=None if png is None else pixels_digest(decode_png(png)),
     )
     copied = None if told.copied is None else told.copied.summary
-    return sealed(
-        report(served.index, asked, job.result or {}, told.notes, copied, " ".join(MADE_BY)),
-        service.signing_key,
+    found = report(
+        served.index, asked, job.result or {}, told.notes, copied, " ".join(MADE_BY), telling.shared
     )
+    return sealed(found, service.signing_key)
 
 
-def as_json(service: Service, job: Job, view: View) -> bytes:
+def as_json(service: Service, telling: Telling) -> bytes:
     """The sealed report in its canonical spelling."""
-    return canonical(document(service, job, view))
+    return canonical(document(service, telling))
 
 
-def as_html(service: Service, job: Job, view: View) -> bytes:
+def as_html(service: Service, telling: Telling) -> bytes:
     """The report for people: one file that needs nothing else, for a screen and for paper."""
-    found = document(service, job, view)
-    pictures = _pictures(service, job, found)
+    found = document(service, telling)
+    pictures = _pictures(service, telling, found)
     page = _pages.get_template("report.html").render(
         content=content(found, picture=SUBJECT in pictures),
         pictures={name: _embedded(*picture) for name, picture in pictures.items()},
@@ -94,14 +119,15 @@ def as_html(service: Service, job: Job, view: View) -> bytes:
     return page.encode()
 
 
-def as_pdf(service: Service, job: Job, view: View) -> bytes:
+def as_pdf(service: Service, telling: Telling) -> bytes:
     """The report on paper, with the sealed data in it, signed where a certificate is configured.
 
     Takes seconds and a process of its own: take a turn of `service.drawing` for it. Raises `Problem` also where it
     can't be drawn, and not-ready where the certificate doesn't sign any more.
     """
-    found = document(service, job, view)
-    pictures = _pictures(service, job, found)
+    job = telling.job
+    found = document(service, telling)
+    pictures = _pictures(service, telling, found)
     request = Request(
         content=content(found, picture=SUBJECT in pictures),
         pictures={name: data for name, (_, data) in pictures.items()},
@@ -121,21 +147,20 @@ def as_pdf(service: Service, job: Job, view: View) -> bytes:
         raise Problem("not-ready", detail, drawing.RETRY) from error
 
 
-def _pictures(service: Service, job: Job, found: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
+def _pictures(service: Service, telling: Telling, found: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
     """The pictures that a report shows, by the names in its content, with their media types."""
-    served = _answered_by(service, job)
+    served = answered_by(service, telling.job)
     pictures = {}
-    png = _kept(service, job)
-    if png is not None:
-        pictures[SUBJECT] = ("image/png", png)
-    for place in found["report"]["answer"]["works"][:_PICTURES]:
+    if telling.picture is not None:
+        pictures[SUBJECT] = ("image/png", telling.picture)
+    for place in found["report"]["answer"]["works"][: _PICTURES if telling.thumbnails else 0]:
         thumbnail = _thumbnail(served, place["work_id"])
         if thumbnail is not None:
             pictures[place["work_id"]] = thumbnail
     return pictures
 
 
-def _answered_by(service: Service, job: Job) -> ServedIndex:
+def answered_by(service: Service, job: Job) -> ServedIndex:
     """The index that a finished job's answer is about."""
     if job.state != JobState.SUCCEEDED or job.result is None:
         raise Problem("conflict", f"There is no answer to report: the question is {job.state}.")
@@ -147,10 +172,10 @@ def _answered_by(service: Service, job: Job) -> ServedIndex:
     return served
 
 
-def _kept(service: Service, job: Job) -> bytes | None:
-    """The normalised picture; None where it is no longer kept or damaged."""
+def kept(service: Service, job_id: str) -> bytes | None:
+    """The normalised picture of a question; None where it is no longer kept or damaged."""
     try:
-        png = service.store.image(job.id)
+        png = service.store.image(job_id)
         decode_png(png)
     except (StorageError, ImageRefused):
         return None
@@ -172,7 +197,7 @@ def _instant(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
 
 
-MADE_AS: dict[Kind, Callable[[Service, Job, View], bytes]] = {
+MADE_AS: dict[Kind, Callable[[Service, Telling], bytes]] = {
     "json": as_json,
     "html": as_html,
     "pdf": as_pdf,

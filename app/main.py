@@ -58,12 +58,15 @@ from app.routes import (
     policies,
     reading,
     reports,
+    shares,
+    sharing,
     signin,
     statements,
     webhooks,
 )
 from app.schemas import AttributionForm, AttributionJson
 from app.service import running_service
+from app.share_schemas import ShareRequest
 from app.uploads import AttributionUrl
 from app.webhooks.schemas import EndpointChange, EndpointRequest, SecretRotation
 from jobs.errors import StorageError
@@ -82,6 +85,7 @@ ROUTERS = (
     attributions.router,
     events.router,
     reports.router,
+    shares.router,
     statements.router,
     batches.router,
     decisions.router,
@@ -96,6 +100,7 @@ ROUTERS = (
     page.router,
     opting_out.router,
     reading.router,
+    sharing.router,
     signin.router,
 )
 # Models that routes refer to by name only.
@@ -121,6 +126,7 @@ DESCRIBED: tuple[type[BaseModel], ...] = (
     OptOutRequest,
     Application,
     Rejection,
+    ShareRequest,
     EndpointRequest,
     EndpointChange,
     SecretRotation,

@@ -52,6 +52,13 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+# Below this an address is as good as a key: no page it leads to is told of it, nobody keeps it or lists it.
+OPEN_TO_TOKENS = "/s/"
+UNTOLD = {
+    "referrer-policy": "no-referrer",
+    "x-robots-tag": "noindex, nofollow",
+    "cache-control": "no-store",
+}
 
 
 def request_id_of(request: Request) -> str:
@@ -91,6 +98,8 @@ class RequestFrame:
                 headers["x-request-id"] = request_id
                 for name, value in scope["state"].get("headers", {}).items():
                     headers.setdefault(name, value)
+                if scope["path"].startswith(OPEN_TO_TOKENS):
+                    headers.update(UNTOLD)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             else:

@@ -140,7 +140,7 @@ async def report(service: Service, caller: Caller, job_id: str, kind: evidence.K
     view = service.visibility.to(caller)
 
     def make() -> bytes:
-        made = evidence.MADE_AS[kind](service, job, view)
+        made = evidence.MADE_AS[kind](service, evidence.telling(service, job, view))
         service.store.audit.write(caller.actor, "report.read", job_id, kind=kind)
         return made
 

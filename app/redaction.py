@@ -39,6 +39,11 @@ def shown(job: Job, view: View | None, catalogue: Catalogue) -> Job:
     return job if view is None else told(job, view.of(catalogue.find(job.index_id)))
 
 
+def instead(job: Job, **told: Any) -> Job:
+    """The job with these attributes in place of its own, to be told and never stored."""
+    return cast(Job, _Told(job, **told))
+
+
 class _Told:
     """A job with another answer; everything else is the job's."""
 
@@ -118,7 +123,7 @@ def told(job: Job, shade: Shade | None) -> Job:
     candidates = job.candidate_works
     if candidates is not None:
         candidates = [opaque.of(work_id) for work_id in candidates]
-    return cast(Job, _Told(job, result=result, lookalikes=lookalikes, candidate_works=candidates))
+    return instead(job, result=result, lookalikes=lookalikes, candidate_works=candidates)
 
 
 class _Opaque:

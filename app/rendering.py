@@ -92,6 +92,11 @@ def refusal(request: Request, problem: Problem) -> Refusal:
     return Refusal(None if language is ENGLISH else problem.title(language) + ".", problem.detail)
 
 
+def base_address(request: Request) -> str:
+    """The service's address as people use it."""
+    return service_of(request).settings.public_url or str(request.base_url).rstrip("/")
+
+
 def page_of(path: str) -> str:
     """The page of this service that a path names; the first one for anything else."""
     known = PAGE.fullmatch(path) and not path.startswith(("/sign-", "/v1/", "/static/"))

@@ -138,11 +138,10 @@ class Shade:
     @cached_property
     def shown_holders(self) -> frozenset[str]:
         """What the works that are shown say of their rights holders, each as it is written."""
-        works = self.served.index.works
-        named = zip(works.column("rights_holder"), works.creators, self.hidden, strict=True)
-        return frozenset(
-            holder or creator or UNKNOWN_HOLDER for holder, creator, hidden in named if not hidden
-        )
+        works, rows = self.served.index.works, np.flatnonzero(~self.hidden)
+        holders = works.table["rights_holder"].take(rows).to_pylist()
+        named = zip(holders, (works.creators[row] for row in rows), strict=True)
+        return frozenset(holder or creator or UNKNOWN_HOLDER for holder, creator in named)
 
     def withholds(self, kind: str, name: str) -> bool:
         """Whether a group of this kind has no work that is shown."""
@@ -226,6 +225,13 @@ class Visibility:
                 known.views = {}
             view = known.views[viewer] = self._view(known, viewer)
         return view
+
+    def narrowed(self, view: View, served: ServedIndex, work_ids: Iterable[str]) -> Shade:
+        """What of an index isn't shown to a viewer who is shown these works at most."""
+        rows = [row for work_id in work_ids if (row := served.index.works.find(work_id)) is not None]
+        hidden = np.ones(len(served), bool)
+        hidden[rows] = view.shades[served.id].hidden[rows]
+        return Shade(served, hidden, self.levels[served.id])
 
     def rows_of(self, served: ServedIndex, one: Hiding) -> np.ndarray:
         """The rows of the works that an opt-out is about."""

@@ -3,7 +3,7 @@
 What is said in which language stands in app/languages; here is said which of it, when.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -123,8 +123,20 @@ def shares_of(a: Attribution, language: Language) -> str:
     return " ".join([*said, language("shares.evidence")])
 
 
-def details(a: Attribution, language: Language) -> list[tuple[str, str]]:
-    """The facts at the foot of an answer."""
+# Of the facts at the foot those that say something of the picture.
+ABOUT_PICTURE = frozenset({"picture", "normalisation", "sha256", "copy"})
+
+
+def left_out(parts: Collection[str], works: int | None, language: Language) -> list[str]:
+    """What the sender of a share has left out, `works` but for so many, in words."""
+    told = [language(f"share.out_{part}") for part in parts]
+    return told if works is None else [*told, language("share.out_works", n=works)]
+
+
+def details(
+    a: Attribution, language: Language, unsaid: Collection[str] = frozenset()
+) -> list[tuple[str, str]]:
+    """The facts at the foot of an answer, but for some."""
     steps = ", ".join(
         language(f"step.{step}") if f"step.{step}" in language else step for step in a.input.normalisation
     )
@@ -158,7 +170,7 @@ def details(a: Attribution, language: Language) -> list[tuple[str, str]]:
         facts.append(("time", spent))
     if a.progress.attempt > 1:
         facts.append(("attempts", str(a.progress.attempt)))
-    return [(language(f"detail.{term}"), fact) for term, fact in facts]
+    return [(language(f"detail.{term}"), fact) for term, fact in facts if term not in unsaid]
 
 
 def declared(said: Declared | None, language: Language) -> list[tuple[str, str]]:

@@ -38,6 +38,7 @@ RENAMED = {"copy": "copied"}
 OPTIONS = (
     ("AskOptions", "AttributionForm", ("image", "image_url"), "The API's fields beside a picture."),
     ("BacktestOptions", "BacktestRequest", ("cursor",), "What a backtest looks at."),
+    ("ShareOptions", "ShareRequest", (), "What a link leaves out, and for how long it is open."),
     ("KeyOptions", "KeyRequest", ("name", "scopes"), "What else may be said of a new key."),
 )
 WIDTH = 100

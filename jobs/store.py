@@ -41,6 +41,7 @@ from jobs.opt_outs import OptOuts
 from jobs.pace import Pace
 from jobs.policies import Policies
 from jobs.settings import Settings
+from jobs.shares import Shares, erase_shares
 from jobs.turns import next_turn
 from jobs.upkeep import Upkeep
 from jobs.webhooks.deliveries import Deliveries
@@ -120,6 +121,7 @@ class JobStore:
         self.opt_outs = OptOuts(self.database)
         self.audit = Audit(self.database)
         self.keeping = Keeping(settings, self.database)
+        self.shares = Shares(self.database, self.keeping)
         seal = Seal(settings)
         self.webhook_endpoints = Endpoints(self.database, seal)
         self.webhook_deliveries = Deliveries(self.database, seal)
@@ -303,6 +305,7 @@ class JobStore:
                 session.execute(delete(JobEvent).where(JobEvent.job_id == job_id))
                 forget_request(session, job_id)
                 erase_decisions(session, job_id)
+                erase_shares(session, job_id)
                 erase_deliveries(session, job_id)
                 erase_items(session, job_id)
                 record_event(session, job_id, "erased")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.language import ENGLISH
 from app.redaction import hidden_id
 from app.report.blocks import (
     SUBJECT,
@@ -19,7 +20,7 @@ from app.report.blocks import (
     Section,
     Table,
 )
-from app.wording import percent, rights, thousands
+from app.wording import left_out, percent, rights, thousands
 from das.rights.holders import UNKNOWN_HOLDER
 
 SMALL_SIDE = 128
@@ -31,6 +32,7 @@ CHECKED = (
     " --recompute --index INDEX --image PICTURE it computes the answer again. The words and pictures of this document"
     " are drawn from it and aren't what is checked."
 )
+HANDED_ON = "This report was handed on by a link. Whoever did so has left out"
 GROUPED = {"creator": ("By creator", "Creator"), "rights_holder": ("By rights holder", "Rights holder")}
 """The groups that are told, with the section's heading and the column's."""
 
@@ -45,6 +47,10 @@ def content(document: Mapping[str, Any], *, picture: bool) -> Content:
     answer, question = report["answer"], report["question"]
     copied = answer["copy"]
     lead = [] if copied is None or copied["summary"] is None else [copied["summary"]]
+    shared = report.get("shared")
+    if shared is not None:
+        parts = left_out(shared["left_out"], shared["works"], ENGLISH)
+        lead.append(f"{HANDED_ON}: {'; '.join(parts)}." if parts else f"{HANDED_ON} nothing of the answer.")
     sections = [
         Section("What this doesn't prove", (Bullets(tuple(report["limits"])),)),
         Section("The picture", _picture(report, picture)),
@@ -72,6 +78,8 @@ def _signed(seal: Mapping[str, Any]) -> str:
 
 def _picture(report: Mapping[str, Any], shown: bool) -> tuple[Block, ...]:
     told, question = report["picture"], report["question"]
+    if told["sha256"] is None:
+        return (Paragraph("It is left out, and so is all that could lead to it."),)
     block: Block = Paragraph("The picture is no longer kept.")
     if shown:
         block = Figure(SUBJECT, "The picture asked about", max(told["width"], told["height"]) <= SMALL_SIDE)

@@ -12,7 +12,7 @@ from app.answers import index_summary
 from app.callers import Reading
 from app.problems import Problem
 from app.redaction import card_for
-from app.rendering import render
+from app.rendering import base_address, render
 from app.service import service_of
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ async def index_page(request: Request, caller: Reading, index_id: str) -> Respon
 @router.get("/api")
 async def api_page(request: Request) -> Response:
     """How the API is asked, in ten lines."""
-    address = service_of(request).settings.public_url or str(request.base_url).rstrip("/")
-    return render(request, "api.html", {"address": address})
+    return render(request, "api.html", {"address": base_address(request)})
 
 
 def as_html(card: str) -> Markup:

@@ -270,6 +270,21 @@ async function follow(article) {
   }
 }
 
+// ---- Sharing ----
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  const from = document.getElementById(button.dataset.copy);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(from.textContent);
+      button.textContent = button.dataset.done;
+      say(button.dataset.done);
+    } catch {
+      getSelection().selectAllChildren(from); // without leave to copy, and over plain http: what is marked can be
+    }
+  });
+}
+
 // ---- Comparing ----
 
 const WAYS = { ArrowLeft: "before", ArrowRight: "after", Escape: "back" };

@@ -170,6 +170,24 @@ class AsyncClient(AsyncSending):
         """The public key that reports are signed with."""
         return await self._read(m.ReportKey, Call("GET", "/v1/report-key"))
 
+    # ---- Links to answers ----
+
+    async def share(self, attribution_id: str, **options: Unpack[m.ShareOptions]) -> m.NewlyMadeShareLink:
+        """A link by which somebody without a key reads an answer; its `url` is in this answer only."""
+        body = {n: v.isoformat() if isinstance(v, datetime) else v for n, v in options.items()}
+        where = path("/v1/attributions", attribution_id) + "/shares"
+        return await self._read(m.NewlyMadeShareLink, Call("POST", where, body=body, repeats=False))
+
+    async def shares(self, attribution_id: str) -> list[m.ShareLink]:
+        """Every link to an answer, the newest first."""
+        where = path("/v1/attributions", attribution_id) + "/shares"
+        return (await self._read(m.ShareLinkList, Call("GET", where))).items
+
+    async def revoke_share(self, attribution_id: str, share_id: str) -> None:
+        """Withdraw a link."""
+        where = path("/v1/attributions", attribution_id) + path("/shares", share_id)
+        await self._send(Call("DELETE", where))
+
     # ---- Moderation ----
 
     async def decide(

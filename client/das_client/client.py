@@ -166,6 +166,24 @@ class Client(Sending):
         """The public key that reports are signed with."""
         return self._read(m.ReportKey, Call("GET", "/v1/report-key"))
 
+    # ---- Links to answers ----
+
+    def share(self, attribution_id: str, **options: Unpack[m.ShareOptions]) -> m.NewlyMadeShareLink:
+        """A link by which somebody without a key reads an answer; its `url` is in this answer only."""
+        body = {n: v.isoformat() if isinstance(v, datetime) else v for n, v in options.items()}
+        where = path("/v1/attributions", attribution_id) + "/shares"
+        return self._read(m.NewlyMadeShareLink, Call("POST", where, body=body, repeats=False))
+
+    def shares(self, attribution_id: str) -> list[m.ShareLink]:
+        """Every link to an answer, the newest first."""
+        where = path("/v1/attributions", attribution_id) + "/shares"
+        return (self._read(m.ShareLinkList, Call("GET", where))).items
+
+    def revoke_share(self, attribution_id: str, share_id: str) -> None:
+        """Withdraw a link."""
+        where = path("/v1/attributions", attribution_id) + path("/shares", share_id)
+        self._send(Call("DELETE", where))
+
     # ---- Moderation ----
 
     def decide(

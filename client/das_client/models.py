@@ -746,6 +746,25 @@ class NewlyMadeKey(Model):
     """Send it as `Authorization: Bearer`. It is shown here only."""
 
 
+class NewlyMadeShareLink(Model):
+    """A link with its token, which can't be read again."""
+
+    id: str
+    state: Literal["open", "expired", "revoked"] | str
+    label: str | None = None
+    leave_out: list[str]
+    """All that is left out, with what would give it away."""
+    works: int | None = None
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    views: int
+    """How often its page was opened or a report taken from it."""
+    last_viewed_at: datetime | None = None
+    url: str
+    """The link. Whoever has it sees the answer; it is shown here only."""
+
+
 class NewlyReceivedOptOut(Model):
     """An opt-out as it was received, with the token of who asked without a key."""
 
@@ -1064,6 +1083,29 @@ class Share(Model):
     """Null: the picture is no copy of this work, as far as that is told."""
 
 
+class ShareLink(Model):
+    """A link, without its token."""
+
+    id: str
+    state: Literal["open", "expired", "revoked"] | str
+    label: str | None = None
+    leave_out: list[str]
+    """All that is left out, with what would give it away."""
+    works: int | None = None
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    views: int
+    """How often its page was opened or a report taken from it."""
+    last_viewed_at: datetime | None = None
+
+
+class ShareLinkList(Model):
+    """Every share of a question, the newest first."""
+
+    items: list[ShareLink]
+
+
 class Signature(Model):
     """An Ed25519 signature of the digest's text."""
 
@@ -1185,6 +1227,16 @@ class BacktestOptions(TypedDict, total=False):
     index: str | None
     created_after: datetime | None
     limit: int
+
+
+class ShareOptions(TypedDict, total=False):
+    """What a link leaves out, and for how long it is open."""
+
+    leave_out: list[Literal["picture", "settings", "creators", "thumbnails"] | str]
+    works: int | None
+    expires_in: int | None
+    expires_at: datetime | None
+    label: str | None
 
 
 class KeyOptions(TypedDict, total=False):

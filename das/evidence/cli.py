@@ -1,7 +1,7 @@
 """`das report verify` and `das report key`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from das.device import check_device
 from das.errors import EvidenceError
 from das.evidence.attached import MAGIC, attached
 from das.index import AttributionIndex
+
+if TYPE_CHECKING:
+    from das.evidence.recompute import Recomputed
 
 _MOST_BYTES = 2**26
 DISAGREES = 1
@@ -72,12 +75,20 @@ def verify(
     found = recompute(report, AttributionIndex.open(index, model_dir=model), image, device)
     typer.echo(
         f"Computed again: {found.works} works, scores within {found.largest_difference:.1e} of the largest."
-        + (" The report is right." if found.agrees else " The report isn't what is found now:")
+        + (_right(found) if found.agrees else " The report isn't what is found now:")
     )
-    for sentence in found.differences:
+    for sentence in (*found.differences, *found.not_compared):
         typer.echo(sentence)
     if not found.agrees:
         raise typer.Exit(DISAGREES)
+
+
+def _right(found: "Recomputed") -> str:
+    if not found.works:
+        return " Nothing could be compared:"
+    return (
+        " As far as it names works, the report is right:" if found.not_compared else " The report is right."
+    )
 
 
 def key(

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from das.answer import HIDDEN_PREFIX
 from das.errors import DasError, EvidenceError
 from das.evidence.report import FORMAT, VERSION, pixels_digest
 from das.images import IsolatedNormaliser
 from das.index import AttributionIndex
+from das.registry import methods
 
 TOLERANCE = 1e-3
 """Scores may differ by this part of the largest: other processors and libraries add up in another order."""
@@ -26,11 +28,13 @@ class Recomputed:
         works: how many ranked works were held against the report.
         largest_difference: between a score then and now, as a part of the largest score.
         differences: a sentence for each work that differs by more than `TOLERANCE`; empty where all agree.
+        not_compared: a sentence for each work that the report doesn't name, which can't be found again.
     """
 
     works: int
     largest_difference: float
     differences: tuple[str, ...]
+    not_compared: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -70,9 +74,14 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
     asked, places = report["question"], report["answer"]["works"]
     if index.manifest.content_digest != report["index"]["content_digest"]:
         raise EvidenceError(f"{index.id} isn't the index of the report, which is {report['index']['id']}.")
+    _refuse_left_out(report, index)
     pixels = _pixels(report["picture"], picture)
     candidates = asked["candidate_works"]
-    rows = None if candidates is None else np.asarray([index.works.row_of(one) for one in candidates])
+    rows = None
+    if candidates is not None:
+        # A score depends on no other work, so that those that aren't named may be missing.
+        named = [one for one in candidates if not one.startswith(HIDDEN_PREFIX)]
+        rows = np.asarray([index.works.row_of(one) for one in named])
     again = Attributor(index, device=device).attribute(
         pixels,
         # More than were named: one that fell behind by the tolerance is then still found.
@@ -85,6 +94,8 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
     found = {work.work_id: work.score for work in again.works}
     largest = max(abs(float(place["score"])) for place in places) or 1.0
     differences, furthest = [], 0.0
+    unnamed = [place for place in places if place["work_id"].startswith(HIDDEN_PREFIX)]
+    places = [place for place in places if place not in unnamed]
     for place in places:
         score = found.get(place["work_id"])
         if score is None:
@@ -97,11 +108,38 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
                 f"{place['work_id']}, rank {place['rank']}, had the score {place['score']:.6g} and has {score:.6g}."
             )
     listed = [place["work_id"] for place in places]
-    lowest = min((found[one] for one in listed if one in found), default=0.0)
-    for work_id, score in found.items():
-        if work_id not in listed and score - lowest > TOLERANCE * largest:
-            differences.append(f"{work_id} isn't in the report and has the score {score:.6g}.")
-    return Recomputed(len(places), furthest, tuple(differences))
+    # Where no work is named, none is missing either.
+    lowest = min((found[one] for one in listed if one in found), default=max(found.values(), default=0.0))
+    margin = TOLERANCE * largest
+    further = {one: score for one, score in found.items() if one not in listed and score - lowest > margin}
+    # Those without a name in the report are among these: which ones is told by their scores alone.
+    for place in unnamed:
+        if further and float(place["score"]) - lowest > -margin:
+            del further[min(further, key=lambda one: abs(further[one] - float(place["score"])))]
+    differences += [
+        f"{work_id} isn't in the report and has the score {score:.6g}." for work_id, score in further.items()
+    ]
+    not_compared = tuple(
+        f"{place['work_id']}, rank {place['rank']}, isn't named in the report, so it can't be compared."
+        for place in unnamed
+    )
+    return Recomputed(len(places), furthest, tuple(differences), not_compared)
+
+
+def _refuse_left_out(report: Mapping[str, Any], index: AttributionIndex) -> None:
+    """Raises `EvidenceError` where whoever handed the report on has left out what the answer was computed from."""
+    left_out = (report.get("shared") or {}).get("left_out", ())
+    if "picture" in left_out:
+        raise EvidenceError(
+            "The report doesn't tell its picture from any other: whoever handed it on has left that out. Only the"
+            " whole report can be computed again."
+        )
+    seeded = any(one.along_trajectory for one in methods() if one.name == report["question"]["method"])
+    if "settings" in left_out and (seeded or index.manifest.model.conditional):
+        raise EvidenceError(
+            "The answer may have been computed with a prompt or a seed, which whoever handed the report on has left"
+            " out. Only the whole report can be computed again."
+        )
 
 
 def _pixels(said: Mapping[str, Any], path: Path) -> np.ndarray:

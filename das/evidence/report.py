@@ -66,6 +66,7 @@ def report(
     notes: Sequence[str],
     copied: str | None,
     made_by: str,
+    shared: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report of an answer, as plain values that have a canonical spelling.
 
@@ -74,11 +75,15 @@ def report(
         notes: what was told beside it.
         copied: what was said of the picture as a copy of a work.
         made_by: program and version that writes this.
+        shared: what whoever hands the report on has left out of it: `left_out`, the names of the parts, and `works`,
+            how many of the ranked works are told of, None for all.
     """
     quality, in_model = index.quality_of(asked.method), result.get("in_model")
     limits = [*LIMITS, *notes_of(measured=quality is not None, in_model=in_model)]
     said = dict.fromkeys([*result.get("caveats", ()), *notes])
+    handed_on = {} if shared is None else {"shared": dict(shared)}
     return {
+        **handed_on,
         "format": FORMAT,
         "version": VERSION,
         "made_by": made_by,

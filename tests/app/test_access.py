@@ -26,7 +26,10 @@ from jobs.store import JobStore
 BOTH = frozenset({Scope.ASK, Scope.READ})
 # What needs no key: it tells nothing of anybody, or is how one comes in.
 OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/opt-out/erased", "/api", "/language", "/problems",
-        "/static/{path:path}", "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key"}  # fmt: skip
+        "/static/{path:path}", "/sign-in", "/sign-in/{token}", "/sign-out", "/v1/report-key",
+        # Whoever has a share's token reads its answer.
+        "/s/{token}", "/s/{token}/picture", "/s/{token}/works/{place}", "/s/{token}/lookalikes/{place}",
+        "/s/{token}/report.json", "/s/{token}/report.html", "/s/{token}/report.pdf"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +120,9 @@ def test_nobody_gets_at_anothers_question(client: TestClient, make: Make, asked_
     attempts = [
         ("GET", path), ("GET", f"{path}?wait=1"), ("GET", f"{path}/image"),
         ("GET", f"{path}/report.pdf"), ("POST", f"{path}/cancel"),
-        ("DELETE", path), ("GET", f"/a/{job}"), ("POST", f"/a/{job}/cancel"),
+        ("DELETE", path), ("GET", f"{path}/shares"), ("POST", f"{path}/shares"),
+        ("DELETE", f"{path}/shares/shr_{32 * '0'}"), ("GET", f"/a/{job}/shares"),
+        ("POST", f"/a/{job}/shares/shr_{32 * '0'}/revoke"), ("GET", f"/a/{job}"), ("POST", f"/a/{job}/cancel"),
         ("GET", f"/a/{job}/works/w_1"), ("POST", f"/a/{job}/erase"), ("POST", f"/a/{job}/again"),
     ]  # fmt: skip
     for method, address in attempts:

@@ -123,6 +123,7 @@ def test_every_operation_has_a_stable_name_and_lists_its_errors():
         "getReportPage", "getReportKey", "createApiKey", "listApiKeys", "getQuota", "revokeApiKey", "rotateApiKey",
         "getMetrics", "createAttributionBatch", "listAttributionBatches", "getAttributionBatch",
         "getAttributionBatchResults", "cancelAttributionBatch", "deleteAttributionBatch",
+        "createShare", "listShares", "revokeShare",
         "getReportPdf", "getStatement", "listWebhookEndpoints", "createWebhookEndpoint",
         "getWebhookEndpoint", "changeWebhookEndpoint", "deleteWebhookEndpoint", "rotateWebhookSecret",
         "testWebhookEndpoint", "listWebhookDeliveries", "redeliverWebhook",

@@ -47,6 +47,30 @@ def test_no_page_has_faults(
     page.wait_for_url(ANSWERED)
     expect(page.locator(".ranking li")).to_have_count(20)
     assert violations(page) == []
+    answer = page.url
+    page.goto(f"{answer}/shares")
+    assert violations(page) == []
+    assert page.evaluate(WIDE) == 0
+    page.locator("[name=works]").fill("x")
+    page.locator(".opt-out button").click()
+    expect(page.get_by_role("alert").first).to_be_visible()
+    assert violations(page) == []
+    faults[:] = [fault for fault in faults if "422" not in fault]
+    for chosen in ((), ("picture", "creators")):
+        page.goto(f"{answer}/shares")
+        for part in chosen:
+            page.locator(f"[name={part}]").check()
+        page.locator(".opt-out button").click()
+        link = page.locator("#share-link").inner_text()
+        assert violations(page) == []
+        assert page.evaluate(WIDE) == 0
+        page.goto(link)
+        assert violations(page) == []
+        assert page.evaluate(WIDE) == 0
+    page.goto(f"{site.url}/s/nothing")
+    assert violations(page) == []
+    faults[:] = [fault for fault in faults if "404" not in fault]
+    page.goto(answer)
     page.locator(".beside").first.click()
     expect(page.locator(".pair img").nth(1)).to_have_js_property("complete", True)
     assert violations(page) == []

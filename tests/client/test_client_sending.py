@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -130,6 +131,11 @@ def test_what_may_have_been_done_is_not_done_twice(scripted: Scripted) -> None:
     with Client(scripted.url, retries=QUICK) as client:
         assert client.create_key("n", ["ask"]).secret == "das_k_secret"
     assert len(scripted.got) == 4
+    scripted.answers = [BROKEN]
+    with Client(scripted.url, retries=QUICK) as client, pytest.raises(ServiceUnreachable):
+        client.share("att_1", expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+    assert json.loads(scripted.got[4][3]) == {"expires_at": "2030-01-01T00:00:00+00:00"}
+    assert len(scripted.got) == 5, "a link that nobody was told isn't made twice"
 
 
 def test_a_problem_is_raised_with_all_that_it_says(scripted: Scripted) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -167,6 +168,21 @@ def test_keys(client: Client, live: Live) -> None:
     client.revoke_key(replaced.id)
     keys = client.keys()
     assert {key.state for key in keys if key.name == "another"} == {"revoked", "expired"}
+
+
+def test_links_to_an_answer(client: Client, live: Live, key: str, worker: object, picture: bytes) -> None:
+    answer = client.ask(picture)
+    made = client.share(answer.id, leave_out=["creators"], works=2, expires_in=3600, label="a lawyer")
+    page = httpx.get(made.url, headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert answer.works is not None
+    assert answer.works[0].title is not None
+    assert answer.works[0].title not in page.text
+    (listed,) = client.shares(answer.id)
+    assert (listed.id, listed.views, listed.leave_out) == (made.id, 1, ["creators", "thumbnails"])
+    client.revoke_share(answer.id, made.id)
+    assert httpx.get(made.url).status_code == 404
+    assert [one.state for one in client.shares(answer.id)] == ["revoked"]
 
 
 def test_many_pictures_and_one_that_is_none(

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,28 @@ def test_the_service_answers_from_that_index(app, own, tmp_path):
     assert again.agrees, again.differences
     assert again.works == len(answer["works"])
     places = document["report"]["answer"]["works"]
+    # Of works that aren't named it says so, and never that they differ.
+    for hidden in ([0], [1, 3], range(len(places))):
+        nameless = deepcopy(document["report"])
+        for number, place in enumerate(hidden):
+            nameless["answer"]["works"][place]["work_id"] = f"hidden_{number + 1}"
+        found = recompute(nameless, index, picture)
+        assert found.agrees, found.differences
+        assert found.works == len(places) - len(hidden)
+        assert found.not_compared == tuple(
+            f"hidden_{number + 1}, rank {place + 1}, isn't named in the report, so it can't be compared."
+            for number, place in enumerate(hidden)
+        )
+    nameless["answer"]["works"][0]["work_id"] = places[-1]["work_id"]
+    assert not recompute(nameless, index, picture).agrees
+    screened = deepcopy(document["report"])
+    screened["question"]["candidate_works"] = [place["work_id"] for place in places[:3]] + ["hidden_1"]
+    del screened["answer"]["works"][3:]
+    assert recompute(screened, index, picture).agrees
+    for part, why in (("picture", "doesn't tell its picture"), ("settings", "with a prompt or a seed")):
+        handed_on = {**document["report"], "shared": {"left_out": [part], "works": None}}
+        with pytest.raises(EvidenceError, match=why):
+            recompute(handed_on, index, picture)
     places[0]["work_id"], places[-1]["work_id"] = places[-1]["work_id"], places[0]["work_id"]
     assert not recompute(document["report"], index, picture).agrees
     with pytest.raises(EvidenceError, match="isn't the picture of the report"):

@@ -34,6 +34,7 @@ ON_EVERY_DATABASE = (
     "test_opt_outs_store",
     "test_policies_store",
     "test_retention",
+    "test_shares_store",
     "test_store",
     "test_sweeper",
     "test_turns",

@@ -1,7 +1,7 @@
 """After erasing, nothing of a question is left in any file under the data directory, while the service runs on.
 
-Whether it was deleted or its time was over; of batches, and of who opted out, likewise. On PostgreSQL: no query finds
-it, and no file of the tables has it once these were written anew.
+Whether it was deleted or its time was over; of batches, shares, and of who opted out, likewise. On PostgreSQL: no
+query finds it, and no file of the tables has it once these were written anew.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,7 @@ from jobs.models import Base, Job, utc_now
 from jobs.opt_outs import NewOptOut
 from jobs.retention import Retention
 from jobs.settings import Settings
+from jobs.shares import NewShare
 from jobs.store import JobStore
 
 Ask = Callable[..., Job]
@@ -145,6 +146,23 @@ def test_no_byte_of_who_opted_out_is_left(settings: Settings, store: JobStore) -
     assert hiding.creator == "Ada Example", "what it hides stays hidden"
 
 
+@pytest.mark.parametrize("in_time", [False, True])
+def test_no_byte_of_a_share_is_left(settings: Settings, store: JobStore, ask: Ask, in_time: bool) -> None:
+    job = ask(owner=keyed(store))
+    (claimed,) = store.leases.claim("worker", 1, HELD)
+    store.leases.finish(claimed.token, {"works": [], "summary": "."}, {})
+    wanted = NewShare(job_id=job.id, owner=job.owner, label="for a lawyer whom I name")
+    issued = store.shares.create(wanted, Actor("ada"))
+    kept = [b"a lawyer whom I name", issued.share.digest.encode()]
+    assert {secret for _, secret in found_in(settings.data_dir, kept)} == {one[:40] for one in kept}
+    assert found_in(settings.data_dir, [issued.token.encode()]) == [], "the token is kept nowhere"
+    if in_time:
+        assert Retention(store, Batches(store)).round(utc_now() + timedelta(days=91)).results == [job.id]
+    else:
+        store.erase(job.id)
+    assert found_in(settings.data_dir, kept) == []
+
+
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
 def test_on_postgresql_no_query_finds_it_and_no_table_once_written_anew(
     settings: Settings, store: JobStore, ask: Ask
@@ -158,8 +176,12 @@ def test_on_postgresql_no_query_finds_it_and_no_table_once_written_anew(
     contact = "somebody@somewhere.example"
     wanted = NewOptOut(owner=owner, index_name="photographs", creator="Ada Example", contact=contact)
     opt_out = store.opt_outs.create(wanted, Actor("ada"), hide=True).opt_out
-    for job in jobs:
+    for job in jobs[1:]:
         store.cancel(job.id)
+    (claimed,) = store.leases.claim("worker", 1, HELD)
+    store.leases.finish(claimed.token, {"works": [], "summary": "."}, {})
+    label = "for a lawyer whom somebody names"
+    store.shares.create(NewShare(job_id=jobs[0].id, owner=owner, label=label), Actor("ada"))
     engine = store.database.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def run(statement: str) -> str:
@@ -171,7 +193,7 @@ def test_on_postgresql_no_query_finds_it_and_no_table_once_written_anew(
     run("CHECKPOINT")
     folder = Path(run("SHOW data_directory")) / "base"
     folder /= run("SELECT oid FROM pg_database WHERE datname = current_database()")
-    known = [one.encode() for one in (*secrets, contact)]
+    known = [one.encode() for one in (*secrets, contact, label)]
     assert {secret for _, secret in found_in(folder, known)} == {one[:40] for one in known}
 
     for job in jobs[:2]:
@@ -179,7 +201,7 @@ def test_on_postgresql_no_query_finds_it_and_no_table_once_written_anew(
     Retention(store, Batches(store)).round(utc_now() + timedelta(days=91))
     store.opt_outs.erase(opt_out.id, Actor("ada"))
     for table in Base.metadata.tables:
-        for secret in (*secrets, contact):
+        for secret in (*secrets, contact, label):
             assert run(f"SELECT count(*) FROM {table} AS one WHERE one::text LIKE '%{secret}%'") == "0", table
     run("VACUUM (FULL, ANALYZE)")
     run("VACUUM FULL pg_statistic")

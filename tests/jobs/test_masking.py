@@ -32,6 +32,11 @@ URLS = (
 )
 
 
+def test_a_links_token() -> None:
+    token = f"dass_{'aB-_' * 10}xyz"
+    assert masked(f"GET http://h/s/{token}/report.json") == "GET http://h/s/dass_***/report.json"
+
+
 @pytest.mark.parametrize("url", URLS)
 def test_credentials_of_every_kind_of_url(url: str) -> None:
     shown = masked(f"see '{url}', and mail to somebody@example.org")

@@ -115,6 +115,8 @@ def world(live: Live, worker: None, key: IssuedKey, picture: bytes, picture_url:
         assert [decision.get("state") for decision in decided] == ["decided"] * 3, decided
         batch = client.post("/v1/attribution-batches", files=[("image", ("p.png", picture))] * 2)
         assert batch.status_code == 202, batch.text
+        shared = client.post(f"/v1/attributions/{decided[0]['attribution']}/shares", json={})
+        assert shared.status_code == 201, shared.text
         endpoint = client.post("/v1/webhook-endpoints", json={"url": picture_url})
         assert endpoint.status_code == 201, endpoint.text
         index = client.get("/v1/indexes").json()["items"][0]
@@ -129,6 +131,7 @@ def world(live: Live, worker: None, key: IssuedKey, picture: bytes, picture_url:
         "ids": {
             "attribution_id": [decision["attribution"] for decision in decided],
             "batch_id": [batch.json()["id"]],
+            "share_id": [shared.json()["id"]],
             "decision_id": [decision["id"] for decision in decided],
             "policy_id": [POLICY_DOCUMENT["policy"]],
             "index_id": [index["id"]],

@@ -24,11 +24,12 @@ document), `key` (the id of the key that is shown), and by the name of a path's 
 PICTURE = Binary(base64.b64decode(WORLD["picture"]))
 IDS = {name: cycle([*found, None]) for name, found in WORLD["ids"].items()}
 # What ends something; such a request is sent to what the run has made itself, or to nothing.
-ENDING = ("deleteAttribution", "deleteAttributionBatch", "revokeApiKey", "rotateApiKey")
+ENDING = ("deleteAttribution", "deleteAttributionBatch", "revokeApiKey", "rotateApiKey", "revokeShare")
 MOST_IN_A_BATCH = 3
 # Fields that exclude one that is sent, which a schema leaves open.
 LEFT_OUT = {
     "createDecision": ("attribution",), "createAttributionBatch": ("archive",), "createOptOut": ("creator",),
+    "createShare": ("expires_at",),
 }  # fmt: skip
 
 
