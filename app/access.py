@@ -79,7 +79,7 @@ class Access:
             by_token: who sends an opt-out's token needs no key either.
             anybody: nobody needs one.
         """
-        bears = "authorization" in request.headers or self._sessions.key_of(request) is not None
+        bears = "authorization" in request.headers or self._sessions.shown(request) is not None
         open_ = anybody or self._open_to_opt_outs or (by_token and OPT_OUT_TOKEN in request.headers)
         if bears or not self._required or not open_:
             return await self.caller(request)
@@ -133,14 +133,15 @@ class Access:
         return key
 
     async def _signed_in(self, request: Request) -> ApiKey | None:
-        key_id = self._sessions.key_of(request)
-        key = None if key_id is None else await self.by_id(key_id)
+        session = await self._sessions.of(request)
+        key = None if session is None else await self.by_id(session.key_id)
         if key is not None and request.method not in SAFE_METHODS and not _shows_where_it_is_from(request):
             raise Problem(
                 "cross-site",
                 "Who is signed in asks from this service's own page; a program sends its key as Authorization.",
             )
         request.state.signed_in = None if key is None else key.name
+        request.state.operates = key is not None and Scope.ADMIN in key.scopes
         return key
 
     def _note_use(self, key: ApiKey) -> None:

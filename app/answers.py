@@ -32,7 +32,7 @@ from das.images.declared import declared_from
 from das.index import NO_SCREENING
 from das.manifest import QualityRecord
 from das.provenance import ModelClaim, compare_model, notes_of_declared
-from jobs.models import Job, JobState, JobSummary, JsonObject, utc_now
+from jobs.models import Job, JobState, JobSummary, JsonObject, Standing, utc_now
 
 # What is told of a ranked work beside its numbers.
 TOLD = ("title", "creator", "rights_holder", "licence", "source_url")
@@ -225,7 +225,7 @@ def _candidates(job: Job, result: dict[str, Any]) -> CandidateSet | None:
     )
 
 
-def progress_of(job: Job, waiting: int | None) -> Progress:
+def progress_of(job: Job | Standing, waiting: int | None) -> Progress:
     """How far a job is; `waiting` is how many wait in all, None where that isn't told."""
     stage: Stage = job.stage  # type: ignore[assignment]
     return Progress(
@@ -238,7 +238,7 @@ def progress_of(job: Job, waiting: int | None) -> Progress:
     )
 
 
-def _seconds_left(job: Job, now: datetime) -> float | None:
+def _seconds_left(job: Job | Standing, now: datetime) -> float | None:
     """Time left of the stage, at the pace since the work was begun."""
     if job.state != JobState.RUNNING:
         return 0.0 if job.state == JobState.SUCCEEDED else None

@@ -9,6 +9,8 @@ from anyio import to_thread
 from app import policies
 from app.callers import Caller
 from app.decisions import verdict_on
+from app.language import Language
+from app.moderation import words
 from app.moderation.logic import Verdict
 from app.moderation.schemas import Backtest, BacktestRequest, Change, Decided
 from app.problems import Problem, invalid
@@ -66,7 +68,7 @@ def _run(service: Service, caller: Caller, policy_id: str, asked: BacktestReques
         counts = table.setdefault(baseline, {})
         counts[found.outcome] = counts.get(found.outcome, 0) + 1
         if found.outcome != baseline:
-            changed.append(_change(case, baseline, found))
+            changed.append(_change(case, baseline, found, caller.language))
         examined, cursor = examined + 1, case.cursor
     return Backtest(
         policy=row.id,
@@ -81,14 +83,14 @@ def _run(service: Service, caller: Caller, policy_id: str, asked: BacktestReques
     )
 
 
-def _change(case: _Case, baseline: Decided, found: Verdict) -> Change:
+def _change(case: _Case, baseline: Decided, found: Verdict, language: Language) -> Change:
     return Change(
         attribution=case.job.id,
         decision=case.decision,
         baseline=baseline,
         candidate=found.outcome,
         codes=found.codes,
-        summary=found.summary,
+        summary=words.summary(found.outcome, found.codes, language),
         link=f"/v1/attributions/{case.job.id}",
     )
 

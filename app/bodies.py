@@ -102,6 +102,8 @@ class Bodies:
             raise Problem(
                 "busy",
                 "Too many pictures are being received at this moment. Try again in a few seconds.",
-                {"Retry-After": str(BUSY_RETRY_S), "Connection": "close"},
+                # Without closing: the rest of the body is read and dropped. A connection that is closed upon what was
+                # sent loses the answer too, and with it when to come again.
+                {"Retry-After": str(BUSY_RETRY_S)},
             )
         self._held[address] += count

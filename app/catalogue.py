@@ -195,7 +195,11 @@ class Catalogue:
         named = [served for served in self if index_id in (served.id, served.name)]
         if named:
             return max(named, key=lambda served: served.index.manifest.build.created_at)
-        raise invalid("index", f"there is no such index here; there is {', '.join(self._by_id)}.")
+        raise invalid(
+            "index",
+            f"there is no such index here; there is {', '.join(self._by_id)}.",
+            "mistake.no_such_index",
+        )
 
     def find_work(self, work_id: str, index_id: str | None = None) -> tuple[ServedIndex, int] | None:
         """The index and row of a work by its id: in one index, or in the first that has it."""

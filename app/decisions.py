@@ -8,13 +8,16 @@ from starlette.concurrency import run_in_threadpool
 
 from app import answers, policies, questions
 from app.callers import Caller
+from app.language import ENGLISH
 from app.moderation import schemas
 from app.moderation.logic import Verdict, decide, unusable
 from app.moderation.policy import Policy
+from app.moderation.retelling import fixed, retold_verdict
 from app.moderation.schemas import DecisionLinks, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
 from app.moderation.words import ERASED
 from app.problems import Problem, bad_parameter, invalid
 from app.redaction import told_verdict
+from app.retelling import retold
 from app.schemas import AttributionRequest
 from app.service import Service
 from app.threads import RunInThread
@@ -103,7 +106,9 @@ async def listed(service: Service, caller: Caller, query: DecisionQuery) -> Deci
     except BadCursor as error:
         raise bad_parameter("cursor", f"{error}.") from error
     items = await run_in_threadpool(
-        lambda: [_told(_shown(service, caller, decision)) for decision in page.decisions]
+        lambda: [
+            _told(_retold(service, caller, _shown(service, caller, decision))) for decision in page.decisions
+        ]
     )
     return DecisionList(items=items, next_cursor=page.next_cursor)
 
@@ -125,7 +130,7 @@ async def review(service: Service, caller: Caller, decision_id: str, said: Revie
         raise Problem("not-found", "There is no decision with this id.") from error
     except NotDecided as error:
         raise Problem("conflict", f"It can't be reviewed now: {error}.") from error
-    return _told(await run_in_threadpool(_shown, service, caller, reviewed))
+    return await run_in_threadpool(_settled_and_told, service, caller, reviewed)
 
 
 async def decide_due(service: Service, threads: RunInThread, failed: set[str]) -> None:
@@ -235,7 +240,7 @@ def _plain(service: Service, job: Job, decision: Decision, version: int) -> Json
 
 
 def _settled_and_told(service: Service, caller: Caller, decision: Decision) -> schemas.Decision:
-    return _told(_shown(service, caller, _settled(service, decision)))
+    return _told(_retold(service, caller, _shown(service, caller, _settled(service, decision))))
 
 
 @dataclass(frozen=True)
@@ -268,6 +273,30 @@ def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
     return _Shown(decision, verdict, shadow)
 
 
+def _retold(service: Service, caller: Caller, shown: _Shown) -> _Shown:
+    """What is shown of a decision, in the caller's language. Blocks for a moment where a copy is told of."""
+    language = caller.language
+    if language is ENGLISH or shown.verdict is None:
+        return shown
+    verdict = retold_verdict(shown.verdict, language)
+    if any(fixed(note, language) is None for note in shown.verdict["notes"]):
+        verdict["notes"] = [_copy_note(service, caller, shown.row, note) for note in verdict["notes"]]
+    return _Shown(shown.row, verdict, shown.shadow and retold_verdict(shown.shadow, language))
+
+
+def _copy_note(service: Service, caller: Caller, decision: Decision, note: str) -> str:
+    """What a note says of a copy, in the caller's language: the answer knows of which work."""
+    job = service.store.get(decision.job_id)
+    if job is None:
+        return note
+    view = service.visibility.to(caller)
+    answer = answers.attribution(job, service.catalogue, waiting=None, screening=None, view=view)
+    if answer.copied is None or answer.copied.summary != note:
+        return note
+    copied = retold(answer, caller.language).answer.copied
+    return (copied and copied.summary) or note
+
+
 def _told(shown: _Shown) -> schemas.Decision:
     """A decision as the API tells it."""
     decision = shown.row
@@ -288,6 +317,7 @@ def _told(shown: _Shown) -> schemas.Decision:
             "notes": verdict.get("notes"),
             "dry_run": shown.shadow,
             "review": decision.review,
+            "reviews": (decision.reviews or [])[::-1],
             "links": DecisionLinks(
                 self=f"/v1/decisions/{decision.id}",
                 attribution=f"/v1/attributions/{decision.job_id}",

@@ -86,9 +86,14 @@ def retaining(service: Service, threads: RunInThread) -> Duty:
 
 
 def dropping(service: Service, threads: RunInThread) -> Duty:
-    """Drop what the audit log has had for long enough."""
-    kept = timedelta(seconds=service.settings.keep_audit_seconds)
-    return Duty("drop", DROP_EVERY_S, partial(threads, service.store.audit.drop_old, kept), at_start=False)
+    """Drop what the audit log has had for long enough, and sessions that have ended."""
+    store, kept = service.store, timedelta(seconds=service.settings.keep_audit_seconds)
+
+    def drop() -> None:
+        store.audit.drop_old(kept)
+        store.sessions.drop_ended()
+
+    return Duty("drop", DROP_EVERY_S, partial(threads, drop), at_start=False)
 
 
 def deciding(service: Service, threads: RunInThread) -> Duty:

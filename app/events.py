@@ -7,13 +7,12 @@ one that came, and is told the rest. Progress is told in between, without an id,
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.answers import progress_of
@@ -21,9 +20,10 @@ from app.callers import Caller
 from app.problems import FieldProblem, Problem
 from app.schemas import Failure, Progress
 from app.service import Service
-from app.waiting import look
+from app.waiting import glance, look
 from jobs.errors import StorageError
-from jobs.models import Job, JobEvent
+from jobs.models import JobEvent, Standing
+from jobs.near import Looks
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,11 @@ HEARTBEAT = b": still there\n\n"
 # A stream ends after this, and its client opens another: so nothing that holds for its caller holds for ever.
 MAX_STREAM_S = 900.0
 # How long a browser waits before it opens a stream again.
-RECONNECT_MS = 2000
+RETRY = b"retry: 2000\n\n"
+# A proxy that gathers an answer before it passes it on would hold up every event.
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 LONGEST_NUMBER = 18
+LAST_KINDS = ("succeeded", "failed", "cancelled", "erased")
 
 
 class AttributionEvent(BaseModel):
@@ -62,8 +65,7 @@ class EventStream(StreamingResponse):
     media_type = MEDIA_TYPE
 
     def __init__(self, events: AsyncGenerator[bytes, None], at_end: Callable[[], None]) -> None:
-        # A proxy that gathers an answer before it passes it on would hold up every event.
-        super().__init__(events, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(events, headers=HEADERS)
         self._events = events
         self._at_end = at_end
 
@@ -89,46 +91,60 @@ def last_event(header: str | None) -> int:
     )
 
 
-async def stream(service: Service, caller: Caller, job_id: str, after: int) -> EventStream | None:
+async def stream(service: Service, caller: Caller, job_id: str, after: int) -> Response | None:
     """The events of the caller's question from the one after number `after` on; None where none is left to come.
 
     Raises `Problem`: not-found, erased, too-many-streams, busy.
     """
-    standing = await run_in_threadpool(look, service.store.standing, caller, job_id)
-    if standing.finished and not await run_in_threadpool(service.store.events, job_id, after):
-        return None
-    give_back = service.streams.take(caller.owner)
-    return EventStream(_events(service, caller, job_id, after), give_back)
+
+    def look_once(looks: Looks) -> Sequence[JobEvent] | None:
+        finished = look(looks.standing, caller, job_id).finished
+        return looks.events(job_id, after) if finished else None
+
+    rest = await glance(service, look_once)
+    if rest is None:
+        give_back = service.streams.take(caller.owner)
+        return EventStream(_events(service, caller, job_id, after), give_back)
+    # Nothing more will come: this takes no stream.
+    told = b"".join(_written(event) for event in rest)
+    return Response(RETRY + told, media_type=MEDIA_TYPE, headers=HEADERS) if rest else None
 
 
 async def _events(service: Service, caller: Caller, job_id: str, after: int) -> AsyncGenerator[bytes, None]:
     now = asyncio.get_running_loop().time
     ends = now() + MAX_STREAM_S
-    yield b"retry: %d\n\n" % RECONNECT_MS
+    yield RETRY
     spoke = now()
     version, told = 0, None
+
+    def look_again(looks: Looks) -> tuple[Standing, Sequence[JobEvent]]:
+        # What happens between the two is told by the events first.
+        standing = look(looks.standing, caller, job_id)
+        return standing, () if standing.version == version else looks.events(job_id, after)
+
     # Watch first, look then: a change between the two would be missed the other way round.
     with service.feed.watch(job_id) as watch, _ending_quietly(job_id):
         while now() < ends:
             try:
-                standing = await run_in_threadpool(look, service.store.standing, caller, job_id)
+                standing, events = await glance(service, look_again)
             except Problem:
                 # Erased while somebody looked on. That is the only event left, and SQLite may give it the number of
                 # one that is gone.
-                for event in await run_in_threadpool(service.store.events, job_id):
+                for event in await glance(service, lambda looks: looks.events(job_id)):
                     yield _written(event)
+                return
+            for event in events:
+                after = event.id
+                yield _written(event)
+                spoke = now()
+                if event.kind in LAST_KINDS:
+                    return
+            if standing.finished:
                 return
             if standing.version != version:
                 version = standing.version
-                for event in await run_in_threadpool(service.store.events, job_id, after):
-                    after = event.id
-                    yield _written(event)
-                    spoke = now()
-                if standing.finished:
-                    return
-                job = await run_in_threadpool(service.store.get, job_id, caller.owner)
-                progress = _progress(job)
-                if progress is not None and progress != told:
+                progress = _progress(standing)
+                if progress != told:
                     told = progress
                     yield progress
                     spoke = now()
@@ -161,10 +177,9 @@ def _written(event: JobEvent) -> bytes:
     return _frame(event.kind, told, event.id)
 
 
-def _progress(job: Job | None) -> bytes | None:
-    if job is None or job.finished:
-        return None
-    return _frame("progress", ProgressEvent(attribution_id=job.id, progress=progress_of(job, None)), None)
+def _progress(standing: Standing) -> bytes:
+    told = ProgressEvent(attribution_id=standing.id, progress=progress_of(standing, None))
+    return _frame("progress", told, None)
 
 
 def _frame(name: str, data: BaseModel, number: int | None) -> bytes:

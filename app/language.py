@@ -109,6 +109,24 @@ class Language:
         """An interval of two percentages, such as `15 to 26 %`."""
         return self("format.between", low=low.replace("\u00a0", " ").removesuffix(" %"), high=high)
 
+    def size(self, count: float) -> str:
+        """A number of bytes, in the unit that suits it."""
+        unit, value = "kb", count / 1e3
+        for larger in ("mb", "gb", "tb"):
+            if value < 999.5:
+                break
+            unit, value = larger, value / 1e3
+        return self(
+            f"format.size_{unit}", value=self.number(value, 0 if value >= 9.95 or unit == "kb" else 1)
+        )
+
+    def span(self, seconds: float) -> str:
+        """A length of time in the unit that suits it, to about one percent where that matters."""
+        for unit, length, until in (("seconds", 1, 100), ("minutes", 60, 100), ("hours", 3600, 48)):
+            if round(seconds / length) < until:
+                return self(f"format.{unit}", n=round(seconds / length))
+        return self("format.days", n=round(seconds / 86400))
+
     def date(self, at: datetime) -> str:
         """A day in UTC."""
         at = at.astimezone(UTC)

@@ -20,6 +20,7 @@ from app import DISTRIBUTION
 from app.batch_examples import BATCHES
 from app.batch_schemas import BatchForm, BatchJson, BatchResult
 from app.described import without_nulls
+from app.descriptions import describe_fields
 from app.duties import performing
 from app.events import AttributionEvent, ProgressEvent
 from app.examples import ANSWERS
@@ -52,6 +53,9 @@ from app.routes import (
     indexes,
     keys,
     metrics,
+    operating,
+    operating_keys,
+    operating_requests,
     opt_outs,
     opting_out,
     page,
@@ -102,6 +106,9 @@ ROUTERS = (
     reading.router,
     sharing.router,
     signin.router,
+    operating.router,
+    operating_keys.router,
+    operating_requests.router,
 )
 # Models that routes refer to by name only.
 DESCRIBED: tuple[type[BaseModel], ...] = (
@@ -235,6 +242,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             for answer in (path.get("get") or {"responses": {}})["responses"].values():
                 answer.get("content", {}).get(batches.JSON_LINES, {}).get("schema", {}).pop("type", None)
         describe_keys(schema, [route for router in ROUTERS for route in router.routes])
+        describe_fields(schema)
         without_nulls(schema)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.schemas import Moment, Printable
 from jobs.models import utc_now
@@ -16,7 +17,7 @@ EXAMPLE_ID = "opt_0193a6c1f3d07e52b3a1c5d4e6f70819"
 
 def _says_something(text: str) -> str:
     if not text.strip():
-        raise ValueError("has nothing but blanks in it.")
+        raise PydanticCustomError("blank", "has nothing but blanks in it.")
     return text.strip()
 
 

@@ -143,12 +143,16 @@ def _refuse_unknown(
             raise invalid(
                 "creator",
                 f"{served.name} has no work of this creator: write the name as answers and lists do.",
+                "mistake.no_such_creator",
+                index=served.name,
             )
         return
     for work_id in asked.works or ():
         row = served.index.works.find(work_id)
         if row is None or not known[row]:
-            raise invalid("works", f"{served.name} has no work {work_id}.")
+            raise invalid(
+                "works", f"{served.name} has no work {work_id}.", "mistake.no_such_work", work=work_id
+            )
 
 
 def _find(service: Service, caller: Caller, opt_out_id: str, token: str | None) -> stored.OptOut:

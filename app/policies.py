@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from app.callers import Caller
 from app.forms import parse_form, text_of
+from app.language import ENGLISH
 from app.moderation import words
 from app.moderation.document import MAX_BYTES, PolicyError, read_json
 from app.moderation.policy import SLUG, Policy, policy_of, read_policy
@@ -146,7 +147,8 @@ def _of_form(body: bytes, content_type: str) -> tuple[Policy, bool]:
         found[part.name] = bytes(part.data) if part.name == "policy" else text_of(part)
     if "policy" not in found:
         raise invalid("policy", "is missing: send the policy's file in this field.")
-    dry_run = TRUTHS.get(found.get("dry_run", "false"))
+    # Generated clients write it as their language does: True.
+    dry_run = TRUTHS.get(found.get("dry_run", "false").lower())
     if dry_run is None:
         raise invalid("dry_run", "has to be true or false.")
     return _policy(found["policy"]), dry_run
@@ -209,7 +211,7 @@ def _said(policy_id: str, version: PolicyVersion) -> dict[str, list[str]]:
         policy = _parsed(json.dumps(version.document))
     except PolicyError:
         return {
-            "in_words": [words.UNUSABLE.format(policy=policy_id, version=version.version)],
+            "in_words": [ENGLISH("decision.policy_unusable", policy=policy_id, version=version.version)],
             "remarks": [],
         }
     rules = [words.rule_in_words(rule) for rule in policy.rules]

@@ -7,10 +7,10 @@ Every error the service gives is an entry of `CATALOGUE`: its slug is the docume
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -107,6 +107,26 @@ class FieldProblem(BaseModel):
     )
     parameter: str | None = Field(default=None, description="Name of the query or path parameter.")
     header: str | None = Field(default=None, description="Name of the header.")
+    # What a page says of it in its language: a key of app/languages, and values for its placeholders.
+    _words: tuple[str, Mapping[str, Any]] | None = PrivateAttr(default=None)
+
+    def worded(self, key: str, values: Mapping[str, Any] | None = None) -> Self:
+        """The same, with words for the page."""
+        self._words = (key, values or {})
+        return self
+
+    def in_words(self, language: Language) -> str | None:
+        """What a page says of it; None where its language has no words for it, so that `detail` has to do."""
+        if self._words is None or self._words[0] not in language:
+            return None
+        key, values = self._words
+        return language(
+            key,
+            **{
+                name: language.whole(value) if isinstance(value, int) else value
+                for name, value in values.items()
+            },
+        )
 
 
 class ProblemDocument(BaseModel):
@@ -175,13 +195,14 @@ class Problem(Exception):
         )
 
 
-def invalid(field_name: str, why: str) -> Problem:
-    """A 422 about one field of the body."""
+def invalid(field_name: str, why: str, words: str = "", **values: Any) -> Problem:
+    """A 422 about one field of the body. `words`: the key of what a page says of it, with values for that."""
     pointer = json_pointer(field_name) if field_name else ""
+    error = FieldProblem(detail=why, pointer=pointer)
     return Problem(
         "invalid-request",
         f"{field_name}: {why}" if field_name else why,
-        errors=[FieldProblem(detail=why, pointer=pointer)],
+        errors=[error.worded(words, values) if words else error],
     )
 
 
@@ -213,9 +234,16 @@ def from_validation(error: RequestValidationError) -> Problem:
     return Problem("invalid-request", f"{where}: {first.detail}{more}", errors=problems)
 
 
+def said(item: Mapping[str, Any]) -> str:
+    """What a validation error says. Of a text that is checked by itself, too, pydantic would speak of its items."""
+    if item["type"] == "too_long" and item["ctx"]["field_type"] == "Value":
+        return f"String should have at most {item['ctx']['max_length']} characters"
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
 def _field_problem(item: Mapping[str, Any]) -> FieldProblem:
     source, *path = [str(part)[:SHOWN] for part in item["loc"]]
-    detail = str(item["msg"])
+    detail = said(item)
     if source in ("query", "path"):
         return FieldProblem(detail=detail, parameter=".".join(path))
     if source == "header":

@@ -5,6 +5,7 @@ one of these calls and what comes back into a response; it does nothing else.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from starlette.concurrency import run_in_threadpool
 
@@ -14,12 +15,13 @@ from app.catalogue import ServedIndex
 from app.language import ENGLISH, Language
 from app.patience import until_a_look
 from app.problems import Problem, bad_parameter, invalid
+from app.recent import Told
 from app.retelling import retold
 from app.schemas import Attribution, AttributionList, AttributionRequest, AttributionSummary, ListQuery
 from app.service import Service
 from app.uploads import parse_fields
 from app.visibility import View
-from app.waiting import etag, find, finished, look, matches, wait_until
+from app.waiting import etag, find, finished, glance, look, matches, wait_until
 from app.webhooks import endpoints
 from jobs.errors import BadCursor, JobNotFound
 from jobs.idempotency import Claim
@@ -39,6 +41,12 @@ class Answer:
     language: Language
     look_again_s: int = 1
     left: frozenset[str] = frozenset()
+
+    @cached_property
+    def body(self) -> bytes:
+        """What is told as JSON; empty where the caller has it."""
+        # Written by pydantic at once: through FastAPI each answer would be checked and taken apart again.
+        return b"" if self.told is None else self.told.model_dump_json(by_alias=True).encode()
 
 
 async def ask(
@@ -94,8 +102,9 @@ async def answer(
     service: Service, caller: Caller, job_id: str, wait: float | None, if_none_match: str | None
 ) -> Answer:
     """What is told of a question, after waiting for its end or, where the caller knows a version, for a change."""
+    view = service.visibility.to(caller)
     if wait or if_none_match is not None:
-        shown = _shown(service.visibility.to(caller), caller.language)
+        shown = _shown(view, caller.language)
 
         def changed(standing: Standing) -> bool:
             if if_none_match is None:
@@ -105,6 +114,12 @@ async def answer(
         standing = await wait_until(service, caller, job_id, changed, wait or 0)
         if matches(if_none_match, etag(standing, shown)):
             return Answer(etag(standing, shown), finished(standing), None, caller.language)
+    else:
+        standing = await glance(service, lambda looks: look(looks.standing, caller, job_id))
+    if standing.finished:
+        kept = service.recent.find(Told.of(standing, service.visibility.to(caller), caller.language))
+        if kept is not None:
+            return kept
     return await run_in_threadpool(_look_and_tell, service, caller, job_id)
 
 
@@ -154,7 +169,7 @@ async def cancel(service: Service, caller: Caller, job_id: str) -> Job:
     """Cancel an open job; raises `Problem`: not-found, erased, or conflict for one that ended otherwise."""
     await find(service, caller, job_id)
     try:
-        job = await run_in_threadpool(service.store.cancel, job_id, caller.owner)
+        job = await run_in_threadpool(service.store.cancel, job_id, caller.owner, caller.actor)
     except JobNotFound as error:
         raise Problem("erased", "This attribution was deleted meanwhile.") from error
     if job.state != JobState.CANCELLED:
@@ -170,6 +185,7 @@ async def erase(service: Service, caller: Caller, job_id: str) -> None:
         await run_in_threadpool(service.store.erase, job_id, caller.owner, caller.actor)
     except JobNotFound as error:
         raise Problem("not-found", "There is no attribution with this id.") from error
+    service.recent.forget(job_id)
 
 
 async def told(service: Service, caller: Caller, job: Job) -> Answer:
@@ -179,7 +195,13 @@ async def told(service: Service, caller: Caller, job: Job) -> Answer:
 
 # One turn of a thread for all of it: under load, each turn is a wait for the interpreter.
 def _look_and_tell(service: Service, caller: Caller, job_id: str) -> Answer:
-    return _tell(service, caller, look(service.store.get, caller, job_id))
+    # Taken before: what is hidden meanwhile makes another view, and this answer is found by none of it.
+    view = service.visibility.to(caller)
+    job = look(service.store.get, caller, job_id)
+    answer = _tell(service, caller, job)
+    if answer.finished:
+        service.recent.keep(Told.of(job, view, caller.language), answer)
+    return answer
 
 
 def _summaries(service: Service, caller: Caller, jobs: list[JobSummary]) -> list[AttributionSummary]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from app.catalogue import Catalogue
+from app.language import ENGLISH
 from app.visibility import Shade, View
 from das.answer import (
     HIDDEN_PREFIX,
@@ -29,7 +30,7 @@ NOTE = (
     "{works} of the works named here {are} hidden, by opt-outs or by the operator's rule of who may see them: rank,"
     " score and share stand, under ids that are good in this answer only."
 )
-ABOUT_HIDDEN = "It is about works that aren't shown."
+ABOUT_HIDDEN = ENGLISH("decision.hidden")
 NOTE_CREATORS = "Creators none of whose works may be shown are taken together as “Withheld”."
 NOTE_LOOKALIKES = "Look-alikes that are hidden are left out."
 

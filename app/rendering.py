@@ -1,7 +1,6 @@
 """Pages from templates, and where a page leads to that needs a key."""
 
 import re
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from app import DISTRIBUTION, wording
 from app.assets import static_link
 from app.language import ENGLISH, LANGUAGES, Language, language_of
 from app.problems import Problem
+from app.refusals import mistaken
 from app.service import service_of
 
 HTML_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Language, Cookie"}
@@ -49,11 +49,13 @@ def render(
         "languages": list(LANGUAGES.values()),
         "t": partial(_words, language),
         "script_words": {key: language.template(f"script.{key}") for key in SCRIPT_WORDS},
-        "here": page_of(request.url.path),
+        # What a form was posted to is no page to come back to.
+        "here": page_of(request.url.path) if request.method == "GET" else "/",
         "max_upload_bytes": service.settings.max_upload_bytes,
         "contact": service.settings.contact,
         "stays_here": not urlsplit(service.settings.resolved_blob_url).netloc,
         "signed_in": getattr(request.state, "signed_in", None),
+        "operates": getattr(request.state, "operates", False),
     }
     told = {**HTML_HEADERS, "Content-Language": language.code, **(headers or {})}
     return templates.TemplateResponse(request, name, {**shared, **context}, status, told)
@@ -72,24 +74,8 @@ def sign_in_page(request: Request, problem: Problem) -> Response:
     came = request.headers.get("sec-fetch-site") in ELSEWHERE
     context = {"following": asked, "once_more": came and request.method == "GET"}
     if problem.code == "key-refused":
-        context["problem"] = refusal(request, problem)
+        context["problem"] = mistaken("key", language_of(request)("sign_in.unknown"))
     return render(request, "sign-in.html", context, problem.kind.status, problem.headers)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """What was wrong, as a page says it: `title` in its language, `detail` in English; else `detail` alone."""
-
-    title: str | None
-    detail: str
-
-
-def refusal(request: Request, problem: Problem) -> Refusal:
-    """A problem for a page. In English the detail says it all."""
-    language = language_of(request)
-    if problem.detail == ENGLISH("message.choose_first"):
-        return Refusal(None, language("message.choose_first"))
-    return Refusal(None if language is ENGLISH else problem.title(language) + ".", problem.detail)
 
 
 def base_address(request: Request) -> str:

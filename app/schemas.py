@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError
 
 from app.addresses import MAX_URL_LENGTH
 from app.described import Described
@@ -35,7 +36,7 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]"
 def _printable(text: str) -> str:
     """Refuse control characters and lone surrogates: databases and logs choke on them."""
     if CONTROL_CHARACTERS.search(text):
-        raise ValueError("has control characters or lone surrogates in it.")
+        raise PydanticCustomError("unprintable", "has control characters or lone surrogates in it.")
     return text
 
 

@@ -22,6 +22,7 @@ from app.fetching import Fetcher
 from app.limiting import Limiter
 from app.metrics.meters import Meters
 from app.metrics.whole import Whole
+from app.recent import RecentAnswers
 from app.report.signing import certificate_of
 from app.samples import Samples
 from app.screening import Screener
@@ -35,6 +36,7 @@ from das.evidence.seal import SigningKey
 from das.images import ImageLimits, IsolatedNormaliser
 from jobs.batches import Batches
 from jobs.keys import Keys
+from jobs.near import Near
 from jobs.notify import ChangeFeed
 from jobs.queue import Doorbell
 from jobs.rows import name_works
@@ -69,6 +71,7 @@ class Service:
 
     settings: Settings
     store: JobStore
+    near: Near | None
     batches: Batches
     catalogue: Catalogue
     visibility: Visibility
@@ -82,6 +85,7 @@ class Service:
     normaliser: IsolatedNormaliser
     doorbell: Doorbell
     feed: ChangeFeed
+    recent: RecentAnswers
     bodies: Bodies
     parsing: CapacityLimiter
     decoding: Turns
@@ -134,10 +138,11 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     limiter = Limiter(settings)
     connector = Connector(Allowed.of(settings.fetch_allowed))
-    keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings)
+    keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings, store.sessions)
     service = Service(
         settings=settings,
         store=store,
+        near=await run_in_threadpool(Near.to, settings),
         batches=Batches(store),
         catalogue=catalogue,
         visibility=await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs),
@@ -150,7 +155,8 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         samples=Samples(settings.samples_dir),
         normaliser=IsolatedNormaliser(limits, processes=DECODERS),
         doorbell=Doorbell(settings),
-        feed=ChangeFeed(settings),
+        feed=ChangeFeed(settings, store.versions),
+        recent=RecentAnswers(),
         bodies=Bodies(settings.bodies_in_flight_bytes, settings.body_seconds, settings.body_stall_seconds),
         parsing=CapacityLimiter(PARSING_AT_ONCE),
         decoding=Turns(DECODERS, DECODING_QUEUE, DECODING_PATIENCE_S),
@@ -181,4 +187,6 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         await service.feed.stop()
         await run_in_threadpool(service.normaliser.close)
         service.doorbell.close()
+        if service.near is not None:
+            service.near.close()
         store.close()

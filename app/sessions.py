@@ -1,7 +1,8 @@
-"""Who is signed in: a cookie that names a key and is signed, so that nothing is stored for it.
+"""Who is signed in: a cookie that names a key and a session of it, and is signed.
 
-It holds no secret of the key. It ends after half a day, with the key, or when its owner signs out; whoever revokes
-the key ends every sign-in with it.
+It holds no secret of the key. The session ends after half a day, with the key, or when somebody signs out, and so
+does every copy of the cookie: the database knows which sessions there are, and is asked for one every few seconds.
+For sessions that somebody made up it isn't asked, because of the signature.
 """
 
 import base64
@@ -9,45 +10,84 @@ import hashlib
 import hmac
 import re
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from cachetools import TTLCache
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from das import durable
+from jobs.audit import Actor
 from jobs.credentials import ID
+from jobs.keys import ApiKey
+from jobs.sessions import SessionRows, digest_of
 from jobs.settings import Settings
 
 LONGEST = timedelta(hours=12)
 SECRET_FILE = "session.key"
 SECRET_BYTES = 32
-COOKIE = re.compile(rf"({ID})\.([0-9]{{1,12}})\.([A-Za-z0-9_-]{{43}})")
+SESSION_BYTES = 16
+COOKIE = re.compile(rf"({ID})\.([0-9]{{1,12}})\.([A-Za-z0-9_-]{{22}})\.([A-Za-z0-9_-]{{43}})")
+# As long as a key: within that a session ends in every process of the API, and at once in the one that ends it.
+BELIEVED_S = 5.0
+SESSIONS_KEPT = 10_000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a request's cookie says, which bears our signature: a key's id, and the digest of one of its sessions."""
+
+    key_id: str
+    digest: str
 
 
 class Sessions:
-    """Makes and reads the cookie."""
+    """Makes and reads the cookie, and knows which sessions there are."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, rows: SessionRows) -> None:
         self._secret = _secret(settings)
         self._public_https = (settings.public_url or "").startswith("https://")
+        self._rows = rows
+        self._believed: TTLCache[str, str] = TTLCache(SESSIONS_KEPT, BELIEVED_S)
+        self._endings = 0
 
-    def key_of(self, request: Request) -> str | None:
-        """The id of the key that a request's browser signed in with; None if it didn't, or that is over."""
+    def shown(self, request: Request) -> Shown | None:
+        """What a request's cookie says; None without one, or where its time is over. The session may have ended."""
         found = COOKIE.fullmatch(request.cookies.get(self._name(request), ""))
         if found is None:
             return None
-        key_id, ends, signature = found.groups()
-        if not hmac.compare_digest(signature, self._sign(key_id, ends)):
+        key_id, ends, session_id, signature = found.groups()
+        if not hmac.compare_digest(signature, self._sign(key_id, ends, session_id)):
             return None
-        return key_id if int(ends) > datetime.now(UTC).timestamp() else None
+        return Shown(key_id, digest_of(session_id)) if int(ends) > datetime.now(UTC).timestamp() else None
 
-    def sign_in(self, request: Request, response: Response, key_id: str, ends: datetime) -> None:
-        """Let the browser that this response goes to be signed in until `ends`."""
+    async def of(self, request: Request) -> Shown | None:
+        """The session that a request's browser is signed in by; None if it isn't, or that is over."""
+        shown = self.shown(request)
+        if shown is None or shown.digest in self._believed:
+            return shown
+        before = self._endings
+        if not await run_in_threadpool(self._rows.there, shown.digest):
+            return None
+        if before == self._endings:
+            self._believed[shown.digest] = shown.key_id
+        return shown
+
+    async def sign_in(self, request: Request, response: Response, key: ApiKey, by: Actor) -> None:
+        """Let the browser that this response goes to be signed in with a key, and no longer as it was before."""
+        session_id = secrets.token_urlsafe(SESSION_BYTES)
+        ends = self.ends(key.expires_at)
+        before = self.shown(request)
+        await run_in_threadpool(
+            self._rows.begin, session_id, key.id, ends, by, None if before is None else before.digest
+        )
+        self._forget(None if before is None else before.key_id)
         moment = str(int(ends.timestamp()))
-        value = f"{key_id}.{moment}.{self._sign(key_id, moment)}"
         response.set_cookie(
             self._name(request),
-            value,
+            f"{key.id}.{moment}.{session_id}.{self._sign(key.id, moment, session_id)}",
             # Not beyond it, whatever the browser's clock says.
             max_age=max(0, int((ends - datetime.now(UTC)).total_seconds())),
             path="/",
@@ -56,8 +96,29 @@ class Sessions:
             samesite="strict",
         )
 
-    def sign_out(self, request: Request, response: Response) -> None:
-        """Let that browser forget it."""
+    async def sign_out(self, request: Request, response: Response, key: str, by: Actor) -> None:
+        """End the session of a request's browser, whoever has a copy of its cookie; `key` is its key's prefix."""
+        shown = self.shown(request)
+        if shown is not None:
+            await run_in_threadpool(self._rows.end, shown.digest, key, by)
+            self._forget(shown.key_id)
+        self.forget_cookie(request, response)
+
+    async def end_all(self, key: ApiKey, by: Actor) -> int:
+        """End every session of a key; returns how many there were."""
+        ended = await run_in_threadpool(self._rows.end_all, key.id, key.prefix, by)
+        self._forget(key.id)
+        return ended
+
+    def _forget(self, key_id: str | None) -> None:
+        """Look anew for what is believed of a key's sessions."""
+        self._endings += 1
+        for digest in list(self._believed):
+            if self._believed.get(digest) == key_id:
+                self._believed.pop(digest, None)
+
+    def forget_cookie(self, request: Request, response: Response) -> None:
+        """Let that browser forget its cookie."""
         response.delete_cookie(
             self._name(request), path="/", secure=self.secure(request), httponly=True, samesite="strict"
         )
@@ -68,8 +129,8 @@ class Sessions:
         ends = datetime.now(UTC) + LONGEST
         return ends if key_ends is None else min(ends, key_ends)
 
-    def _sign(self, key_id: str, ends: str) -> str:
-        digest = hmac.digest(self._secret, f"session.{key_id}.{ends}".encode(), hashlib.sha256)
+    def _sign(self, key_id: str, ends: str, session_id: str) -> str:
+        digest = hmac.digest(self._secret, f"session.{key_id}.{ends}.{session_id}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def secure(self, request: Request) -> bool:

@@ -2,7 +2,8 @@
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -15,7 +16,7 @@ from app.addresses import MAX_URL_LENGTH, AddressRefused
 from app.callers import Caller
 from app.fetching import TooMuch
 from app.forms import BESIDE_BYTES, MAX_PARTS, Part, parse_form, parse_json, text_of
-from app.problems import FieldProblem, Problem, invalid, json_pointer
+from app.problems import FieldProblem, Problem, invalid, json_pointer, said
 from app.schemas import AttributionRequest
 from app.service import Service
 
@@ -31,6 +32,14 @@ BASE64_GROWTH = 4 / 3
 SMALL_FORM_BYTES = 4 * 1024
 
 
+@dataclass
+class Filled:
+    """What a form had in it when it was sent, for the page that shows it again."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    file: bool = False
+
+
 class AttributionUrl(AttributionRequest):
     """A question about a picture that the service fetches."""
 
@@ -42,7 +51,7 @@ class AttributionUrl(AttributionRequest):
 
 @contextlib.asynccontextmanager
 async def upload(
-    service: Service, request: Request, instead: str | None = None
+    service: Service, request: Request, instead: str | None = None, filled: Filled | None = None
 ) -> AsyncIterator[tuple[Picture, dict[str, Any]]]:
     """The picture and the other fields as they were sent: text from a form, any JSON value from JSON.
 
@@ -50,6 +59,7 @@ async def upload(
 
     Args:
         instead: a field that may be sent in place of the picture, which is no bytes then.
+        filled: is told what was in the form as soon as that could be read, also where it is refused then.
 
     Raises `Problem`: malformed-body, too-large, too-slow, busy, unsupported-media-type, or invalid-request.
     """
@@ -71,7 +81,9 @@ async def upload(
 
     def parse(body: bytes) -> tuple[Picture, dict[str, Any]]:
         picture, fields = (
-            _of_form(parse_form(body, content_type), instead) if media == FORM else _of_json(body, instead)
+            _of_form(parse_form(body, content_type), instead, filled or Filled())
+            if media == FORM
+            else _of_json(body, instead)
         )
         if isinstance(picture, bytes) and len(picture) > most:
             raise too_large(most)
@@ -102,7 +114,9 @@ async def fetched(service: Service, caller: Caller, picture: Picture) -> AsyncIt
                 raise Problem(
                     "address-refused",
                     str(error),
-                    errors=[FieldProblem(detail=str(error), pointer="/image_url")],
+                    errors=[
+                        FieldProblem(detail=str(error), pointer="/image_url").worded(f"refused.{error.code}")
+                    ],
                     reason=error.code,
                 ) from error
         yield data
@@ -143,9 +157,9 @@ def parse_as(model: type[Asked], fields: dict[str, Any]) -> Asked:
     except ValidationError as error:
         problems = [
             FieldProblem(
-                detail=_sentence(item["type"], item["msg"], model),
+                detail=_sentence(item, model),
                 pointer=json_pointer(*map(str, item["loc"])),
-            )
+            ).worded(f"mistake.{item['type']}", item.get("ctx"))
             for item in error.errors(include_url=False, include_input=False)
         ]
         first = problems[0]
@@ -154,14 +168,16 @@ def parse_as(model: type[Asked], fields: dict[str, Any]) -> Asked:
         ) from error
 
 
-def _sentence(kind: str, message: str, model: type[BaseModel]) -> str:
-    if kind == "extra_forbidden":
+def _sentence(item: Mapping[str, Any], model: type[BaseModel]) -> str:
+    if item["type"] == "extra_forbidden":
         picture = ["image"] if issubclass(model, AttributionRequest) else []
         return f"is not a field of this request; there are {', '.join([*picture, *model.model_fields])}."
-    return message.removeprefix("Value error, ")
+    return said(item)
 
 
-def _of_form(parts: list[Part], instead: str | None) -> tuple[Picture, dict[str, Any]]:
+def _of_form(parts: list[Part], instead: str | None, filled: Filled) -> tuple[Picture, dict[str, Any]]:
+    filled.texts |= {part.name: text_of(part) for part in parts if not part.is_file}
+    filled.file = any(part.is_file and part.data for part in parts)
     named: dict[str, Part] = {}
     for part in parts:
         if part.name in named:
@@ -176,7 +192,7 @@ def _of_form(parts: list[Part], instead: str | None) -> tuple[Picture, dict[str,
     fields = {name: text_of(part) for name, part in named.items()}
     if address:
         if image is not None and image.data:
-            raise invalid("image_url", "was sent beside the picture itself: send one of them.")
+            raise _both("image")
         return address, fields
     if image is None and instead in named:
         return b"", fields
@@ -194,7 +210,7 @@ def _of_json(body: bytes, instead: str | None) -> tuple[Picture, dict[str, Any]]
     encoded, address = fields.pop("image_base64", None), fields.pop("image_url", None)
     if address is not None:
         if encoded is not None:
-            raise invalid("image_url", "was sent beside the picture itself: send one of them.")
+            raise _both("image_base64")
         if not isinstance(address, str):
             raise invalid("image_url", "has to be a text: the picture's address.")
         return address, fields
@@ -209,3 +225,18 @@ def _of_json(body: bytes, instead: str | None) -> tuple[Picture, dict[str, Any]]
         return base64.b64decode(encoded, validate=True), fields
     except ValueError as error:
         raise invalid("image_base64", "isn't valid base64 (RFC 4648, without a data: prefix).") from error
+
+
+def _both(picture: str) -> Problem:
+    why = {
+        "image_url": "was sent beside the picture itself: send one of them.",
+        picture: "was sent beside an address: send one of them.",
+    }
+    return Problem(
+        "invalid-request",
+        f"image_url: {why['image_url']}",
+        errors=[
+            FieldProblem(detail=said, pointer=json_pointer(name)).worded("mistake.both")
+            for name, said in why.items()
+        ],
+    )

@@ -1,6 +1,7 @@
 """Waiting for a job: woken by the workers' announcements, with a look at the database now and then."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -11,10 +12,13 @@ from starlette.requests import Request
 from app.callers import Caller
 from app.problems import Problem
 from app.service import Service
+from jobs.errors import StorageError
 from jobs.ids import JOB_ID
 from jobs.models import Job, JobState, Standing
+from jobs.near import Looks
 
 Seen = TypeVar("Seen", Job, Standing)
+Found = TypeVar("Found")
 Done = TypeVar("Done")
 
 # The longest that one request is held.
@@ -34,7 +38,7 @@ async def wait_until(
     # Watch first, look then: a change between the two would be missed the other way round.
     with service.feed.watch(job_id) as watch:
         while True:
-            standing = await run_in_threadpool(look, service.store.standing, caller, job_id)
+            standing = await glance(service, lambda looks: look(looks.standing, caller, job_id))
             left = deadline - loop.time()
             if enough(standing) or left <= 0:
                 return standing
@@ -64,6 +68,14 @@ async def _gone(request: Request) -> None:
 async def find(service: Service, caller: Caller, job_id: str) -> Job:
     """The caller's job of this id; raises `Problem`: not-found or erased."""
     return await run_in_threadpool(look, service.store.get, caller, job_id)
+
+
+async def glance(service: Service, what: Callable[[Looks], Found]) -> Found:
+    """What a short look at the database finds: from here where it is near, else in a thread."""
+    if service.near is not None:
+        with contextlib.suppress(StorageError):
+            return what(service.near)
+    return await run_in_threadpool(what, service.store)
 
 
 def look(read: Callable[[str, str], Seen | None], caller: Caller, job_id: str) -> Seen:

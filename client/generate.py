@@ -1,7 +1,7 @@
 """`python client/generate.py`: write those files of das_client that are made of others.
 
-`models.py` is made of docs/openapi.json, and `client.py` and `sending.py`, which wait, of `async_client.py` and
-`async_sending.py`. A test compares.
+`models.py` is made of docs/openapi.json, and what waits, such as `client.py`, of what awaits, such as
+`async_client.py`. A test compares.
 """
 
 import json
@@ -40,22 +40,30 @@ OPTIONS = (
     ("BacktestOptions", "BacktestRequest", ("cursor",), "What a backtest looks at."),
     ("ShareOptions", "ShareRequest", (), "What a link leaves out, and for how long it is open."),
     ("KeyOptions", "KeyRequest", ("name", "scopes"), "What else may be said of a new key."),
+    ("WebhookChanges", "EndpointChange", (), "What shall be different about a webhook's endpoint."),
 )
 WIDTH = 100
 SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
+# The modules that await, and what each is once it waits.
+AWAITING = {
+    "async_client.py": "The client that waits.",
+    "async_batches.py": "Batches, by a client that waits.",
+    "async_endpoints.py": "Endpoints of webhooks, by a client that waits.",
+    "async_opt_outs.py": "Opt-outs, by a client that waits.",
+    "async_reading.py": "Answers read as their types, by a client that waits.",
+    "async_sending.py": "Sending, by a client that waits.",
+}
 WAITING = (
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
-    (r"\bAsyncIterator\b", "Iterator"),
-    (r"\bAsync(Client|Sending)\b", r"\1"),
-    (r"\bhttpx\.AsyncBaseTransport\b", "httpx.BaseTransport"),
+    (r"\bAsync([A-Z]\w+)", r"\1"),
     (r"\basynccontextmanager\b", "contextmanager"),
     (r"\basyncio\.sleep\b", "time.sleep"),
     (r"^import asyncio\n", ""),
     (r"\b__a(enter|exit)__\b", r"__\1__"),
     (r"\.a(close|read|iter_lines)\b", r".\1"),
     (r"\bdef aclose\b", "def close"),
-    (r"das_client\.async_sending\b", "das_client.sending"),
+    (r"das_client\.async_(\w+)", r"das_client.\1"),
 )
 
 
@@ -91,8 +99,10 @@ def generated() -> dict[Path, str]:
     """Every file that is made, with its content."""
     return {
         PACKAGE / "models.py": models(),
-        PACKAGE / "client.py": waiting("async_client.py", "The client that waits."),
-        PACKAGE / "sending.py": waiting("async_sending.py", "Sending, by a client that waits."),
+        **{
+            PACKAGE / source.removeprefix("async_"): waiting(source, what)
+            for source, what in AWAITING.items()
+        },
     }
 
 

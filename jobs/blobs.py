@@ -4,8 +4,9 @@ Only pixels we have re-encoded ourselves are kept here, one PNG a job, under the
 the pictures of batches as they were sent.
 """
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,33 @@ class BlobStore:
             elif is_partial(name):
                 self._filesystem.rm_file(entry["name"])
         return ids
+
+    def size(self, most: int) -> tuple[int, int, bool] | None:
+        """How many files there are and how many bytes they have together, and whether that is all of them.
+
+        None for an object store, whose listing costs money and has no end.
+
+        Args:
+            most: files that are looked at.
+
+        Raises:
+            StorageError: they can't be listed.
+        """
+        if not self._is_directory:
+            return None
+        files = size = 0
+        with (
+            self._explained(f"the pictures in {self._root} can't be listed", "mend its rights"),
+            os.scandir(self._root) as entries,
+        ):
+            for entry in entries:
+                if files == most:
+                    return files, size, False
+                # It may be removed meanwhile.
+                with suppress(FileNotFoundError):
+                    size += entry.stat(follow_symlinks=False).st_size
+                    files += 1
+        return files, size, True
 
     def _listed(self) -> list[dict[str, Any]]:
         with self._explained(f"the pictures in {self._root} can't be listed", "mend its rights"):

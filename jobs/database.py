@@ -13,7 +13,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,7 +69,7 @@ class Database:
         Raises:
             StorageError: the database can't be reached or read.
         """
-        with _explained(self.engine), Session(self.engine, expire_on_commit=False) as session:
+        with explained(self.engine), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -80,7 +80,7 @@ class Database:
             StorageError: the database can't be reached or written, for instance because the disk is full.
         """
         with (
-            _explained(self.engine),
+            explained(self.engine),
             Session(self._writers, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -132,13 +132,33 @@ class Database:
         if self.to_forget:
             self.forget()
 
+    def size(self) -> int:
+        """Bytes of the database: of its files, or as PostgreSQL says.
+
+        Raises:
+            StorageError: the database can't be reached.
+        """
+        if not self._is_a_file:
+            with self.read() as session:
+                return int(session.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+        path = Path(self.engine.url.database or "")
+        size = 0
+        for suffix in ("", "-wal", "-shm"):
+            # The log's files come and go.
+            with suppress(FileNotFoundError):
+                size += path.with_name(path.name + suffix).stat().st_size
+        return size
+
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
 
 
-def open_engine(settings: Settings, *, pooled: bool = True) -> Engine:
+def open_engine(settings: Settings, *, pooled: bool = True, patience_s: float | None = None) -> Engine:
     """The SQLAlchemy engine for `settings`; for SQLite with WAL, foreign keys and explicit `BEGIN`.
+
+    Args:
+        patience_s: how long a file is waited for that somebody else holds; None: as the setting says.
 
     Raises:
         SettingsError: the URL can't be used.
@@ -155,7 +175,7 @@ def open_engine(settings: Settings, *, pooled: bool = True) -> Engine:
                 )
             options["connect_args"] = {
                 "check_same_thread": False,
-                "timeout": settings.database_timeout_seconds,
+                "timeout": settings.database_timeout_seconds if patience_s is None else patience_s,
             }
         elif pooled:
             options["pool_pre_ping"] = True
@@ -184,7 +204,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _explained(engine: Engine) -> Iterator[None]:
+def explained(engine: Engine) -> Iterator[None]:
+    """Raise `StorageError` where the database fails in the block."""
     try:
         yield
     except DatabaseError as error:
@@ -243,7 +264,7 @@ def _migrate(settings: Settings, migrate: Callable[[Config, str], None], revisio
         settings.prepare_data_dir()
     engine = open_engine(settings, pooled=False)
     try:
-        with _explained(engine):
+        with explained(engine):
             if engine.dialect.name == "sqlite":
                 _switch_to_wal(engine, settings.database_timeout_seconds)
             writers = engine.execution_options(das_begin="BEGIN IMMEDIATE")

@@ -60,10 +60,17 @@ class Decision(Base):
     shadow: Mapped[JsonObject | None]
     review_outcome: Mapped[str | None] = mapped_column(String(16))
     review: Mapped[JsonObject | None]
+    """The newest of `reviews`."""
+    reviews: Mapped[list[JsonObject] | None]
+    """All that people said, oldest first."""
 
 
 # What erasing takes; the rest says that there was a decision, when, and by which version.
-EMPTIED: dict[str, None] = dict.fromkeys(("outcome", "verdict", "shadow", "review_outcome", "review"))
+EMPTIED: dict[str, None] = dict.fromkeys(
+    ("outcome", "verdict", "shadow", "review_outcome", "review", "reviews")
+)
+# Nobody changes their mind so often; a program that does shall not fill the disk.
+MOST_REVIEWS = 100
 
 
 class DecisionNotFound(JobsError):
@@ -71,7 +78,7 @@ class DecisionNotFound(JobsError):
 
 
 class NotDecided(JobsError):
-    """It isn't decided yet, or was erased."""
+    """It isn't decided yet, was erased, or was reviewed as often as can be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,11 +183,12 @@ class Decisions:
     def review(
         self, decision_id: str, owner: str, outcome: str, note: str | None, by: Actor = SERVICE
     ) -> Decision:
-        """Keep what a person says of a decision; said again, the later counts.
+        """Keep what a person says of a decision, beside all that was said before; the newest counts. The same said
+        again, as after a connection that broke, is one review.
 
         Raises:
             DecisionNotFound: there is none of this owner.
-            NotDecided: nothing was decided yet, or it was erased.
+            NotDecided: nothing was decided yet, it was erased, or it has as many reviews as are kept.
         """
         with self._database.write() as session:
             decision = session.get(Decision, decision_id, with_for_update=True)
@@ -188,8 +196,15 @@ class Decisions:
                 raise DecisionNotFound(f"there is no decision {decision_id!r}")
             if decision.state != DecisionState.DECIDED:
                 raise NotDecided(f"the decision is {decision.state}")
+            said = {"outcome": outcome, "note": note, "by": owner}
+            if decision.review is not None and said.items() <= decision.review.items():
+                return decision
+            before = decision.reviews or []
+            if len(before) >= MOST_REVIEWS:
+                raise NotDecided(f"it was reviewed {MOST_REVIEWS} times, and no more are kept")
             decision.review_outcome = outcome
-            decision.review = {"outcome": outcome, "note": note, "by": owner, "at": utc_now().isoformat()}
+            decision.review = {**said, "at": utc_now().isoformat()}
+            decision.reviews = [*before, decision.review]
             record(session, by, "decision.reviewed", decision_id, said=outcome)
         return decision
 

@@ -1,18 +1,19 @@
 """`Keys`: the API keys and links that were handed out, in the database."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, String, or_, select, update
+from sqlalchemy import ColumnElement, Index, String, and_, func, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.audit import SHELL, Actor, record
 from jobs.credentials import ID, ID_LENGTH, Kind, Scope, digest_of, new_id, new_token, prefix_of
 from jobs.database import Database
-from jobs.errors import KeyNotFound, KeyRefused
+from jobs.errors import BadCursor, KeyNotFound, KeyRefused
 from jobs.models import Base, utc_now
+from jobs.sessions import end_sessions
 
 MAX_NAME = 200
 MAX_INDEXES = 100
@@ -37,6 +38,7 @@ class ApiKey(Base):
     """
 
     __tablename__ = "api_keys"
+    __table_args__ = (Index("ix_api_keys_created_at_id", "created_at", "id"),)
 
     id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
     kind: Mapped[str] = mapped_column(String(8))
@@ -133,6 +135,17 @@ class IssuedKey:
         return f"IssuedKey({self.key.prefix})"
 
 
+NEWEST = (ApiKey.created_at.desc(), ApiKey.id.desc())
+
+
+@dataclass(frozen=True)
+class KeyPage:
+    """One page, the newest first."""
+
+    keys: Sequence[ApiKey]
+    next_cursor: str | None
+
+
 class Keys:
     """All that is done to keys. Its methods block for a few milliseconds."""
 
@@ -156,7 +169,51 @@ class Keys:
     def all(self) -> Sequence[ApiKey]:
         """Every key and link, the newest first."""
         with self._database.read() as session:
-            return session.scalars(select(ApiKey).order_by(ApiKey.created_at.desc(), ApiKey.id)).all()
+            return session.scalars(select(ApiKey).order_by(*NEWEST)).all()
+
+    def list(
+        self, named: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 20
+    ) -> KeyPage:
+        """A page of keys and links, the newest first.
+
+        Args:
+            named: a part of the name, in any case; or the key's id or how it begins.
+            state: `active`, `expired` or `revoked`.
+
+        Raises:
+            BadCursor: the cursor isn't one of ours.
+        """
+        now = utc_now()
+        statement = select(ApiKey).order_by(*NEWEST).limit(limit + 1)
+        if named:
+            own_id = ApiKey.id == re.sub("^dasl?_", "", named.strip())
+            statement = statement.where(or_(own_id, ApiKey.name.icontains(named.strip(), autoescape=True)))
+        if state is not None:
+            statement = statement.where(*_in_state(state, now))
+        with self._database.read() as session:
+            if cursor is not None:
+                last = session.get(ApiKey, cursor) if re.fullmatch(ID, cursor) else None
+                if last is None:
+                    raise BadCursor(f"{cursor[:40]!r} isn't a cursor of this list; start again without one")
+                older = ApiKey.created_at < last.created_at
+                same = and_(ApiKey.created_at == last.created_at, ApiKey.id < last.id)
+                statement = statement.where(or_(older, same))
+            found = session.scalars(statement).all()
+        return KeyPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+    def of_owners(self, owners: Collection[str]) -> dict[str, ApiKey]:
+        """The newest key of each of these owners who has one."""
+        with self._database.read() as session:
+            found = session.scalars(
+                select(ApiKey).where(ApiKey.owner.in_(owners)).order_by(ApiKey.created_at, ApiKey.id)
+            ).all()
+        return {key.owner: key for key in found}
+
+    def count(self, state: str) -> int:
+        """How many keys and links are in a state."""
+        with self._database.read() as session:
+            counted = select(func.count()).select_from(ApiKey).where(*_in_state(state, utc_now()))
+            return session.scalar(counted) or 0
 
     def any_active(self) -> bool:
         """Whether somebody could come in."""
@@ -164,7 +221,7 @@ class Keys:
             return session.scalar(select(ApiKey.id).where(*_active(utc_now())).limit(1)) is not None
 
     def revoke(self, key_id: str, by: Actor = SHELL) -> ApiKey:
-        """End a key for good. Revoking it again changes nothing.
+        """End a key for good, with all that is signed in with it. Revoking it again changes nothing.
 
         Raises:
             KeyNotFound: there is none of this id.
@@ -174,6 +231,7 @@ class Keys:
             if key.revoked_at is None:
                 key.revoked_at = utc_now()
                 record(session, by, "key.revoked", key.prefix)
+            end_sessions(session, key.id)
             return key
 
     def rotate(self, key_id: str, overlap: timedelta = OVERLAP, by: Actor = SHELL) -> IssuedKey:
@@ -272,3 +330,11 @@ def _one(session: Session, key_id: str) -> ApiKey:
 
 def _active(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now))
+
+
+def _in_state(state: str, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    if state == "active":
+        return _active(now)
+    if state == "expired":
+        return (ApiKey.revoked_at.is_(None), ApiKey.expires_at <= now)
+    return (ApiKey.revoked_at.is_not(None),)

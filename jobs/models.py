@@ -218,12 +218,17 @@ class JobFilters:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a job stands, without what is known of it: enough to see whether anything has changed."""
+    """How a job stands and how far it is, without what is known of it: enough to see whether anything has changed."""
 
     id: str
     owner: str
     state: str
     version: int
+    stage: str
+    progress_done: int
+    progress_total: int
+    attempt: int
+    started_at: datetime | None
 
     @property
     def finished(self) -> bool:

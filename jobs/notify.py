@@ -1,27 +1,30 @@
 """Wakes those who wait for a job: each change of a job is announced on the channel `das:job:{id}`.
 
-Announcements are best effort. Who waits has to look at the database as well, seldom while the broker is there
-and often while it isn't; `ChangeFeed` does both.
+Announcements are best effort. So the database is looked at as well, seldom while the broker is there and often while
+it isn't: by `ChangeFeed`, for all who wait, in one query.
 """
 
 import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 import redis
 import redis.asyncio
 
 from jobs.broker import broker_url
-from jobs.errors import BrokerError
+from jobs.errors import BrokerError, StorageError
 from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "das:job:"
 
-# How long a waiter sleeps before it looks at the database by itself.
+Versions = Callable[[Sequence[str]], Mapping[str, int]]
+"""The versions of these jobs now; those that there aren't are left out. Raises `StorageError`."""
+
+# How often the database is looked at.
 LOOK_WITH_BROKER_S = 1.0
 LOOK_WITHOUT_BROKER_S = 0.1
 RECONNECT_S = 0.5
@@ -58,15 +61,13 @@ class Notifier:
 class Watch:
     """One waiter's view of one job; from `ChangeFeed.watch`."""
 
-    def __init__(self, feed: "ChangeFeed") -> None:
-        self._feed = feed
+    def __init__(self) -> None:
         self._changed = asyncio.Event()
 
     async def changed(self, timeout: float) -> None:
         """Return when it is time to look at the job again, `timeout` seconds from now at the latest."""
-        limit = LOOK_WITH_BROKER_S if self._feed.connected else LOOK_WITHOUT_BROKER_S
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), max(0.0, min(timeout, limit)))
+            await asyncio.wait_for(self._changed.wait(), max(0.0, timeout))
         self._changed.clear()
 
     def wake(self) -> None:
@@ -83,28 +84,34 @@ class ChangeFeed:
                 await watch.changed(time_left)
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, versions: Versions) -> None:
         self._settings = settings
+        self._versions = versions
         self._watches: dict[str, set[Watch]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._seen: dict[str, int | None] = {}
+        self._tasks: list[asyncio.Task[None]] = []
         self.connected = False
 
     async def start(self) -> None:
-        """Begin to listen, from the running event loop."""
-        self._task = asyncio.create_task(self._listen(), name="job-changes")
+        """Begin to listen and to look, from the running event loop."""
+        self._tasks = [
+            asyncio.create_task(self._listen(), name="job-changes"),
+            asyncio.create_task(self._keep_looking(), name="job-versions"),
+        ]
 
     async def stop(self) -> None:
-        """Stop listening. Waiters are woken and go on by looking at the database."""
-        if self._task is not None:
-            self._task.cancel()
+        """Stop. Waiters are woken, and from then on only their time ends a wait."""
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+                await task
+        self._tasks = []
+        self._wake_all()
 
     @contextlib.contextmanager
     def watch(self, job_id: str) -> Iterator[Watch]:
         """Watch one job for the length of the block."""
-        watch = Watch(self)
+        watch = Watch()
         self._watches.setdefault(job_id, set()).add(watch)
         try:
             yield watch
@@ -113,6 +120,7 @@ class ChangeFeed:
             watches.discard(watch)
             if not watches:
                 del self._watches[job_id]
+                self._seen.pop(job_id, None)
 
     async def _listen(self) -> None:
         while True:
@@ -126,6 +134,25 @@ class ChangeFeed:
                 self.connected = False
                 self._wake_all()
             await asyncio.sleep(RECONNECT_S)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_WITH_BROKER_S if self.connected else LOOK_WITHOUT_BROKER_S)
+            if not self._watches:
+                continue
+            try:
+                found = await asyncio.to_thread(self._versions, list(self._watches))
+            except StorageError as error:
+                # Each of them is told by its own look what is wrong.
+                log.debug("the versions of jobs can't be read: %s", error)
+                self._wake_all()
+                continue
+            for job_id, watches in self._watches.items():
+                version = found.get(job_id)
+                if job_id not in self._seen or self._seen[job_id] != version:
+                    self._seen[job_id] = version
+                    for watch in watches:
+                        watch.wake()
 
     async def _announcements(self) -> AsyncIterator[str]:
         client = redis.asyncio.Redis.from_url(

@@ -222,6 +222,12 @@ class OptOuts:
             found = session.scalars(statement).all()
         return OptOutPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
+    def waiting(self) -> int:
+        """How many requests nobody has looked at yet."""
+        with self._database.read() as session:
+            received = select(func.count()).select_from(OptOut).where(OptOut.state == OptOutState.RECEIVED)
+            return session.scalar(received) or 0
+
     def verify(self, opt_out_id: str, by: Actor) -> OptOut:
         """Say that the request is right: its works are hidden from now on. Said again, nothing changes.
 

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, func, select, update
 
 from jobs.audit import SERVICE
 from jobs.batch_rows import Batch, BatchItem, BatchState, ItemState
@@ -32,6 +32,14 @@ class Removed:
     uploads: list[str] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     batches: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Due:
+    """How many pictures and whole questions go by a moment."""
+
+    uploads: int
+    results: int
 
 
 class Retention:
@@ -73,6 +81,18 @@ class Retention:
                 len(batches),
             )
         return Removed(uploads, results, batches)
+
+    def due(self, moment: datetime) -> Due:
+        """What goes by then if nothing else becomes of it."""
+        keeping, uploads, results = self._store.keeping, 0, 0
+        with self._database.read() as session:
+            counted = select(func.count()).select_from(Job).where(Job.state.in_(ENDED))
+            there = counted.where(Job.upload_gone_at.is_(None))
+            for whose, before in keeping.uploads_over(session, moment):
+                uploads += session.scalar(there.where(Job.finished_at < before, whose)) or 0
+            for whose, before in keeping.results_over(session, moment):
+                results += session.scalar(counted.where(Job.finished_at < before, whose)) or 0
+        return Due(uploads, results)
 
     def _results_due(self, now: datetime) -> list[str]:
         due: list[str] = []

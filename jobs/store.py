@@ -6,7 +6,7 @@ Its methods block for a few milliseconds; from an event loop, call them in a thr
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import JSON, Column, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -36,10 +36,12 @@ from jobs.models import (
     Standing,
     utc_now,
 )
+from jobs.near import events_of, standing_of
 from jobs.notify import Notifier
 from jobs.opt_outs import OptOuts
 from jobs.pace import Pace
 from jobs.policies import Policies
+from jobs.sessions import SessionRows
 from jobs.settings import Settings
 from jobs.shares import Shares, erase_shares
 from jobs.turns import next_turn
@@ -78,15 +80,14 @@ SUMMARISED = (
 )
 
 # Built once: putting one of these together takes longer than running it, and everybody who polls runs them.
-STANDING = select(JOBS.c.id, JOBS.c.owner, JOBS.c.state, JOBS.c.version).where(
-    JOBS.c.id == bindparam("job_id")
-)
+VERSIONS = select(JOBS.c.id, JOBS.c.version).where(JOBS.c.id.in_(bindparam("job_ids", expanding=True)))
 WAITING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.QUEUED)
 RUNNING = select(func.count()).select_from(JOBS).where(JOBS.c.state == JobState.RUNNING)
 OWNERS = select(func.count(JOBS.c.owner.distinct())).where(JOBS.c.state == JobState.QUEUED)
 WAITING_OF = WAITING.where(JOBS.c.owner == bindparam("owner"))
 
-Seen = TypeVar("Seen", Job, Standing)
+# An SQLite of before 2020 takes 999 parameters.
+VERSIONS_AT_ONCE = 900
 
 
 class JobStore:
@@ -94,8 +95,9 @@ class JobStore:
 
     Here is what the app does with questions; `leases` is the workers' half (claim, renew, finish, …), `workers`
     their signs of life, `upkeep` what keeps it all going; `policies` and `decisions` are moderation's,
-    `webhook_endpoints` and `webhook_deliveries` say who hears of all this. A store belongs to one process; it may be
-    shared by its threads. Jobs come back detached: reading their fields needs no session.
+    `webhook_endpoints` and `webhook_deliveries` say who hears of all this, `sessions` are those of who is signed in
+    on the page. A store belongs to one process; it may be shared by its threads. Jobs come back detached: reading
+    their fields needs no session.
 
     Where a method takes an `owner`, the jobs of others aren't there for it; None sees them all.
     """
@@ -121,6 +123,7 @@ class JobStore:
         self.opt_outs = OptOuts(self.database)
         self.audit = Audit(self.database)
         self.keeping = Keeping(settings, self.database)
+        self.sessions = SessionRows(self.database)
         self.shares = Shares(self.database, self.keeping)
         seal = Seal(settings)
         self.webhook_endpoints = Endpoints(self.database, seal)
@@ -175,8 +178,16 @@ class JobStore:
     def standing(self, job_id: str, owner: str | None = None) -> Standing | None:
         """How the job stands; None if there never was one of this id. Costs a fraction of `get`."""
         with self.database.read() as session:
-            row = session.execute(STANDING, {"job_id": job_id}).one_or_none()
-        return _own(None if row is None else Standing(*row), owner)
+            return standing_of(session, job_id, owner)
+
+    def versions(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """The versions of those of these jobs that there are."""
+        with self.database.read() as session:
+            found: dict[str, int] = {}
+            for begin in range(0, len(job_ids), VERSIONS_AT_ONCE):
+                some = job_ids[begin : begin + VERSIONS_AT_ONCE]
+                found.update((row.id, row.version) for row in session.execute(VERSIONS, {"job_ids": some}))
+        return found
 
     def list(self, filters: JobFilters | None = None, cursor: str | None = None, limit: int = 20) -> Page:
         """A page of jobs, newest first. `cursor` is the `next_cursor` of the page before.
@@ -208,9 +219,7 @@ class JobStore:
     def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
         """What happened to the job, in order, from the event after number `after`."""
         with self.database.read() as session:
-            return session.scalars(
-                select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.id > after).order_by(JobEvent.id)
-            ).all()
+            return events_of(session, job_id, after)
 
     def image(self, job_id: str) -> bytes:
         """The normalised upload as PNG.
@@ -231,14 +240,16 @@ class JobStore:
                 return None
             job.lookalikes = [*lookalikes]
             job.version += 1
-            # A worker that runs over all works doesn't wait for the screening and may be further by now.
+            # A worker that runs over all works doesn't wait for the screening and may be further by now. Nothing
+            # happens after the end: who follows the events leaves with the one that says so.
             if job.stage == Stage.RECEIVED:
                 job.stage = Stage.SCREENED
-            record_event(session, job_id, "screened")
+            if not job.finished:
+                record_event(session, job_id, "screened")
         self.notify(job.id, job.version)
         return job
 
-    def cancel(self, job_id: str, owner: str | None = None) -> Job:
+    def cancel(self, job_id: str, owner: str | None = None, by: Actor = SERVICE) -> Job:
         """Stop the job if it is still open; a finished one is returned as it is. The image stays.
 
         A worker in the middle of it notices at its next step; what it would still write is discarded.
@@ -260,6 +271,7 @@ class JobStore:
             if changed is None:
                 return job
             record_ends(session, [job_id], "cancelled")
+            record(session, by, "question.cancelled", job_id)
         self.notify(changed.id, changed.version)
         return changed
 
@@ -355,7 +367,7 @@ class JobStore:
         self.database.close()
 
 
-def _own(job: Seen | None, owner: str | None) -> Seen | None:
+def _own(job: Job | None, owner: str | None) -> Job | None:
     """The job, if this owner may see it."""
     return None if job is None or owner not in (None, job.owner) else job
 

@@ -90,7 +90,12 @@ pipeline.unet.save_pretrained("run/checkpoint-200/unet")
 """
 """What lies ready for the page about models: a small pipeline `sd/`, a single file, and a training run's folder."""
 
-UNREAD = {"mermaid": "a drawing", "nginx": "another program's settings", "text": "formulas and listings"}
+UNREAD = {
+    "mermaid": "a drawing",
+    "nginx": "another program's settings",
+    "text": "formulas and listings",
+    "typescript": "needs npm and its registry",
+}
 """Languages of blocks that hold nothing to run."""
 
 NOT_SOURCE = shutil.ignore_patterns(

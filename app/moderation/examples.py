@@ -85,6 +85,7 @@ DECIDED: dict[str, Any] = {
     "notes": [ATTRIBUTION["copy"]["summary"]],
     "dry_run": None,
     "review": None,
+    "reviews": [],
     "links": {
         "self": "/v1/decisions/dec_0193a6c1f4a17e52b3a1c5d4e6f70819",
         "attribution": f"/v1/attributions/{ATTRIBUTION['id']}",
@@ -97,15 +98,15 @@ PENDING: dict[str, Any] = {
     "state": "pending",
     **dict.fromkeys(("decided_at", "outcome", "final", "summary", "reasons", "notes")),
 }
+_WORD = {"outcome": "clear", "note": "She made it herself.", "by": "local", "at": "2026-01-31T12:30:00Z"}
 REVIEWED: dict[str, Any] = {
     **DECIDED,
     "final": "clear",
-    "review": {
-        "outcome": "clear",
-        "note": "She made it herself.",
-        "by": "local",
-        "at": "2026-01-31T12:30:00Z",
-    },
+    "review": _WORD,
+    "reviews": [
+        _WORD,
+        {"outcome": "block", "note": None, "by": "local", "at": "2026-01-31T12:10:00Z"},
+    ],
 }
 BACKTEST: dict[str, Any] = {
     "policy": "publish",

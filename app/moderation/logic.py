@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dataclasses import field as member
 from typing import Any, Literal, NamedTuple
 
+from app.language import ENGLISH
 from app.moderation import words
 from app.moderation.fields import Field, Place
 from app.moderation.policy import (
@@ -65,9 +66,10 @@ class Seen(NamedTuple):
 
     def told(self) -> Compared:
         """The comparison in words."""
-        text = words.compared(self.field, self.value, self.test, self.missing)
+        asked = self.test.given()
+        text = words.compared(self.field.about, self.field, self.value, asked, self.missing)
         name = f"{self.name}, " if self.name else ""
-        return Compared(f"{self.place}{self.field.name}", self.value, self.test.given(), f"{name}{text}")
+        return Compared(f"{self.place}{self.field.name}", self.value, asked, f"{name}{text}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Verdict:
 
 def unusable(policy_id: str, version: int) -> Verdict:
     """What is said where a policy's version can't be read any more: nothing was found out."""
-    text = words.UNUSABLE.format(policy=policy_id, version=version)
+    text = ENGLISH("decision.policy_unusable", policy=policy_id, version=version)
     return Verdict("indeterminate", (Reason(POLICY_UNUSABLE, "indeterminate", True, text),))
 
 
@@ -124,7 +126,7 @@ def decide(policy: Policy, answer: Attribution) -> Verdict:
         why = words.NO_ANSWER.get(answer.state, words.NO_WORKS)
         if answer.error is not None:
             why = answer.error.message.rstrip(".")
-        reason = Reason(NOT_ANSWERED, "indeterminate", True, words.NOT_ANSWERED.format(why=why))
+        reason = Reason(NOT_ANSWERED, "indeterminate", True, ENGLISH("decision.not_answered", why=why))
         return Verdict("indeterminate", (reason,))
     looking = _Looking(policy, answer)
     found = [(rule, looking.condition(rule.when)) for rule in policy.rules]
@@ -147,7 +149,7 @@ def decide(policy: Policy, answer: Attribution) -> Verdict:
         outcome = "indeterminate"
         reasons += against
     elif not fired:
-        reasons.append(Reason(NO_RULE, outcome, True, words.NO_RULE.format(default=outcome)))
+        reasons.append(Reason(NO_RULE, outcome, True, ENGLISH("decision.no_rule_fired", default=outcome)))
     reasons += [_lacked(rule, cause) for rule, cause in lacking]
     fired.sort(key=lambda pair: -STRENGTH[pair[0].outcome])
     reasons += [_fired(rule, cause) for rule, cause in fired]

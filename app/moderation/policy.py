@@ -352,7 +352,7 @@ def _mistake(document: Document, item: Any) -> Mistake:
     kind, message = item["type"], str(item["msg"])
     if kind == "extra_forbidden":
         detail = _unknown(keys)
-    elif kind == "value_error":
+    elif kind in ("value_error", "unprintable"):
         detail = message.removeprefix("Value error, ")
     elif kind in _PLAIN:
         detail = _PLAIN[kind]

@@ -198,7 +198,10 @@ class Decision(BaseModel):
     dry_run: Verdict | None = Field(
         description="What the version that is being tried says; it decides nothing."
     )
-    review: Review | None
+    review: Review | None = Field(
+        description="The newest of `reviews`, which counts; null: nobody has looked."
+    )
+    reviews: list[Review] = Field(description="All that people said of it, newest first.")
     links: DecisionLinks
 
 

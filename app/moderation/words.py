@@ -1,110 +1,90 @@
-"""What policies and decisions are told in: every sentence about them stands here."""
+"""What policies and decisions are told in: every sentence about them stands here, or in app/languages.
+
+A decision is made, and stored, in English; `app.moderation.retelling` tells it in another language by the same words.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from app.language import ENGLISH, Language
 from app.moderation.fields import Field
-from app.moderation.policy import Policy, Rule, Test, tests_in
-from das.answer import percent
+from app.moderation.policy import MODEL_CODES, Policy, Rule, tests_in
 
-OUTCOMES = {
-    "clear": "Clear: nothing in this policy speaks against it.",
-    "review": "Review: somebody has to look.",
-    "block": "Block: the policy holds it back.",
-    "indeterminate": "Indeterminate: what the policy needs isn't known, so it is neither cleared nor blocked.",
-}
-NO_RULE = "No rule of the policy fired, and none lacked what it needs; then its outcome is {default}."
-NOT_ANSWERED = "The question about the picture has no answer ({why}), so no rule could be looked at."
-NO_ANSWER = {"queued": "it waits", "running": "it is being measured", "cancelled": "it was cancelled"}
-NO_WORKS = "the works that it names aren't known here"
+NO_ANSWER = {state: ENGLISH(f"decision.state_{state}") for state in ("queued", "running", "cancelled")}
+NO_WORKS = ENGLISH("decision.no_works")
 NOT_THE_MODELS = {
-    "unlikely": "The picture doesn't look like one that this model made, so this policy can't clear it: its"
-    " shares say nothing of where it comes from.",
-    "unsure": "The picture may be one of this model's that was changed, or come from elsewhere, so this policy can't"
-    " clear it.",
-    None: "Whether this model made the picture isn't known, because the index was built without reference"
-    " generations; so no policy can clear it.",
+    verdict: ENGLISH(f"decision.{code.replace('-', '_')}") for verdict, code in MODEL_CODES.items()
 }
-UNUSABLE = (
-    "Version {version} of {policy} can't be read any more, so no rule could be looked at: send the policy again, and"
-    " ask for another decision."
-)
-UNDECIDED = "This rule couldn't be decided."
-NO_INFLUENCE = {
-    "unlikely": "it says nothing, because the picture doesn't look like this model's",
-    "unsure": "it says nothing, because it isn't sure that this model made the picture",
-}
-FURTHER_PICTURES = (
-    "The file holds several pictures, an animation's or pages, and only the first was looked at, so no policy can"
-    " clear it: send each as a picture of its own."
-)
-UNTOLD = "it isn't in the answer"
-NONE_MEETS = "none that the answer names meets all that is asked"
-UNNAMED = "those that the answer doesn't name could meet it: ask with a larger top_k"
-UNNAMED_CREATORS = "creators that the answer doesn't name could meet it"
+UNDECIDED = ENGLISH("decision.undecided")
+# It says nothing, because…
+NO_INFLUENCE = {verdict: ENGLISH(f"decision.no_influence_{verdict}") for verdict in ("unlikely", "unsure")}
+FURTHER_PICTURES = ENGLISH("decision.further_pictures")
+UNTOLD = ENGLISH("decision.untold")
+NONE_MEETS = ENGLISH("decision.none_meets")
+UNNAMED = ENGLISH("decision.unnamed")
+UNNAMED_CREATORS = ENGLISH("decision.unnamed_creators")
 ERASED = "This decision was erased with the question it was about."
 
 _PARTS = ("share", "low", "high", "share_of_index")
-_OPERATORS = {
-    "at_least": "at least",
-    "at_most": "at most",
-    "above": "more than",
-    "below": "less than",
-    "is": "",
-    "is_not": "not",
-    "in": "",
-    "not_in": "none of",
-    "in_list": "in the list",
-    "not_in_list": "not in the list",
-    "contains": "with the words",
-}
 
 
-def value_in_words(field: Field, value: Any) -> str:
+def value_in_words(field: Field, value: Any, language: Language = ENGLISH) -> str:
     """A value as the sentences write it: shares in percent."""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return language("decision.yes" if value else "decision.no")
     if isinstance(value, list):
-        return " or ".join(value_in_words(field, one) for one in value)
+        return f" {language('decision.or')} ".join(value_in_words(field, one, language) for one in value)
     if isinstance(value, int | float):
-        if field.name.rpartition(".")[2] in _PARTS:
-            return _percent(value)
-        return f"{value:.4g}"
+        return _percent(value, language) if _is_part(field) else _number(f"{value:.4g}", language)
     return str(value)
 
 
-def _percent(value: float) -> str:
+def _is_part(field: Field) -> bool:
+    return field.name.rpartition(".")[2] in _PARTS
+
+
+def _number(written: str, language: Language) -> str:
+    return written.replace(".", language("format.decimal"))
+
+
+def _percents(written: str, language: Language) -> str:
+    return language("format.percent", value=_number(written, language))
+
+
+def _percent(value: float, language: Language) -> str:
     # A threshold is told as it stands, so that two that differ never read alike.
-    rounded = percent(value)
-    return rounded if rounded[0].isdigit() and f"{value * 100:.4g} %" == rounded else f"{value * 100:.3g} %"
+    rounded = ENGLISH.percent(value)
+    if rounded[0].isdigit() and f"{value * 100:.4g} %" == rounded:
+        return language.percent(value)
+    return _percents(f"{value * 100:.3g}", language)
 
 
-def test_in_words(field: Field, test: Test) -> str:
+def asked_in_words(field: Field, asked: dict[str, Any], language: Language = ENGLISH) -> str:
     """What a rule asks of a field, such as `at least 30 %`."""
     said = []
-    for operator, value in test.given().items():
+    for operator, value in asked.items():
         if operator == "known":
-            said.append("known" if value else "not known")
+            said.append(language("decision.known" if value else "decision.not_known"))
         else:
-            said.append(f"{_OPERATORS[operator]} {value_in_words(field, value)}".strip())
-    return " and ".join(said)
+            said.append(language(f"decision.op_{operator}", value=value_in_words(field, value, language)))
+    return f" {language('decision.and')} ".join(said)
 
 
-def compared(field: Field, value: Any, test: Test, missing: str | None = None) -> str:
-    """One comparison: what it is, its value or why it has none, and what the rule asks."""
-    found = (missing or UNTOLD) if value is None else value_in_words(field, value)
-    if found in [value_in_words(field, bound) for bound in _bounds(test) if bound != value]:
+def compared(
+    about: str, field: Field, value: Any, asked: dict[str, Any], missing: str, language: Language = ENGLISH
+) -> str:
+    """One comparison: what it is about, its value or why it has none, and what the rule asks."""
+    found = missing if value is None else value_in_words(field, value, language)
+    bounds = [one for one in asked.values() if isinstance(one, int | float) and not isinstance(one, bool)]
+    if found in [value_in_words(field, bound, language) for bound in bounds if bound != value]:
         # It has to be seen which of the two is larger.
-        found = f"{value * 100:.6g} %" if field.name.rpartition(".")[2] in _PARTS else f"{value:.7g}"
-    return f"{field.about}: {found} (the rule asks: {test_in_words(field, test)})"
-
-
-def _bounds(test: Test) -> list[float]:
-    return [
-        value
-        for value in test.given().values()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
+        found = (
+            _percents(f"{value * 100:.6g}", language)
+            if _is_part(field)
+            else _number(f"{value:.7g}", language)
+        )
+    said = asked_in_words(field, asked, language)
+    return language("decision.compared", about=about, found=found, asked=said)
 
 
 def sentence(parts: Iterable[str]) -> str:
@@ -113,15 +93,18 @@ def sentence(parts: Iterable[str]) -> str:
     return f"{said[:1].upper()}{said[1:]}."
 
 
-def work_name(title: str | None, creator: str | None, work_id: str) -> str:
+def work_name(title: str | None, creator: str | None, work_id: str, language: Language = ENGLISH) -> str:
     """A work as reasons name it."""
-    by = f" by {creator}" if creator else ""
-    return f"“{title}”{by}" if title else f"work {work_id}{by}"
+    by = language("summary.by", creator=creator) if creator else ""
+    if title:
+        return language("summary.work", title=language("format.quoted", text=title), by=by)
+    return language("decision.work", id=work_id, by=by)
 
 
-def summary(outcome: str, codes: Sequence[str]) -> str:
+def summary(outcome: str, codes: Sequence[str], language: Language = ENGLISH) -> str:
     """A decision in one sentence, with the codes of its reasons."""
-    return f"{OUTCOMES[outcome]} ({', '.join(codes)})" if codes else OUTCOMES[outcome]
+    said = language(f"decision.outcome_{outcome}")
+    return f"{said} ({', '.join(codes)})" if codes else said
 
 
 def rule_in_words(rule: Rule) -> str:
@@ -132,11 +115,15 @@ def rule_in_words(rule: Rule) -> str:
 
 def condition_in_words(condition: Any) -> str:
     """A condition with everything in it."""
-    said = [f"{field.about} is {test_in_words(field, test)}" for field, test in condition.tests("answer")]
+    said = [
+        f"{field.about} is {asked_in_words(field, test.given())}" for field, test in condition.tests("answer")
+    ]
     for place, someone in (("works", "a work that is named has"), ("creators", "a creator has")):
         inner = getattr(condition, place)
         if inner is not None:
-            tests = (f"{field.about} {test_in_words(field, test)}" for field, test in inner.tests(place))
+            tests = (
+                f"{field.about} {asked_in_words(field, test.given())}" for field, test in inner.tests(place)
+            )
             said.append(f"{someone} {', '.join(tests)}")
     if condition.all_:
         said.extend(f"({condition_in_words(inner)})" for inner in condition.all_)

@@ -228,11 +228,8 @@ def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str]
     if answer.told is None:
         return Response(status_code=304, headers=spoken)
     retry = {} if answer.finished else {"Retry-After": str(answer.look_again_s)}
-    return _json(
-        answer.told,
-        status,
-        {**spoken, "Cache-Control": "private, no-cache", **retry, **(headers or {})},
-    )
+    all_headers = {**spoken, "Cache-Control": "private, no-cache", **retry, **(headers or {})}
+    return Response(answer.body, status, all_headers, "application/json")
 
 
 def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:

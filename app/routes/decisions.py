@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app import decisions
-from app.callers import Deciding, Reading
+from app.callers import Caller, Deciding, Reading
 from app.idempotency import IdempotencyKey, key_of, known, once
 from app.intake import refuse_when_full
 from app.moderation.examples import DECIDED
@@ -109,7 +109,7 @@ async def create_decision(
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
         decision = await decisions.answer(service, caller, decision.id, wait)
-    return _decision(decision, 202 if decision.state == "pending" else 200, headers)
+    return _decision(caller, decision, 202 if decision.state == "pending" else 200, headers)
 
 
 @router.get(
@@ -122,7 +122,7 @@ async def list_decisions(
     request: Request, caller: Reading, query: Annotated[DecisionQuery, Query()]
 ) -> Response:
     """Decisions, newest first; erased ones only with `state=erased`."""
-    return _json(await decisions.listed(service_of(request), caller, query))
+    return _json(caller, await decisions.listed(service_of(request), caller, query))
 
 
 @router.get(
@@ -149,7 +149,7 @@ async def get_decision(
     ] = None,
 ) -> Response:
     """One decision with its reasons."""
-    return _decision(await decisions.answer(service_of(request), caller, decision_id, wait))
+    return _decision(caller, await decisions.answer(service_of(request), caller, decision_id, wait))
 
 
 @router.post(
@@ -157,7 +157,7 @@ async def get_decision(
     operation_id="reviewDecision",
     response_model=Decision,
     responses={
-        200: _answer("reviewed", "The decision with the review. Said again, the later counts."),
+        200: _answer("reviewed", "The decision with the review. The newest counts; `reviews` keeps the others."),
         **documented(
             "malformed-body", "cross-site", "not-found", "too-slow", "conflict", "erased", "too-large",
             "unsupported-media-type", "invalid-request", "busy", "storage-unavailable", "storage-full",
@@ -179,7 +179,7 @@ async def review_decision(request: Request, caller: Deciding, decision_id: Decis
     """Say what a person thinks: `clear` or `block`, with a note. It becomes the decision's `final`."""
     service = service_of(request)
     said = await small_json(service, request, ReviewRequest)
-    return _decision(await decisions.review(service, caller, decision_id, said))
+    return _decision(caller, await decisions.review(service, caller, decision_id, said))
 
 
 def announced_length(request: Request) -> int | None:
@@ -188,11 +188,16 @@ def announced_length(request: Request) -> int | None:
     return int(told) if told.isascii() and told.isdigit() and len(told) <= 18 else None
 
 
-def _decision(decision: Decision, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _decision(
+    caller: Caller, decision: Decision, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     retry = {"Retry-After": str(RETRY_AFTER_S)} if decision.state == "pending" else {}
-    return _json(decision, status, {**retry, **(headers or {})})
+    return _json(caller, decision, status, {**retry, **(headers or {})})
 
 
-def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    told = {"Cache-Control": "no-cache", **(headers or {})}
+def _json(
+    caller: Caller, model: BaseModel, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    spoken = {"Vary": "Accept-Language", "Content-Language": caller.language.code}
+    told = {"Cache-Control": "no-cache", **spoken, **(headers or {})}
     return Response(model.model_dump_json(), status, told, "application/json")

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from app import keys
 from app.callers import Administering, Reading
 from app.key_schemas import (
     EXAMPLE_ID,
@@ -16,13 +17,10 @@ from app.key_schemas import (
     NewlyMadeKey,
     Quota,
     RotationRequest,
-    as_span,
 )
-from app.problems import Problem, documented, invalid
+from app.problems import documented
 from app.service import service_of
 from app.small_json import REFUSALS, json_body, small_json
-from jobs.errors import KeyNotFound, KeyRefused
-from jobs.keys import NewKey
 
 router = APIRouter(prefix="/v1", tags=["keys"])
 
@@ -31,7 +29,6 @@ KeyId = Annotated[
 ]
 # Nobody keeps a secret on the way.
 NO_STORE = {"Cache-Control": "no-store"}
-NO_KEY = "There is no key with this id."
 
 
 @router.post(
@@ -46,23 +43,7 @@ async def create_api_key(request: Request, caller: Administering) -> Response:
     """Make a key. Its `secret` is in this answer and nowhere else."""
     service = service_of(request)
     wanted = await small_json(service, request, KeyRequest)
-    for index in wanted.indexes or ():
-        if not len(service.catalogue.within(frozenset({index}))):
-            raise invalid("indexes", f"there is no index {index!r} here.")
-    try:
-        new = NewKey(
-            name=wanted.name,
-            scopes=frozenset(wanted.scopes),
-            indexes=None if wanted.indexes is None else tuple(dict.fromkeys(wanted.indexes)),
-            daily_quota=wanted.daily_quota,
-            expires_in=wanted.lifetime,
-            rights_holders=tuple(dict.fromkeys(wanted.rights_holders)),
-            keep_uploads=as_span(wanted.keep_uploads),
-            keep_results=as_span(wanted.keep_results),
-        )
-    except KeyRefused as error:
-        raise invalid("", f"{error}.") from error
-    issued = await run_in_threadpool(service.keys.create, new, caller.actor)
+    issued = await keys.create(service, caller, wanted)
     headers = {**NO_STORE, "Location": f"/v1/api-keys/{issued.key.id}"}
     return Response(NewlyMadeKey.issued(issued).model_dump_json(), 201, headers, "application/json")
 
@@ -75,8 +56,8 @@ async def create_api_key(request: Request, caller: Administering) -> Response:
 )
 async def list_api_keys(request: Request, caller: Administering) -> KeyList:
     """Every key and link, also those that don't work any more, the newest first."""
-    keys = await run_in_threadpool(service_of(request).keys.all)
-    return KeyList(items=[Key.of(key) for key in keys])
+    found = await run_in_threadpool(service_of(request).keys.all)
+    return KeyList(items=[Key.of(key) for key in found])
 
 
 @router.post(
@@ -91,15 +72,7 @@ async def rotate_api_key(request: Request, caller: Administering, key_id: KeyId)
     """Make a key that replaces another: it may do the same and sees the same questions. Both work meanwhile."""
     service = service_of(request)
     wanted = await small_json(service, request, RotationRequest)
-    try:
-        issued = await run_in_threadpool(
-            service.keys.rotate, key_id, timedelta(seconds=wanted.overlap), caller.actor
-        )
-    except KeyNotFound as error:
-        raise Problem("not-found", NO_KEY) from error
-    except KeyRefused as error:
-        raise Problem("conflict", f"{error}.") from error
-    service.access.forget(key_id)
+    issued = await keys.rotate(service, caller, key_id, timedelta(seconds=wanted.overlap))
     return Response(NewlyMadeKey.issued(issued).model_dump_json(), 201, NO_STORE, "application/json")
 
 
@@ -117,12 +90,7 @@ async def rotate_api_key(request: Request, caller: Administering, key_id: KeyId)
 )
 async def revoke_api_key(request: Request, caller: Administering, key_id: KeyId) -> Response:
     """End a key or link, and every sign-in with it. Revoking it again changes nothing."""
-    service = service_of(request)
-    try:
-        await run_in_threadpool(service.keys.revoke, key_id, caller.actor)
-    except KeyNotFound as error:
-        raise Problem("not-found", NO_KEY) from error
-    service.access.forget(key_id)
+    await keys.revoke(service_of(request), caller, key_id)
     return Response(status_code=204)
 
 

@@ -19,7 +19,8 @@ from app.forms import BESIDE_BYTES
 from app.language import Language, language_of
 from app.opt_out_schemas import MAX_CREATOR, OptOut, OptOutQuery, OptOutRequest
 from app.problems import Problem
-from app.rendering import refusal, render, wants_html
+from app.refusals import mistaken, refusal
+from app.rendering import render, wants_html
 from app.service import Service, service_of
 from app.uploads import parse_as, small_form
 from jobs.credentials import Scope
@@ -171,13 +172,17 @@ def _form(request: Request, caller: Caller, given: dict[str, str], problem: Prob
             raise Problem("not-found", NO_SUCH_WORK)
     if work is not None and "creator" not in given:
         given = {**given, "creator": work.creator or ""}
+    # In the form's order.
+    fields = ["creator", "contact", "statement"]
+    if work is None and len(seen) > 1:
+        fields.insert(0, "index")
     context = {
         "given": given,
         "work": work,
         "indexes": list(seen),
         # What is amiss on the machine is for those who come in.
         "no_index": seen.missing if Scope.READ in caller.scopes else NO_INDEX,
-        "problem": None if problem is None else refusal(request, problem),
+        "problem": None if problem is None else refusal(request, problem, {name: name for name in fields}),
         "follows": Scope.READ in caller.scopes,
         **LIMITS,
     }
@@ -229,9 +234,9 @@ def _facts(told: OptOut, language: Language) -> list[tuple[str, str]]:
 def _ask_for_token(request: Request, opt_out_id: str, problem: Problem, wrong: bool = False) -> Response:
     if problem.code != "not-found" or not wants_html(request):
         raise problem
-    return render(
-        request, "opt-out-token.html", {"id": opt_out_id, "wrong": wrong}, problem.kind.status, NO_STORE
-    )
+    said = mistaken("token", language_of(request)("opt_out.code_wrong")) if wrong else None
+    context = {"id": opt_out_id, "problem": said}
+    return render(request, "opt-out-token.html", context, problem.kind.status, NO_STORE)
 
 
 def _keep(request: Request, response: Response, opt_out_id: str, token: str) -> None:

@@ -19,40 +19,44 @@ from app.intake import refuse_when_full
 from app.language import COOKIE, ENGLISH, LANGUAGES, Language, language_of
 from app.middleware import NEVER_ANSWERED
 from app.problems import CATALOGUE, Problem, invalid
-from app.rendering import HTML_HEADERS, page_of, refusal, render, sign_in_page
+from app.refusals import refusal
+from app.rendering import HTML_HEADERS, page_of, render, sign_in_page
 from app.samples import SHOWN_FIRST
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
-from app.uploads import fetched, parse_fields, small_form, upload
+from app.uploads import Filled, fetched, parse_fields, small_form, upload
 from app.waiting import MAX_WAIT_S, unless_gone
 
 router = APIRouter(include_in_schema=False)
 
 SEE_OTHER = 303
 A_YEAR_S = 365 * 24 * 3600
+PROMPT = {"prompt": "prompt"}
 
 
 @router.get("/")
 async def home(request: Request, caller: Reading) -> Response:
-    return await run_in_threadpool(_home, request, caller, None)
+    return await run_in_threadpool(_home, request, caller, Filled())
 
 
 @router.post("/ask")
 async def ask_by_form(request: Request, caller: Asking) -> Response:
-    """The form of the page. A refusal is shown on the page that the picture was chosen on."""
+    """The form of the page. A refusal is shown on the page that the picture was chosen on, beside the fields that it
+    is about; the script takes it from there."""
     service = service_of(request)
+    filled = Filled()
     try:
         await refuse_when_full(service, caller)
-        async with upload(service, request) as (picture, fields):
+        async with upload(service, request, filled=filled) as (picture, fields):
             if not picture:
-                raise invalid("", ENGLISH("message.choose_first"))
+                raise invalid("image", ENGLISH("mistake.choose_first"), "mistake.choose_first")
             # A form sends its empty fields too.
             given = {name: value for name, value in fields.items() if value != ""}
             asked = parse_fields(given)
             async with fetched(service, caller, picture) as data:
                 job = await questions.ask(service, caller, data, asked)
     except Problem as problem:
-        return await run_in_threadpool(_home, request, caller, problem)
+        return await run_in_threadpool(_home, request, caller, filled, problem)
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
 
 
@@ -93,12 +97,9 @@ async def answer_page(
     answer = await unless_gone(request, asking) if wait else await asking
     if answer is None:
         return Response(status_code=NEVER_ANSWERED)
-    headers = {**HTML_HEADERS, "ETag": answer.etag}
     if answer.told is None:
-        return Response(status_code=304, headers=headers)
-    context = await run_in_threadpool(_answer_context, service, answer.told, answer.language)
-    context |= {"etag": answer.etag, "waiting": not answer.finished, "in_english": answer.left}
-    return render(request, "answer.html", context, headers=headers)
+        return Response(status_code=304, headers={**HTML_HEADERS, "ETag": answer.etag})
+    return await _answer_page(request, answer, {"problem": None, "given_prompt": None})
 
 
 @router.get("/a/{attribution_id}/works/{work_id}")
@@ -151,7 +152,18 @@ async def ask_again(request: Request, caller: Asking, attribution_id: str) -> Re
         form = await small_form(service, request, BESIDE_BYTES)
     # A browser sends the line ends of a text field as two characters.
     prompt = form["prompt"].replace("\r\n", "\n") if "prompt" in form else None
-    job = await questions.again(service, caller, attribution_id, prompt)
+    try:
+        job = await questions.again(service, caller, attribution_id, prompt)
+    except Problem as problem:
+        refused = refusal(request, problem, PROMPT)
+        if not refused.mistakes:
+            raise
+        answer = await questions.answer(service, caller, attribution_id, None, None)
+        # The form isn't there while an answer is waited for.
+        if not answer.finished:
+            raise
+        refused_as = {"problem": refused, "given_prompt": prompt, "here": f"/a/{attribution_id}"}
+        return await _answer_page(request, answer, refused_as, problem.kind.status)
     return RedirectResponse(f"/a/{job.id}", SEE_OTHER)
 
 
@@ -211,20 +223,42 @@ def as_page(problem: Problem, request: Request) -> Response:
     return render(request, "message.html", context, document.status, problem.headers)
 
 
-def _home(request: Request, caller: Caller, problem: Problem | None) -> Response:
+async def _answer_page(
+    request: Request, answer: questions.Answer, form: dict[str, Any], status: int = 200
+) -> Response:
+    """The page of an answer. `form`: what is in the form for another prompt, and why that was refused."""
+    assert answer.told is not None
+    context = await run_in_threadpool(_answer_context, service_of(request), answer.told, answer.language)
+    context |= {"etag": answer.etag, "waiting": not answer.finished, "in_english": answer.left, **form}
+    headers = {**HTML_HEADERS, "ETag": answer.etag} if status == HTTPStatus.OK else None
+    return render(request, "answer.html", context, status, headers)
+
+
+def _home(request: Request, caller: Caller, filled: Filled, problem: Problem | None = None) -> Response:
     service = service_of(request)
     seen = service.catalogue.within(caller.indexes)
+    takes_prompts = any(served.conditional for served in seen)
+    refused = None
+    if problem is not None:
+        # The fields as the page has them, in its order.
+        shown = {"image": True, "image_url": True, "index": len(seen) > 1, "prompt": takes_prompts}
+        fields = {name: name for name, there in shown.items() if there}
+        refused = refusal(request, problem, fields, "image_url" if filled.texts.get("image_url") else "image")
     context = {
         "indexes": [index_summary(served, service.screener.status(served.id)) for served in seen],
         "no_index": seen.missing,
-        "takes_prompts": any(served.conditional for served in seen),
+        "takes_prompts": takes_prompts,
         "max_prompt": MAX_PROMPT_LENGTH,
         "max_address": MAX_URL_LENGTH,
         "samples": list(service.samples),
         "samples_first": SHOWN_FIRST,
         "samples_note": service.samples.note,
         "max_upload": _megabytes(service.settings.max_upload_bytes, language_of(request)),
-        "problem": None if problem is None else refusal(request, problem),
+        "here": "/",
+        "given": filled.texts,
+        "problem": refused,
+        # The file that was refused isn't chosen again; another is lost where no script keeps it.
+        "file_lost": refused is not None and filled.file and refused.at("image") is None,
     }
     headers = {} if problem is None else problem.headers
     return render(request, "home.html", context, 200 if problem is None else problem.kind.status, headers)

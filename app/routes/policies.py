@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
@@ -62,7 +62,19 @@ def _body(
     },
     openapi_extra=_body("PolicyJson", {"policy": POLICY_DOCUMENT, "dry_run": True}, "PolicyForm"),
 )
-async def put_policy(request: Request, caller: Deciding) -> Response:
+async def put_policy(
+    request: Request,
+    caller: Deciding,
+    # Told here because openapi-python-client makes a module that can't be imported of an operation that takes one of
+    # two bodies and no parameter that may be left out.
+    _accept_language: Annotated[
+        str | None,
+        Header(
+            alias="Accept-Language",
+            description="In which language the titles of errors are told: en, de, fr.",
+        ),
+    ] = None,
+) -> Response:
     """Keep a policy, or a new version of it, and have it decide; with `dry_run`, try it beside the active one."""
     service = service_of(request)
     policy, dry_run = await policies.received(service, request)
@@ -134,7 +146,8 @@ async def backtest_policy(request: Request, caller: Deciding, policy_id: PolicyI
     """Hold a version against the active one over stored answers, or against what people said of decisions."""
     service = service_of(request)
     asked = await small_json(service, request, BacktestRequest)
-    return _json(await backtests.run(service, caller, policy_id, asked))
+    spoken = {"Vary": "Accept-Language", "Content-Language": caller.language.code}
+    return _json(await backtests.run(service, caller, policy_id, asked), headers=spoken)
 
 
 def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:

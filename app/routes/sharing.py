@@ -18,7 +18,8 @@ from app.forms import BESIDE_BYTES
 from app.language import LANGUAGES, Language, language_of
 from app.left_out import PARTS
 from app.problems import Problem
-from app.rendering import base_address, refusal, render, wants_html
+from app.refusals import refusal
+from app.rendering import base_address, render, wants_html
 from app.service import Service, service_of
 from app.share_schemas import ShareRequest
 from app.uploads import parse_as, small_form
@@ -34,6 +35,8 @@ LENGTHS = (1, 7, 30, 90, 365)
 DAY_S = 86_400
 
 Place = Annotated[int, Path(ge=1, le=10_000)]
+# The fields of a link as the form has them, in its order.
+FIELDS = {"works": "works", "expires_in": "days", "expires_at": "days", "label": "label"}
 
 
 @router.get("/a/{attribution_id}/shares")
@@ -147,7 +150,7 @@ async def _own(
         "ends": await run_in_threadpool(_end_of, service, job, language),
         "open": [_told(share, language) for share in found if share.state(now) == "open"],
         "link": link,
-        "problem": None if problem is None else refusal(request, problem),
+        "problem": None if problem is None else refusal(request, problem, FIELDS),
     }
     status = 200 if problem is None else problem.kind.status
     return render(request, "shares.html", context, CREATED if link else status, NO_STORE)

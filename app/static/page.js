@@ -19,15 +19,78 @@ function megabytes(bytes) {
   return (bytes / 1e6).toLocaleString(root.lang, { maximumFractionDigits: 1 });
 }
 
-// What a problem document says: its details are in English, its title in the page's language.
-function problemIn(document_) {
-  return root.lang === "en" ? document_.detail : `${document_.title}. ${document_.detail}`;
-}
-
 function say(sentence) {
   const alert = document.getElementById("alert");
   alert.textContent = sentence;
   alert.hidden = !sentence;
+}
+
+// ---- What was refused, beside its field ----
+
+const summary = () => document.getElementById("refusal");
+
+// Says beside a field what is wrong with it, or nothing any more.
+function mark(told, sentence, language) {
+  const field = document.getElementById(told.id.replace(/-wrong$/, ""));
+  told.textContent = sentence;
+  told.hidden = !sentence;
+  if (language) told.lang = language;
+  else told.removeAttribute("lang");
+  if (!field) return;
+  if (sentence) {
+    field.setAttribute("aria-invalid", "true");
+    field.setAttribute("aria-describedby", told.id);
+  } else {
+    field.removeAttribute("aria-invalid");
+    field.removeAttribute("aria-describedby");
+  }
+}
+
+function clearMistakes() {
+  if (!summary()) return;
+  summary().hidden = true;
+  summary().replaceChildren();
+  for (const told of document.querySelectorAll(".mistake")) mark(told, "");
+}
+
+function leadToMistake() {
+  (document.querySelector("[aria-invalid=true]") ?? summary()).focus();
+}
+
+// A mistake that is seen before anything is sent.
+function mistake(id, sentence) {
+  clearMistakes();
+  const told = document.getElementById(`${id}-wrong`);
+  if (!told) {
+    say(sentence); // dropped on a page without the form
+    return;
+  }
+  const link = Object.assign(document.createElement("a"), { href: `#${id}`, textContent: sentence });
+  const item = document.createElement("li");
+  item.append(link);
+  const list = document.createElement("ul");
+  list.append(item);
+  const heading = Object.assign(document.createElement("p"), { textContent: summary().dataset.heading });
+  summary().replaceChildren(heading, list);
+  summary().hidden = false;
+  mark(told, sentence);
+  leadToMistake();
+}
+
+// Takes over what the page of a refusal says. What was filled in stays.
+function adoptRefusal(refused) {
+  const fresh = refused?.getElementById("refusal");
+  if (!fresh || !summary()) {
+    const said = (fresh ?? refused?.querySelector("main .lede"))?.textContent.trim();
+    say(said?.replace(/\s+/g, " ") || words("no_answer"));
+    return;
+  }
+  summary().replaceWith(fresh);
+  for (const told of document.querySelectorAll(".mistake")) {
+    const said = refused.getElementById(told.id);
+    mark(told, said?.textContent ?? "", said?.lang);
+  }
+  leadToMistake();
 }
 
 // ---- Asking ----
@@ -54,7 +117,7 @@ function tellSending(sentence) {
 
 function fits(file) {
   if (file.size <= MAX_BYTES) return true;
-  say(words("too_large", { size: megabytes(file.size), limit: megabytes(MAX_BYTES) }));
+  mistake("image", words("too_large", { size: megabytes(file.size), limit: megabytes(MAX_BYTES) }));
   return false;
 }
 
@@ -77,13 +140,14 @@ function clearChosen() {
   showChosen();
 }
 
-// Sends the form, telling how much of it has gone, which fetch can't.
+// Sends the form as a browser would, telling how much of it has gone, which fetch can't. The page that comes back says
+// what was refused where, in the page's language.
 function send(body) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", "/v1/attributions");
-    request.setRequestHeader("Accept", "application/json");
-    request.setRequestHeader("Accept-Language", root.lang);
+    request.open("POST", "/ask");
+    request.responseType = "document";
+    request.setRequestHeader("Accept", "text/html");
     request.upload.addEventListener("progress", (event) => {
       if (!event.lengthComputable) return;
       // In tenths: each is read aloud where a screen reader is on.
@@ -91,11 +155,7 @@ function send(body) {
       tellSending(percent < 100 ? words("sending", { percent }) : words("sent"));
     });
     request.addEventListener("load", () => {
-      try {
-        resolve({ status: request.status, answer: JSON.parse(request.responseText) });
-      } catch (error) {
-        reject(error);
-      }
+      resolve({ status: request.status, address: request.responseURL, page: request.response });
     });
     for (const end of ["error", "abort", "timeout"]) request.addEventListener(end, () => reject(new Error(end)));
     request.send(body);
@@ -105,24 +165,25 @@ function send(body) {
 // Asks about a file or, without one, about the picture at the address that was given.
 async function ask(file) {
   if (sending || (file && !fits(file))) return;
+  clearMistakes();
   const body = new FormData(form ?? undefined);
-  // A prompt that nobody wrote isn't an empty prompt: what the picture itself says goes before none.
-  if (!body.get("prompt")) body.delete("prompt");
   body.delete(file ? "image_url" : "image");
   if (file) body.set("image", file, file.name || "pasted");
   announceSending(true);
   try {
-    const { status, answer } = await send(body);
+    const { status, address: reached, page } = await send(body);
     if (status === 401) {
       location.assign("/sign-in"); // signed out meanwhile
       return;
     }
-    if (status === 200 || status === 202) {
-      location.assign(answer.links.page);
+    if (new URL(reached).pathname.startsWith("/a/")) {
+      location.assign(reached);
       return;
     }
-    say(problemIn(answer));
-    clearChosen();
+    adoptRefusal(page);
+    // A file that was refused isn't asked about again. Where choosing is asking, it can be chosen anew at once: a
+    // browser tells of no change where the same file is chosen twice.
+    if (!waits || picker?.hasAttribute("aria-invalid")) clearChosen();
   } catch {
     say(words("no_answer"));
     if (!waits) clearChosen();
@@ -133,20 +194,19 @@ async function ask(file) {
 function take(files) {
   if (sending || !files.length) return;
   say(files.length > 1 ? words("only_first") : "");
-  if (!waits) {
-    ask(files[0]);
-    return;
-  }
-  if (!fits(files[0])) {
+  clearMistakes();
+  const [file] = files;
+  if (!fits(file)) {
     clearChosen();
     return;
   }
-  if (files !== picker.files) {
+  if (picker && files !== picker.files) {
     const one = new DataTransfer();
-    one.items.add(files[0]);
+    one.items.add(file);
     picker.files = one.files;
   }
-  showChosen();
+  if (picker) showChosen();
+  if (!waits) ask(file);
 }
 
 picker?.addEventListener("change", () => take(picker.files));
@@ -160,7 +220,7 @@ form?.addEventListener("submit", (event) => {
   say("");
   const file = picker.files[0];
   if (file || address.value) ask(file);
-  else say(words("choose"));
+  else mistake("image", words("choose"));
 });
 
 document.addEventListener("paste", (event) => {

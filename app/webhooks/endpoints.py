@@ -149,7 +149,9 @@ async def deliver_again(service: Service, caller: Caller, endpoint_id: str, deli
     endpoint = await _find(service, caller, endpoint_id)
     try:
         return Delivery.of(
-            await run_in_threadpool(service.store.webhook_deliveries.again, endpoint, delivery_id)
+            await run_in_threadpool(
+                service.store.webhook_deliveries.again, endpoint, delivery_id, caller.actor
+            )
         )
     except DeliveryNotFound as error:
         raise Problem("not-found", "The endpoint has no delivery with this id.") from error

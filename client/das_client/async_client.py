@@ -4,25 +4,23 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Any, Literal, TypeVar, Unpack
-
-from pydantic import TypeAdapter
+from typing import Any, Literal, Unpack
 
 from das_client import models as m
-from das_client.async_sending import AsyncSending
-from das_client.call import Call, Picture, next_cursor, path, read, with_picture
+from das_client.async_batches import AsyncBatches
+from das_client.async_endpoints import AsyncEndpoints
+from das_client.async_opt_outs import AsyncOptOuts
+from das_client.async_reading import HELD_S
+from das_client.call import Call, Picture, path, with_picture
 from das_client.errors import NotFinished, ProblemError, QuestionEnded, ServiceUnreachable, UsageError
 from das_client.events import LAST, Event, Reader
+from das_client.retries import RETRIED_STATUSES
 
-T = TypeVar("T")
-HELD_S = 20.0
-"""How long one request lets the service hold its answer back; many proxies allow a minute."""
-PAGE = 100
 ENDED = frozenset({"succeeded", "failed", "cancelled", "erased"})
 ReportFormat = Literal["json", "html", "pdf"]
 
 
-class AsyncClient(AsyncSending):
+class AsyncClient(AsyncBatches, AsyncEndpoints, AsyncOptOuts):
     """A DAS Attribution service.
 
     Args (all may be left out):
@@ -133,7 +131,7 @@ class AsyncClient(AsyncSending):
             except ServiceUnreachable as broken:
                 error = broken
             except ProblemError as refused:
-                if refused.status not in (429, 502, 503, 504):
+                if refused.status not in RETRIED_STATUSES:
                     raise
                 error = refused
             asked = error.retry_after_s if isinstance(error, ProblemError) else None
@@ -342,25 +340,6 @@ class AsyncClient(AsyncSending):
     async def version(self) -> m.Version:
         """Which version of the service it is."""
         return await self._read(m.Version, Call("GET", "/version"))
-
-    # ---- Reading ----
-
-    async def _read(self, kind: type[T], call: Call) -> T:
-        return read(TypeAdapter(kind), await self._send(call))
-
-    async def _bytes(self, where: str, query: Mapping[str, Any] | None = None) -> bytes:
-        return (await self._send(Call("GET", where, query or {}, {"Accept": "*/*"}))).content
-
-    async def _pages(self, kind: type[T], where: str, query: Mapping[str, Any]) -> AsyncIterator[T]:
-        seen: list[str] = []
-        cursor: str | None = None
-        while True:
-            page = await self._read(kind, Call("GET", where, {**query, "limit": PAGE, "cursor": cursor}))
-            yield page
-            cursor = next_cursor(getattr(page, "next_cursor", None), seen)
-            if cursor is None:
-                return
-            seen.append(cursor)
 
 
 def _answered(attribution: m.Attribution, wait: float) -> m.Attribution:

@@ -15,6 +15,8 @@ from das_client.errors import ProblemError, ServiceUnreachable
 from das_client.retries import IN_FLIGHT, RETRIED_STATUSES, Retries
 
 CONNECT_S = 10.0
+# To a request with If-None-Match alone.
+NOT_MODIFIED = 304
 
 
 class AsyncSending:
@@ -68,7 +70,7 @@ class AsyncSending:
             except httpx.HTTPError as broken:
                 error, again = self._unreachable(broken), False
             else:
-                if response.is_success:
+                if response.is_success or response.status_code == NOT_MODIFIED:
                     return response
                 error = problem_of(response, time.time())
                 again = isinstance(error, ProblemError) and _may_pass(error, call)

@@ -3,25 +3,23 @@
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Literal, TypeVar, Unpack
-
-from pydantic import TypeAdapter
+from typing import Any, Literal, Unpack
 
 from das_client import models as m
-from das_client.call import Call, Picture, next_cursor, path, read, with_picture
+from das_client.batches import Batches
+from das_client.call import Call, Picture, path, with_picture
+from das_client.endpoints import Endpoints
 from das_client.errors import NotFinished, ProblemError, QuestionEnded, ServiceUnreachable, UsageError
 from das_client.events import LAST, Event, Reader
-from das_client.sending import Sending
+from das_client.opt_outs import OptOuts
+from das_client.reading import HELD_S
+from das_client.retries import RETRIED_STATUSES
 
-T = TypeVar("T")
-HELD_S = 20.0
-"""How long one request lets the service hold its answer back; many proxies allow a minute."""
-PAGE = 100
 ENDED = frozenset({"succeeded", "failed", "cancelled", "erased"})
 ReportFormat = Literal["json", "html", "pdf"]
 
 
-class Client(Sending):
+class Client(Batches, Endpoints, OptOuts):
     """A DAS Attribution service.
 
     Args (all may be left out):
@@ -131,7 +129,7 @@ class Client(Sending):
             except ServiceUnreachable as broken:
                 error = broken
             except ProblemError as refused:
-                if refused.status not in (429, 502, 503, 504):
+                if refused.status not in RETRIED_STATUSES:
                     raise
                 error = refused
             asked = error.retry_after_s if isinstance(error, ProblemError) else None
@@ -328,25 +326,6 @@ class Client(Sending):
     def version(self) -> m.Version:
         """Which version of the service it is."""
         return self._read(m.Version, Call("GET", "/version"))
-
-    # ---- Reading ----
-
-    def _read(self, kind: type[T], call: Call) -> T:
-        return read(TypeAdapter(kind), self._send(call))
-
-    def _bytes(self, where: str, query: Mapping[str, Any] | None = None) -> bytes:
-        return (self._send(Call("GET", where, query or {}, {"Accept": "*/*"}))).content
-
-    def _pages(self, kind: type[T], where: str, query: Mapping[str, Any]) -> Iterator[T]:
-        seen: list[str] = []
-        cursor: str | None = None
-        while True:
-            page = self._read(kind, Call("GET", where, {**query, "limit": PAGE, "cursor": cursor}))
-            yield page
-            cursor = next_cursor(getattr(page, "next_cursor", None), seen)
-            if cursor is None:
-                return
-            seen.append(cursor)
 
 
 def _answered(attribution: m.Attribution, wait: float) -> m.Attribution:

@@ -16,7 +16,9 @@ class Allowance(Model):
     limit: int | None = None
     """null: there is none."""
     used: int
+    """How much of it has been used."""
     remaining: int | None = None
+    """How much is left; null: there is no limit."""
     renewed_at: datetime
     """When it is whole again."""
 
@@ -25,21 +27,35 @@ class Attribution(Model):
     """A question and, once it is there, its answer."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "erased"] | str
+    """queued and running are open; the others are ends. erased is told by 410 only."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     started_at: datetime | None = None
+    """When a worker first took it; null: none has."""
     finished_at: datetime | None = None
+    """When it ended, whichever way; null: it hasn't."""
     client_tag: str | None = None
+    """Your own label; null: none was given."""
     index: str
+    """Id of the index that was asked, as in /v1/indexes."""
     method: str
+    """The estimator that the scores are by."""
     candidates: CandidateSet | None = None
     """Null until it is known."""
     top_k: int
+    """How many works were asked for; `works` has at most so many."""
     prompt: str | None = None
+    """What it was asked with, the picture's own perhaps (`input.declared.taken`); null: none."""
     seed: int | None = None
+    """The seed it was asked with, the picture's own perhaps; null: none."""
     input: Input
+    """The picture as it was received."""
     progress: Progress
+    """How far the work is."""
     summary: str | None = None
+    """The answer's first sentence, in the language that was asked for; null until scored."""
     in_model: InModel | None = None
     """Null: not known, because the index was built without reference generations."""
     certainty: Certainty | None = None
@@ -57,22 +73,27 @@ class Attribution(Model):
     timings_ms: dict[str, float] | None = None
     """How long each part took."""
     error: Failure | None = None
+    """Why it failed; null unless `state` is failed."""
     expires_at: datetime | None = None
     """When it is erased by itself; null until it has ended, or if it is kept until it is deleted."""
     notes: list[str]
     """Sentences on what is missing from this answer and why."""
     links: Links
+    """Where it and what belongs to it is, as paths of this service."""
 
 
 class AttributionEvent(Model):
     """The `data` of an event; its name is `kind`."""
 
     attribution_id: str
+    """The question that this is about."""
     kind: (
         Literal["created", "screened", "started", "retrying", "succeeded", "failed", "cancelled", "erased"]
         | str
     )
+    """What happened, also the event's name; see the model for each."""
     at: datetime
+    """When it happened, in UTC."""
     attempt: int | None = None
     """Of `started` and `retrying`: how often it was started."""
     reason: str | None = None
@@ -83,6 +104,7 @@ class AttributionEvent(Model):
 
 class AttributionList(Model):
     items: list[AttributionSummary]
+    """Those of this page, in the order of the list."""
     next_cursor: str | None = None
     """Give it as `cursor` for the next page; null at the end."""
 
@@ -91,11 +113,17 @@ class AttributionSummary(Model):
     """A question in a list; its whole answer is one request further, at `links.self`."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["queued", "running", "succeeded", "failed", "cancelled", "erased"] | str
+    """queued and running are open; the others are ends."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     started_at: datetime | None = None
+    """When a worker first took it; null: none has."""
     finished_at: datetime | None = None
+    """When it ended, whichever way; null: it hasn't."""
     client_tag: str | None = None
+    """Your own label; null: none was given."""
     index: str | None = None
     """Null once it was erased."""
     method: str | None = None
@@ -107,25 +135,34 @@ class AttributionSummary(Model):
     copied: Literal["copy", "near", "none", "unclear"] | str | None = Field(default=None, alias="copy")
     """The verdict of copy."""
     links: SummaryLinks
+    """Where it and what belongs to it is, as paths of this service."""
 
 
 class AuditEntry(Model):
     """Who did what to which object."""
 
     id: str
+    """Its id, which never changes."""
     at: datetime
+    """When, in UTC (RFC 3339)."""
     actor: str
     """The public part of a key or link, `local` or `without-key` for who came without one, `operator's
     shell`, or `service`."""
     action: str
+    """What was done, such as `key.revoked`; docs/privacy.md lists all."""
     object: str | None = None
+    """Id of what it was done to; null: nothing that has one."""
     outcome: str
+    """`done`, or `refused`."""
     request_id: str | None = None
+    """The request's id, as in the log; null: it came by no request."""
     details: dict[str, Any]
+    """What else is known of it, by names; empty: nothing."""
 
 
 class AuditList(Model):
     items: list[AuditEntry]
+    """Those of this page, in the order of the list."""
     next_cursor: str | None = None
     """Give it as `cursor` for the next page; null at the end."""
 
@@ -134,8 +171,11 @@ class Backtest(Model):
     """A candidate held against the active version or against people, over one page of what is stored."""
 
     policy: str
+    """Id of the policy."""
     version: int
+    """The version that was tried, the candidate."""
     against: Literal["active", "reviews"] | str
+    """What it was held against: the active version, or people's reviews."""
     baseline_version: int | None = None
     """The active version; null with against=reviews."""
     examined: int
@@ -143,6 +183,7 @@ class Backtest(Model):
     table: dict[str, dict[str, int]]
     """How often the baseline (outer) came to one outcome and the candidate (inner) to another."""
     agreed: int
+    """How many of this page's both decide alike."""
     changed: list[Change]
     """All of this page's that differ, newest first."""
     next_cursor: str | None = None
@@ -153,15 +194,21 @@ class Batch(Model):
     """A batch with its pictures in their order."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["open", "finished", "cancelled"] | str
     """`finished` once every picture has ended, whichever way."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     client_tag: str | None = None
+    """Your own label; null: none was given."""
     size: int
     """How many pictures it has."""
     counts: BatchCounts
+    """How many of its pictures are in each state."""
     links: BatchLinks
+    """Where it and what belongs to it is, as paths of this service."""
     items: list[BatchItem]
+    """This page's pictures, in the order in which they were sent."""
     next_cursor: str | None = None
     """Give it as `cursor` for the further items; null at the end."""
 
@@ -170,12 +217,19 @@ class BatchCounts(Model):
     """How many pictures are in each state."""
 
     waiting: int = 0
+    """Pictures that weren't read yet."""
     queued: int = 0
+    """Questions that wait for a worker."""
     running: int = 0
+    """Questions that a worker is at."""
     succeeded: int = 0
+    """Questions with an answer."""
     failed: int = 0
+    """Pictures that were refused, and questions that failed."""
     cancelled: int = 0
+    """Pictures and questions that were cancelled."""
     erased: int = 0
+    """Questions that were erased."""
 
 
 class BatchItem(Model):
@@ -184,12 +238,15 @@ class BatchItem(Model):
     position: int
     """Its place in the batch, from 1."""
     name: str | None = None
+    """What you call it, or its file's name; null: it has none."""
     state: Literal["waiting", "queued", "running", "succeeded", "failed", "cancelled", "erased"] | str
     """`waiting`: it wasn't read yet; from then on that of its question."""
     client_tag: str | None = None
+    """Your own label; null: none was given."""
     problem: ItemProblem | None = None
     """Why it failed."""
     attribution: AttributionSummary | None = None
+    """Its question in short; null: it isn't one, yet or at all."""
 
 
 class BatchItemJson(Model):
@@ -203,21 +260,31 @@ class BatchItemJson(Model):
     image_url: str | None = None
     """Where the picture is; exactly one of the two."""
     index: str | None = None
+    """As for the whole batch; null: the batch's."""
     top_k: int | None = None
+    """How many works to answer with; null: as the batch says."""
     candidates: str | int | None = None
+    """Which works are scored; null: as the batch says."""
     method: str | None = None
+    """The estimator; null: as the batch says."""
     client_tag: str | None = None
+    """Your label for this picture; null: the batch's."""
     prompt: str | None = None
+    """What this picture was generated from; null: as the batch says."""
     seed: int | None = None
+    """What this picture was generated with; null: as the batch says."""
 
 
 class BatchLinks(Model):
     self: str
+    """Where this is read."""
     results: str
+    """The answers as lines of JSON, which can be resumed."""
 
 
 class BatchList(Model):
     items: list[BatchSummary]
+    """Those of this page, in the order of the list."""
     next_cursor: str | None = None
     """Give it as `cursor` for the next page; null at the end."""
 
@@ -226,9 +293,13 @@ class BatchResult(Model):
     """A line of `results.jsonl`: a picture of the batch, with its whole answer as far as it is known."""
 
     position: int
+    """The picture's place in the batch, from 1."""
     name: str | None = None
+    """What you call it, or its file's name; null: it has none."""
     state: Literal["waiting", "queued", "running", "succeeded", "failed", "cancelled", "erased"] | str
+    """`waiting`: it wasn't read yet; from then on that of its question."""
     client_tag: str | None = None
+    """Your own label; null: none was given."""
     problem: ItemProblem | None = None
     """Why it has no answer."""
     attribution: Attribution | None = None
@@ -239,20 +310,26 @@ class BatchSummary(Model):
     """A batch in a list."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["open", "finished", "cancelled"] | str
     """`finished` once every picture has ended, whichever way."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     client_tag: str | None = None
+    """Your own label; null: none was given."""
     size: int
     """How many pictures it has."""
     counts: BatchCounts
+    """How many of its pictures are in each state."""
     links: BatchLinks
+    """Where it and what belongs to it is, as paths of this service."""
 
 
 class CandidateSet(Model):
     """Which works were scored. Shares are shares of the influence measured among these."""
 
     mode: Literal["all", "screened"] | str
+    """all: every work of the index. screened: those most alike by CLIP."""
     count: int
     """How many works were scored."""
     asked: str
@@ -275,30 +352,39 @@ class Change(Model):
     """An answer that the candidate decides otherwise."""
 
     attribution: str
+    """Id of the question."""
     decision: str | None = None
     """The decision that was reviewed, with against=reviews."""
     baseline: Literal["clear", "review", "block", "indeterminate"] | str
+    """What the active version, or a person, came to."""
     candidate: Literal["clear", "review", "block", "indeterminate"] | str
+    """What the candidate comes to."""
     codes: list[str]
     """Codes of the candidate's reasons."""
     summary: str
+    """The candidate's outcome in one sentence, in the language that was asked for."""
     link: str
+    """Where the answer is."""
 
 
 class Check(Model):
     ok: bool
+    """Whether this part is well."""
     detail: str
+    """What was found, in a sentence."""
 
 
 class Comparison(Model):
     """One comparison that a rule made."""
 
     field: str
+    """The answer's field, as policies name it, with `works.` or `creators.` before those of one."""
     value: bool | float | str | None = None
     """Null: the answer doesn't have it."""
     asked: dict[str, Any]
     """The rule's operators with what they compare with."""
     text: str
+    """The same in a sentence, in the language that was asked for."""
 
 
 class Copy(Model):
@@ -311,11 +397,15 @@ class Copy(Model):
     method: Literal["pdq", "sscd"] | str
     """By what it was compared."""
     mirrored: bool
+    """Whether they are alike when one is mirrored."""
     work_id: str | None = None
     """The best match; null where there is none."""
     title: str | None = None
+    """The work's title; null: not recorded, or not to be shown."""
     creator: str | None = None
+    """Who made the work; null: not recorded, or not to be shown."""
     thumbnail: str | None = None
+    """Path of the work's small picture; null: there is no match, or it isn't to be shown."""
     summary: str | None = None
     """The verdict in words, with what it is no proof of; null where it is none."""
 
@@ -339,12 +429,17 @@ class Decision(Model):
     """What a policy says of a picture."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["pending", "decided", "erased"] | str
+    """pending: its question has no answer yet. erased: it went with its question."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     decided_at: datetime | None = None
+    """When the policy decided; null while pending."""
     attribution: str
     """The question that it is about."""
     policy: str
+    """Id of the policy that decides."""
     policy_version: int
     """The version that was active when it was asked; it doesn't change."""
     outcome: Literal["clear", "review", "block", "indeterminate"] | str | None = None
@@ -352,24 +447,35 @@ class Decision(Model):
     final: Literal["clear", "review", "block", "indeterminate"] | str | None = None
     """The person's outcome where somebody has looked, else the policy's."""
     summary: str | None = None
+    """The outcome in one sentence, with the codes of its reasons; null while pending."""
     reasons: list[Reason] | None = None
+    """Why, those that brought the outcome about first; null while pending."""
     notes: list[str] | None = None
     """What has to be told whatever the outcome, such as a copy."""
     dry_run: Verdict | None = None
     """What the version that is being tried says; it decides nothing."""
     review: Review | None = None
+    """The newest of `reviews`, which counts; null: nobody has looked."""
+    reviews: list[Review]
+    """All that people said of it, newest first."""
     links: DecisionLinks
+    """Where it and what belongs to it is, as paths of this service."""
 
 
 class DecisionLinks(Model):
     self: str
+    """Where this is read."""
     attribution: str
+    """The question that it is about."""
     policy: str
+    """The policy with the version that decided."""
     page: str
+    """The page for people."""
 
 
 class DecisionList(Model):
     items: list[Decision]
+    """Those of this page, in the order of the list."""
     next_cursor: str | None = None
     """Give it as `cursor` for the next page; null at the end."""
 
@@ -381,16 +487,25 @@ class Declared(Model):
     source: str
     """Where in the file it stands, such as `PNG text parameters`."""
     tool: str | None = None
+    """The program that made it."""
     prompt: str | None = None
+    """The prompt. An empty text is one, too."""
     negative_prompt: str | None = None
+    """The negative prompt."""
     seed: int | None = None
+    """The seed."""
     steps: int | None = None
+    """Steps of the sampler."""
     sampler: str | None = None
+    """The sampler's name."""
     guidance: float | None = None
+    """The scale of classifier-free guidance."""
     model: str | None = None
+    """The model's name, as the program calls it."""
     model_hash: str | None = None
     """First hex digits of the checkpoint's SHA-256."""
     loras: list[DeclaredLora]
+    """The LoRAs that were used; empty: none is named."""
     ai_generated: bool | None = None
     """true: a C2PA manifest says that a trained model made it; null: nothing is said."""
     cut: list[str]
@@ -408,19 +523,26 @@ class DeclaredLora(Model):
     """A LoRA that the picture says was used."""
 
     name: str
+    """The LoRA's name, as the program calls it."""
     hash: str | None = None
     """First hex digits of a SHA-256; null: not said."""
     weight: float | None = None
+    """The weight that it was used with; null: not said."""
 
 
 class Delivery(Model):
     """An event for an endpoint. Its id is the `webhook-id` of every attempt."""
 
     id: str
+    """The event's id, the `webhook-id` of every attempt."""
     type: WebhookEvent
+    """What happened."""
     state: Literal["pending", "delivered", "failed"] | str
+    """pending: it will be tried again. failed: it won't."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     delivered_at: datetime | None = None
+    """When the receiver took it; null: it hasn't."""
     next_attempt_at: datetime | None = None
     """null: none will be made. While its endpoint is disabled it waits beyond this."""
     attempts: list[DeliveryAttempt]
@@ -428,13 +550,16 @@ class Delivery(Model):
     body: str
     """What is sent, to the byte."""
     links: DeliveryLinks
+    """Where it and what belongs to it is, as paths of this service."""
 
 
 class DeliveryAttempt(Model):
     """One attempt."""
 
     at: datetime
+    """When, in UTC (RFC 3339)."""
     seconds: float
+    """How many seconds it took."""
     status_code: int | None = None
     """What the receiver answered; null: nothing."""
     error: str | None = None
@@ -445,12 +570,14 @@ class DeliveryAttempt(Model):
 
 class DeliveryLinks(Model):
     endpoint: str
+    """The endpoint that it is for."""
 
 
 class DeliveryList(Model):
     """A page of an endpoint's deliveries, newest first."""
 
     items: list[Delivery]
+    """Those of this page, in the order of the list."""
     next_cursor: str | None = None
     """Give it as `cursor` for the next page; null at the end."""
 
@@ -459,66 +586,84 @@ class Endpoint(Model):
     """An address that hears of events, without its secret."""
 
     id: str
+    """Its id, which never changes."""
     url: str
+    """Where events are sent."""
     description: str | None = None
+    """What it is for, in your words; null: nothing was said."""
     events: list[WebhookEvent] | None = None
     """null: everything."""
     enabled: bool
     """false: it hears of nothing until it is enabled again."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     failing_since: datetime | None = None
     """Since when nothing was taken; null: the last attempt was. After three days it is disabled."""
     disabled_at: datetime | None = None
+    """When it was disabled; null: it wasn't."""
     disabled_because: str | None = None
     """Why it isn't enabled, in words."""
     previous_secret_until: datetime | None = None
     """Until when deliveries are signed with the secret before this one as well."""
     links: EndpointLinks
+    """Where it and what belongs to it is, as paths of this service."""
 
 
 class EndpointLinks(Model):
     self: str
+    """Where this is read."""
     deliveries: str
+    """What was sent to it, and is to be."""
 
 
 class EndpointList(Model):
     """Your endpoints, the oldest first."""
 
     items: list[Endpoint]
+    """Those of this page, in the order of the list."""
 
 
 class EndpointWithSecret(Model):
     """An endpoint with its secret, which can't be read again."""
 
     id: str
+    """Its id, which never changes."""
     url: str
+    """Where events are sent."""
     description: str | None = None
+    """What it is for, in your words; null: nothing was said."""
     events: list[WebhookEvent] | None = None
     """null: everything."""
     enabled: bool
     """false: it hears of nothing until it is enabled again."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     failing_since: datetime | None = None
     """Since when nothing was taken; null: the last attempt was. After three days it is disabled."""
     disabled_at: datetime | None = None
+    """When it was disabled; null: it wasn't."""
     disabled_because: str | None = None
     """Why it isn't enabled, in words."""
     previous_secret_until: datetime | None = None
     """Until when deliveries are signed with the secret before this one as well."""
     links: EndpointLinks
+    """Where it and what belongs to it is, as paths of this service."""
     secret: str
     """What deliveries are signed with. It is shown here only."""
 
 
 class Failure(Model):
     code: str
+    """Stable slug of what went wrong."""
     message: str
+    """What went wrong, in a sentence (English)."""
 
 
 class FieldProblem(Model):
     """What is wrong with one part of a request; exactly one of pointer, parameter, header says where."""
 
     detail: str
+    """What is wrong with it, in a sentence (English)."""
     pointer: str | None = None
     """JSON pointer (RFC 6901) into the body, or to a form field."""
     parameter: str | None = None
@@ -531,7 +676,9 @@ class Group(Model):
     """Works of one creator taken together."""
 
     name: str
+    """Who it is, as the works have it."""
     share: float
+    """Part of the measured influence that the group's works have, 0 to 1."""
     low: float | None = None
     """Of the share, 95 %; null: not measured."""
     high: float | None = None
@@ -546,6 +693,7 @@ class Group(Model):
 
 class Health(Model):
     status: Literal["ok"] | str
+    """The process answers."""
 
 
 class HolderShare(Model):
@@ -588,15 +736,23 @@ class InModel(Model):
 
 class IndexCard(Model):
     id: str
+    """Name and version of the index: another build is another id."""
     name: str
+    """The index's name, which stays when it is built again."""
     works: int
+    """How many training works it has."""
     creators: int | None = None
+    """How many creators are recorded; null: none is."""
     model: dict[str, Any]
     """Identity of the model, from the manifest."""
     methods: list[str]
+    """The estimators that it can be asked with; the first is taken where none is named."""
     dimension: int | None = None
+    """Numbers that are kept for each work and probe, after the sketch; null: not told."""
     timesteps: int | None = None
+    """How many of the model's noise levels are looked at; null: not told."""
     created_at: str | None = None
+    """When it was built (RFC 3339); null: not told."""
     status: Literal["loading", "ready", "failed", "none"] | str
     """Of its screening, in this process; none: it was built without."""
     card: str | None = None
@@ -607,19 +763,28 @@ class IndexCard(Model):
 
 class IndexList(Model):
     items: list[IndexSummary]
+    """Those of this page, in the order of the list."""
 
 
 class IndexSummary(Model):
     id: str
+    """Name and version of the index: another build is another id."""
     name: str
+    """The index's name, which stays when it is built again."""
     works: int
+    """How many training works it has."""
     creators: int | None = None
+    """How many creators are recorded; null: none is."""
     model: dict[str, Any]
     """Identity of the model, from the manifest."""
     methods: list[str]
+    """The estimators that it can be asked with; the first is taken where none is named."""
     dimension: int | None = None
+    """Numbers that are kept for each work and probe, after the sketch; null: not told."""
     timesteps: int | None = None
+    """How many of the model's noise levels are looked at; null: not told."""
     created_at: str | None = None
+    """When it was built (RFC 3339); null: not told."""
     status: Literal["loading", "ready", "failed", "none"] | str
     """Of its screening, in this process; none: it was built without."""
 
@@ -630,7 +795,9 @@ class Input(Model):
     sha256: str
     """Digest of the uploaded bytes."""
     width: int
+    """Pixels across, as it was decoded and turned upright."""
     height: int
+    """Pixels down, as it was decoded and turned upright."""
     format: str
     """Format found in the content, e.g. PNG."""
     normalisation: list[str]
@@ -647,9 +814,11 @@ class ItemProblem(Model):
     code: str
     """Stable slug of the kind of error."""
     title: str
+    """The kind of error in a few words."""
     status: int | None = None
     """What the picture alone would have been answered with."""
     detail: str
+    """What is wrong and what to do, in a sentence (English)."""
     reason: str | None = None
     """For refused images and addresses: a stable slug."""
 
@@ -658,16 +827,23 @@ class Key(Model):
     """A key or link, without its secret."""
 
     id: str
+    """Its id, which never changes."""
     prefix: str
     """How it begins; the log names it so."""
     kind: Literal["key", "link"] | str
     """A link opens the page alone."""
     name: str
+    """Whose it is or what it is for."""
     state: Literal["active", "expired", "revoked"] | str
+    """Whether it lets anybody in now."""
     scopes: list[Scope]
+    """What it may do."""
     indexes: list[str] | None = None
+    """Ids or names of the indexes that it may see and ask; null: all."""
     daily_quota: int | None = None
+    """Questions a day; null: the service's own limit."""
     rights_holders: list[str]
+    """Whom it speaks for."""
     keep_uploads: int | None = None
     """Seconds; null: as the service does."""
     keep_results: int | None = None
@@ -675,8 +851,11 @@ class Key(Model):
     replaces: str | None = None
     """Id of the key whose questions it took over."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     expires_at: datetime | None = None
+    """When it ends by itself; null: it doesn't."""
     revoked_at: datetime | None = None
+    """When it was revoked; null: it wasn't."""
     last_used_at: datetime | None = None
     """To the hour."""
 
@@ -685,22 +864,30 @@ class KeyList(Model):
     """Every key and link, the newest first."""
 
     items: list[Key]
+    """Those of this page, in the order of the list."""
 
 
 class LeftOut(Model):
     """Questions that weren't counted, and why."""
 
     reason: Literal["not-likely", "not-known", "without-holders"] | str
+    """not-likely: the picture isn't likely the model's. not-known: that isn't known. without-holders: the
+    answer is of an earlier version, which didn't divide by rights holder."""
     questions: int
+    """How many questions were left out for this."""
     note: str
+    """The reason in a sentence."""
 
 
 class Links(Model):
     self: str
+    """Where this is read."""
     page: str
+    """The page for people."""
     image: str | None = None
     """Null once the picture isn't kept any more."""
     index: str
+    """The index that was asked."""
     report: str | None = None
     """The answer as evidence, once it is there."""
 
@@ -709,10 +896,15 @@ class Lookalike(Model):
     """A work that looks similar (CLIP). It says nothing about influence."""
 
     work_id: str
+    """The work's id in its index."""
     title: str | None = None
+    """The work's title; null: not recorded, or not to be shown."""
     creator: str | None = None
+    """Who made the work; null: not recorded, or not to be shown."""
     thumbnail: str | None = None
+    """Path of its small picture; null: the index no longer has it."""
     similarity: float
+    """Cosine of the CLIP embeddings, -1 to 1."""
     copied: CopyMatch | None = Field(default=None, alias="copy")
     """Null: the picture is no copy of this work, as far as that is told."""
 
@@ -721,16 +913,23 @@ class NewlyMadeKey(Model):
     """A key with its secret, which can't be read again."""
 
     id: str
+    """Its id, which never changes."""
     prefix: str
     """How it begins; the log names it so."""
     kind: Literal["key", "link"] | str
     """A link opens the page alone."""
     name: str
+    """Whose it is or what it is for."""
     state: Literal["active", "expired", "revoked"] | str
+    """Whether it lets anybody in now."""
     scopes: list[Scope]
+    """What it may do."""
     indexes: list[str] | None = None
+    """Ids or names of the indexes that it may see and ask; null: all."""
     daily_quota: int | None = None
+    """Questions a day; null: the service's own limit."""
     rights_holders: list[str]
+    """Whom it speaks for."""
     keep_uploads: int | None = None
     """Seconds; null: as the service does."""
     keep_results: int | None = None
@@ -738,8 +937,11 @@ class NewlyMadeKey(Model):
     replaces: str | None = None
     """Id of the key whose questions it took over."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     expires_at: datetime | None = None
+    """When it ends by itself; null: it doesn't."""
     revoked_at: datetime | None = None
+    """When it was revoked; null: it wasn't."""
     last_used_at: datetime | None = None
     """To the hour."""
     secret: str
@@ -750,17 +952,25 @@ class NewlyMadeShareLink(Model):
     """A link with its token, which can't be read again."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["open", "expired", "revoked"] | str
+    """open, or why it isn't any more."""
     label: str | None = None
+    """Your own word for it; null: none."""
     leave_out: list[str]
     """All that is left out, with what would give it away."""
     works: int | None = None
+    """How many of the first works are told; null: all."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     expires_at: datetime
+    """When it is open no more, in UTC."""
     revoked_at: datetime | None = None
+    """When you closed it; null: you didn't."""
     views: int
     """How often its page was opened or a report taken from it."""
     last_viewed_at: datetime | None = None
+    """When it was last opened; null: it wasn't."""
     url: str
     """The link. Whoever has it sees the answer; it is shown here only."""
 
@@ -769,23 +979,31 @@ class NewlyReceivedOptOut(Model):
     """An opt-out as it was received, with the token of who asked without a key."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["received", "verified", "applied", "rejected", "withdrawn"] | str
+    """received: nobody has looked. verified: found right. applied: carried out. The others are ends."""
     hidden: bool
     """Whether the works are hidden from answers now."""
     index: str
     """The index's name, which stays when it is built again."""
     works: list[str] | None = None
+    """Ids of the works that it is about; null: it is about a creator."""
     creator: str | None = None
+    """All works of this creator; null: it is about `works`."""
     matches: int | None = None
     """How many works of the index that is served now it is about; null: none of this name is."""
     contact: str | None = None
     """Null once erased."""
     statement: str | None = None
+    """What shows that the works are theirs; null: nothing was said, or it was erased."""
     reason: str | None = None
     """Why it was rejected."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     verified_at: datetime | None = None
+    """When the operator found it right; null: not yet."""
     hidden_at: datetime | None = None
+    """When the works were hidden from answers; null: they weren't."""
     shown_again_at: datetime | None = None
     """When the works were shown again, where they were hidden."""
     left_out_at: datetime | None = None
@@ -797,6 +1015,7 @@ class NewlyReceivedOptOut(Model):
     erased_at: datetime | None = None
     """When contact and statement were erased."""
     links: OptOutLinks
+    """Where it and what belongs to it is, as paths of this service."""
     token: str | None = None
     """Lets you look at your opt-out, withdraw it and erase contact and statement: send it as `Opt-Out-
     Token`. It is in this answer only; null where your key does that."""
@@ -807,23 +1026,31 @@ class OptOut(Model):
     three things, each with its date; null: it hasn't been done."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["received", "verified", "applied", "rejected", "withdrawn"] | str
+    """received: nobody has looked. verified: found right. applied: carried out. The others are ends."""
     hidden: bool
     """Whether the works are hidden from answers now."""
     index: str
     """The index's name, which stays when it is built again."""
     works: list[str] | None = None
+    """Ids of the works that it is about; null: it is about a creator."""
     creator: str | None = None
+    """All works of this creator; null: it is about `works`."""
     matches: int | None = None
     """How many works of the index that is served now it is about; null: none of this name is."""
     contact: str | None = None
     """Null once erased."""
     statement: str | None = None
+    """What shows that the works are theirs; null: nothing was said, or it was erased."""
     reason: str | None = None
     """Why it was rejected."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     verified_at: datetime | None = None
+    """When the operator found it right; null: not yet."""
     hidden_at: datetime | None = None
+    """When the works were hidden from answers; null: they weren't."""
     shown_again_at: datetime | None = None
     """When the works were shown again, where they were hidden."""
     left_out_at: datetime | None = None
@@ -835,14 +1062,17 @@ class OptOut(Model):
     erased_at: datetime | None = None
     """When contact and statement were erased."""
     links: OptOutLinks
+    """Where it and what belongs to it is, as paths of this service."""
 
 
 class OptOutLinks(Model):
     self: str
+    """Where this is read."""
 
 
 class OptOutList(Model):
     items: list[OptOut]
+    """Those of this page, in the order of the list."""
     next_cursor: str | None = None
     """Give it as `cursor` for the next page; null at the end."""
 
@@ -851,6 +1081,7 @@ class PolicyCard(Model):
     """A policy with one version's rules, and the numbers of all its versions."""
 
     id: str
+    """The policy's own id, as its file says."""
     title: str | None = None
     """Of the version that decides, or else of the newest."""
     active_version: int | None = None
@@ -858,9 +1089,13 @@ class PolicyCard(Model):
     dry_run_version: int | None = None
     """The version that is tried beside it; null: none is."""
     newest_version: int
+    """The number of the newest version, from 1."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     updated_at: datetime
+    """When a version was last kept or activated."""
     links: PolicyLinks
+    """Where it and what belongs to it is, as paths of this service."""
     version: int
     """The version that is shown."""
     document: dict[str, Any]
@@ -875,17 +1110,21 @@ class PolicyCard(Model):
 
 class PolicyLinks(Model):
     self: str
+    """Where this is read."""
     backtest: str
+    """Where a version is tried on stored answers."""
 
 
 class PolicyList(Model):
     items: list[PolicySummary]
+    """Those of this page, in the order of the list."""
 
 
 class PolicySummary(Model):
     """A policy in a list."""
 
     id: str
+    """The policy's own id, as its file says."""
     title: str | None = None
     """Of the version that decides, or else of the newest."""
     active_version: int | None = None
@@ -893,37 +1132,50 @@ class PolicySummary(Model):
     dry_run_version: int | None = None
     """The version that is tried beside it; null: none is."""
     newest_version: int
+    """The number of the newest version, from 1."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     updated_at: datetime
+    """When a version was last kept or activated."""
     links: PolicyLinks
+    """Where it and what belongs to it is, as paths of this service."""
 
 
 class PolicyVersionInfo(Model):
     version: int
+    """Its number, from 1."""
     digest: str
     """SHA-256 of what it says."""
     created_at: datetime
+    """When it was kept."""
 
 
 class Problem(Model):
     """An error (RFC 9457)."""
 
     type: str
+    """Where this kind of error is described, as a path of this service."""
     code: str
     """Stable slug of the kind of error; the anchor of `type`."""
     title: str
+    """The kind of error in a few words, in the language that was asked for."""
     status: int
+    """The HTTP status."""
     detail: str
+    """What is wrong and what to do, in a sentence (English)."""
     instance: str
     """The path that was asked for."""
     request_id: str
+    """The request's id, as in the log and in `X-Request-Id`."""
     reason: str | None = None
     """For refused images and addresses: a stable slug such as `truncated`."""
     errors: list[FieldProblem] | None = None
+    """What is wrong with each part of the request, twenty at most; absent: with none."""
 
 
 class Progress(Model):
     stage: Literal["received", "screened", "gradients", "scored"] | str
+    """received, screened (look-alikes were found), gradients (a worker measures), scored."""
     done: int
     """Steps of the current stage done."""
     total: int
@@ -940,7 +1192,9 @@ class ProgressEvent(Model):
     """The `data` of an event named `progress`, which has no id."""
 
     attribution_id: str
+    """The question that this is about."""
     progress: Progress
+    """How far the work is."""
 
 
 class Quality(Model):
@@ -954,16 +1208,21 @@ class Quality(Model):
     low: float
     """Lower end of its 95 % interval, by resampling the subsets."""
     high: float
+    """Upper end of its 95 % interval."""
     ceiling: float | None = None
     """What a second real retraining scores; null: not measured."""
     perfect: float | None = None
     """About what a perfect prediction scores; null: not measured."""
     subsets: int
+    """How many models were trained again, each on a part of the works."""
     queries: int
+    """How many pictures were asked about."""
     truth: str
     """The ground truth it was held against."""
     measured_at: datetime
+    """When it was measured, in UTC."""
     note: str | None = None
+    """What has to be known about it, in a sentence; null: nothing."""
 
 
 class Quota(Model):
@@ -979,6 +1238,7 @@ class Quota(Model):
 
 class Readiness(Model):
     ready: bool
+    """Whether all checks are well, so that questions are answered."""
     checks: dict[str, Check]
     """database, broker, index, worker"""
 
@@ -990,12 +1250,15 @@ class Reason(Model):
     """The rule's code, or one of no-rule-fired, not-answered, further-pictures, model-unlikely, model-
     unsure, model-unknown, policy-unusable."""
     outcome: Literal["clear", "review", "block", "indeterminate"] | str
+    """What this reason asks for; indeterminate: it couldn't be decided."""
     fired: bool
     """false: the rule couldn't be decided for want of something."""
     text: str
+    """The same in a sentence, in the language that was asked for."""
     because: str | None = None
     """The policy's own words."""
     compared: list[Comparison]
+    """The comparisons that it hangs on, twenty at most."""
     works: list[str]
     """Ids of the works that caused it, ten at most."""
     creators: list[str]
@@ -1009,24 +1272,31 @@ class Report(Model):
     """Question, the picture's digests, index and model, the answer with each work's digest, its quality,
     and what all of it doesn't prove; `format` and `version` say how it is laid out."""
     seal: Seal
+    """Its digest, signed where the operator has a key."""
 
 
 class ReportKey(Model):
     """The public half of the operator's key."""
 
     algorithm: Literal["Ed25519"] | str = "Ed25519"
+    """The kind of key."""
     key_id: str
+    """The first digits of its SHA-256, as signatures name it."""
     pem: str
+    """The key as PEM."""
 
 
 class Review(Model):
     """What a person said."""
 
     outcome: Literal["clear", "block"] | str
+    """What the person decided."""
     note: str | None = None
+    """Why, in their words; null: nothing was said."""
     by: str
     """Whose key it was said with."""
     at: datetime
+    """When they said it, in UTC."""
 
 
 Scope = Literal["ask", "read", "decide", "admin"] | str
@@ -1045,12 +1315,19 @@ class Share(Model):
     """One work in an answer."""
 
     rank: int
+    """Its place, from 1 for the highest score."""
     work_id: str
+    """The work's id; `hidden_…` for one that isn't to be shown, good in this answer only."""
     title: str | None = None
+    """The work's title; null: not recorded, or not to be shown."""
     creator: str | None = None
+    """Who made the work; null: not recorded, or not to be shown."""
     rights_holder: str | None = None
+    """Who holds the rights in it; null: not recorded, or not to be shown."""
     licence: str | None = None
+    """Its licence, as the training set has it; null: not recorded."""
     source_url: str | None = None
+    """Where it was taken from; null: not recorded."""
     tdm: (
         Literal[
             "prohibited",
@@ -1087,29 +1364,39 @@ class ShareLink(Model):
     """A link, without its token."""
 
     id: str
+    """Its id, which never changes."""
     state: Literal["open", "expired", "revoked"] | str
+    """open, or why it isn't any more."""
     label: str | None = None
+    """Your own word for it; null: none."""
     leave_out: list[str]
     """All that is left out, with what would give it away."""
     works: int | None = None
+    """How many of the first works are told; null: all."""
     created_at: datetime
+    """When it was made, in UTC (RFC 3339)."""
     expires_at: datetime
+    """When it is open no more, in UTC."""
     revoked_at: datetime | None = None
+    """When you closed it; null: you didn't."""
     views: int
     """How often its page was opened or a report taken from it."""
     last_viewed_at: datetime | None = None
+    """When it was last opened; null: it wasn't."""
 
 
 class ShareLinkList(Model):
     """Every share of a question, the newest first."""
 
     items: list[ShareLink]
+    """Those of this page, in the order of the list."""
 
 
 class Signature(Model):
     """An Ed25519 signature of the digest's text."""
 
     algorithm: Literal["Ed25519"] | str
+    """The kind of signature."""
     key_id: str
     """The first digits of the public key's SHA-256."""
     public_key: str
@@ -1122,6 +1409,7 @@ class Statement(Model):
     """Shares by rights holder over the answers of a period; they add up to one, and amounts to the amount."""
 
     index: str
+    """Id of the index whose answers were counted."""
     since: datetime
     """Answers from here on…"""
     until: datetime
@@ -1129,32 +1417,46 @@ class Statement(Model):
     questions: int
     """Questions counted."""
     left_out: list[LeftOut]
+    """Questions of the period that weren't counted, by reason; empty: all were."""
     reliable: bool
+    """Whether the ranking bears the shares as a whole."""
     reliable_because: str
+    """Why it does or doesn't, in a sentence."""
     currency: str | None = None
+    """What the amounts are in, as it was asked; null: none was named."""
     shares: list[HolderShare]
+    """A row for each rights holder, the largest share first."""
 
 
 class SummaryLinks(Model):
     self: str
+    """Where this is read."""
     page: str
+    """The page for people."""
 
 
 class Verdict(Model):
     """What one version of the policy says."""
 
     policy_version: int
+    """The version that says this."""
     outcome: Literal["clear", "review", "block", "indeterminate"] | str
+    """What it comes to."""
     summary: str
+    """It in one sentence, in the language that was asked for."""
     reasons: list[Reason]
     """Those that brought the outcome about come first."""
 
 
 class Version(Model):
     name: str
+    """The distribution's name."""
     version: str
+    """The service's version."""
     python: str
+    """The version of Python that it runs on."""
     libraries: dict[str, str]
+    """Versions of the libraries that results depend on, by name."""
 
 
 WebhookEvent = (
@@ -1174,12 +1476,19 @@ class Work(Model):
     """One training work, with every column that the index keeps about it."""
 
     work_id: str
+    """The work's id in its index."""
     index: str
+    """Id of the index, as in /v1/indexes."""
     title: str | None = None
+    """The work's title; null: not recorded, or not to be shown."""
     creator: str | None = None
+    """Who made the work; null: not recorded, or not to be shown."""
     rights_holder: str | None = None
+    """Who holds the rights in it; null: not recorded, or not to be shown."""
     licence: str | None = None
+    """Its licence, as the training set has it; null: not recorded."""
     source_url: str | None = None
+    """Where it was taken from; null: not recorded."""
     tdm: (
         Literal[
             "prohibited",
@@ -1196,12 +1505,14 @@ class Work(Model):
     """The strictest signal on text and data mining in its file (XMP, C2PA) or metadata; null: none, or the
     index was built before they were read."""
     thumbnail: str
+    """Path of its small picture."""
     metadata: dict[str, Any]
     """Further columns of the works' table."""
 
 
 class WorkList(Model):
     items: list[Work]
+    """Those of this page, in the order of the list."""
     next_cursor: str | None = None
     """Give it as `cursor` for the next page; null at the end."""
 
@@ -1248,3 +1559,11 @@ class KeyOptions(TypedDict, total=False):
     rights_holders: list[str]
     keep_uploads: int | None
     keep_results: int | None
+
+
+class WebhookChanges(TypedDict, total=False):
+    """What shall be different about a webhook's endpoint."""
+
+    enabled: bool | None
+    events: list[WebhookEvent] | None
+    description: str | None

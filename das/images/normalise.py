@@ -31,6 +31,7 @@ from das.errors import ImageRefused
 from das.images.colour import Layout, to_srgb
 from das.images.declared import Declared, read_declared
 from das.images.formats import ACCEPTED_IN_WORDS, identify, looks_cut_short
+from das.images.scans import breaks_off
 from das.images.structure import check_structure
 
 Pixels = npt.NDArray[np.uint8]
@@ -146,6 +147,8 @@ def _decoded(image: Image.Image, data: bytes, format: str, limits: ImageLimits) 
     # Pillow turns a TIFF while loading it and leaves every other format as it lies.
     turned_by_pillow = _orientation(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
     image.load()
+    if format == "JPEG" and breaks_off(data, image):
+        raise _cut_short(format)
     # Frames may widen the canvas of a GIF while it is read.
     _check_size(image.size, limits)
     orientation = _orientation(image)
@@ -214,17 +217,21 @@ def _refusal(data: bytes, format: str, limits: ImageLimits, error: Exception) ->
             "picture needs, as files made to exhaust a computer do. Save the picture anew without metadata.",
         )
     if "truncated" in said.lower() or looks_cut_short(data, format):
-        return ImageRefused(
-            "truncated",
-            f"This {name} file ends before the picture does; it was probably cut off on its way. "
-            "Copy or download it again.",
-        )
+        return _cut_short(name)
     if format == "TIFF" and isinstance(error, UnidentifiedImageError):
         return _unsupported_tiff()
     return ImageRefused(
         "damaged",
         f"This {name} file is damaged and can't be decoded. Open it in an image program and save it anew, "
         f"as {ACCEPTED_IN_WORDS}.",
+    )
+
+
+def _cut_short(name: str) -> ImageRefused:
+    return ImageRefused(
+        "truncated",
+        f"This {name} file ends before the picture does; it was probably cut off on its way. "
+        "Copy or download it again.",
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 from sqlalchemy import Table, and_, case, delete, exists, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
+from jobs.audit import SERVICE, Actor, record
 from jobs.database import Database
 from jobs.errors import BadCursor, JobsError
 from jobs.keys import ApiKey
@@ -197,14 +198,16 @@ class Deliveries:
                 delivery.next_attempt_at = utc_now() + wait
 
     def list(
-        self, endpoint_id: str, state: str | None = None, cursor: str | None = None, limit: int = 20
+        self, endpoint_id: str | None, state: str | None = None, cursor: str | None = None, limit: int = 20
     ) -> DeliveryPage:
-        """A page of an endpoint's deliveries, newest first.
+        """A page of an endpoint's deliveries, newest first; None: of everybody's, for who runs the service.
 
         Raises:
             BadCursor: the cursor isn't one of ours.
         """
-        statement = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id)
+        statement = select(WebhookDelivery)
+        if endpoint_id is not None:
+            statement = statement.where(WebhookDelivery.endpoint_id == endpoint_id)
         if cursor is not None:
             if not DELIVERY_ID.fullmatch(cursor):
                 raise BadCursor(f"{cursor!r} isn't a cursor of this list; start again without one")
@@ -215,7 +218,7 @@ class Deliveries:
             found = session.scalars(statement.order_by(WebhookDelivery.id.desc()).limit(limit + 1)).all()
         return DeliveryPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
-    def again(self, endpoint: WebhookEndpoint, delivery_id: str) -> WebhookDelivery:
+    def again(self, endpoint: WebhookEndpoint, delivery_id: str, by: Actor = SERVICE) -> WebhookDelivery:
         """Deliver something once more, now, under the id that it has, and for a day again if need be.
 
         Raises:
@@ -235,7 +238,14 @@ class Deliveries:
             delivery.next_attempt_at = utc_now()
             delivery.attempt = 0
             delivery.give_up_at = delivery.settled_at = None
+            record(session, by, "webhook.redelivered", delivery_id)
             return delivery
+
+    def failed_since(self, moment: datetime) -> int:
+        """How many deliveries were given up since then."""
+        failed = (WebhookDelivery.state == DeliveryState.FAILED, WebhookDelivery.settled_at > moment)
+        with self._database.read() as session:
+            return session.scalar(select(func.count()).select_from(WebhookDelivery).where(*failed)) or 0
 
     def outstanding(self) -> Outstanding:
         """What waits to be delivered to endpoints that anything is sent to."""

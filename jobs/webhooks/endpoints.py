@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from jobs.audit import SERVICE, Actor, record
 from jobs.database import Database
-from jobs.errors import JobsError
+from jobs.errors import BadCursor, JobsError
 from jobs.models import utc_now
 from jobs.webhooks.models import (
     ENDPOINT_PREFIX,
@@ -53,6 +53,14 @@ class IssuedSecret:
 
 
 @dataclass(frozen=True)
+class EndpointPage:
+    """One page of everybody's endpoints, the newest first."""
+
+    endpoints: Sequence[WebhookEndpoint]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
 class Change:
     """What shall become of an endpoint; None leaves it. `events` is a pair's second where the first is true."""
 
@@ -62,7 +70,7 @@ class Change:
 
 
 class Endpoints:
-    """The endpoints of all owners; each method sees those of one. They block for a few milliseconds."""
+    """The endpoints of all owners; a method that takes one sees only theirs. They block for a few milliseconds."""
 
     def __init__(self, database: Database, seal: Seal) -> None:
         self._database = database
@@ -129,6 +137,38 @@ class Endpoints:
             return session.scalars(
                 select(WebhookEndpoint).where(WebhookEndpoint.owner == owner).order_by(WebhookEndpoint.id)
             ).all()
+
+    def everybodys(
+        self, enabled: bool | None = None, cursor: str | None = None, limit: int = 20
+    ) -> EndpointPage:
+        """A page of all owners' endpoints, for who runs the service.
+
+        Raises:
+            BadCursor: the cursor isn't one of ours.
+        """
+        statement = select(WebhookEndpoint).order_by(WebhookEndpoint.id.desc()).limit(limit + 1)
+        if cursor is not None:
+            if not ENDPOINT_ID.fullmatch(cursor):
+                raise BadCursor(f"{cursor[:60]!r} isn't a cursor of this list; start again without one")
+            statement = statement.where(WebhookEndpoint.id < cursor)
+        if enabled is not None:
+            statement = statement.where(WebhookEndpoint.enabled == enabled)
+        with self._database.read() as session:
+            found = session.scalars(statement).all()
+        return EndpointPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+    def anybodys(self, endpoint_id: str) -> WebhookEndpoint | None:
+        """The endpoint of this id, whoever's it is."""
+        if not ENDPOINT_ID.fullmatch(endpoint_id):
+            return None
+        with self._database.read() as session:
+            return session.get(WebhookEndpoint, endpoint_id)
+
+    def disabled(self) -> int:
+        """How many endpoints of all owners hear of nothing."""
+        with self._database.read() as session:
+            counted = select(func.count()).select_from(WebhookEndpoint)
+            return session.scalar(counted.where(WebhookEndpoint.enabled.is_(False))) or 0
 
     def change(self, owner: str, endpoint_id: str, wanted: Change, by: Actor = SERVICE) -> WebhookEndpoint:
         """Enable or disable it, or let it hear of other events.

@@ -41,7 +41,10 @@ class WebhookEndpoint(Base):
     """An address of an owner's that hears of events; `events` None: of all. `secret` is sealed."""
 
     __tablename__ = "webhook_endpoints"
-    __table_args__ = (Index("ix_webhook_endpoints_owner", "owner"),)
+    __table_args__ = (
+        Index("ix_webhook_endpoints_owner", "owner"),
+        Index("ix_webhook_endpoints_enabled_id", "enabled", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(80))
@@ -70,6 +73,7 @@ class WebhookDelivery(Base):
     __table_args__ = (
         Index("ix_webhook_deliveries_endpoint_id_id", "endpoint_id", "id"),
         Index("ix_webhook_deliveries_state_next", "state", "next_attempt_at"),
+        Index("ix_webhook_deliveries_state_id", "state", "id"),
         Index("ix_webhook_deliveries_job_id", "job_id"),
         Index("ix_webhook_deliveries_settled_at", "settled_at"),
     )

@@ -192,10 +192,14 @@ class Run:
         connection.close()
 
     async def _follow(self, number: int) -> None:
-        """Follow one question's events to the last, which has to be that it is finished; then another's."""
+        """Follow one question's events to the last, which has to be that it is finished; then another's.
+
+        Begins as many streams a second as others poll, at most.
+        """
         chance, connection = random.Random(f"{self.load.seed}/stream/{number}"), Connection(self.address)
         await asyncio.sleep(chance.random())
         seen: set[str] = set()
+        due = asyncio.get_running_loop().time()
         while self._left() > 0:
             fresh = [name for name in self.accepted[-NEWEST:] if name not in seen]
             if not fresh:
@@ -203,6 +207,9 @@ class Run:
                 continue
             watched = chance.choice(fresh)
             seen.add(watched)
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, min(due - now, self._left())))
+            due = max(now, due) + 1 / self.load.polls_per_s
             try:
                 stream = await connection.stream(f"{QUESTIONS}/{watched}/events", self._signed)
                 self.requests.note(STREAM, stream.opened)

@@ -30,6 +30,8 @@ OPEN = {"/healthz", "/readyz", "/version", "/deleted", "/opt-out/erased", "/api"
         # Whoever has a share's token reads its answer.
         "/s/{token}", "/s/{token}/picture", "/s/{token}/works/{place}", "/s/{token}/lookalikes/{place}",
         "/s/{token}/report.json", "/s/{token}/report.html", "/s/{token}/report.pdf"}  # fmt: skip
+# What a key of any scope may do who is signed in with it.
+OPEN |= {"/signed-in", "/sign-out/everywhere"}
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,8 @@ def test_without_a_key_nothing_is_told(client: TestClient, make: Make, asked_by:
         ("POST", "/ask"), ("GET", f"/a/{job}"), ("GET", "/"), ("POST", "/samples"), ("GET", "/samples/one.png"),
         ("GET", f"/a/{job}/works/w_1"), ("GET", "/indexes"), ("GET", "/indexes/tiny@1"),
         ("GET", "/opt-out"), ("GET", "/opt-outs"), ("POST", "/opt-out"), ("GET", "/opt-out/tiny@1/w_1"),
+        ("GET", "/signed-in"), ("POST", "/sign-out/everywhere"), ("GET", "/operator"), ("GET", "/operator/keys"),
+        ("POST", "/operator/keys"), ("GET", "/operator/audit"), ("GET", "/operator/jobs"),
     ]  # fmt: skip
     for method, path in addresses:
         response = client.request(method, path)

@@ -250,6 +250,13 @@ def test_a_person_has_the_last_word(client, decide, finish):
     }  # fmt: skip
     assert client.post(address, json={"outcome": "block"}).json()["final"] == "block"
     assert client.get(begun["links"]["self"]).json()["review"]["note"] is None
+    # Sent once more, as after a connection that broke, it is the same word.
+    assert client.post(address, json={"outcome": "block"}).status_code == 200
+    (listed,) = client.get("/v1/decisions").json()["items"]
+    said = [(one["outcome"], one["note"], one["by"]) for one in listed["reviews"]]
+    assert said == [("block", None, "local"), ("clear", "I drew it myself.", "local")]
+    assert listed["review"] == listed["reviews"][0]
+    assert listed["reviews"][0]["at"] > listed["reviews"][1]["at"]
 
     for body, status in (
         ({}, 422),
@@ -271,7 +278,10 @@ def test_people_and_a_version_are_compared(client, decide, finish):
         begun = decide()
         finish()
         if outcome is not None:
-            client.post(begun["links"]["self"] + "/review", json={"outcome": outcome})
+            # The newest word counts.
+            other = "block" if outcome == "clear" else "clear"
+            for said in (other, outcome):
+                client.post(begun["links"]["self"] + "/review", json={"outcome": said})
             reviewed.append(begun)
     told = client.post("/v1/policies/shares/backtest", json={"against": "reviews", "limit": 1}).json()
     assert (told["examined"], told["table"]) == (1, {"block": {"clear": 1}})
@@ -349,9 +359,8 @@ def test_questions_that_cannot_be_decided_about(client, ask, store):
 def test_a_decision_goes_with_its_question(client, decide, finish, store):
     begun = decide(client_tag="a very particular tag", prompt="a very particular prompt")
     finish("unlikely")
-    client.post(
-        begun["links"]["self"] + "/review", json={"outcome": "block", "note": "a very particular note"}
-    )
+    for note in ("a very particular note", "another very particular note"):
+        client.post(begun["links"]["self"] + "/review", json={"outcome": "block", "note": note})
     client.delete(begun["links"]["attribution"])
     assert client.get(begun["links"]["self"]).status_code == 410
     assert client.get("/v1/decisions", params={"attribution": begun["attribution"]}).json()["items"] == []
@@ -359,6 +368,7 @@ def test_a_decision_goes_with_its_question(client, decide, finish, store):
         "/v1/decisions", params={"attribution": begun["attribution"], "state": "erased"}
     ).json()["items"]
     assert (left["state"], left["outcome"], left["reasons"], left["review"]) == ("erased", None, None, None)
+    assert left["reviews"] == []
     review = client.post(begun["links"]["self"] + "/review", json={"outcome": "clear"})
     assert review.status_code == 410
     with store.database.read() as session:
@@ -380,3 +390,37 @@ def test_a_full_queue_refuses_pictures_and_decides_about_what_is_answered(
     told = client.post("/v1/decisions", json={"policy": "shares", "attribution": answered})
     assert (told.status_code, told.json()["outcome"]) == (200, "clear")
     assert client.get("/v1/decisions", params={"state": "pending"}).json()["items"] == []
+
+
+def test_reasons_are_told_in_the_language_that_is_asked_for(client, decide, finish):
+    begun = decide()
+    job = finish()
+    address = begun["links"]["self"]
+    english = client.get(address)
+    assert (english.headers["Content-Language"], english.headers["Vary"]) == ("en", "Accept-Language")
+    german = client.get(address, headers={"Accept-Language": "de-AT, en;q=0.5"})
+    assert german.headers["Content-Language"] == "de"
+    told = german.json()
+    assert told["summary"].startswith("Frei: Nichts in dieser Regelung spricht dagegen.")
+    assert told["reasons"][0]["text"].startswith("Keine Regel griff")
+    assert told["reasons"][0]["code"] == english.json()["reasons"][0]["code"] == "no-rule-fired"
+    listed = client.get("/v1/decisions", headers={"Accept-Language": "fr"})
+    assert listed.headers["Content-Language"] == "fr"
+    assert listed.json()["items"][0]["summary"].startswith("Libre\u00a0: rien")
+    test = client.post(
+        "/v1/policies/shares/backtest", json={"against": "active"}, headers={"Accept-Language": "fr"}
+    )
+    assert (test.status_code, test.headers["Content-Language"]) == (200, "fr")
+    assert job == told["attribution"]
+
+
+def test_a_note_about_a_copy_is_told_in_the_language_too(client, decide, finish, store, tiny_index):
+    first = AttributionIndex.open(tiny_index).works.id_of(0)
+    match = {"work_id": first, "verdict": "copy", "score": 0.97, "method": "pdq", "mirrored": False}
+    copied = {"verdict": "copy", "score": 0.97, "method": "pdq", "matches": [match]}
+    begun = decide()
+    finish(copy=copied)
+    english = client.get(begun["links"]["self"]).json()["notes"]
+    german = client.get(begun["links"]["self"], headers={"Accept-Language": "de"}).json()["notes"]
+    assert [note.startswith("The picture itself is nearly the same as") for note in english] == [True]
+    assert [note.startswith("Das Bild selbst ist") for note in german] == [True]

@@ -98,6 +98,26 @@ def test_a_question_is_told_from_its_beginning_to_its_end(http, live, ask_live):
     assert (started["attempt"], started["attribution_id"]) == (1, job.id)
 
 
+def test_its_end_is_the_last_that_is_told_also_where_it_ends_between_two_looks(
+    http, live, ask_live, monkeypatch
+):
+    address = ask_live()
+    near, looks = live.service.near, []
+    standing = near.standing
+
+    def ends_right_after(job_id, owner=None):
+        seen = standing(job_id, owner)
+        looks.append(seen.state)
+        # The first look decides whether to stream at all.
+        if len(looks) == 2:
+            live.service.store.cancel(job_id)
+        return seen
+
+    monkeypatch.setattr(near, "standing", ends_right_after)
+    assert all_events(http, address)[-1][0] == "cancelled"
+    assert looks == ["queued", "queued"]
+
+
 def test_the_rest_is_told_to_who_says_the_last_one(http, live, ask_live):
     address = ask_live()
     live.service.store.leases.fail(claim(live).token, "It broke.", "broken")

@@ -285,7 +285,7 @@ def test_an_unexpected_error_tells_nothing(client, monkeypatch):
     def broken(*_args):
         raise RuntimeError("the secret plan")
 
-    monkeypatch.setattr(service.store, "get", broken)
+    monkeypatch.setattr(service.near, "standing", broken)
     response = client.get("/v1/attributions/att_" + 32 * "0", headers={"X-Request-Id": "mine-1"})
     problem = assert_problem(response, 500, "internal-error")
     assert problem["request_id"] == "mine-1"

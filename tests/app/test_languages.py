@@ -13,6 +13,7 @@ from werkzeug.http import parse_accept_header
 
 from app import wording
 from app.language import ENGLISH, LANGUAGES, Language, accepted
+from app.moderation.fields import FIELDS
 from app.problems import CATALOGUE
 from das import answer as said
 
@@ -27,7 +28,7 @@ def placeholders(word: object) -> set[str]:
 
 @pytest.mark.parametrize("language", OTHERS, ids=lambda language: language.code)
 def test_every_language_says_all_of_it_with_the_same_placeholders(language: Language) -> None:
-    keys = {key for key in language.words if not key.startswith("error.")}
+    keys = {key for key in language.words if not key.startswith(("error.", "refused.", "field."))}
     assert keys == set(ENGLISH.words)
     for key in keys:
         own, english = language.words[key], ENGLISH.words[key]
@@ -42,6 +43,28 @@ def test_every_language_says_all_of_it_with_the_same_placeholders(language: Lang
     errors = {key.removeprefix("error.") for key in language.words if key.startswith("error.")}
     assert errors <= set(CATALOGUE)
     assert errors >= {"not-found", "unsupported-image", "image-refused", "address-refused", "queue-full"}
+
+
+@pytest.mark.parametrize("language", OTHERS, ids=lambda language: language.code)
+def test_every_reason_to_refuse_a_picture_or_its_address_has_its_words(language: Language) -> None:
+    code = "\n".join(
+        path.read_text() for folder in (APP, APP.parent / "das" / "images") for path in folder.rglob("*.py")
+    )
+    reasons = set(re.findall(r'(?:ImageRefused|AddressRefused|_DecoderLostError)\(\s*"([a-z-]+)"', code))
+    assert reasons > {"svg", "truncated", "not-public", "status"}
+    words = {key.removeprefix("refused.") for key in language.words if key.startswith("refused.")}
+    # What passes by itself is no refusal of the picture.
+    assert words == reasons - {"decoder-busy"}
+
+
+@pytest.mark.parametrize("language", OTHERS, ids=lambda language: language.code)
+def test_every_field_that_a_rule_may_use_has_its_name(language: Language) -> None:
+    names = {
+        name if place == "answer" else f"{place}.{name}"
+        for place, fields in FIELDS.items()
+        for name in fields
+    }
+    assert {key.removeprefix("field.") for key in language.words if key.startswith("field.")} == names
 
 
 def test_no_word_is_unused() -> None:

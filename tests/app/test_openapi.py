@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from app import descriptions
 from app.openapi import SNAPSHOT
 from das.images import normalise
 
@@ -77,6 +78,47 @@ def test_null_is_described_where_it_can_be_sent_only():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
                 assert errors(parameter["schema"], None), parameter["name"]
+
+
+def test_every_field_and_parameter_is_described():
+    missing = [
+        f"{name}.{field}"
+        for name, schema in DOCUMENT["components"]["schemas"].items()
+        for field, told in schema.get("properties", {}).items()
+        if not told.get("description", "").strip()
+    ]
+    missing += [
+        f"{operation['operationId']}: {parameter['name']}"
+        for operations in DOCUMENT["paths"].values()
+        for operation in operations.values()
+        for parameter in operation.get("parameters", [])
+        if not (parameter.get("description") or parameter["schema"].get("description", "")).strip()
+    ]
+    assert missing == []
+
+
+def test_nothing_is_described_that_isnt_there():
+    schemas = DOCUMENT["components"]["schemas"]
+    told = {
+        (name, field): schema["properties"][field].get("description")
+        for name, schema in schemas.items()
+        for field in schema.get("properties", {})
+    }
+    for place, said in descriptions.PLACES.items():
+        model, _, field = place.partition(".")
+        assert told.get((model, field)) == said, place
+    for field, said in descriptions.FIELDS.items():
+        assert any(name == field and text == said for (_, name), text in told.items()), field
+    for model, other in descriptions.SAME.items():
+        assert schemas[other]["properties"].keys() < schemas[model]["properties"].keys()
+    parameters = [
+        (operation["operationId"], parameter["name"], parameter.get("description"))
+        for operations in DOCUMENT["paths"].values()
+        for operation in operations.values()
+        for parameter in operation.get("parameters", [])
+    ]
+    for key, said in descriptions.PARAMETERS.items():
+        assert any(key in (name, f"{op}.{name}") and text == said for op, name, text in parameters), key
 
 
 def test_pictures_in_the_examples_can_be_sent_as_they_stand():
@@ -159,3 +201,29 @@ def test_a_generated_client_uploads_and_reads_the_answer_typed(generated, client
     assert [work.rank for work in answer.works] == [1, 2, 3, 4]
     assert all(isinstance(work.share, float) for work in answer.works)
     assert answer.finished_at >= answer.created_at
+
+
+def test_a_generated_client_keeps_a_policy_in_every_form(generated, client):
+    put = importlib.import_module("das_api_client.api.moderation.put_policy")
+    models = importlib.import_module("das_api_client.models")
+    types = importlib.import_module("das_api_client.types")
+    caller = generated.Client(base_url=str(client.base_url)).set_httpx_client(client)
+
+    yaml = (SNAPSHOT.parent / "policies" / "publish.yaml").read_text()
+    file = types.File(
+        payload=io.BytesIO(yaml.encode()), file_name="publish.yaml", mime_type="application/yaml"
+    )
+    card = put.sync(client=caller, body=models.PolicyForm(policy=file, dry_run=False))
+    assert isinstance(card, models.PolicyCard)
+    assert (card.id, card.version, card.active_version) == ("publish", 1, 1)
+    again = put.sync(client=caller, body=models.PolicyJson(policy=yaml))
+    assert (again.version, again.document.to_dict()) == (1, card.document.to_dict())
+    changed = {**card.document.to_dict(), "title": "Another"}
+    document = models.PolicyJsonPolicyType0.from_dict(changed)
+    tried = put.sync(client=caller, body=models.PolicyJson(policy=document, dry_run=True))
+    assert (tried.version, tried.active_version, tried.dry_run_version) == (2, 1, 2)
+    file = types.File(
+        payload=io.BytesIO(json.dumps({**changed, "title": "A third"}).encode()), file_name="p.json"
+    )
+    tried = put.sync(client=caller, body=models.PolicyForm(policy=file, dry_run=True))
+    assert (tried.version, tried.active_version, tried.dry_run_version) == (3, 1, 3)

@@ -134,13 +134,31 @@ def test_a_creators_works_and_what_became_of_them(client: TestClient, service: S
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"creator": "Nobody", "contact": "ada@example.org"}, "has no work of this creator"),
-        ({"creator": "Hokusai", "contact": " "}, "contact: has nothing but blanks"),
-        ({"creator": "Hokusai"}, "contact: has nothing but blanks"),
-        ({"contact": "ada@example.org"}, "creator: has nothing but blanks"),
-        ({"creator": "Hokusai", "contact": "a\x00"}, "control characters"),
-        ({"creator": "Hokusai", "contact": "a" * 301}, "at most 300"),
-        ({"creator": "Hokusai", "contact": "a", "statement": "é" * 4001}, "at most 4000"),
+        (
+            {"creator": "Nobody", "contact": "ada@example.org"},
+            '<p class="mistake" id="creator-wrong">The index tiny has no work of this creator',
+        ),
+        (
+            {"creator": "Hokusai", "contact": " "},
+            '<p class="mistake" id="contact-wrong">Something has to stand here.',
+        ),
+        ({"creator": "Hokusai"}, '<a href="#contact">Something has to stand here.</a>'),
+        (
+            {"contact": "ada@example.org"},
+            '<p class="mistake" id="creator-wrong">Something has to stand here.',
+        ),
+        (
+            {"creator": "Hokusai", "contact": "a\x00"},
+            '<p class="mistake" id="contact-wrong">There are control characters',
+        ),
+        (
+            {"creator": "Hokusai", "contact": "a" * 301},
+            '<p class="mistake" id="contact-wrong">This is too long: 300 characters at most.',
+        ),
+        (
+            {"creator": "Hokusai", "contact": "a", "statement": "é" * 4001},
+            '<p class="mistake" id="statement-wrong">This is too long: 4,000 characters at most.',
+        ),
         ({"creator": "Hokusai", "contact": "a", "index": "other"}, "no such index"),
         ({"about": "work", "work": "w_0", "contact": "a"}, "tiny has no work w_0."),
         ({"about": "work", "contact": "a"}, "works"),

@@ -229,6 +229,7 @@ def test_a_sentence_about_another_creator_than_the_first_works_names_nobody_who_
     name = next(g["name"] for g in body["groups"]["creator"] if g["name"] != body["works"][0]["creator"])
     with store.database.write() as session:
         row = session.get_one(Job, job)
+        row.version += 1
         row.result = {
             **row.result,
             "summary": f"The 12 works by {name} account for 50 % of the measured influence.",

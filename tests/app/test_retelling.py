@@ -98,11 +98,13 @@ def test_a_language_that_isnt_there_is_not_kept_and_nobody_is_led_elsewhere(clie
         assert "set-cookie" not in answer.headers
 
 
-def test_a_refusal_has_its_title_in_the_language_and_says_what_is_english(client: TestClient) -> None:
+def test_a_refusal_is_told_in_the_language_and_what_is_english_says_so(client: TestClient) -> None:
     page = client.post("/ask", files={"image": ("p.svg", b"<svg/>")}, headers={**HTML, **GERMAN})
     assert page.status_code == 415
-    assert "Dieses Bildformat wird nicht angenommen." in page.text
-    assert re.search(r'<span class="fine" lang="en">[^<]*SVG', page.text)
+    assert '<a href="#image">Das ist eine SVG-Zeichnung: Anweisungen statt Bildpunkte' in page.text
+    assert '<p class="mistake" id="image-wrong">Das ist eine SVG-Zeichnung' in page.text
+    gone = client.get("/a/att_0", headers={**HTML, **GERMAN})
+    assert re.search(r'lang="en">[^<]*There is no attribution with this id', gone.text)
     empty = client.post(
         "/ask",
         # As a browser sends a form that nothing was chosen in.

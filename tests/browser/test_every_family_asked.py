@@ -103,10 +103,10 @@ def test_a_picture_that_was_pasted_waits_for_its_prompt(
     large = tmp_path / "large.png"
     large.write_bytes(b"\0" * 26_000_000)
     page.locator("#image").set_input_files(large)
-    expect(page.locator("#alert")).to_contain_text("at most 25 MB")
+    expect(page.locator("#image-wrong")).to_contain_text("at most 25 MB")
     expect(page.locator("#chosen")).to_be_hidden()
     page.locator("#image").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": picture})
-    expect(page.locator("#alert")).to_be_hidden()
+    expect(page.locator("#image-wrong")).to_be_hidden()
     page.get_by_label("Index").select_option(label="stable-diffusion-xl")
     page.get_by_label("Prompt").fill("a prompt of its own")
     page.keyboard.press("Enter")
@@ -129,4 +129,34 @@ def test_the_form_carries_the_prompt_without_javascript(
         page.wait_for_url(re.compile(r"/a/att_[0-9a-f]{32}$"))
         told = httpx.get(page.url.replace("/a/", "/v1/attributions/"), timeout=30).json()
         assert told["prompt"] == (prompt or None)
+    context.close()
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["script", "plain"])
+def test_a_prompt_that_is_refused_leaves_all_else_as_it_was(
+    site: Site, folders: dict[str, Path], browser: Browser, scripted: bool
+) -> None:
+    context = browser.new_context(java_script_enabled=scripted)
+    context.set_default_timeout(60_000)
+    page = context.new_page()
+    page.goto(site.url)
+    page.locator("#image").set_input_files(folders["flux"] / "first" / "0.png")
+    page.get_by_label("Index").select_option(label="flux")
+    page.get_by_label("Prompt").fill("a bell\x07")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#prompt-wrong")).to_contain_text("control characters")
+    expect(page.locator("#prompt")).to_be_focused()
+    expect(page.locator("#prompt")).to_have_value("a bell\x07")
+    expect(page.get_by_label("Index").locator("option:checked")).to_have_text("flux")
+    # No page can put a file back; the script's is still there.
+    kept = page.locator("#image").evaluate("field => field.files.length") if scripted else 0
+    assert kept == (1 if scripted else 0)
+    expect(page.locator("#image-again")).to_have_count(0 if scripted else 1)
+    if not scripted:
+        page.locator("#image").set_input_files(folders["flux"] / "first" / "0.png")
+    page.get_by_label("Prompt").fill("a bell")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.wait_for_url(re.compile(r"/a/att_[0-9a-f]{32}$"))
+    told = httpx.get(page.url.replace("/a/", "/v1/attributions/"), timeout=30).json()
+    assert (told["prompt"], told["index"].partition("@")[0]) == ("a bell", "flux")
     context.close()

@@ -84,8 +84,8 @@ def test_a_hostile_file_gets_its_sentence(page, faults, tmp_path):
     hostile = tmp_path / "holiday.png"
     hostile.write_text("<!doctype html><script>alert(1)</script>")
     page.locator("#image").set_input_files(hostile)
-    expect(page.locator("#alert")).to_be_visible()
-    expect(page.locator("#alert")).not_to_be_empty()
+    expect(page.locator("#image-wrong")).to_contain_text("seems to be")
+    expect(page.locator("#image")).to_be_focused()
     assert page.url.rstrip("/").count("/") == 2
     # The browser itself reports every refused request on the console.
     assert all("415" in fault for fault in faults)
@@ -96,7 +96,7 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_sent(page, tmp_path):
     large = tmp_path / "large.png"
     large.write_bytes(b"\0" * 26_000_000)
     page.locator("#image").set_input_files(large)
-    expect(page.locator("#alert")).to_contain_text("at most 25 MB")
+    expect(page.locator("#image-wrong")).to_contain_text("at most 25 MB")
 
 
 def test_stages_survive_a_reload_and_the_answer_comes_by_itself(page, site, tiny_works, request):

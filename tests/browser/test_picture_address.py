@@ -48,14 +48,14 @@ def test_pasting_an_address_asks_about_the_picture(page, pictures):
 
 def test_an_address_that_cannot_be_had_is_a_sentence(page, pictures, faults):
     page.evaluate(PASTE, f"{pictures}/none.png")
-    expect(page.locator("#alert")).to_have_text("The address answers with 404, not with a picture.")
+    expect(page.locator("#image_url-wrong")).to_have_text("The address answers with 404, not with a picture.")
     expect(page.locator("#image_url")).to_have_value(f"{pictures}/none.png")
     page.locator("#image_url").fill("https://10.0.0.1/x.png")
     page.keyboard.press("Enter")
-    expect(page.locator("#alert")).to_contain_text("isn't on the public internet")
+    expect(page.locator("#image_url-wrong")).to_contain_text("isn't on the public internet")
     page.locator("#image_url").fill("")
     page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator("#alert")).to_have_text("Choose a picture, or give its address.")
+    expect(page.locator("#image-wrong")).to_have_text("Choose a picture, or give its address.")
     assert all("422" in fault for fault in faults)
     faults.clear()
 

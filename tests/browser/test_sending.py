@@ -63,11 +63,11 @@ def test_how_much_is_sent_is_told(slow: Page, large: Path) -> None:
 def test_a_connection_that_breaks_is_told_and_the_picture_can_be_sent_again(
     page: Page, tiny_works: Path, faults: list[str]
 ) -> None:
-    page.route("**/v1/attributions", lambda route: route.abort("connectionreset"))
+    page.route("**/ask", lambda route: route.abort("connectionreset"))
     page.locator("#image").set_input_files(tiny_works / "work-002.png")
     expect(page.locator("#alert")).to_contain_text("couldn't be sent")
     expect(page.locator("#sending")).to_be_hidden()
-    page.unroute("**/v1/attributions")
+    page.unroute("**/ask")
     page.locator("#image").set_input_files(tiny_works / "work-002.png")
     expect_answer(page)
     # The browser itself tells of what it couldn't send.

@@ -49,14 +49,16 @@ class Scripted:
                 if told == BROKEN:
                     self.close_connection = True
                     return
-                status, headers, content = told
+                status, headers, content, *missing = told
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
+                # What is missing of what was announced is a connection that broke.
+                self.send_header("Content-Length", str(len(data) + sum(missing)))
                 self.end_headers()
                 self.wfile.write(data)
+                self.close_connection = bool(missing)
 
             do_GET = do_POST = do_DELETE = answer  # noqa: N815
 
@@ -291,3 +293,43 @@ def test_address_and_key_come_from_the_environment(
     assert "das_from_there" not in repr(client._address)
     with pytest.raises(UsageError, match="key"):
         Client(scripted.url, "das_\u00fc")
+
+
+def line(position: int) -> bytes:
+    told = {"position": position, "name": None, "state": "queued", "client_tag": None}
+    return json.dumps(told).encode() + b"\n"
+
+
+def test_results_go_on_behind_the_last_that_came(scripted: Scripted) -> None:
+    kind = {"Content-Type": "application/jsonl"}
+    scripted.answers = [
+        (200, kind, line(1) + line(2) + line(3)[:20], 500),
+        BROKEN,
+        (503, {"Retry-After": "0", "Content-Type": "application/problem+json"}, PROBLEM),
+        (200, kind, line(3) + line(4)),
+    ]
+    with Client(scripted.url, retries=QUICK) as client:
+        assert [one.position for one in client.batch_results("bat_1")] == [1, 2, 3, 4]
+    asked = [path for _, path, _, _ in scripted.got]
+    assert asked == [
+        "/v1/attribution-batches/bat_1/results.jsonl",
+        *3 * ["/v1/attribution-batches/bat_1/results.jsonl?after=2"],
+    ]
+
+
+def test_results_that_never_come_end_with_the_error(scripted: Scripted) -> None:
+    scripted.answers = [(200, {}, line(1), 500), *4 * [BROKEN]]
+    with Client(scripted.url, retries=QUICK) as client:
+        results = client.batch_results("bat_1")
+        assert next(results).position == 1
+        with pytest.raises(ServiceUnreachable):
+            next(results)
+
+
+def test_a_line_that_is_none_is_told(scripted: Scripted) -> None:
+    scripted.answers = [(200, {}, b"nonsense\n")]
+    with (
+        Client(scripted.url, retries=QUICK) as client,
+        pytest.raises(UnexpectedAnswer, match=r"results\.jsonl"),
+    ):
+        list(client.batch_results("bat_1"))

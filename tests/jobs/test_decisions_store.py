@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from jobs.decisions import Decision, DecisionFilters, DecisionNotFound, NotDecided
+from jobs.decisions import MOST_REVIEWS, Decision, DecisionFilters, DecisionNotFound, NotDecided
 from jobs.errors import BadCursor, JobNotFound
 from jobs.models import Job
 from jobs.settings import Settings
@@ -67,6 +67,19 @@ def test_a_decision_waits_for_its_question_and_is_made_once(store: JobStore, ask
     assert store.decisions.settle("dec_none", verdict("clear"), None) is None
 
 
+def test_as_many_reviews_are_kept_as_there_is_room_for(store: JobStore, answered: Callable[..., Job]) -> None:
+    decision = begun(store, answered())
+    store.decisions.settle(decision.id, verdict("review"), None)
+    for number in range(MOST_REVIEWS):
+        store.decisions.review(decision.id, "me", "clear", f"{number}")
+    with pytest.raises(NotDecided, match=f"it was reviewed {MOST_REVIEWS} times"):
+        store.decisions.review(decision.id, "me", "clear", "one more")
+    kept = store.decisions.get(decision.id)
+    assert kept is not None
+    assert kept.reviews is not None
+    assert [one["note"] for one in kept.reviews] == [f"{number}" for number in range(MOST_REVIEWS)]
+
+
 def test_a_review_is_kept_and_the_later_counts(store: JobStore, answered: Callable[..., Job]) -> None:
     decision = begun(store, answered())
     with pytest.raises(NotDecided, match="the decision is pending"):
@@ -77,6 +90,13 @@ def test_a_review_is_kept_and_the_later_counts(store: JobStore, answered: Callab
     assert reviewed.review is not None
     assert {**reviewed.review, "at": ""} == {"outcome": "clear", "note": None, "by": "me", "at": ""}
     assert reviewed.review_outcome == "clear"
+    assert reviewed.reviews is not None
+    assert [(one["outcome"], one["note"]) for one in reviewed.reviews] == [
+        ("block", "too close"),
+        ("clear", None),
+    ]
+    # The same word once more isn't another one.
+    assert store.decisions.review(decision.id, "me", "clear", None).reviews == reviewed.reviews
     with pytest.raises(DecisionNotFound):
         store.decisions.review(decision.id, "you", "clear", None)
 
@@ -131,6 +151,7 @@ def test_erasing_a_question_empties_its_decisions(store: JobStore, answered: Cal
     decided, pending = begun(store, job, shadow_version=2), begun(store, job)
     store.decisions.settle(decided.id, verdict("block", note="secret"), verdict("clear"))
     store.decisions.review(decided.id, "me", "clear", "secret")
+    store.decisions.review(decided.id, "me", "block", "another secret")
     store.erase(job.id)
 
     for one in (decided, pending):
@@ -138,6 +159,7 @@ def test_erasing_a_question_empties_its_decisions(store: JobStore, answered: Cal
         assert left is not None
         assert (left.state, left.outcome, left.verdict, left.shadow) == ("erased", None, None, None)
         assert (left.review_outcome, left.review, left.policy_id, left.version) == (None, None, "publish", 1)
+        assert left.reviews is None
     assert store.decisions.ripe(10) == []
     assert store.decisions.list(DecisionFilters(owner="me")).decisions == []
     assert len(store.decisions.list(DecisionFilters(owner="me", state="erased")).decisions) == 2

@@ -1,14 +1,17 @@
 """The schema's way forward and back, with jobs in it."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy.orm import Session
 
 from jobs.database import MIGRATIONS, open_engine
+from jobs.decisions import Decision
 from jobs.settings import Settings
 
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -59,6 +62,25 @@ def test_a_job_of_the_first_release_becomes_the_local_callers(engine: Engine) ->
     assert (job["owner"], job["priority"], job["prompt"], job["seed"]) == ("local", 0, "a prompt", 7)
     migrate(engine, "downgrade", "0002")
     assert rows(engine) == before
+
+
+def test_a_review_of_an_earlier_release_is_the_first_of_a_decisions_reviews(engine: Engine) -> None:
+    migrate(engine, "upgrade", "0017")
+    review = {"outcome": "block", "note": "Ünlike", "by": "me", "at": "2026-01-31T12:00:00+00:00"}
+    with engine.begin() as connection:
+        for number, said in enumerate((json.dumps(review), None)):
+            connection.execute(
+                text(
+                    "INSERT INTO decisions (id, owner, job_id, policy_id, version, state, created_at, review)"
+                    " VALUES (:id, 'me', 'att_1', 'p', 1, 'decided', :at, :review)"
+                ),
+                {"id": f"dec_{number}", "at": MOMENT.replace(tzinfo=None), "review": said},
+            )
+    migrate(engine, "upgrade", "0020")
+    with Session(engine) as session:
+        told = session.execute(select(Decision.review, Decision.reviews).order_by(Decision.id)).all()
+    assert [tuple(row) for row in told] == [(review, [review]), (None, None)]
+    migrate(engine, "downgrade", "0017")
 
 
 def test_every_way_back_leads_to_an_empty_database(engine: Engine) -> None:

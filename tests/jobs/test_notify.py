@@ -2,21 +2,31 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from jobs.broker import Broker
+from jobs.errors import StorageError
 from jobs.notify import LOOK_WITHOUT_BROKER_S, ChangeFeed, Notifier
 from jobs.settings import Settings
 
 
+def nothing(job_ids: Sequence[str]) -> dict[str, int]:
+    """No job is there to be looked at."""
+    return {}
+
+
 def test_an_announcement_wakes_only_who_waits_for_that_job(settings: Settings, broker: Broker) -> None:
     async def scenario() -> tuple[float, bool]:
-        feed, notifier = ChangeFeed(settings), Notifier(settings)
+        feed, notifier = ChangeFeed(settings, nothing), Notifier(settings)
         await feed.start()
         while not feed.connected:
             await asyncio.sleep(0.01)
         with feed.watch("att_1") as mine, feed.watch("att_2") as other:
             await mine.changed(0)
             await other.changed(0)
+            # Each is woken by the first look, which finds out where they are.
+            await mine.changed(20)
+            await other.changed(20)
             waiting = asyncio.create_task(mine.changed(20))
             others = asyncio.create_task(other.changed(20))
             await asyncio.sleep(0.05)
@@ -24,7 +34,7 @@ def test_an_announcement_wakes_only_who_waits_for_that_job(settings: Settings, b
             await asyncio.to_thread(notifier.publish, "att_1", 2)
             await waiting
             woken = time.perf_counter() - began, others.done()
-            await others
+            others.cancel()
         await feed.stop()
         return woken
 
@@ -35,7 +45,7 @@ def test_an_announcement_wakes_only_who_waits_for_that_job(settings: Settings, b
 
 def test_a_change_between_looking_and_waiting_is_not_missed(settings: Settings, broker: Broker) -> None:
     async def scenario() -> float:
-        feed, notifier = ChangeFeed(settings), Notifier(settings)
+        feed, notifier = ChangeFeed(settings, nothing), Notifier(settings)
         await feed.start()
         while not feed.connected:
             await asyncio.sleep(0.01)
@@ -50,27 +60,61 @@ def test_a_change_between_looking_and_waiting_is_not_missed(settings: Settings, 
     assert asyncio.run(scenario()) < 0.1
 
 
-def test_without_a_broker_waiters_look_often_and_publishers_go_on(settings: Settings) -> None:
+def test_without_a_broker_waiters_hear_by_looking_and_publishers_go_on(settings: Settings) -> None:
     settings.prepare_data_dir()
 
-    async def scenario() -> float:
-        feed = ChangeFeed(settings)
+    async def scenario() -> tuple[float, bool]:
+        versions, asked = {"att_1": 1, "att_2": 1}, []
+
+        def look(job_ids: Sequence[str]) -> dict[str, int]:
+            asked.append(sorted(job_ids))
+            return dict(versions)
+
+        feed = ChangeFeed(settings, look)
         await feed.start()
-        with feed.watch("att_1") as watch:
-            await watch.changed(0)
+        with feed.watch("att_1") as mine, feed.watch("att_2") as other:
+            await mine.changed(20)
+            await other.changed(20)
+            waiting = asyncio.create_task(other.changed(20))
+            versions["att_1"] = 2
             began = time.perf_counter()
-            await watch.changed(20)
+            await mine.changed(20)
             seconds = time.perf_counter() - began
+            assert not waiting.done()
+            waiting.cancel()
+        # One look for all of them, and none for nobody.
+        assert asked == [["att_1", "att_2"]] * len(asked)
+        so_far = len(asked)
+        await asyncio.sleep(3 * LOOK_WITHOUT_BROKER_S)
         await feed.stop()
-        return seconds
+        return seconds, len(asked) == so_far
 
     Notifier(settings).publish("att_1", 2)
-    assert asyncio.run(scenario()) < 10 * LOOK_WITHOUT_BROKER_S
+    seconds, rests = asyncio.run(scenario())
+    assert seconds < 10 * LOOK_WITHOUT_BROKER_S
+    assert rests
+
+
+def test_a_database_that_cannot_be_read_wakes_everybody(settings: Settings) -> None:
+    settings.prepare_data_dir()
+
+    def look(job_ids: Sequence[str]) -> dict[str, int]:
+        raise StorageError("the database can't be read")
+
+    async def scenario() -> None:
+        feed = ChangeFeed(settings, look)
+        await feed.start()
+        with feed.watch("att_1") as one, feed.watch("att_2") as other:
+            for watch in (one, other, one, other):
+                await watch.changed(60)
+        await feed.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
 def test_a_feed_finds_the_broker_when_it_comes_back(settings: Settings, broker: Broker) -> None:
     async def scenario() -> None:
-        feed = ChangeFeed(settings)
+        feed = ChangeFeed(settings, nothing)
         await feed.start()
         for expected in (True, False, True):
             while feed.connected != expected:

@@ -253,6 +253,23 @@ def test_lookalikes_may_come_after_the_worker_began(store: JobStore, ask: Ask) -
     assert store.get(late.id).lookalikes is None  # type: ignore[union-attr]
 
 
+def test_no_event_comes_after_the_last(store: JobStore, ask: Ask) -> None:
+    job = ask()
+    store.cancel(job.id)
+    screened = store.set_screened(job.id, [{"work_id": "w_9", "similarity": 0.4}])
+    assert screened is not None
+    assert screened.lookalikes == [{"work_id": "w_9", "similarity": 0.4}]
+    assert [event.kind for event in store.events(job.id)] == ["created", "cancelled"]
+
+
+def test_versions_are_read_of_many_at_once(store: JobStore, ask: Ask) -> None:
+    first, second = ask(), ask()
+    store.cancel(second.id)
+    unknown = [f"att_{number}" for number in range(2000)]
+    assert store.versions([first.id, *unknown, second.id]) == {first.id: 1, second.id: 2}
+    assert store.versions([]) == {}
+
+
 def test_depth_and_age_of_the_queue(store: JobStore, ask: Ask) -> None:
     assert (store.queue_depth(), store.oldest_queued_age(), store.leases.next_queued(HELD)) == (0, None, None)
     first = ask()

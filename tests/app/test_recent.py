@@ -1,0 +1,68 @@
+"""An answer that was told a moment ago is told again without reading it anew, never to whom or when it isn't so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from jobs.models import ClaimedJob
+from jobs.store import JobStore
+
+
+@pytest.fixture
+def read(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the jobs that the service read whole, in order."""
+    store = client.app.state.service.store  # type: ignore[attr-defined]
+    get, ids = store.get, []
+
+    def noted(job_id: str, owner: str | None = None) -> Any:
+        ids.append(job_id)
+        return get(job_id, owner)
+
+    monkeypatch.setattr(store, "get", noted)
+    return ids
+
+
+def test_a_finished_answer_is_read_once_for_each_language_and_version(
+    client: TestClient,
+    store: JobStore,
+    ask: Callable[..., dict[str, Any]],
+    work_off: Callable[[], ClaimedJob],
+    read: list[str],
+) -> None:
+    asked = ask()
+    url = asked["links"]["self"]
+    assert client.get(url).json()["state"] == "queued"
+    work_off()
+    read.clear()
+    first, again = client.get(url), client.get(url)
+    assert (again.content, dict(again.headers) | {"x-request-id": "", "date": ""}) == (
+        first.content,
+        dict(first.headers) | {"x-request-id": "", "date": ""},
+    )
+    assert first.json()["state"] == "succeeded"
+    assert len(read) == 1
+    german = client.get(url, headers={"Accept-Language": "de"})
+    assert german.headers["content-language"] == "de"
+    assert german.json()["summary"] != first.json()["summary"]
+    assert len(read) == 2
+    store.set_screened(asked["id"], [])
+    assert client.get(url).json()["lookalikes"] == []
+    assert len(read) == 3
+
+
+def test_nothing_is_kept_of_what_was_erased(
+    client: TestClient,
+    ask: Callable[..., dict[str, Any]],
+    work_off: Callable[[], ClaimedJob],
+) -> None:
+    asked = ask()
+    work_off()
+    url = asked["links"]["self"]
+    assert client.get(url).status_code == 200
+    recent = client.app.state.service.recent  # type: ignore[attr-defined]
+    assert asked["id"] in {told.job_id for told in recent._kept}
+    assert client.delete(url).status_code == 204
+    assert client.get(url).status_code == 410
+    assert asked["id"] not in {told.job_id for told in recent._kept}
