@@ -12,7 +12,7 @@ from app import answers
 from app.language import ENGLISH, Language
 from app.schemas import Attribution, Copy, Group, Share
 from das import answer as said
-from das import copies, provenance
+from das import changes, copies, provenance
 from das.index import NO_SCREENING
 from das.manifest import NOT_MEASURED
 
@@ -37,6 +37,9 @@ NOTES = {
     provenance.SEED_TOO_LARGE: "seed_too_large",
     provenance.GENERATED: "generated",
     copies.WITHOUT_SSCD: "without_sscd",
+    changes.REMOVED: "works_removed",
+    changes.STALE: "shares_stale",
+    changes.COARSE: "coarse",
     f"{{index}} {NO_SCREENING}": "no_screening",
 }
 

@@ -74,7 +74,8 @@ class Attributor:
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
         self._statistics: dict[tuple[str, ...], np.ndarray] = {}
-        self._copies, self._copy_caveats = copy_finder(index, device)
+        self._copies, copy_caveats = copy_finder(index, device)
+        self._caveats = (*copy_caveats, *index.caveats)
         self.ranking = Ranking(index)
 
     def _check(self, model: DiffusionModel, record: ModelRecord, source: str) -> None:
@@ -168,7 +169,7 @@ class Attributor:
         if self.index.hashes is not None:
             timings["copies"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
         return [
-            self.ranking.rank(method, values, rows, count, timings, origin, copy, caveats=self._copy_caveats)
+            self.ranking.rank(method, values, rows, count, timings, origin, copy, caveats=self._caveats)
             for values, rows, count, origin, copy in zip(scores, chosen, wanted, origins, copies, strict=True)
         ]
 
@@ -371,6 +372,13 @@ class Attributor:
                 model, config, batch_size=manifest.config.batch_size
             )
         return self._extractors[checkpoint, probes]
+
+    def extractors(self) -> list[FeatureExtractor]:
+        """The engine of the model, and of each further checkpoint, for the features that the index keeps."""
+        config = self.index.manifest.config
+        return [
+            self._extractor(number, config.probes_of(number)) for number in range(len(config.checkpoints) + 1)
+        ]
 
     def _checkpoint(self, number: int) -> DiffusionModel:
         """The model itself, or one of the further checkpoints; an extractor keeps it."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from das.changes import STALE_BEYOND, is_coarse, keeps_shares
 from das.copies import COPY_BITS, LEAST_QUALITY, NEAR_BITS, SSCD_COPY
 from das.manifest import (
     CopiesRecord,
@@ -50,6 +51,7 @@ def card_of(manifest: Manifest, works: Works) -> str:
         f"- **Screening**: {_screened(manifest.screening)}",
         f"- **Built**: {manifest.build.created_at} on {manifest.build.device}",
         "",
+        *_changes(manifest),
         "## Kernels",
         "",
         "| method | features | form | λ / (tr K / N) | effective dimension |",
@@ -90,6 +92,54 @@ def card_of(manifest: Manifest, works: Works) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _changes(manifest: Manifest) -> list[str]:
+    """What came and went since the build, and what was measured before that."""
+    if not manifest.changes:
+        return []
+    lines = [
+        "## What came and went",
+        "",
+        *(
+            f"- **{change.at[:10]}**: {change.works:,} works {change.kind}, of the {change.before:,} of"
+            f" {change.parent}"
+            for change in manifest.changes
+        ),
+        "",
+    ]
+    if manifest.removed:
+        lines += [
+            f"{manifest.removed:,} works that the model was trained on are left out; removed.txt has the digest of"
+            " the id of each. What a picture owes to them isn't told, and shares are of the other works alone.",
+            "",
+        ]
+    features = manifest.features
+    lines += [
+        "λ is that of the build, and so are what held-out pictures told of the model and of its own pictures.",
+        *_shares_now(manifest),
+        f"The rounding of stored features counts up to {features.growth:.2g} times as much as at the build"
+        + (
+            ", so that works of nearly equal scores may change places: build the index again."
+            if is_coarse(features.dtype, features.growth)
+            else "."
+        ),
+        "",
+    ]
+    return lines
+
+
+def _shares_now(manifest: Manifest) -> list[str]:
+    if manifest.references is None:
+        return []
+    if keeps_shares(manifest.changes):
+        return [
+            "Intervals of shares, and how usual a first share is, were measured before that: they are stale."
+        ]
+    return [
+        f"Intervals of shares, and how usual a first share is, aren't told any more: over {STALE_BEYOND:.0%} of the"
+        " works changed since they were measured."
+    ]
 
 
 def lora_in_words(record: LoraRecord) -> str:

@@ -11,15 +11,17 @@
     thumbnails/*.bin      thumbnails end to end, a shard a file; places.npy (N, 3): shard, offset, size
     references.safetensors  what the model's own pictures look like to it (das.references), where there are some
     card.md               the manifest in words; build-report.json: works left out and why
+    removed.txt           digests of the ids of works that came and went (das.changes), where some did
 
 A feature set (das.config.FeatureSet) is whitened by the factor L of its *block* kernel H = LLᵀ, so that the block
 form's `φᵀH⁻¹f̄_i` is `⟨L⁻¹φ, w_i⟩`. Any other kernel H' is answered from the same features by a linear map of the
-query, `φᵀH'⁻¹f̄_i = ⟨LᵀH'⁻¹φ, w_i⟩`, plain inner products with H' = I: each set is kept once. Half precision needs no
-scaling: ‖w_i‖² = h_i ≤ 1, and rounding costs about 3e-4 of an element's size until elements fall under 6e-5,
-which takes millions of works. In eight bits a work has one scale, the size of its largest element over 127.
+query, `φᵀH'⁻¹f̄_i = ⟨LᵀH'⁻¹φ, w_i⟩`, plain inner products with H' = I: each set is kept once. So is the block kernel
+itself where works came or went: L is then still that of the build. Half precision needs no scaling: ‖w_i‖² = h_i ≤ 1,
+and rounding costs about 3e-4 of an element's size until elements fall under 6e-5, which takes millions of works. In
+eight bits a work has one scale, the size of its largest element over 127.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +31,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from das import registry
+from das.changes import caveats_of
 from das.config import ClipSpec
 from das.errors import IndexFormatError, ModelError, SettingsError, WorksError
 from das.loras import LoraChoice
@@ -45,6 +48,7 @@ from das.pdq import BYTES
 from das.places import find, is_clip, is_lora, is_model, is_torchscript
 from das.references import References
 from das.sources import ModelSource, is_network, is_pipeline
+from das.stored_features import Features
 from das.verification import Damage, Verification, verify_index
 from das.works import Works, contents_of
 
@@ -59,6 +63,8 @@ REFERENCES_NAME = "references.safetensors"
 HASHES_NAME = "hashes.npy"
 SSCD_NAME = "sscd.npy"
 EMBEDDING_NORMS = "embedding_norms"
+RESIDUAL_RMS = "residual_rms"
+"""Name in kernel.safetensors of `RMS(r_t(x_i))` (N, T) float32, where a method reads residual weights."""
 
 NO_SCREENING = (
     "was built without screening, so it can't tell which works look similar;"
@@ -86,6 +92,11 @@ def leverage_key(features: str, form: KernelForm) -> str:
     return f"{features}.{form}.leverage"
 
 
+def whitening_key(features: str) -> str:
+    """Name in kernel.safetensors of the factor (k, k) float64 by which features were whitened before a change."""
+    return f"{features}.whitening"
+
+
 def norm_key(features: str) -> str:
     """Name in kernel.safetensors of `‖f̄_i‖` (N,) float64."""
     return f"{features}.norm"
@@ -99,45 +110,6 @@ def solved_norm_key(features: str, form: KernelForm) -> str:
 def scale_key(features: str) -> str:
     """Name in kernel.safetensors of the scales (N,) float32 that a set's int8 features are multiplied with."""
     return f"{features}.scale"
-
-
-class Features:
-    """Whitened features of one set, (N, k), memory-mapped shard by shard.
-
-    Attributes:
-        dtype: as they are stored; int8 is turned into float32 where features are handed out, but for `shards`.
-        scales: (N,) float32 that stored int8 features are multiplied with; None for other types.
-    """
-
-    def __init__(self, shards: list[np.ndarray], scales: np.ndarray | None = None) -> None:
-        self._shards = shards
-        self.scales = scales
-        self.starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        self.shape = (int(self.starts[-1]), shards[0].shape[1])
-        self.dtype = shards[0].dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def shards(self) -> Iterator[tuple[int, np.ndarray]]:
-        """First row and features (n, k) of every shard as they are stored, still memory-mapped."""
-        return zip((int(start) for start in self.starts), self._shards, strict=False)
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """The features of some rows, in their order: (len(rows), k)."""
-        rows = np.asarray(rows, np.int64)
-        taken = np.empty((len(rows), self.shape[1]), self.dtype)
-        places = np.searchsorted(self.starts, rows, side="right") - 1
-        for shard in np.unique(places):
-            chosen = places == shard
-            taken[chosen] = self._shards[shard][rows[chosen] - self.starts[shard]]
-        return taken if self.scales is None else taken * self.scales[rows, None]
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        whole = np.concatenate(self._shards) if len(self._shards) > 1 else np.asarray(self._shards[0])
-        if self.scales is not None:
-            whole = whole * self.scales[:, None]
-        return whole if dtype is None else whole.astype(dtype)
 
 
 class AttributionIndex:
@@ -220,6 +192,15 @@ class AttributionIndex:
         """L (k, k) float64, lower triangular, of one of the index's kernels; read anew at each call."""
         return self._tensor(factor_key(features, form))
 
+    def whitening(self, features: str) -> np.ndarray:
+        """The factor (k, k) float64, lower triangular, by which the features are whitened."""
+        return self._tensor(self._whitening_key(features))
+
+    def _whitening_key(self, features: str) -> str:
+        # A block kernel that no method reads is kept for whitening alone, and isn't renewed.
+        former = self.manifest.features.whitening == "former" and self.manifest.reads(features, "block")
+        return whitening_key(features) if former else factor_key(features, "block")
+
     def leverage(self, features: str, form: KernelForm) -> np.ndarray:
         """h (N,) float64: `f̄_iᵀH⁻¹f̄_i` of one copy of each work."""
         return self._tensor(leverage_key(features, form))
@@ -236,6 +217,17 @@ class AttributionIndex:
     def residual_weights(self) -> np.ndarray:
         """r (N,) float64: each work's residual relative to the mean work's (METHOD section 2)."""
         return self._tensor("residual_weights")
+
+    @property
+    def residual_rms(self) -> np.ndarray | None:
+        """`RMS(r_t(x_i))`, (N, T) float32; None where no method reads residuals, or they weren't kept yet."""
+        return self._tensor(RESIDUAL_RMS) if RESIDUAL_RMS in self.numbers else None
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """The names of all that kernel.safetensors holds."""
+        with safe_open(self.path / KERNEL_NAME, framework="numpy") as tensors:
+            return frozenset(tensors.keys())
 
     @cached_property
     def repeats(self) -> np.ndarray:
@@ -297,13 +289,14 @@ class AttributionIndex:
         """The thumbnail of a work, an encoded picture of at most 256 pixels a side."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)} works")
-        shard, offset, size = (int(value) for value in self._places[row])
+        shard, offset, size = (int(value) for value in self.thumbnail_places[row])
         with (self.path / thumbnail_name(shard)).open("rb") as stream:
             stream.seek(offset)
             return stream.read(size)
 
     @cached_property
-    def _places(self) -> np.ndarray:
+    def thumbnail_places(self) -> np.ndarray:
+        """Where each thumbnail lies: shard, offset, size, (N, 3) int64, memory-mapped."""
         return _open_array(self.path / PLACES_NAME)
 
     @property
@@ -328,6 +321,20 @@ class AttributionIndex:
     def checkpoint_source(self, number: int) -> ModelSource:
         """Where the further checkpoint `number`, from 1, is now. Raises like `model_source`."""
         return self._source(f"checkpoint {number}", self.manifest.checkpoints[number - 1])
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What every answer has to say of works that came or went."""
+        manifest, features = self.manifest, self.manifest.features
+        return tuple(
+            caveats_of(
+                manifest.changes,
+                manifest.removed,
+                measured=manifest.references is not None,
+                dtype=features.dtype,
+                growth=features.growth,
+            )
+        )
 
     @property
     def screened(self) -> bool:
@@ -418,7 +425,7 @@ class AttributionIndex:
             _expect(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
         if (screening := manifest.screening) is not None:
             _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, screening.dimension), "float32")
-        _expect(self.path, PLACES_NAME, self._places, (count, 3), "int64")
+        _expect(self.path, PLACES_NAME, self.thumbnail_places, (count, 3), "int64")
         if self.hashes is not None:
             _expect(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
         if (embeddings := self.sscd_embeddings) is not None and manifest.copies and manifest.copies.sscd:
@@ -429,6 +436,7 @@ class AttributionIndex:
             expected[EMBEDDING_NORMS] = each
         for name in record.sets:
             expected[factor_key(name, "block")] = ("F64", [record.dimension] * 2)
+            expected[self._whitening_key(name)] = ("F64", [record.dimension] * 2)
             expected[norm_key(name)] = each
             if record.dtype == "int8":
                 expected[scale_key(name)] = ("F32", [count])

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from das import registry
+from das.changes import REMOVED_NAME, ChangeRecord
 from das.config import BuildConfig, FeatureType
 from das.errors import IndexFormatError
 from das.methods import KernelForm
@@ -23,7 +24,7 @@ _ID_DIGITS = 6
 _HASH_CHUNK = 1 << 20
 
 # Files that say how and when an index was made, not what it answers; they are no part of its identity.
-_TELLING_FILES = frozenset({"card.md", "build-report.json"})
+_TELLING_FILES = frozenset({"card.md", "build-report.json", REMOVED_NAME})
 
 
 class _Part(BaseModel):
@@ -160,6 +161,10 @@ class FeaturesRecord(_Part):
     """Names, see das.config.FeatureSet."""
     shard_rows: tuple[int, ...]
     """Works in each shard, in order."""
+    whitening: Literal["block", "former"] = "block"
+    """By which factor: that of the index's own block kernel, or of the one before works came or went."""
+    growth: float = 1.0
+    """By how much more than at the build, at most, the rounding of stored features counts (das.changes)."""
 
 
 class ScreeningRecord(_Part):
@@ -348,6 +353,10 @@ class Manifest(_Part):
     """None: the index was built without held-out pictures."""
     copies: CopiesRecord | None = None
     """None: the index was built before there were hashes, and copies can't be told with it."""
+    changes: tuple[ChangeRecord, ...] = ()
+    """What came and went since it was built, the oldest first."""
+    removed: int = 0
+    """Works that were removed and are in no longer; `removed.txt` has the digests of their ids."""
     quality: QualityRecord | None = None
     """What was measured of the index after it was built, no part of its identity; None: not measured."""
     build: BuildRecord
@@ -362,6 +371,10 @@ class Manifest(_Part):
     def id(self) -> str:
         """`name@` and the first digits of the content digest, such as `photographs@3f9c2a`."""
         return f"{self.name}@{self.content_digest[:_ID_DIGITS]}"
+
+    def reads(self, features: str, form: KernelForm) -> bool:
+        """Whether a method reads the kernel of this form over a feature set."""
+        return any(kernel.features == features and kernel.form == form for kernel in self.kernels)
 
     def kernels_of(self, method: str) -> tuple[KernelRecord, ...]:
         """The kernels that `method` reads; empty where the index doesn't answer it."""

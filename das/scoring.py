@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from das.index import AttributionIndex, Features
+from das.index import AttributionIndex
 from das.manifest import KernelRecord
-from das.methods import KernelForm
+from das.stored_features import Features
 
 IN_MEMORY_BYTES = 256 * 2**20
 """Features up to this size are kept as float32; larger ones are converted chunk by chunk as they are read."""
@@ -19,10 +19,10 @@ _GPU_PART = 0.5
 
 
 class KernelScorer:
-    """`φᵀH⁻¹f̄_i` for one kernel H of an index, from the features whitened by the block kernel's factor L.
+    """`φᵀH⁻¹f̄_i` for one kernel H of an index, from the features whitened by a factor L.
 
-    For the block kernel itself that is `⟨L⁻¹φ, w_i⟩`; for another kernel H' it is `⟨LᵀH'⁻¹φ, w_i⟩`, and for plain
-    inner products `⟨Lᵀφ, w_i⟩`.
+    For the kernel whose factor that is (the block kernel, unless works came or went) it is `⟨L⁻¹φ, w_i⟩`; for
+    another kernel H' it is `⟨LᵀH'⁻¹φ, w_i⟩`, and for plain inner products `⟨Lᵀφ, w_i⟩`.
     """
 
     def __init__(self, index: AttributionIndex, kernel: KernelRecord, device: str = "cpu") -> None:
@@ -30,8 +30,10 @@ class KernelScorer:
         # Factors are float64; they stay on the CPU unless the device is a GPU that computes in it.
         self._algebra = device if device.startswith("cuda") else "cpu"
         self._form = kernel.form
-        self._whitening = self._factor(index, kernel.features, "block")
-        self._other = self._factor(index, kernel.features, "mean") if kernel.form == "mean" else None
+        self._whitening = torch.from_numpy(index.whitening(kernel.features)).to(self._algebra)
+        own = kernel.form == "block" and index.manifest.features.whitening == "block"
+        other = None if own or kernel.form == "none" else index.factor(kernel.features, kernel.form)
+        self._other = None if other is None else torch.from_numpy(other).to(self._algebra)
         self._features = index.features(kernel.features)
         self._resident = self._load(self._features)
         self._shards = [] if self._resident is not None else _mapped_tensors(self._features)
@@ -105,9 +107,6 @@ class KernelScorer:
             return piece
         scales = torch.from_numpy(self._features.scales[first : first + len(shard), None])
         return (piece.float() * scales.to(self._device)).half()
-
-    def _factor(self, index: AttributionIndex, features: str, form: KernelForm) -> Tensor:
-        return torch.from_numpy(index.factor(features, form)).to(self._algebra)
 
 
 def _mapped_tensors(features: Features) -> list[tuple[int, Tensor]]:

@@ -5,7 +5,7 @@ folders and configurations of training tools, and tables and archives that hold 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,22 @@ class Works:
         return self._rows_by_id[work_id]
 
 
-def assign_ids(digests: Iterable[str]) -> list[str]:
-    """`w_` and 16 hex digits of each file's sha256; exact duplicates get -2, -3, … in their order."""
+def assign_ids(digests: Iterable[str], taken: Container[str] = frozenset()) -> list[str]:
+    """`w_` and 16 hex digits of each file's sha256; exact duplicates get -2, -3, … in their order.
+
+    Args:
+        taken: ids that other works have already.
+    """
     seen: Counter[str] = Counter()
     ids = []
     for digest in digests:
         stem = f"w_{digest[:16]}"
-        seen[stem] += 1
-        ids.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
+        while True:
+            seen[stem] += 1
+            found = stem if seen[stem] == 1 else f"{stem}-{seen[stem]}"
+            if found not in taken:
+                break
+        ids.append(found)
     return ids
 
 

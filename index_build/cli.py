@@ -1,4 +1,4 @@
-"""The commands that build and look at indexes: `das build`, `das index info|verify|card`."""
+"""The commands that build and look at indexes: `das build`, `das index info|verify|card|summary`."""
 
 import json
 import re
@@ -22,6 +22,7 @@ from das.loras import choices
 from das.manifest import Manifest
 from das.methods import METHODS, PROBES
 from das.verification import verify_index
+from index_build.changes_cli import register_changes
 from index_build.inspection import CreatorFromOption, WorksFormatOption, register_works
 from index_build.progress import ConsoleReporter, JsonReporter
 
@@ -37,11 +38,12 @@ IndexArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The index di
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command("build")(build_index)
-    index = typer.Typer(help="Look at an attribution index.", no_args_is_help=True)
+    index = typer.Typer(help="Look at an attribution index, or make a version of it.", no_args_is_help=True)
     index.command("info")(info)
     index.command("verify")(verify)
     index.command("card")(card)
     index.command("summary")(summary)
+    register_changes(index)
     app.add_typer(index, name="index")
     register_works(app)
 
@@ -271,6 +273,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "copies": _copies(manifest),
         "size": f"{_size(index) / 1e6:,.1f} MB",
         "built": f"{manifest.build.created_at} on {manifest.build.device}",
+        **_last_change(manifest),
         "quality": "not measured" if manifest.quality is None else manifest.quality.describe(),
     }
     for label, value in rows.items():
@@ -412,6 +415,17 @@ def _copies(manifest: Manifest) -> str:
     if manifest.copies is None:
         return "not told, the works weren't hashed"
     return "told by PDQ" if manifest.copies.sscd is None else "told by PDQ and SSCD"
+
+
+def _last_change(manifest: Manifest) -> dict[str, str]:
+    """How a version was made of another index; nothing of one that was built."""
+    if not manifest.changes:
+        return {}
+    last = manifest.changes[-1]
+    return {
+        "version": f"of {last.parent}, {last.works:,} works {last.kind}; {len(manifest.changes):,} changes since the"
+        f" build, {manifest.removed:,} works left out"
+    }
 
 
 def _clip(manifest: Manifest) -> str:

@@ -27,6 +27,7 @@ from das.index import (
     KERNEL_NAME,
     PICTURES_NAME,
     PLACES_NAME,
+    RESIDUAL_RMS,
     SSCD_NAME,
     WORKS_NAME,
     factor_key,
@@ -157,12 +158,12 @@ def finish(
             _write_features(workspace.path, number, shard, whitenings, config)
             durable.write_bytes(workspace.path / thumbnail_name(number), shard.thumbnails)
             stage.advance(len(shard))
-    _write_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
-    _write_array(workspace.path / HASHES_NAME, np.concatenate([shard.hashes for shard in shards]))
+    write_array(workspace.path / PLACES_NAME, _thumbnail_places(shards))
+    write_array(workspace.path / HASHES_NAME, np.concatenate([shard.hashes for shard in shards]))
     if config.sscd is not None:
-        _write_array(workspace.path / SSCD_NAME, np.concatenate([shard.sscd for shard in shards]))
+        write_array(workspace.path / SSCD_NAME, np.concatenate([shard.sscd for shard in shards]))
     if config.keeps_pictures:
-        _write_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
+        write_array(workspace.path / PICTURES_NAME, np.concatenate([s.pictures for s in shards]))
     _write_kernels(workspace.path, config, whitenings, shards, repeats)
     if config.clip is not None:
         result.screening_kind = _write_screening(workspace.path, shards, reporter)
@@ -207,7 +208,7 @@ def _write_features(
                 whitening.scales.append(scales)
             else:
                 stored = whitened.cpu().numpy().astype(config.feature_dtype)
-            _write_array(directory / feature_name(features.name, number), stored)
+            write_array(directory / feature_name(features.name, number), stored)
 
 
 def in_eight_bits(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -253,6 +254,9 @@ def _write_kernels(
         "repeats": repeats.astype(np.int64),
         "residual_weights": residual_weights(rms, repeats),
     }
+    if reads_residuals(config):
+        # Their means change with the works; without them none could come or go (index_build.changing).
+        tensors[RESIDUAL_RMS] = rms.astype(np.float32)
     if config.clip is not None:
         tensors[EMBEDDING_NORMS] = norms
     for (features, form), whitening in whitenings.items():
@@ -263,14 +267,21 @@ def _write_kernels(
             tensors[scale_key(features.name)] = np.concatenate(whitening.scales)
         if whitening.solves:
             tensors[solved_norm_key(features.name, form)] = np.concatenate(whitening.solved_norms)
-    durable.write_path(directory / KERNEL_NAME, lambda path: _save_tensors(tensors, path))
+    durable.write_path(directory / KERNEL_NAME, lambda path: save_tensors(tensors, path))
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
+def reads_residuals(config: BuildConfig) -> bool:
+    """Whether a method reads the works' residual weights."""
+    return any("residuals" in registry.method(name).needs for name in config.methods)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as `.npy`."""
     durable.write_file(path, lambda stream: np.save(stream, array, allow_pickle=False))
 
 
-def _save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+def save_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
+    """Write kernel.safetensors; raises BuildError where it can't be."""
     try:
         save_file(tensors, path)
     except SafetensorError as error:

@@ -8,9 +8,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from das.config import BuildConfig, ClipSpec
 from das.loras import choices
@@ -57,6 +59,21 @@ class WorksOnDisk:
     def __len__(self) -> int:
         return len(self.source)
 
+    def only(self, rows: Sequence[int]) -> "WorksOnDisk":
+        """Some of the works, in the order of `rows`."""
+        source, digests = self.source, [self.digests[row] for row in rows]
+        table = source.table.take(pa.array(rows, pa.int64()))
+        chosen = replace(source, table=table, places=tuple(source.places[row] for row in rows))
+        return WorksOnDisk(chosen, digests, digest_of_works(table, digests))
+
+
+def digest_of_works(table: pa.Table, digests: Sequence[str]) -> str:
+    """One sha256 over the works' rows and the sha256 of their files."""
+    whole = hashlib.sha256()
+    for row, digest in zip(table.to_pylist(), digests, strict=True):
+        whole.update(json.dumps([row, digest], sort_keys=True, default=str).encode())
+    return whole.hexdigest()
+
 
 def read_digested_works(
     path: Path,
@@ -73,20 +90,23 @@ def read_digested_works(
     source = read_works(path, follow_links=follow_links, format=format, creator_from=creator_from)
     for line in source.describe():
         reporter.say(line)
+    digests = hashed(source, range(len(source)), reporter)
+    return WorksOnDisk(source, digests, digest_of_works(source.table, digests))
+
+
+def hashed(source: SourceWorks, rows: Sequence[int], reporter: Reporter) -> list[str]:
+    """The sha256 of the pictures in `rows`, in their order; "" for one that can't be read."""
     digests: list[str] = []
     with (
-        reporter.stage("reading works", len(source)) as stage,
+        reporter.stage("reading works", len(rows)) as stage,
         ThreadPoolExecutor(_HASHING_THREADS) as threads,
     ):
-        for start in range(0, len(source), _HASHED_AT_ONCE):
-            rows = range(start, min(start + _HASHED_AT_ONCE, len(source)))
-            for digest in threads.map(lambda row: _digest_or_nothing(source, row), rows):
+        for start in range(0, len(rows), _HASHED_AT_ONCE):
+            some = rows[start : start + _HASHED_AT_ONCE]
+            for digest in threads.map(lambda row: _digest_or_nothing(source, row), some):
                 digests.append(digest)
                 stage.advance()
-    whole = hashlib.sha256()
-    for row, digest in zip(source.table.to_pylist(), digests, strict=True):
-        whole.update(json.dumps([row, digest], sort_keys=True, default=str).encode())
-    return WorksOnDisk(source, digests, whole.hexdigest())
+    return digests
 
 
 def _digest_or_nothing(source: SourceWorks, row: int) -> str:

@@ -201,6 +201,39 @@ def build(
         )
 
 
+@bench.command()
+def changes(
+    model: Annotated[str, typer.Option(help="Pipeline directory or hub id.")],
+    folder: Annotated[Path, typer.Option(help="An empty folder for works and indexes.")],
+    works: Annotated[int, typer.Option(help="Random pictures that the index is built of.", min=10)] = 300,
+    part: Annotated[float, typer.Option(help="How many go, and come, as a part of them.")] = 0.01,
+    size: Annotated[int, typer.Option(help="Side of a picture.", min=8)] = 32,
+    preset: Annotated[str, typer.Option(help="Of the build.")] = "default",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Time removing works from an index and adding some, against building it.
+
+    Each is its command in a process of its own, with the start of Python and the loading of the model.
+    """
+    from measure.changing import measure_changes
+    from measure.report import command_line
+
+    found = measure_changes(model, folder, works=works, part=part, size=size, preset=preset, device=device)
+    figures = {"command": command_line(), **found}
+    if out is not None:
+        write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        Console(highlight=False, markup=False, soft_wrap=True).print(
+            f"{figures['changed']:,} of {figures['works']:,} works: removed in {figures['remove']['wall_s']} s, added"
+            f" in {figures['add']['wall_s']} s, where building takes {figures['build']['wall_s']} s:"
+            f" {figures['remove_to_build']:.1%} and {figures['add_to_build']:.1%}."
+        )
+
+
 def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor") -> None:
     """A plain training pass over the same pairs: batched forward, mean loss, backward to all parameters."""
     import torch

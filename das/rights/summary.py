@@ -67,6 +67,11 @@ def _general(manifest: Manifest, works: Works) -> list[str]:
         "### 1.3 Modalities and size",
         "",
         f"- Images: {len(works):,} pictures in this index ({size}), shown {manifest.works.trained:,} times an epoch",
+        *(
+            [f"- Left out of this index, though the model was trained on them: {manifest.removed:,} pictures"]
+            if manifest.removed
+            else []
+        ),
         f"- Captions: {prompts:,} of the pictures have one" if prompts else "- Captions: none are recorded",
         *(f"- Other {name}: {OPEN}" for name in _CARRIERS),
         f"- Types of content (photographs, visual artworks, …): {OPEN}",

@@ -128,6 +128,8 @@ def test_every_sentence_about_the_picture_is_known() -> None:
         "index": "x@1",
         "methods": "a",
         "source": "XMP",
+        "before": "100",
+        "growth": "3",
     }
     notes = [template.format(**values) for template in NOTES]
     notes += [f"{said.IN_MODEL_UNLIKELY.format(**values)} {said.NEAREST}"]

@@ -1,0 +1,189 @@
+"""Which works shall go: by lists of ids, as people and `das opt-outs export` write them, by creator, by group."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from das.changes import digest_of_id, read_removed
+from das.errors import SettingsError
+from das.index import AttributionIndex
+
+FEWEST_LEFT = 2
+"""Of one work alone nothing can be ranked."""
+
+_STDIN = "-"
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Named:
+    """A work that a list names; `index` is the index's name or id where the list tells, `place` the line."""
+
+    work_id: str
+    index: str | None
+    place: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The works to remove.
+
+    Attributes:
+        rows: (n,) int64, ascending, each once.
+        elsewhere: how many lines named works of other indexes.
+        gone: how many named works that were removed before.
+    """
+
+    rows: np.ndarray
+    elsewhere: int = 0
+    gone: int = 0
+
+
+def choose(
+    index: AttributionIndex,
+    lists: Sequence[Path] = (),
+    creators: Sequence[str] = (),
+    groups: Sequence[str] = (),
+) -> Chosen:
+    """The works that any of the lists, creators or groups names.
+
+    Args:
+        lists: files as `listed` reads them.
+
+    Raises:
+        SettingsError: nothing is named, a list can't be read, or a work, creator or group isn't in the index; or
+            too few works would be left.
+    """
+    if not (lists or creators or groups):
+        raise SettingsError("say which works shall go: --works FILE, --creator NAME or --group NAME.")
+    rows: set[int] = set()
+    elsewhere = gone = 0
+    removed = read_removed(index.path)
+    unknown: list[Named] = []
+    # Lists may have been written when an earlier version was served.
+    names = {index.manifest.name, index.id, *(change.parent for change in index.manifest.changes)}
+    for one in (named for file in lists for named in listed(file)):
+        if one.index is not None and one.index not in names:
+            elsewhere += 1
+        elif (row := index.works.find(one.work_id)) is not None:
+            rows.add(row)
+        elif digest_of_id(one.work_id) in removed:
+            gone += 1
+        else:
+            unknown.append(one)
+    if unknown:
+        raise SettingsError(
+            f"{index.id} has no work {unknown[0].work_id} ({unknown[0].place})"
+            + (f", and {len(unknown) - 1:,} more of those named aren't in it" if len(unknown) > 1 else "")
+            + ". Nothing was removed: take them off the list, or name the index that they are in."
+        )
+    rows |= _of_column(index, "creator", creators, "--creator")
+    rows |= _of_column(index, "group", groups, "--group")
+    check_left(index, len(rows))
+    return Chosen(np.array(sorted(rows), np.int64), elsewhere, gone)
+
+
+def check_left(index: AttributionIndex, going: int) -> None:
+    """Raise SettingsError where so few works would be left that nothing can be ranked."""
+    if len(index) - going < FEWEST_LEFT:
+        raise SettingsError(
+            f"that would leave {len(index) - going} of the {len(index):,} works of {index.id}, and with fewer than"
+            f" {FEWEST_LEFT} nothing can be ranked. Take the index out of service instead, or build another."
+        )
+
+
+def listed(file: Path) -> Iterator[Named]:
+    """The works that a file names; `-` is standard input.
+
+    A CSV with a column `work_id`, JSON objects with it, one a line, or one id a line. A column `index` tells of which
+    index each is, as `das opt-outs export` writes it.
+
+    Raises:
+        SettingsError: it can't be read as any of these.
+    """
+    text = _text(file)
+    name = "standard input" if str(file) == _STDIN else str(file)
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    if first.lstrip().startswith("{"):
+        yield from _of_json(name, lines)
+    elif "work_id" in (cell.strip() for cell in first.split(",")):
+        yield from _of_csv(name, text)
+    else:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            if len(line.split()) > 1 or "," in line:
+                raise SettingsError(
+                    f"{name} line {number} isn't one id of a work, and the file's first line names no column work_id."
+                    " Give a CSV with that column, JSON objects with it, or one id a line."
+                )
+            yield Named(line.strip(), None, f"{name} line {number}")
+
+
+def _text(file: Path) -> str:
+    try:
+        if str(file) == _STDIN:
+            data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+        else:
+            with file.open("rb") as stream:
+                data = stream.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise SettingsError(f"{file} is larger than a list of works can be; split it.")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"{file} can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} isn't UTF-8 text ({error.reason} at byte {error.start}).") from error
+
+
+def _of_csv(name: str, text: str) -> Iterator[Named]:
+    reader = csv.DictReader(io.StringIO(text), strict=True, skipinitialspace=True)
+    try:
+        for row in reader:
+            place = f"{name} line {reader.line_num}"
+            work_id = (row["work_id"] or "").strip()
+            if not work_id:
+                raise SettingsError(f"{place} has no work_id.")
+            yield Named(work_id, (row.get("index") or "").strip() or None, place)
+    except csv.Error as error:
+        raise SettingsError(f"{name} line {reader.line_num} can't be read as CSV: {error}.") from error
+
+
+def _of_json(name: str, lines: Iterable[str]) -> Iterator[Named]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place = f"{name} line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise SettingsError(f"{place} isn't JSON: {error}.") from error
+        work_id = row.get("work_id") if isinstance(row, dict) else None
+        if not isinstance(work_id, str) or not work_id:
+            raise SettingsError(f"{place} isn't a JSON object with a work_id.")
+        index = row.get("index")
+        yield Named(work_id, index if isinstance(index, str) and index else None, place)
+
+
+def _of_column(index: AttributionIndex, column: str, names: Sequence[str], option: str) -> set[int]:
+    """Rows whose `column` is one of the names, however these are capitalised and spaced."""
+    wanted = {_folded(name): name for name in names}
+    found: dict[str, list[int]] = {}
+    if wanted:
+        for row, value in enumerate(index.works.column(column)):
+            found.setdefault(_folded(value or ""), []).append(row)
+    for folded, name in wanted.items():
+        if not folded or folded not in found:
+            raise SettingsError(f"{option} {name!r}: {index.id} has no work of that {column}.")
+    return {row for folded in wanted for row in found[folded]}
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.split()).casefold()
