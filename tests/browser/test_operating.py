@@ -81,6 +81,8 @@ def page(request: pytest.FixtureRequest, browser: Browser, site: Site, faults: l
     page.on("dialog", lambda dialog: dialog.accept())
     yield page
     context.close()
+    # Whoever was signed out is told so on the console too; anything else there is a fault.
+    faults[:] = [fault for fault in faults if "status of 401 " not in fault]
 
 
 @pytest.mark.parametrize(
@@ -181,9 +183,12 @@ def test_each_action_by_keyboard(
     sign_in(page, site, operator)
 
     # Webhooks.
+    with store.database.write() as session:
+        # Given up, also where the test before had it delivered again.
+        for delivery in session.query(WebhookDelivery).filter_by(endpoint_id=endpoint):
+            delivery.state, delivery.settled_at, delivery.next_attempt_at = "failed", utc_now(), None
     page.goto(f"{site.url}/operator/webhooks/{endpoint}")
-    if page.get_by_role("button", name="Deliver again").count():
-        press(page, "Deliver again")
+    press(page, "Deliver again")
     expect(page.get_by_role("link", name="waiting")).to_have_attribute("aria-current", "true")
     with store.database.write() as session:
         session.get_one(WebhookEndpoint, endpoint).enabled = False
