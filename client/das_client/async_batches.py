@@ -63,7 +63,7 @@ class AsyncBatches(AsyncReading):
         """A batch as it is, and again whenever something of it has changed, until all of its pictures have ended."""
         tag: str | None = None
         while True:
-            headers = {} if tag is None else {"If-None-Match": tag}
+            headers: dict[str, str] = {} if tag is None else {"If-None-Match": tag}
             held = 0.0 if tag is None else HELD_S
             call = Call("GET", path(WHERE, batch_id), {"wait": held or None}, headers, held_s=held)
             response = await self._send(call)

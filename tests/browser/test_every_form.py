@@ -11,6 +11,8 @@ from tests.browser.test_page import ANSWERED
 TEMPLATES = Path(__file__).parent.parent.parent / "app" / "templates"
 SIGNING_IN = {"/sign-in", "/sign-out", "/sign-out/everywhere", "/opt-outs/*"}
 """Those of a service that asks for keys: test_signing_in.py sends them."""
+SHARING = {"/a/*/shares", "/a/*/shares/*/revoke"}
+"""Links to an answer: test_sharing.py sends them."""
 OPERATING = "/operator/"
 """Those of whoever runs the service begin so: test_operating.py sends them."""
 FORM = re.compile(r'<form.*?\saction="([^"]+)"')
@@ -66,7 +68,7 @@ def test_each_is_taken_for_the_services_own(watched, site, tiny_works, paused_wo
     submitted = {re.sub(r"(att|opt)_[0-9a-f]{32}", "*", r.url.removeprefix(site.url)) for r in sent}
     # The page that was following the deleted question is told so.
     faults[:] = [fault for fault in faults if "410" not in fault]
-    assert submitted == form_actions() - SIGNING_IN
+    assert submitted == form_actions() - SIGNING_IN - SHARING
     for request in sent:
         headers = request.all_headers()
         assert headers["origin"] == site.url, request.url
