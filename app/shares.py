@@ -1,5 +1,6 @@
 """What can be done with shares: make, list and withdraw them, and look at what one shows."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,9 +21,11 @@ from app.share_schemas import ShareRequest
 from app.visibility import View
 from app.waiting import find
 from jobs.credentials import Scope
-from jobs.errors import JobNotFound
+from jobs.errors import JobNotFound, StorageError
 from jobs.models import Job, utc_now
 from jobs.shares import USUAL, Issued, NewShare, Share, ShareNotFound, ShareRefused
+
+logger = logging.getLogger(__name__)
 
 NO_SHARE = "This question has no share with this id."
 CLOSED = "This link opens nothing: it was withdrawn, its time is over, or it isn't whole."
@@ -111,7 +114,11 @@ def _opened(service: Service, caller: Caller, token: str, counts: bool) -> Opene
     served = evidence.answered_by(service, job)
     view = service.visibility.to(caller)
     if counts:
-        shares.count_view(share.id)
+        try:
+            shares.count_view(share.id)
+        except StorageError as error:
+            # Also on a full disk an answer can be read.
+            logger.warning("a look at %s wasn't counted: %s", share.id, error)
     kept = job.upload_gone_at is None
     job, said = left_out.without(job, share, served, view, service.visibility)
     return Opened(share, f"/s/{token}", job, served, view, said, kept)

@@ -149,7 +149,8 @@ class ChangeFeed:
                 continue
             for job_id, watches in self._watches.items():
                 version = found.get(job_id)
-                if job_id not in self._seen or self._seen[job_id] != version:
+                # What has no version of its own, a batch, is looked at by whoever waits for it.
+                if version is None or self._seen.get(job_id) != version:
                     self._seen[job_id] = version
                     for watch in watches:
                         watch.wake()

@@ -11,13 +11,18 @@ from jobs.settings import Settings
 
 
 def nothing(job_ids: Sequence[str]) -> dict[str, int]:
-    """No job is there to be looked at."""
+    """None of these has a version."""
     return {}
+
+
+def all_alike(job_ids: Sequence[str]) -> dict[str, int]:
+    """Each of these stays as it is."""
+    return dict.fromkeys(job_ids, 1)
 
 
 def test_an_announcement_wakes_only_who_waits_for_that_job(settings: Settings, broker: Broker) -> None:
     async def scenario() -> tuple[float, bool]:
-        feed, notifier = ChangeFeed(settings, nothing), Notifier(settings)
+        feed, notifier = ChangeFeed(settings, all_alike), Notifier(settings)
         await feed.start()
         while not feed.connected:
             await asyncio.sleep(0.01)
@@ -45,7 +50,7 @@ def test_an_announcement_wakes_only_who_waits_for_that_job(settings: Settings, b
 
 def test_a_change_between_looking_and_waiting_is_not_missed(settings: Settings, broker: Broker) -> None:
     async def scenario() -> float:
-        feed, notifier = ChangeFeed(settings, nothing), Notifier(settings)
+        feed, notifier = ChangeFeed(settings, all_alike), Notifier(settings)
         await feed.start()
         while not feed.connected:
             await asyncio.sleep(0.01)
@@ -93,6 +98,20 @@ def test_without_a_broker_waiters_hear_by_looking_and_publishers_go_on(settings:
     seconds, rests = asyncio.run(scenario())
     assert seconds < 10 * LOOK_WITHOUT_BROKER_S
     assert rests
+
+
+def test_what_has_no_version_is_looked_at_each_time(settings: Settings) -> None:
+    settings.prepare_data_dir()
+
+    async def scenario() -> None:
+        feed = ChangeFeed(settings, nothing)
+        await feed.start()
+        with feed.watch("bat_1") as watch:
+            for _ in range(3):
+                await watch.changed(60)
+        await feed.stop()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
 def test_a_database_that_cannot_be_read_wakes_everybody(settings: Settings) -> None:
