@@ -141,7 +141,7 @@ async def cancel(service: Service, caller: Caller, batch_id: str) -> batch_rows.
     if before.state != BatchState.CANCELLED and not is_open(before):
         raise Problem("conflict", "It can't be cancelled any more: all of its pictures have ended.")
     try:
-        return await run_in_threadpool(service.batches.cancel, batch_id, caller.owner)
+        return await run_in_threadpool(service.batches.cancel, batch_id, caller.owner, caller.actor)
     except BatchNotFound as error:
         raise Problem("not-found", NOT_FOUND) from error
 

@@ -273,13 +273,13 @@ class Batches:
             self._drop(claim.batch_id, [claim.position])
         self._store.notify(claim.batch_id, 0)
 
-    def cancel(self, batch_id: str, owner: str) -> BatchSummary:
+    def cancel(self, batch_id: str, owner: str, by: Actor = SERVICE) -> BatchSummary:
         """Stop what is still open of a batch; what has ended stays as it is. Raises `BatchNotFound`."""
-        positions, jobs = self._end(batch_id, owner, BatchState.CANCELLED)
+        positions, jobs = self._end(batch_id, owner, BatchState.CANCELLED, by)
         self._drop(batch_id, positions)
         for job_id in jobs:
             try:
-                self._store.cancel(job_id, owner)
+                self._store.cancel(job_id, owner, by)
             except JobNotFound:
                 # Erased meanwhile.
                 continue
@@ -361,6 +361,8 @@ class Batches:
                 # Those that are jobs are emptied with these.
                 ending: ColumnElement[bool] = BatchItem.job_id.is_(None)
             else:
+                if batch.state != BatchState.CANCELLED:
+                    record(session, by, "batch.cancelled", batch_id)
                 ending = BatchItem.state == ItemState.WAITING
             own = ItemState.ERASED if erased else ItemState.CANCELLED
             ended = session.scalars(

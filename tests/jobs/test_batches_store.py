@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from jobs.audit import SERVICE, Actor, AuditFilters
 from jobs.batch_rows import BatchNotFound, ItemClaim, ItemLost, NewItem
 from jobs.batches import Batches, BatchFilters, is_open
 from jobs.blobs import UPLOAD
@@ -213,9 +214,13 @@ def test_cancelling_ends_what_is_open_and_keeps_what_is_done(
     assert standing is not None
     assert standing.state == "cancelled"
     assert store.blobs.settled_ids(timedelta(0), UPLOAD) == []
-    assert batches.cancel(batch.id, "ada").counts == told.counts
+    assert batches.cancel(batch.id, "ada", Actor("ada's key")).counts == told.counts
     with pytest.raises(BatchNotFound):
         batches.cancel(batch.id, "eve")
+    noted = store.audit.list(AuditFilters(action="batch")).events
+    assert [(event.actor, event.action, event.object) for event in noted] == [
+        (SERVICE.name, "batch.cancelled", batch.id)
+    ]
 
 
 def test_erasing_a_batch_erases_its_jobs_and_all_that_was_sent(
