@@ -79,7 +79,10 @@ class Access:
             by_token: who sends an opt-out's token needs no key either.
             anybody: nobody needs one.
         """
-        bears = "authorization" in request.headers or self._sessions.shown(request) is not None
+        # The cookie of a session or a key that has ended shows nothing.
+        session = await self._sessions.of(request)
+        signed_in = session is not None and await self.by_id(session.key_id) is not None
+        bears = "authorization" in request.headers or signed_in
         open_ = anybody or self._open_to_opt_outs or (by_token and OPT_OUT_TOKEN in request.headers)
         if bears or not self._required or not open_:
             return await self.caller(request)

@@ -84,7 +84,8 @@ def last_event(header: str | None) -> int:
     if not header:
         return 0
     if header.isascii() and header.isdigit() and len(header) <= LONGEST_NUMBER:
-        return int(header)
+        # PostgreSQL's numbers of events end there.
+        return min(int(header), 2**31 - 1)
     why = "is no id of an event of this service; leave it out to have all of them."
     raise Problem(
         "invalid-request", f"Last-Event-ID: {why}", errors=[FieldProblem(detail=why, header="Last-Event-ID")]

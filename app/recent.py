@@ -16,8 +16,9 @@ from jobs.models import Job, Standing
 if TYPE_CHECKING:
     from app.questions import Answer
 
-# An answer is some 20 kB.
 KEPT = 500
+# An answer with that many works is some 100 kB; one with more is told anew each time.
+MOST_WORKS = 100
 BELIEVED_S = 30.0
 
 
@@ -45,15 +46,20 @@ class RecentAnswers:
     def find(self, told: Told) -> "Answer | None":
         """The answer that was told so a moment ago."""
         with self._lock:
+            # Else what is over stays until something is kept.
+            self._kept.expire()
             return self._kept.get(told)
 
     def keep(self, told: Told, answer: "Answer") -> None:
-        """Keep the answer to a finished question."""
+        """Keep the answer to a finished question, unless it is a large one."""
+        if answer.told is not None and len(answer.told.works or ()) > MOST_WORKS:
+            return
         with self._lock:
             self._kept[told] = answer
 
     def forget(self, job_id: str) -> None:
-        """Keep nothing of a question, because it was erased."""
+        """Drop what is kept of a question that was erased here; of one erased elsewhere nothing is told, and it goes
+        with its time."""
         with self._lock:
             for told in [told for told in self._kept if told.job_id == job_id]:
                 del self._kept[told]

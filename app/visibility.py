@@ -6,6 +6,7 @@ waits for the database. How an answer is told without what is hidden is the busi
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -189,6 +190,7 @@ class Visibility:
         self._opt_outs = opt_outs
         self.levels = {served.id: Levels(served, settings.work_visibility) for served in catalogue}
         self._known = _Known(-1, {})
+        self._turn = threading.Lock()
         self.refresh()
 
     def refresh(self) -> None:
@@ -201,7 +203,10 @@ class Visibility:
             return
         revision, hidden = self._opt_outs.hiding()
         by_row = {index_id: levels.with_hidden(hidden) for index_id, levels in self.levels.items()}
-        self._known = _Known(revision, by_row)
+        with self._turn:
+            # Another thread may have looked later and been done sooner.
+            if revision > self._known.revision:
+                self._known = _Known(revision, by_row)
 
     async def keep_looking(self) -> None:
         """Look every second, for as long as the service runs."""
@@ -211,6 +216,9 @@ class Visibility:
                 await run_in_threadpool(self.refresh)
             except StorageError as error:
                 logger.warning("what is hidden can't be looked at: %s", error)
+            except Exception:
+                # If this ended, what other processes hide would be shown here from then on.
+                logger.exception("what is hidden can't be looked at; it is tried again")
 
     def to(self, caller: Caller) -> View:
         """What may be shown to a caller."""

@@ -59,6 +59,9 @@ def add_command(
     ] = False,
     works_format: WorksFormatOption = "auto",
     creator_from: CreatorFromOption = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Take in also works that were removed from the index before.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a version of an index with further works that its model was trained on, without building it again."""
@@ -74,6 +77,7 @@ def add_command(
         follow_links=follow_links,
         works_format=works_format,
         creator_from=creator_from,
+        again=again,
         reporter=JsonReporter() if as_json else ConsoleReporter(),
     )
     _tell(result, "added", as_json)

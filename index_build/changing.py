@@ -38,7 +38,7 @@ from das.rights.table import signals_beside
 from das.screening import Embedder, NoEmbedder
 from das.sscd import Sscd
 from das.works import QUIET, Works
-from index_build.chosen import check_left
+from index_build.chosen import check_left, lacking, without_removed
 from index_build.disk import disk_may_be_full, only_builder
 from index_build.finish import reads_residuals
 from index_build.found_again import HIDING, works_of
@@ -132,11 +132,15 @@ def add(
     follow_links: bool = False,
     works_format: str = "auto",
     creator_from: str | None = None,
+    again: bool = False,
     reporter: Reporter | None = None,
 ) -> VersionResult:
     """Make the version `out` of `index` with the works of `source` that it lacks; go on with an interrupted one.
 
     Works with the same bytes and the same prompt as one of the index are in it already. Options are `build`'s.
+
+    Args:
+        again: also works that were removed from the index; else these stay out.
 
     Raises:
         BuildError, ModelError, WorksError: as for a build; or the works can't come to this index.
@@ -152,12 +156,19 @@ def add(
         left_out = [remark for remark in works.source.left_out if remark.code not in QUIET]
         if strict and left_out:
             raise BuildError(f"{left_out[0].file}: {left_out[0].message} (--strict is on)")
-        rows = _lacking(index, works)
+        rows = lacking(index, works)
+        if not again:
+            rows, kept_out = without_removed(index, works, rows)
+            if kept_out:
+                reporter.warn(
+                    f"{kept_out:,} of these works were removed from {index.id} before and stay out; --again takes"
+                    " them in."
+                )
         reporter.say(f"{len(rows):,} of these works aren't in {index.id} yet")
         if not rows:
             return _unchanged(index, out)
         works = works.only(rows)
-        change = _Change(index, "added", works.digest, device, reporter, works)
+        change = _Change(index, "added", works.digest, device, reporter, works, source)
         if (found := change.present(out)) is not None:
             return found
         change.check()
@@ -182,13 +193,15 @@ class _Change:
         device: str,
         reporter: Reporter,
         works: WorksOnDisk | None = None,
+        given: Path | None = None,
     ) -> None:
-        """`what` says which works come or go; `works` are those that come."""
+        """`what` says which works come or go; `works` are those that come, read from what was `given`."""
         self.index = index
         self.kind = kind
         self.device = device
         self.reporter = reporter
         self.source = None if works is None else works.source
+        self.given = given
         self.seconds: dict[str, float] = {}
         said = canonical_json([index.manifest.works.digest, kind, what])
         self.digest = hashlib.sha256(said).hexdigest()
@@ -270,7 +283,13 @@ class _Change:
         asked = config.model_copy(update={"references": 0})
         with self._timed("gradients"):
             sums = Gatherer(asked, works, extractors, embedder, sscd).run(
-                workspace, self.reporter, strict=strict
+                workspace, self.reporter, strict=strict and self.kind == "added"
+            )
+        refused = [entry for shard in workspace.shards() for entry in shard.refused]
+        if refused and self.kind == "removed":
+            raise BuildError(
+                f"{refused[0]['file']} can't be read ({refused[0]['message']}), so its part can't be taken out of a"
+                f" kernel: leave it off the list. {HIDING}"
             )
         return workspace, sums
 
@@ -286,7 +305,7 @@ class _Change:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             works=changed,
             before=len(index),
-            source=None if self.source is None else str(self.source.root.resolve()),
+            source=None if self.given is None else str(self.given.resolve()),
             format=None if self.source is None else self.source.format,
         )
         changes = (*index.manifest.changes, record)
@@ -425,23 +444,6 @@ def _place(index: AttributionIndex, out: Path) -> Iterator[Path]:
         )
     with only_builder(out) as out, disk_may_be_full(out):
         yield out
-
-
-def _lacking(index: AttributionIndex, works: WorksOnDisk) -> list[int]:
-    """Rows of the works that the index hasn't as often as they are there, by bytes and prompt."""
-    table = index.works.table
-    there = Counter(
-        (digest, prompt or "")
-        for digest, prompt in zip(table["digest"].to_pylist(), table["prompt"].to_pylist(), strict=True)
-    )
-    rows = []
-    for row, prompt in enumerate(works.source.table["prompt"].to_pylist()):
-        content = (works.digests[row], prompt or "")
-        if there[content] > 0:
-            there[content] -= 1
-        else:
-            rows.append(row)
-    return rows
 
 
 def _check_same(index: AttributionIndex, rows: np.ndarray, shards: Sequence[StoredShard]) -> None:

@@ -1,9 +1,10 @@
-"""Which works shall go: by lists of ids, as people and `das opt-outs export` write them, by creator, by group."""
+"""Which works shall come, and which go: by lists of ids, as people and `das opt-outs export` write them, by creator, by group."""
 
 import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 from das.changes import digest_of_id, read_removed
 from das.errors import SettingsError
 from das.index import AttributionIndex
+from das.works import assign_ids
+from index_build.inputs import WorksOnDisk
 
 FEWEST_LEFT = 2
 """Of one work alone nothing can be ranked."""
@@ -98,6 +101,33 @@ def check_left(index: AttributionIndex, going: int) -> None:
         )
 
 
+def without_removed(index: AttributionIndex, works: WorksOnDisk, rows: list[int]) -> tuple[list[int], int]:
+    """The rows but for pictures of which a copy was removed before, and how many these are."""
+    removed = read_removed(index.path)
+    digests = [works.digests[row] for row in rows]
+    ids = assign_ids(digests, frozenset(index.works.column("id")))
+    gone = {digest for digest, one in zip(digests, ids, strict=True) if digest_of_id(one) in removed}
+    stay = [row for row in rows if works.digests[row] not in gone]
+    return stay, len(rows) - len(stay)
+
+
+def lacking(index: AttributionIndex, works: WorksOnDisk) -> list[int]:
+    """Rows of the works that the index hasn't as often as they are there, by bytes and prompt."""
+    table = index.works.table
+    there = Counter(
+        (digest, prompt or "")
+        for digest, prompt in zip(table["digest"].to_pylist(), table["prompt"].to_pylist(), strict=True)
+    )
+    rows = []
+    for row, prompt in enumerate(works.source.table["prompt"].to_pylist()):
+        content = (works.digests[row], prompt or "")
+        if there[content] > 0:
+            there[content] -= 1
+        else:
+            rows.append(row)
+    return rows
+
+
 def listed(file: Path) -> Iterator[Named]:
     """The works that a file names; `-` is standard input.
 
@@ -111,9 +141,11 @@ def listed(file: Path) -> Iterator[Named]:
     name = "standard input" if str(file) == _STDIN else str(file)
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
+    if not first:
+        raise SettingsError(f"{name} is empty: it names no work. Did what should have written it fail?")
     if first.lstrip().startswith("{"):
         yield from _of_json(name, lines)
-    elif "work_id" in (cell.strip() for cell in first.split(",")):
+    elif "work_id" in (cell.strip(' "') for cell in first.split(",")):
         yield from _of_csv(name, text)
     else:
         for number, line in enumerate(lines, 1):
@@ -144,16 +176,21 @@ def _text(file: Path) -> str:
 
 
 def _of_csv(name: str, text: str) -> Iterator[Named]:
-    reader = csv.DictReader(io.StringIO(text), strict=True, skipinitialspace=True)
+    before = len(text) - len(text.lstrip())
+    reader = csv.DictReader(io.StringIO(text[before:]), strict=True, skipinitialspace=True)
+    skipped = text[:before].count("\n")
     try:
+        reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
         for row in reader:
-            place = f"{name} line {reader.line_num}"
+            place = f"{name} line {reader.line_num + skipped}"
             work_id = (row["work_id"] or "").strip()
             if not work_id:
                 raise SettingsError(f"{place} has no work_id.")
             yield Named(work_id, (row.get("index") or "").strip() or None, place)
     except csv.Error as error:
-        raise SettingsError(f"{name} line {reader.line_num} can't be read as CSV: {error}.") from error
+        raise SettingsError(
+            f"{name} line {reader.line_num + skipped} can't be read as CSV: {error}."
+        ) from error
 
 
 def _of_json(name: str, lines: Iterable[str]) -> Iterator[Named]:

@@ -72,6 +72,9 @@ class RenewedKernel:
         Args:
             most: (n,), what no leverage is above, see `most_leverage`: rounding mustn't take it there.
         """
+        if self.form == "block":
+            # Works that came in an earlier change are as much longer as they were.
+            self._stretch(stored, (stored @ self.map.T.float()).square().sum(1))
         renewed = leverage + _quadratic(stored, self._products)
         self.leverage.append(np.clip(renewed, 0.0, most))
         if self._solved_products is not None and solved_norms is not None:
@@ -84,20 +87,25 @@ class RenewedKernel:
         self.leverage.append(leverage.numpy())
         if self.solves:
             self.solved_norms.append(self.kernel.solve(averages).norm(dim=1).numpy())
-        seen = leverage > 0
+        self._stretch(stored, leverage)
+
+    def _stretch(self, stored: Tensor, whitened: Tensor) -> None:
+        """Note how long stored features (n, k) are beside the squares (n,) of those by the new factor."""
+        seen = whitened > 0
         if bool(seen.any()):
-            longer = stored[seen].square().sum(1) / leverage[seen]
+            longer = stored[seen].square().sum(1) / whitened[seen]
             self.stretched = max(self.stretched, float(longer.max().sqrt()))
 
     def growth(self, before: float) -> float:
         """By how much more than at the build, at most, rounding counts, where it was `before` in the parent.
 
-        A stored feature's error e adds `⟨q, e⟩` to a product, and the query `q = L₀ᵀH'⁻¹φ` is up to the root of the
-        largest eigenvalue of `L₀ᵀH'⁻¹L₀` longer than with the kernel of the build.
+        A stored feature's error e adds `⟨q, e⟩` to a product. The query `q = L₀ᵀH'⁻¹φ` is up to the root of the
+        largest eigenvalue of `L₀ᵀH'⁻¹L₀` longer than with the kernel of the build, and e is as much longer as the
+        feature is.
         """
         if self.form == "block":
             largest = torch.linalg.matrix_norm(self.map, 2)
-            return max(1.0, float(largest), self.stretched)
+            return max(1.0, float(largest)) * self.stretched
         # The kernel of the build isn't kept beside the block kernel's factor: step by step, an upper bound.
         step = torch.linalg.solve_triangular(self.kernel.factor, self.former, upper=False)
         return before * max(1.0, float(torch.linalg.matrix_norm(step, 2)))

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
@@ -365,16 +365,26 @@ def report_of(index: AttributionIndex, table: pa.Table, gone: set[str], came: Ca
         "creators": counts["creator"],
         "groups": counts["group"],
     }
+    stems = {str(PurePosixPath(file).with_suffix("")) for file in gone}
+
+    def about_gone(file: str) -> bool:
+        # Also of what lies beside a picture under its name: captions, caches, `NAME_mask.png`.
+        path = PurePosixPath(file)
+        ends = [at for at, letter in enumerate(path.name) if at and letter in "._"]
+        return any(str(path.with_name(path.name[:at])) in stems for at in [*ends, len(path.name)])
+
     told = {
-        name: [entry for entry in before.get(name, ()) if entry["file"] not in gone]
+        name: [entry for entry in before.get(name, ()) if not about_gone(entry["file"])]
         for name in ("unreadable", "left_out", "metadata")
     }
     if came is not None:
         told["unreadable"] += [
             {key: entry[key] for key in ("file", "code", "message")} for entry in came.refused
         ]
-        told["left_out"] += [remark.__dict__ for remark in came.works.source.left_out]
-        told["metadata"] += [remark.__dict__ for remark in came.works.source.remarks]
+        # The source may be the whole folder: here only what is said of works that came.
+        files = set(came.works.source.table["file"].to_pylist())
+        told["left_out"] += [one.__dict__ for one in came.works.source.left_out if one.file in files]
+        told["metadata"] += [one.__dict__ for one in came.works.source.remarks if one.file in files]
     return {**before, "taken": taken, **told}
 
 

@@ -64,7 +64,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session on one consistent state of the database.
+        """A session for reading: of a file on one consistent state, on PostgreSQL each statement on its own.
 
         Raises:
             StorageError: the database can't be reached or read.

@@ -1,7 +1,7 @@
 """Decisions about questions: by which version of a policy, what came of it, and what a person says of that.
 
 A decision holds nothing that its job doesn't, and goes when the job does: erasing a job empties its decisions in the
-same transaction, and whoever writes to one locks its job first and sees that it is still there.
+same transaction, and whoever writes to one holds its row or its job's and sees that it is still there.
 """
 
 import re

@@ -147,6 +147,11 @@ class ChangeFeed:
                 log.debug("the versions of jobs can't be read: %s", error)
                 self._wake_all()
                 continue
+            except Exception:
+                # If this ended, nobody would be woken any more but by announcements.
+                log.exception("the versions of jobs can't be read; it is tried again")
+                self._wake_all()
+                continue
             for job_id, watches in self._watches.items():
                 version = found.get(job_id)
                 # What has no version of its own, a batch, is looked at by whoever waits for it.

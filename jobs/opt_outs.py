@@ -328,10 +328,12 @@ class OptOuts:
     def hiding(self) -> tuple[int, Sequence[Hiding]]:
         """What is hidden now, and the `revision` of that."""
         with self._database.read() as session:
+            # First: on PostgreSQL each statement sees what was committed before it. Rows that are newer than their
+            # revision are read once more; older ones would be believed for good.
+            revision = int(session.scalar(select(func.coalesce(func.sum(OptOut.revision), 0))) or 0)
             rows = session.scalars(
                 select(OptOut).where(OptOut.hidden_at.is_not(None), OptOut.state.in_(IN_FORCE))
             ).all()
-            revision = int(session.scalar(select(func.coalesce(func.sum(OptOut.revision), 0))) or 0)
         return revision, [Hiding(row.index_name, frozenset(row.works or ()), row.creator) for row in rows]
 
 

@@ -36,7 +36,7 @@ MAX_LABEL = 200
 
 
 class Share(Base):
-    """One link. `left_out` are the parts that aren't told (`app.sharing` says which), `works` how many of the first
+    """One link. `left_out` are the parts that aren't told (`app.left_out` says which), `works` how many of the first
     works are, None for all; `label` is its owner's own word for it."""
 
     __tablename__ = "shares"

@@ -220,8 +220,10 @@ class Child:
             # One of them may be the cause. Claims take jobs that were tried before one at a time, so next time it
             # fails alone.
             log.warning("a batch failed (%r); each is tried alone: %s", error, names, exc_info=error)
+            # Its text may quote what another owner asked.
+            kind = type(error).__name__
             store.leases.release(
-                [job.token for job in unanswered], f"computed together with others: {_named(error)}"
+                [job.token for job in unanswered], f"computed together with others, which failed with {kind}"
             )
             return
         for job in unanswered:

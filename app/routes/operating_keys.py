@@ -158,10 +158,11 @@ def _asked(given: dict[str, str], kind: Kind) -> dict[str, Any]:
 
 def _days(given: dict[str, str], field: str, without: str) -> int | None:
     text = given.get(field, "").strip() or without
-    return _number(field, text) if text else None
+    # More days than these Python can't count.
+    return _number(field, text, 6) if text else None
 
 
-def _number(field: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+def _number(field: str, text: str, digits: int = 10) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= digits):
         raise invalid(field, "has to be a whole number.")
     return int(text)

@@ -161,10 +161,16 @@ def _asked(given: dict[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {"leave_out": [part for part in PARTS if given.get(part)]}
     works, days = (given.get(name, "").strip() for name in ("works", "days"))
     if works:
-        fields["works"] = int(works) if works.isascii() and works.isdigit() else works
+        fields["works"] = _whole(works)
     if days:
-        fields["expires_in"] = int(days) * DAY_S if days.isascii() and days.isdigit() else days
+        number = _whole(days)
+        fields["expires_in"] = number * DAY_S if isinstance(number, int) else number
     return {**fields, "label": given.get("label", "").strip() or None}
+
+
+def _whole(text: str) -> int | str:
+    """The number in a field; the text itself where it is none, or longer than any that is taken."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else text
 
 
 def _end_of(service: Service, job: Job, language: Language) -> str | None:

@@ -187,7 +187,12 @@ def test_removing_and_adding_agree_with_a_build(
     chosen = options | PRESETS_AND_MORE[name]
     compare(without, rebuilt(chosen | {"works": rest}, tmp_path / "fresh", index, monkeypatch), rounding)
     assert without.manifest.works.trained == index.manifest.works.trained - 5
-    assert add(without, works, tmp_path / "back").changed == len(GONE)
+    told = Told()
+    # What was removed stays out of a version to which its whole folder is added, unless that is said.
+    assert add(without, works, tmp_path / "none", reporter=told).changed == 0
+    assert any("were removed from" in said and "--again" in said for said in told.said), told.said
+    assert not (tmp_path / "none").exists()
+    assert add(without, works, tmp_path / "back", again=True).changed == len(GONE)
     back = opened(tmp_path / "back")
     compare(back, index, rounding)
     assert back.manifest.removed == 0
@@ -422,7 +427,8 @@ def test_copies_that_stay_are_told_of_and_keep_their_ids(
     assert without.works.column("id")[-1] == f"{stem}-2"
     assert any("1 works that stay have the same bytes" in said for said in told.said)
     # The folder has three of them, the version one: two come back, under the ids that are free.
-    assert add(without, source, tmp_path / "back").changed == 2
+    assert add(without, source, tmp_path / "back").changed == 0
+    assert add(without, source, tmp_path / "back", again=True).changed == 2
     assert sorted(opened(tmp_path / "back").works.column("id")) == sorted(index.works.column("id"))
 
 
