@@ -199,14 +199,13 @@ class Visibility:
         Raises:
             StorageError: the database can't be read; what was known goes on to count.
         """
-        if self._opt_outs.revision() == self._known.revision:
-            return
-        revision, hidden = self._opt_outs.hiding()
-        by_row = {index_id: levels.with_hidden(hidden) for index_id, levels in self.levels.items()}
+        # One after another: else who looked first could be done last, and put back what was known before.
         with self._turn:
-            # Another thread may have looked later and been done sooner.
-            if revision > self._known.revision:
-                self._known = _Known(revision, by_row)
+            if self._opt_outs.revision() == self._known.revision:
+                return
+            revision, hidden = self._opt_outs.hiding()
+            by_row = {index_id: levels.with_hidden(hidden) for index_id, levels in self.levels.items()}
+            self._known = _Known(revision, by_row)
 
     async def keep_looking(self) -> None:
         """Look every second, for as long as the service runs."""

@@ -1,4 +1,4 @@
-"""Which works shall come, and which go: by lists of ids, as people and `das opt-outs export` write them, by creator, by group."""
+"""Which works come, and which go: by lists of ids, as people and `das opt-outs export` write them, or by names."""
 
 import csv
 import io

@@ -9,6 +9,7 @@ import time
 import httpx2 as httpx
 import pytest
 
+from app.events import last_event
 from app.streams import Streams
 
 QUIET_S = 20
@@ -143,6 +144,15 @@ def test_a_question_that_is_erased_meanwhile_ends_with_that(http, live, ask_live
 def test_an_id_that_is_none_is_refused(http, ask_live, header):
     refused = http.get(ask_live() + "/events", headers={"Last-Event-ID": header})
     assert (refused.status_code, refused.json()["errors"][0]["header"]) == (422, "Last-Event-ID")
+
+
+def test_a_number_beyond_any_databases_is_after_all_events(http, live, ask_live):
+    address = ask_live()
+    live.service.store.cancel(address.rpartition("/")[2])
+    # PostgreSQL's numbers end there, and it refuses to compare with larger ones.
+    assert last_event("9" * 18) == 2**31 - 1
+    response = http.get(address + "/events", headers={"Last-Event-ID": "9" * 18})
+    assert (response.status_code, response.content) == (204, b"")
 
 
 def test_unknown_questions_have_no_events(http, ask_live):

@@ -208,6 +208,8 @@ def test_a_keys_life(client: TestClient, store: JobStore, operator: IssuedKey, s
     assert client.get("/v1/indexes", headers={"Authorization": f"Bearer {secret}"}).status_code == 401
     (new,) = re.findall(r'class="secret"><code>das_([^_<]+)_', rotated.text)
     assert key.id in page(client, f"/operator/keys/{new}")
+    for odd in ("9" * 10, "9" * 5000, "-1"):
+        assert post(client, f"/operator/keys/{key.id}/rotate", overlap=odd).status_code == 422, odd
     twice = post(client, f"/operator/keys/{key.id}/rotate", overlap="7")
     assert twice.status_code == 409
     assert "make a new key instead" in twice.text

@@ -66,3 +66,18 @@ def test_nothing_is_kept_of_what_was_erased(
     assert client.delete(url).status_code == 204
     assert client.get(url).status_code == 410
     assert asked["id"] not in {told.job_id for told in recent._kept}
+
+
+def test_a_large_answer_is_told_anew_each_time(
+    client: TestClient,
+    ask: Callable[..., dict[str, Any]],
+    work_off: Callable[[], ClaimedJob],
+    read: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.recent.MOST_WORKS", 3)
+    url = ask(top_k="4")["links"]["self"]
+    work_off()
+    read.clear()
+    assert [len(client.get(url).json()["works"]) for _ in range(2)] == [4, 4]
+    assert len(read) == 2

@@ -172,3 +172,16 @@ def test_every_process_of_the_api_knows_a_session(
     with TestClient(create_app(settings), "http://127.0.0.1:8000") as another:
         answers: list[Any] = [seen(one, cookie) for one in (client, another)]
     assert answers == [200, 200]
+
+
+def test_who_was_signed_out_elsewhere_may_do_what_takes_no_key(
+    client: TestClient, issued: IssuedKey, sign_in: SignIn
+) -> None:
+    """A link to an answer, and an opt-out's page, open to anybody: so also to a browser whose session has ended."""
+    cookie = sign_in(issued)
+    client.post("/sign-out", headers={**OWN, "Cookie": cookie}, follow_redirects=False)
+    for cookies in ({}, {"Cookie": cookie}):
+        unknown = client.get("/s/dass_unknown", headers={**HTML, **cookies})
+        assert (unknown.status_code, "Sign in" in unknown.text) == (404, False), cookies
+        asked = client.get("/opt-outs/opt_" + "0" * 32, headers={**HTML, **cookies})
+        assert (asked.status_code, "Sign in" in asked.text) == (404, False), cookies

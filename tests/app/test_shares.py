@@ -32,6 +32,7 @@ from das.images import decode_png
 from das.index import AttributionIndex
 from jobs.audit import AuditFilters
 from jobs.credentials import Scope
+from jobs.errors import StorageError
 from jobs.keys import IssuedKey, NewKey
 from jobs.models import utc_now
 from jobs.opt_outs import NewOptOut, OptOut
@@ -645,3 +646,28 @@ def test_the_form_says_what_is_wrong_and_keeps_the_rest(
     assert 'name="picture" value="yes" checked' in refused.text
     assert client.get(asked.path, headers=bearer(asked.key)).json() == {"items": []}
     assert sharing.LENGTHS == (1, 7, 30, 90, 365)
+
+
+@pytest.mark.parametrize("field", ["works", "days"])
+@pytest.mark.parametrize("text", ["9" * 5000, "9" * 11, "-1", "1.5", "٣"])
+def test_numbers_that_nobody_means_are_refused_at_their_field(
+    client: TestClient, asked: Asked, field: str, text: str
+) -> None:
+    refused = client.post(
+        f"/a/{asked.id}/shares", data={field: text}, headers={**bearer(asked.key), "Accept": "text/html"}
+    )
+    assert refused.status_code == 422
+    assert f'name="{field}"' in refused.text
+    assert 'aria-invalid="true"' in refused.text
+
+
+def test_an_answer_is_shown_also_where_the_look_at_it_cannot_be_counted(
+    client: TestClient, asked: Asked, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = asked.share()
+
+    def full(_share_id: str) -> None:
+        raise StorageError("the database can't be written: no space left on the device")
+
+    monkeypatch.setattr(service.store.shares, "count_view", full)
+    assert client.get(share["at"]).status_code == 200

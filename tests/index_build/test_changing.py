@@ -289,6 +289,11 @@ def test_lists_of_works_are_read_as_they_are_written(
     assert choose(index, [lines]).rows.tolist() == [4]
     assert choose(index, [plain, lines]).rows.tolist() == [3, 4]
     assert choose(index, groups=["Group  1"], creators=["hokusai"]).rows.tolist() == [1, 2, 5, 8, 9, 11, 13]
+    # As spreadsheets write it, and with what people leave around it.
+    for text in (f'"work_id","index"\n"{first}","shelf"\n', f"\n\nindex , work_id \nshelf,{first}\n"):
+        quoted = tmp_path / "quoted.csv"
+        quoted.write_text(text)
+        assert choose(index, [quoted]).rows.tolist() == [3]
     without = removed(index, [3], tmp_path / "without")
     again = choose(without, [table])
     assert (again.rows.tolist(), again.elsewhere, again.gone) == ([], 1, 2)
@@ -299,6 +304,8 @@ def test_lists_of_works_are_read_as_they_are_written(
     [
         ("w_0123456789abcdef\nw_1123456789abcdef\n", r"no work w_0123456789abcdef \(.* line 1\), and 1 more"),
         ("a,b\n1,2\n", "line 1 isn't one id of a work"),
+        ("", "is empty: it names no work"),
+        ("\n \n", "is empty: it names no work"),
         ("work_id\n\n,\n", "has no work_id"),
         ('{"work": 1}\n', "isn't a JSON object with a work_id"),
         ("{oh\n", "isn't JSON"),
