@@ -161,7 +161,7 @@ def test_another_prompt_is_asked_with_from_the_page_without_a_script(
         store.erase(job.id)
     refused = client.post(body["links"]["page"] + "/again", data={"prompt": "a" * 4001}, headers=HTML)
     assert refused.status_code == 422
-    assert "at most 4000" in refused.text
+    assert "too long: 4,000 characters at most" in refused.text
 
 
 def test_without_a_prompt_only_what_ended_badly_is_asked_again(post, generated, client, work_off):

@@ -28,6 +28,8 @@ def home(samples: Samples) -> str:
         t=partial(_words, ENGLISH),
         script_words={},
         max_upload_bytes=25_000_000,
+        given={},
+        here="/",
         samples=list(samples),
         samples_first=SHOWN_FIRST,
         samples_note=samples.note,

@@ -148,7 +148,7 @@ def test_an_address_that_isnt_an_endpoints_is_refused(
     for url, sentence in (
         ("https://93.184.216.34/hook", unregistered),
         (receivers[0].url + "/elsewhere", unregistered),
-        ("", unregistered),
+        ("", "at least 1 character"),
         ("hook", unregistered),
         ("http://127.0.0.1:99999/", unregistered),
         ("\x00", unregistered),

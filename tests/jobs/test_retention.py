@@ -74,7 +74,7 @@ def test_a_picture_goes_before_its_answer(
     assert erased is not None
     assert (erased.state, erased.prompt, store.keeping.expires_at(erased)) == ("erased", None, None)
     assert store.image(waiting.id), "what hasn't ended is kept"
-    entries = store.audit.list(AuditFilters(action="question")).events
+    entries = store.audit.list(AuditFilters(action="question.erased")).events
     assert [(one.actor, one.object) for one in entries] == [(SERVICE.name, job.id)]
 
 
@@ -163,7 +163,7 @@ def test_several_at_once_remove_each_once(
     finally:
         for one in stores:
             one.close()
-    erased = store.audit.list(AuditFilters(action="question"), limit=100).events
+    erased = store.audit.list(AuditFilters(action="question.erased"), limit=100).events
     assert sorted(str(one.object) for one in erased) == ids, "each is recorded once"
 
 

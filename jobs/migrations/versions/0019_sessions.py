@@ -29,6 +29,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_webhook_deliveries_state_id", "webhook_deliveries")
     op.drop_index("ix_webhook_endpoints_enabled_id", "webhook_endpoints")
-    op.drop_index("ix_webhook_endpoints_enabled_id", "webhook_endpoints")
     op.drop_index("ix_api_keys_created_at_id", "api_keys")
     op.drop_table("sessions")
