@@ -41,7 +41,9 @@ NOT_RUN = {
     "DAS_DEVICE=cuda:0 DAS_INDEX_DIR=/srv/index das worker": "needs a GPU",
     "make test": "runs this test",
     "make test-long": "takes an hour",
-    "npx -p typescript@5 -p openapi-typescript openapi-typescript http://127.0.0.1:8000/openapi.json -o das.ts": "needs npm and its registry",
+    "npx -p typescript@5 -p openapi-typescript openapi-typescript http://127.0.0.1:8000/openapi.json -o das.ts": (
+        "needs npm and its registry"
+    ),
     "curl -s -X POST http://127.0.0.1:8000/v1/attributions/att_0193a6c1f3d07e52b3a1c5d4e6f70819/shares"
     """ -H 'Content-Type: application/json' -d '{"leave_out": ["picture"], "works": 5}'""": (
         "an answer that isn't here; tests/app does it"
