@@ -102,9 +102,8 @@ async def answer(
     service: Service, caller: Caller, job_id: str, wait: float | None, if_none_match: str | None
 ) -> Answer:
     """What is told of a question, after waiting for its end or, where the caller knows a version, for a change."""
-    view = service.visibility.to(caller)
     if wait or if_none_match is not None:
-        shown = _shown(view, caller.language)
+        shown = _shown(service.visibility.to(caller), caller.language)
 
         def changed(standing: Standing) -> bool:
             if if_none_match is None:
@@ -117,6 +116,7 @@ async def answer(
     else:
         standing = await glance(service, lambda looks: look(looks.standing, caller, job_id))
     if standing.finished:
+        # A view of now: the wait may have been long.
         kept = service.recent.find(Told.of(standing, service.visibility.to(caller), caller.language))
         if kept is not None:
             return kept

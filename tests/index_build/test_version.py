@@ -177,6 +177,18 @@ def test_any_works_may_go_and_come_back(
     assert sorted(back.works.column("id")) == sorted(index.works.column("id"))
 
 
+def test_what_rounding_counts_is_not_forgotten_at_the_next_change(like: Manifest, tmp_path: Path) -> None:
+    """A work that came is longer in the stored features than any of the build, and stays so when another goes."""
+    world = World.of(config("default", "float32"), 30, 3, seed=5)
+    for features in world.features.values():
+        features[29] *= 100
+    index = world.index(tmp_path / "index", range(29), like)
+    more, came = changed(world, index, [], [29], tmp_path / "more")
+    assert came.growth > 3
+    _, later = changed(world, more, [0], [], tmp_path / "later")
+    assert later.growth > 0.9 * came.growth
+
+
 def test_scores_keep_their_order(like: Manifest, tmp_path: Path) -> None:
     """The ranking of das-block is that of a fresh build, but for scores that differ by less than rounding."""
     world = World.of(config("default", "float16"), 60, 3, seed=3)

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import pytest
+
 from jobs.broker import Broker
 from jobs.errors import StorageError
 from jobs.notify import LOOK_WITHOUT_BROKER_S, ChangeFeed, Notifier
@@ -114,11 +116,14 @@ def test_what_has_no_version_is_looked_at_each_time(settings: Settings) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
-def test_a_database_that_cannot_be_read_wakes_everybody(settings: Settings) -> None:
+@pytest.mark.parametrize("error", [StorageError("it can't be read"), RuntimeError("nobody thought of this")])
+def test_a_database_that_cannot_be_read_wakes_everybody_each_time(
+    settings: Settings, error: Exception
+) -> None:
     settings.prepare_data_dir()
 
     def look(job_ids: Sequence[str]) -> dict[str, int]:
-        raise StorageError("the database can't be read")
+        raise error
 
     async def scenario() -> None:
         feed = ChangeFeed(settings, look)
