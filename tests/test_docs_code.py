@@ -222,6 +222,15 @@ def make_own_runs(folder: Path, model: Path) -> None:
     (folder / "pipeline").symlink_to(model)
 
 
+def make_further_works(folder: Path) -> None:
+    """Two pictures that the index doesn't have."""
+    folder.mkdir()
+    for number, pixels in enumerate(
+        np.random.default_rng(2).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    ):
+        Image.fromarray(pixels).save(folder / f"further-{number}.png")
+
+
 @pytest.fixture
 def reader(
     tmp_path: Path, hub: Path, tiny_model: Path, tiny_works: Path, tiny_index: Path
@@ -246,6 +255,7 @@ def reader(
             shutil.copy(ROOT / ".env.example", tmp_path)
         if page.name == "operations.md":
             make_own_runs(tmp_path / "own-runs", tiny_model)
+            make_further_works(tmp_path / "MORE")
         if page.name == "moderation.md":
             shutil.copy(ROOT / "docs" / "policies" / "publish.yaml", tmp_path)
             (tmp_path / "queue").mkdir()
