@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from app.numbers import WHOLE
 from app.schemas import Printable
 from jobs.credentials import Scope
 from jobs.keys import (
@@ -68,18 +69,12 @@ class KeyRequest(BaseModel):
         max_length=MAX_INDEXES,
         description="Ids or names of the indexes that it may see and ask; null: all. Not together with `admin`.",
     )
-    daily_quota: int | None = Field(
+    daily_quota: Annotated[int, Field(ge=1, le=MAX_QUOTA, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=MAX_QUOTA,
-        strict=True,
         description="Questions a day; null: the service's own limit.",
     )
-    expires_in: int | None = Field(
+    expires_in: Annotated[int, Field(ge=1, le=LONGEST_S, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=LONGEST_S,
-        strict=True,
         description="Seconds for which it works; null: until it is revoked.",
     )
     rights_holders: list[RightsHolder] = Field(
@@ -87,19 +82,15 @@ class KeyRequest(BaseModel):
         max_length=MAX_RIGHTS_HOLDERS,
         description="Whom it speaks for: it sees works whose visibility is `rights-holder` if they are theirs.",
     )
-    keep_uploads: int | None = Field(
+    keep_uploads: Annotated[int, Field(ge=0, le=LONGEST_S, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=0,
-        le=LONGEST_S,
-        strict=True,
         description="Seconds for which a picture is kept after its question has ended; null: as the service does.",
     )
-    keep_results: int | None = Field(
-        default=None,
-        ge=SHORTEST_RESULTS_S,
-        le=LONGEST_S,
-        strict=True,
-        description="Seconds after its end at which a question is erased; null: as the service does.",
+    keep_results: Annotated[int, Field(ge=SHORTEST_RESULTS_S, le=LONGEST_S, strict=True), WHOLE] | None = (
+        Field(
+            default=None,
+            description="Seconds after its end at which a question is erased; null: as the service does.",
+        )
     )
 
     @property
@@ -118,11 +109,8 @@ class RotationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap": 604800}]})
 
-    overlap: int = Field(
+    overlap: Annotated[int, Field(ge=0, le=LONGEST_S, strict=True), WHOLE] = Field(
         default=7 * 86400,
-        ge=0,
-        le=LONGEST_S,
-        strict=True,
         description="Seconds for which the old key still works.",
     )
 
