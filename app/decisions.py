@@ -256,7 +256,7 @@ def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
     """What of a decision a caller may be told. Blocks for a moment where works are hidden."""
     view = service.visibility.to(caller)
     job = service.store.get(decision.job_id) if decision.verdict is not None and view.tag else None
-    shade = None if job is None else view.of(service.catalogue.find(job.index_id))
+    shade = None if job is None else view.of(service.catalogue.reading(job.index_id))
     if job is None or shade is None:
         return _Shown(decision, decision.verdict, decision.shadow)
     whole, told = (

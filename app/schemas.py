@@ -416,6 +416,13 @@ class AttributionList(BaseModel):
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
 
 
+class ComingVersion(BaseModel):
+    id: str
+    state: Literal["opening", "waiting", "refused"] = Field(
+        description="It is being checked and opened, waits for a worker to load it, or is refused; `/readyz` says why."
+    )
+
+
 class IndexSummary(BaseModel):
     id: str
     name: str
@@ -428,6 +435,9 @@ class IndexSummary(BaseModel):
     created_at: str | None
     status: ScreeningStatus = Field(
         description="Of its screening, in this process; none: it was built without."
+    )
+    next: ComingVersion | None = Field(
+        description="The version that is to take its place; null: this is the newest."
     )
 
 
