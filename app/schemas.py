@@ -419,7 +419,7 @@ class AttributionList(BaseModel):
 class ComingVersion(BaseModel):
     id: str
     state: Literal["opening", "waiting", "refused"] = Field(
-        description="It is being checked and opened, waits for a worker to load it, or is refused; `/readyz` says why."
+        description="Being checked and opened, waiting for a worker to load it, or refused; `/readyz` says why."
     )
 
 

@@ -378,7 +378,7 @@ class ComingVersion(Model):
     id: str
     """Its id, which never changes."""
     state: Literal["opening", "waiting", "refused"] | str
-    """It is being checked and opened, waits for a worker to load it, or is refused; `/readyz` says why."""
+    """Being checked and opened, waiting for a worker to load it, or refused; `/readyz` says why."""
 
 
 class Comparison(Model):
