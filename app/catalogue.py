@@ -188,7 +188,7 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def replace(self, served: ServedIndex) -> ServedIndex | None:
+    def exchange(self, served: ServedIndex) -> ServedIndex | None:
         """Serve this in place of what has its name, or beside the others; returns what isn't served any more."""
         before = next((one for one in self if one.name == served.name), None)
         if before is None:

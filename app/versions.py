@@ -192,7 +192,7 @@ class Versions:
 
     def _switch(self, served: ServedIndex) -> None:
         self._leaving.pop(served.id, None)
-        before = self._catalogue.replace(served)
+        before = self._catalogue.exchange(served)
         self._visibility.switched(self._catalogue)
         self._without(served.name)
         if before is not None:
