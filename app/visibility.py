@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from app.callers import Caller
 from app.catalogue import Catalogue, ServedIndex
 from app.names import folded
+from app.rounding import Rounding
 from das.answer import UNKNOWN_CREATOR
 from das.rights.holders import UNKNOWN_HOLDER
 from jobs.errors import StorageError
@@ -196,6 +197,8 @@ class View:
     viewer: Viewer
     tag: str
     shades: dict[str, Shade]
+    rounding: Rounding | None = None
+    """How shares are told; None: as they were measured."""
 
     def of(self, served: ServedIndex | None) -> Shade | None:
         """What is hidden of an index; None where nothing is, or there is no index."""
@@ -236,6 +239,7 @@ class Visibility:
     def __init__(self, settings: Settings, catalogue: Catalogue, opt_outs: OptOuts) -> None:
         self._opt_outs = opt_outs
         self._default = settings.work_visibility
+        self._rounding = Rounding.of(settings)
         levels = {served.id: Levels(served, self._default) for served in catalogue}
         self._known = _known(-1, (), levels, "")
         self._turn = threading.Lock()
@@ -341,7 +345,8 @@ class Visibility:
         tag = f".{known.revision}.{whose}" if anything else ""
         if known.served:
             tag += f".{known.served}"
-        return View(viewer, tag, shades)
+        rounded = "" if self._rounding is None else self._rounding.tag
+        return View(viewer, tag + rounded, shades, self._rounding)
 
 
 def _known(revision: int, hidden: Sequence[Hiding], levels: dict[str, Levels], served: str) -> _Known:
