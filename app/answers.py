@@ -5,18 +5,17 @@ from datetime import datetime
 from typing import Any
 
 from app.catalogue import Catalogue, ServedIndex
+from app.index_schemas import ComingVersion, IndexSummary
 from app.link_schemas import Links, SummaryLinks
 from app.redaction import hidden_id, shown
 from app.schemas import (
     Attribution,
     AttributionSummary,
     CandidateSet,
-    ComingVersion,
     Copy,
     CopyMatch,
     Failure,
     Group,
-    IndexSummary,
     Input,
     Lookalike,
     Progress,

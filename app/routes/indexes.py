@@ -10,9 +10,9 @@ from starlette.responses import Response
 from app.answers import index_summary, quality, thumbnail_link
 from app.callers import Caller, Reading
 from app.catalogue import Catalogue, ServedIndex
+from app.index_schemas import ComingVersion, IndexCard, IndexList, IndexSummary, Work, WorkList
 from app.problems import Problem, documented
 from app.redaction import card_for
-from app.schemas import ComingVersion, IndexCard, IndexList, IndexSummary, Work, WorkList
 from app.service import Service, service_of
 from das.rights.values import Tdm
 
