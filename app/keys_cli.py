@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.lengths import length_of
 from das.errors import SettingsError
 from jobs.credentials import Kind, Scope
 from jobs.settings import Settings, get_settings
@@ -16,8 +17,6 @@ from jobs.settings import Settings, get_settings
 if TYPE_CHECKING:
     from jobs.keys import ApiKey, IssuedKey, Keys
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 NEVER = "never"
 
 Name = Annotated[str, typer.Argument(help="Whose it is or what it is for; shown in lists.")]
@@ -146,10 +145,10 @@ def rotate_command(
 
 def duration(text: str, option: str) -> timedelta:
     """The length of time that a text such as `7d`, `12h`, `30m` or `45s` means; raises SettingsError."""
-    found = DURATION.fullmatch(text)
-    if found is None:
+    length = length_of(text)
+    if length is None:
         raise SettingsError(f"{option} {text!r} isn't a length of time: write it as 7d, 12h, 30m or 45s")
-    return timedelta(seconds=int(found[1]) * UNITS[found[2]])
+    return length
 
 
 def described(key: "ApiKey", state: str) -> dict[str, Any]:

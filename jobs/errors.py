@@ -65,4 +65,9 @@ class KeyNotFound(JobsError):
 
 
 class KeyRefused(JobsError):
-    """A key can't be made or exchanged as it was asked for."""
+    """A key can't be made or exchanged as it was asked for. `field` is what of it can't be, where that is one thing,
+    and `reason` a short name for why."""
+
+    def __init__(self, message: str, field: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.field, self.reason = field, reason

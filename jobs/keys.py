@@ -96,9 +96,13 @@ class NewKey:
         if not self.scopes:
             raise KeyRefused(f"a key needs a scope at least: {', '.join(Scope)}")
         if Scope.ADMIN in self.scopes and self.indexes is not None:
-            raise KeyRefused("a key that makes keys can't be kept to some indexes: it could make one for all")
+            raise KeyRefused(
+                "a key that makes keys can't be kept to some indexes: it could make one for all",
+                "indexes",
+                "admin_limited",
+            )
         if Scope.ADMIN in self.scopes and self.kind is Kind.LINK:
-            raise KeyRefused("a link can't have the scope admin: hand out a key")
+            raise KeyRefused("a link can't have the scope admin: hand out a key", "scopes", "admin_link")
         for index in self.indexes or ():
             if not 0 < len(index) <= MAX_INDEX_NAME or CONTROL_CHARACTERS.search(index):
                 raise KeyRefused(f"{index[:40]!r} can't be the id or name of an index")
