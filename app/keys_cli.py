@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from jobs.keys import ApiKey, IssuedKey, Keys
 
 NEVER = "never"
+
+
+class State(StrEnum):
+    """What becomes of a key."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
 
 Name = Annotated[str, typer.Argument(help="Whose it is or what it is for; shown in lists.")]
 KeyId = Annotated[str, typer.Argument(help="The key's id or its beginning, as `das keys list` shows it.")]
@@ -98,12 +108,14 @@ def link_command(
 
 
 def list_command(
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
 ) -> None:
-    """List every key and link, the newest first, without their secrets."""
+    """List keys and links, the newest first, without their secrets."""
     from jobs.models import utc_now
 
-    rows = [described(key, key.state(utc_now())) for key in _keys().all()]
+    found = _keys().each(None if state is None else str(state))
+    rows = (described(key, key.state(utc_now())) for key in found)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))

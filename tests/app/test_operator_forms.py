@@ -100,7 +100,7 @@ def post(client: TestClient, address: str, language: str = "en", **fields: str) 
 def test_each_mistake_stands_beside_its_field_and_the_rest_stays(
     client: TestClient, service: Service, fields: dict[str, str], told: dict[str, str]
 ) -> None:
-    before = len(service.keys.all())
+    before = len(list(service.keys.each()))
     typed = {**TYPED, **fields}
     refused = post(client, "/operator/keys", **typed)
     assert refused.status_code == 422
@@ -114,7 +114,7 @@ def test_each_mistake_stands_beside_its_field_and_the_rest_stays(
         if typed[name].strip() and "\x00" not in typed[name]:
             assert f'value="{typed[name]}"' in field(refused.text, name)
     assert 'name="scope_ask" value="yes"' + (" checked" if typed["scope_ask"] else "") in refused.text
-    assert len(service.keys.all()) == before
+    assert len(list(service.keys.each())) == before
 
 
 @pytest.mark.usefixtures("operator")
@@ -148,7 +148,7 @@ def test_a_replacements_time_is_told_at_its_field(client: TestClient, service: S
 @pytest.mark.usefixtures("operator")
 def test_what_a_key_keeps_is_told_of_it(client: TestClient, service: Service) -> None:
     assert post(client, "/operator/keys", **TYPED).status_code == 201
-    (key, *_) = service.keys.all()
+    (key, *_) = service.keys.each()
     told = client.get(f"/operator/keys/{key.id}", headers=OWN).text
     assert "Keeps pictures after their question&#39;s end for</dt><dd>0 seconds<" in told
     assert "Keeps questions after their end for</dt><dd>30 days<" in told
