@@ -53,7 +53,7 @@ class KeyQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: State | None = None
+    state: State | None = Field(default=None, description="Only those in this state; default: all.")
     cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
     limit: int = Field(default=20, ge=1, le=100)
 
