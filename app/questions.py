@@ -209,12 +209,15 @@ def _summaries(service: Service, caller: Caller, jobs: list[JobSummary]) -> list
 
 
 def summary(service: Service, caller: Caller, job: JobSummary) -> AttributionSummary:
-    """A question in short, as it may be told to a caller. Blocks for a moment where whom it names is hidden."""
-    shade = service.visibility.to(caller).of(service.catalogue.find(job.index_id))
-    if shade is not None and redaction.may_name(job.summary, job.first_work, shade):
-        # Its sentence may name what isn't shown.
+    """A question in short, as it may be told to a caller. Blocks for a moment where its
+    sentence has to be made anew."""
+    view = service.visibility.to(caller)
+    shade = view.of(service.catalogue.find(job.index_id))
+    names = shade is not None and redaction.may_name(job.summary, job.first_work, shade)
+    if names or (view.rounding is not None and job.summary is not None):
+        # Its sentence may name what isn't shown, and has exact shares.
         whole = service.store.get(job.id)
-        result = None if whole is None else redaction.told(whole, shade).result
+        result = None if whole is None else redaction.shown(whole, view, service.catalogue).result
         job = replace(job, summary=(result or {}).get("summary"))
     return answers.listed(job)
 

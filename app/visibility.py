@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from app.callers import Caller
 from app.catalogue import Catalogue, ServedIndex
 from app.names import folded
+from app.rounding import Rounding
 from das.answer import UNKNOWN_CREATOR
 from das.rights.holders import UNKNOWN_HOLDER
 from jobs.errors import StorageError
@@ -159,6 +160,8 @@ class View:
     viewer: Viewer
     tag: str
     shades: dict[str, Shade]
+    rounding: Rounding | None = None
+    """How shares are told; None: as they were measured."""
 
     def of(self, served: ServedIndex | None) -> Shade | None:
         """What is hidden of an index; None where nothing is, or it isn't served."""
@@ -189,6 +192,7 @@ class Visibility:
     def __init__(self, settings: Settings, catalogue: Catalogue, opt_outs: OptOuts) -> None:
         self._opt_outs = opt_outs
         self.levels = {served.id: Levels(served, settings.work_visibility) for served in catalogue}
+        self._rounding = Rounding.of(settings)
         self._known = _Known(-1, {})
         self._turn = threading.Lock()
         self.refresh()
@@ -261,7 +265,8 @@ class Visibility:
         anything = known.revision or any(shade.anything for shade in shades.values())
         whose = crc32("\0".join(sorted(viewer.rights_holders)).encode()) if viewer.signed_in else ""
         tag = f".{known.revision}.{whose}" if anything else ""
-        return View(viewer, tag, shades)
+        rounded = "" if self._rounding is None else self._rounding.tag
+        return View(viewer, tag + rounded, shades, self._rounding)
 
 
 def _hidden(levels: Levels, by_row: np.ndarray, viewer: Viewer) -> np.ndarray:

@@ -3,7 +3,7 @@
 What is said in which language stands in app/languages; here is said which of it, when.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from jinja2.runtime import Context
 
 from app.language import ENGLISH, Language
 from app.redaction import hidden_id
+from app.rounding import exactly
 from app.schemas import Attribution, Copy, CopyMatch, Declared, Group, InModel, Quality, Share
 
 LICENCES = {
@@ -270,6 +271,14 @@ def percent(share: float | None, language: Language = ENGLISH) -> str:
     return "–" if share is None else unbroken(language.percent(share))
 
 
+def part(one: Share | Group | Mapping[str, Any], language: Language = ENGLISH) -> str:
+    """The share of a work or group, or what it is below, in an answer or a report."""
+    told = one if isinstance(one, Mapping) else one.model_dump(include={"share", "below"})
+    if told["share"] is None and told.get("below") is not None:
+        return unbroken(language("format.under", value=exactly(told["below"], language)))
+    return percent(told["share"], language)
+
+
 def between(one: Share | Group, language: Language = ENGLISH) -> str:
     """The interval of a share, such as `15 to 26 %`; empty where none was measured."""
     if one.low is None or one.high is None:
@@ -339,7 +348,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "is_web": is_web,
     **{
         write.__name__: _spoken(write)
-        for write in (percent, between, top, factor, thousands, similarity, licence, rights, copy_label)
+        for write in (percent, part, between, top, factor, thousands, similarity, licence, rights, copy_label)
     },
     "hidden_work": hidden_id,
 }

@@ -20,7 +20,7 @@ from app.report.blocks import (
     Section,
     Table,
 )
-from app.wording import left_out, percent, rights, thousands
+from app.wording import left_out, part, percent, rights, thousands
 from das.plurals import counted
 from das.rights.holders import UNKNOWN_HOLDER
 
@@ -115,7 +115,7 @@ def _works(question: Mapping[str, Any], works: Sequence[Mapping[str, Any]]) -> t
             Cell((), picture=work["work_id"]),
             Cell(_about(work)),
             _share(work),
-            Cell((Run(f"{work['score']:.6g}"),)),
+            Cell((Run("–" if work["score"] is None else f"{work['score']:.6g}"),)),
         )
         for work in works
     )
@@ -159,7 +159,7 @@ def _groups(heading: str, column: str, groups: Sequence[Mapping[str, Any]]) -> T
 
 
 def _share(one: Mapping[str, Any]) -> Cell:
-    lines = [Run(percent(one["share"]))]
+    lines = [Run(part(one))]
     if one.get("low") is not None and one.get("high") is not None:
         lines.append(Run(f"{percent(one['low'])} to {percent(one['high'])}"))
     return Cell(tuple(lines))
