@@ -876,10 +876,10 @@ class Key(Model):
 
 
 class KeyList(Model):
-    """Every key and link, the newest first."""
-
     items: list[Key]
     """Those of this page, in the order of the list."""
+    next_cursor: str | None = None
+    """Give it as `cursor` for the next page; null at the end."""
 
 
 class LeftOut(Model):
