@@ -10,6 +10,7 @@ from app import answers, policies, questions
 from app.callers import Caller
 from app.language import ENGLISH
 from app.moderation import schemas
+from app.moderation.coarse import rounded_verdict
 from app.moderation.logic import Verdict, decide, unusable
 from app.moderation.policy import Policy
 from app.moderation.retelling import fixed, retold_verdict
@@ -21,6 +22,7 @@ from app.retelling import retold
 from app.schemas import AttributionRequest
 from app.service import Service
 from app.threads import RunInThread
+from app.visibility import View
 from app.waiting import find, finished, wait_until
 from jobs.decisions import DECISION_ID, Decision, DecisionFilters, DecisionNotFound, DecisionState, NotDecided
 from jobs.errors import BadCursor, JobNotFound, StorageError
@@ -253,12 +255,13 @@ class _Shown:
 
 
 def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
-    """What of a decision a caller may be told. Blocks for a moment where works are hidden."""
+    """What of a decision a caller may be told. Blocks for a moment where works are
+    hidden."""
     view = service.visibility.to(caller)
     job = service.store.get(decision.job_id) if decision.verdict is not None and view.tag else None
-    shade = None if job is None else view.of(service.catalogue.find(job.index_id))
+    shade = None if job is None else view.of(service.catalogue.reading(job.index_id))
     if job is None or shade is None:
-        return _Shown(decision, decision.verdict, decision.shadow)
+        return _rounded(view, _Shown(decision, decision.verdict, decision.shadow))
     whole, told = (
         answers.attribution(job, service.catalogue, waiting=None, screening=None, view=one)
         for one in (None, view)
@@ -270,7 +273,15 @@ def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
         None if one is None else told_verdict(one, shade, instead)
         for one in (decision.verdict, decision.shadow)
     )
-    return _Shown(decision, verdict, shadow)
+    return _rounded(view, _Shown(decision, verdict, shadow))
+
+
+def _rounded(view: View, shown: _Shown) -> _Shown:
+    rounding = view.rounding
+    if rounding is None:
+        return shown
+    verdict, shadow = (one and rounded_verdict(one, rounding) for one in (shown.verdict, shown.shadow))
+    return _Shown(shown.row, verdict, shadow)
 
 
 def _retold(service: Service, caller: Caller, shown: _Shown) -> _Shown:

@@ -126,7 +126,7 @@ PLACES = {
     "Failure.message": "What went wrong, in a sentence (English).",
     "FieldProblem.detail": "What is wrong with it, in a sentence (English).",
     "Group.name": "Who it is, as the works have it.",
-    "Group.share": "Part of the measured influence that the group's works have, 0 to 1.",
+    "Group.share": "Part of the measured influence that the group's works have, 0 to 1; null: less than `below`.",
     "Health.status": "The process answers.",
     "IndexSummary.id": "Name and version of the index: another build is another id.",
     "IndexSummary.name": "The index's name, which stays when it is built again.",

@@ -75,6 +75,7 @@ ATTRIBUTION: dict[str, Any] = {
             }
         ]
     },
+    "rounding": None,
     "lookalikes": [
         {
             "work_id": "w_2c26b46b68ffc68f",

@@ -8,7 +8,7 @@ out whose it is. So leaving out the one leaves out the other.
 from typing import Any, Literal, get_args
 
 from app.catalogue import ServedIndex
-from app.redaction import instead, told
+from app.redaction import instead, rounded, told
 from app.schemas import Input
 from app.visibility import View, Visibility
 from jobs.models import Job, JsonObject
@@ -57,6 +57,7 @@ def without(
         if CREATORS in left:
             answer["groups"] = {}
         seen = instead(fewer, result=answer)
+    seen = rounded(seen, view.rounding, served)
     return seen, dict.fromkeys(Input.model_fields) if PICTURE in left else None
 
 

@@ -1,21 +1,22 @@
-"""Answers without what may not be shown: rows without names, creators taken together, sentences that name nobody.
+"""Answers as they may be told: rows without names, creators together, sentences that name nobody, rounded shares.
 
 A row keeps its rank, score and share, so that an answer still adds up, under an id that is good within the answer
 only. What is stored stays as it is: an answer is redacted whenever it is told, by what is hidden at that moment.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
-from app.catalogue import Catalogue
+from app.catalogue import Catalogue, ServedIndex
 from app.language import ENGLISH
+from app.rounding import Rounding
+from app.schemas import Group
 from app.visibility import Shade, View
 from das.answer import (
     HIDDEN_PREFIX,
     IF_THE_MODELS,
     CandidateSet,
-    RankedWork,
     caveats_of,
     headline_of,
     sentence_of,
@@ -37,12 +38,38 @@ NOTE_LOOKALIKES = "Look-alikes that are hidden are left out."
 
 def shown(job: Job, view: View | None, catalogue: Catalogue) -> Job:
     """The job as it may be told to a viewer; None: to nobody, so that all of it counts, as for deciding about it."""
-    return job if view is None else told(job, view.of(catalogue.find(job.index_id)))
+    if view is None:
+        return job
+    served = catalogue.reading(job.index_id)
+    return rounded(told(job, view.of(served)), view.rounding, served)
 
 
 def instead(job: Job, **told: Any) -> Job:
     """The job with these attributes in place of its own, to be told and never stored."""
     return cast(Job, _Told(job, **told))
+
+
+def rounded(job: Job, rounding: Rounding | None, served: ServedIndex | None) -> Job:
+    """The job with its shares as the operator lets them be told, and its sentences made of those."""
+    result = job.result
+    # Where no influence was measured, there is none to round.
+    nothing = result is None or not result["works"] or result["works"][0]["share"] == 0
+    if rounding is None or result is None or nothing or job.by_row or job.state != JobState.SUCCEEDED:
+        return job
+    result = {
+        **result,
+        "works": [rounding.one(place) for place in result["works"]],
+        "groups": {kind: [rounding.one(one) for one in groups] for kind, groups in result["groups"].items()},
+        "rounding": rounding.model_dump(),
+        "notes": [*result.get("notes", []), rounding.note()],
+    }
+    work = None if served is None else served.find(result["works"][0]["work_id"])
+    # Those of whom nothing may be shown aren't named by the word that stands for them either.
+    groups = [
+        Group.model_validate(one) for one in result["groups"].get("creator", ()) if one["name"] != WITHHELD
+    ]
+    title, creator = (None, None) if work is None else (work["title"], work["creator"])
+    return instead(job, result={**result, **_sentences(result, title, creator, groups, rounding.floor)})
 
 
 class _Told:
@@ -80,8 +107,10 @@ def told_verdict(verdict: JsonObject, shade: Shade, instead: Mapping[str, str | 
 
 def _reason(reason: JsonObject, shade: Shade) -> JsonObject:
     hidden = [work_id for work_id in reason["works"] if shade.work(work_id)]
-    theirs = {shade.served.index.works.creators[shade.served.index.works.row_of(one)] for one in hidden}
-    unnamed = theirs | shade.creators
+    works = shade.served.index.works
+    theirs = {works.creators[row] for one in hidden if (row := works.find(one)) is not None}
+    withheld = {name for name in reason["creators"] if shade.withholds("creator", name)}
+    unnamed = theirs | shade.creators | withheld
     if not hidden and not unnamed & {*reason["creators"]}:
         return reason
     return {
@@ -97,7 +126,7 @@ def may_name(summary: str | None, first_work: str | None, shade: Shade) -> bool:
     """Whether an answer's sentence may name a work or a creator that isn't shown."""
     if summary is None or first_work is None:
         return False
-    return shade.work(first_work) or any(name in summary for name in shade.creators)
+    return shade.work(first_work) or shade.named_in(summary)
 
 
 def hidden_id(work_id: str) -> bool:
@@ -161,7 +190,7 @@ def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
     if copy is not None:
         changed["copy"] = copy
     if works and (hidden_id(works[0]["work_id"]) or _names_withheld(result, shade)):
-        changed.update(_sentences(result, works[0]))
+        changed.update(_sentences(changed, None, None, ()))
     return changed
 
 
@@ -199,19 +228,26 @@ def _groups(kind: str, groups: list[JsonObject], shade: Shade) -> list[JsonObjec
     return sorted([*shown, together], key=lambda group: -group["share"])
 
 
-def _sentences(result: JsonObject, first: JsonObject) -> JsonObject:
-    """What the answer says in words where whom it names is hidden: the same, without naming anybody."""
+class _First(NamedTuple):
+    """What the answer's sentence says of the first work in numbers."""
+
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+def _sentences(
+    result: JsonObject, title: str | None, creator: str | None, groups: Sequence[Group], floor: float = 0.0
+) -> JsonObject:
+    """What the answer says in words, where the first work's title and creator are these; without, it names nobody."""
     in_model: Mapping[str, Any] | None = result.get("in_model")
     candidates = CandidateSet(result["candidates"]["mode"], result["candidates"]["count"])
-    numbers: dict[str, Any] = {
-        name: first.get(name) for name in ("score", "share", "percentile", "low", "high")
-    }
-    work = RankedWork(rank=first["rank"], work_id=first["work_id"], row=0, **numbers)
-    summary = sentence_of(None, None, work, (), candidates)
+    first = _First(*(result["works"][0].get(name) for name in _First._fields))
+    summary = sentence_of(title, creator, first, groups, candidates, floor)
     again = caveats_of(summary, in_model, result.get("certainty"))
-    nameless = next((caveat for caveat in again if caveat.startswith(IF_THE_MODELS)), None)
+    said = next((caveat for caveat in again if caveat.startswith(IF_THE_MODELS)), None)
     caveats = [
-        nameless if nameless is not None and caveat.startswith(IF_THE_MODELS) else caveat
+        said if said is not None and caveat.startswith(IF_THE_MODELS) else caveat
         for caveat in result.get("caveats", ())
     ]
     return {"summary": headline_of(summary, in_model), "caveats": caveats}

@@ -10,6 +10,7 @@ from string import Formatter
 
 from app import answers
 from app.language import ENGLISH, Language
+from app.rounding import exactly
 from app.schemas import Attribution, Copy, Group, Share
 from das import answer as said
 from das import changes, copies, provenance
@@ -25,6 +26,7 @@ NOTES = {
     said.FLAT: "flat",
     said.CLOSE: "close",
     answers.GONE: "gone",
+    answers.REPLACED: "replaced",
     answers.BY_ROW: "by_row",
     answers.MISSING: "missing",
     answers.PICTURE_GONE: "picture_gone",
@@ -111,7 +113,7 @@ def _ranking(a: Attribution, language: Language) -> str | None:
     )
     if first.share == 0:
         return language("summary.none", among=among)
-    if not said.stands_out(first, candidates):
+    if first.share is not None and not said.stands_out(first, candidates):
         return language("summary.flat", share=_with_interval(first, language), among=among)
     title = None if not first.title else language("format.quoted", text=first.title)
     by = language("summary.by", creator=first.creator) if first.creator else ""
@@ -128,13 +130,15 @@ def _ranking(a: Attribution, language: Language) -> str | None:
             among=among,
             called=title or language("summary.a_work"),
             by=by or language("summary.by_unknown"),
-            alone=language.percent(first.share),
+            alone=share_in_words(first, language),
         )
     if own is None or said.told_alone(first, own):
+        if first.share is None:
+            return language("summary.under", share=share_in_words(first, language), among=among)
         named = language("summary.named", title=title) if title else ""
         share = _with_interval(first, language)
         return language("summary.one", by=by, named=named, share=share, among=among)
-    key = "summary.group_alone" if first.share >= own.share / 2 else "summary.group"
+    key = "summary.group_alone" if said.half_of(first, own) else "summary.group"
     return language(
         key,
         n=own.works,
@@ -143,12 +147,12 @@ def _ranking(a: Attribution, language: Language) -> str | None:
         share=_with_interval(own, language),
         among=among,
         called=title or language("summary.one_of_them"),
-        alone=language.percent(first.share),
+        alone=share_in_words(first, language),
     )
 
 
 def _with_interval(one: Share | Group, language: Language) -> str:
-    share = language.percent(one.share)
+    share = share_in_words(one, language)
     if one.low is None or one.high is None:
         return share
     low, high = language.percent(one.low), language.percent(one.high)
@@ -159,7 +163,16 @@ def _with_interval(one: Share | Group, language: Language) -> str:
     )
 
 
+def share_in_words(one: Share | Group, language: Language) -> str:
+    """A share, or what it is below."""
+    if one.share is not None:
+        return language.percent(one.share)
+    return language("format.under", value=exactly(one.below or 0.0, language))
+
+
 def _note(note: str, a: Attribution, language: Language) -> str | None:
+    if a.rounding is not None and note == a.rounding.note():
+        return a.rounding.note(language)
     if note.startswith(said.IF_THE_MODELS):
         ranking, english = _ranking(a, language), _ranking(a, ENGLISH)
         return (

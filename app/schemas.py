@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from app.described import Described
 from app.fields import Candidates, Number, Seed
 from app.fields import Moment as Moment  # which others take from here
 from app.link_schemas import Links, SummaryLinks
+from app.rounding import Rounding
 from das import registry
 from das.methods import METHODS, SEEDED
 from das.rights.values import Tdm
@@ -232,8 +233,13 @@ class Share(BaseModel):
     thumbnail: str | None = Field(
         description="Null, as is all that is told of the work, if the index no longer has it."
     )
-    score: float = Field(description="The attribution score; comparable within one answer only.")
-    share: float = Field(description="Part of the measured influence among the candidates, 0 to 1.")
+    score: float | None = Field(
+        description="The attribution score; comparable within one answer only. Null where the share is."
+    )
+    share: float | None = Field(
+        description="Part of the measured influence among the candidates, 0 to 1; null: less than `below`."
+    )
+    below: float | None = Field(None, description="The operator's floor, where the share is below it.")
     low: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     high: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     percentile: float | None = Field(description="Where this score lies among the candidates' scores.")
@@ -249,7 +255,8 @@ class Group(BaseModel):
     """Works of one creator taken together."""
 
     name: str
-    share: float
+    share: float | None
+    below: float | None = Field(None, description="The operator's floor, where the share is below it.")
     low: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     high: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     works: int = Field(description="How many of the candidates are of this group.")
@@ -381,6 +388,7 @@ class Attribution(BaseModel):
     groups: dict[str, list[Group]] | None = Field(
         description="By creator and rights_holder; null until scored."
     )
+    rounding: Rounding | None = Field(None, description="How shares are told; null: as they were measured.")
     lookalikes: list[Lookalike] | None = Field(description="Null if the screening failed; see notes.")
     timings_ms: dict[str, float] | None = Field(description="How long each part took.")
     error: Failure | None
@@ -413,53 +421,6 @@ class AttributionSummary(BaseModel):
 
 class AttributionList(BaseModel):
     items: list[AttributionSummary]
-    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
-
-
-class IndexSummary(BaseModel):
-    id: str
-    name: str
-    works: int
-    creators: int | None
-    model: dict[str, Any] = Field(description="Identity of the model, from the manifest.")
-    methods: list[str]
-    dimension: int | None
-    timesteps: int | None
-    created_at: str | None
-    status: ScreeningStatus = Field(
-        description="Of its screening, in this process; none: it was built without."
-    )
-
-
-class IndexList(BaseModel):
-    items: list[IndexSummary]
-
-
-class IndexCard(IndexSummary):
-    card: str | None = Field(description="The index card, in Markdown.")
-    quality: Quality | None = Field(description="Null: not measured for this index.")
-
-
-class Work(BaseModel):
-    """One training work, with every column that the index keeps about it."""
-
-    work_id: str
-    index: str
-    title: str | None
-    creator: str | None
-    rights_holder: str | None
-    licence: str | None
-    source_url: str | None
-    tdm: Tdm | None = Field(
-        description="The strictest signal on text and data mining in its file (XMP, C2PA) or metadata; null: none, or"
-        " the index was built before they were read."
-    )
-    thumbnail: str
-    metadata: dict[str, Any] = Field(description="Further columns of the works' table.")
-
-
-class WorkList(BaseModel):
-    items: list[Work]
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
 
 

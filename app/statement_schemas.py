@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from app.rounding import Rounding
+
 
 class HolderShare(BaseModel):
     """A rights holder's part. Decimals are text, so that they add up."""
@@ -44,4 +46,8 @@ class Statement(BaseModel):
     reliable: bool
     reliable_because: str
     currency: str | None
+    rounding: Rounding | None = Field(
+        None,
+        description="How the shares of each answer were rounded before they were counted; null: they weren't.",
+    )
     shares: list[HolderShare]

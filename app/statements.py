@@ -15,6 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
+from app.rounding import Rounding
 from app.statement_schemas import HolderShare, LeftOut, Statement
 from das.errors import DasError
 from das.index import AttributionIndex
@@ -107,6 +108,7 @@ class Amount(NamedTuple):
 class Tally:
     """What the answers of a period come to."""
 
+    rounding: Rounding | None = None
     units: Counter[str] = field(default_factory=Counter)
     questions: Counter[str] = field(default_factory=Counter)
     counted: int = 0
@@ -120,7 +122,7 @@ class Tally:
         if why is not None:
             self.left[why] += 1
             return
-        named = [(str(group["name"]), float(group["share"])) for group in answer.holders or ()]
+        named = [(str(group["name"]), self._told(group["share"])) for group in answer.holders or ()]
         rest = 1.0 - math.fsum(share for _, share in named)
         if not any(share > 0 for _, share in named):
             parts = [(NO_INFLUENCE, 1.0)]
@@ -133,6 +135,10 @@ class Tally:
         self.counted += 1
         self.methods[answer.method] += 1
         self.screened += answer.mode != "all"
+
+    def _told(self, share: float) -> float:
+        # What isn't told is nobody's, among those beyond.
+        return float(share) if self.rounding is None else self.rounding.share(share) or 0.0
 
 
 def _left_out(answer: Answered) -> str | None:
@@ -180,10 +186,18 @@ def reliable(index: AttributionIndex, tally: Tally) -> tuple[bool, str]:
 
 
 def statement(
-    index: AttributionIndex, period: Period, answers: Iterable[Answered], amount: Amount | None = None
+    index: AttributionIndex,
+    period: Period,
+    answers: Iterable[Answered],
+    amount: Amount | None = None,
+    rounding: Rounding | None = None,
 ) -> Statement:
-    """The statement of a period's answers about an index."""
-    tally = Tally()
+    """The statement of a period's answers about an index.
+
+    Args:
+        rounding: how each answer's shares are told to whom this is for; None: as they were measured.
+    """
+    tally = Tally(rounding)
     for answer in answers:
         tally.add(answer)
     bears, why = reliable(index, tally)
@@ -222,6 +236,7 @@ def statement(
         reliable=bears,
         reliable_because=why,
         currency=None if amount is None else amount.currency,
+        rounding=rounding,
         shares=rows,
     )
 
@@ -268,6 +283,7 @@ def as_csv(made: Statement) -> str:
     period = f"{made.since:%Y-%m-%dT%H:%M:%SZ} to {made.until:%Y-%m-%dT%H:%M:%SZ}"
     notes = [
         (made.questions, f"counted, of {made.index}, {period}. {made.reliable_because}"),
+        *((made.questions, one.note()) for one in [made.rounding] if one is not None),
         *((left.questions, f"not counted: {left.note}") for left in made.left_out),
     ]
     for count, note in notes:

@@ -3,7 +3,7 @@
 What is said in which language stands in app/languages; here is said which of it, when.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from jinja2.runtime import Context
 
 from app.language import ENGLISH, Language
 from app.redaction import hidden_id
+from app.rounding import exactly
 from app.schemas import Attribution, Copy, CopyMatch, Declared, Group, InModel, Quality, Share
 
 LICENCES = {
@@ -117,7 +118,7 @@ def shares_of(a: Attribution, language: Language) -> str:
     if a.candidates is None:
         return ""
     key = "shares.of_all" if a.candidates.mode == "all" else "shares.of_some"
-    said = [language(key, works=language.whole(a.candidates.count))]
+    said = [language(key, n=a.candidates.count)]
     if any(group.low is not None for groups in (a.groups or {}).values() for group in groups):
         said.append(language("shares.intervals"))
     return " ".join([*said, language("shares.evidence")])
@@ -204,7 +205,7 @@ def _candidates(a: Attribution, language: Language) -> str:
     if a.candidates is None:
         return language("detail.not_known_yet")
     key = "detail.candidates_all" if a.candidates.mode == "all" else "detail.candidates_some"
-    fact = language(key, works=language.whole(a.candidates.count))
+    fact = language(key, n=a.candidates.count)
     if a.candidates.asked == a.candidates.mode:
         return fact
     return language("detail.candidates_asked", candidates=fact, asked=a.candidates.asked)
@@ -268,6 +269,14 @@ def _scores(quality: Quality, language: Language) -> dict[str, str]:
 def percent(share: float | None, language: Language = ENGLISH) -> str:
     """A share as the summaries write it; a dash for what isn't known."""
     return "–" if share is None else unbroken(language.percent(share))
+
+
+def part(one: Share | Group | Mapping[str, Any], language: Language = ENGLISH) -> str:
+    """The share of a work or group, or what it is below, in an answer or a report."""
+    told = one if isinstance(one, Mapping) else one.model_dump(include={"share", "below"})
+    if told["share"] is None and told.get("below") is not None:
+        return unbroken(language("format.under", value=exactly(told["below"], language)))
+    return percent(told["share"], language)
 
 
 def between(one: Share | Group, language: Language = ENGLISH) -> str:
@@ -339,7 +348,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "is_web": is_web,
     **{
         write.__name__: _spoken(write)
-        for write in (percent, between, top, factor, thousands, similarity, licence, rights, copy_label)
+        for write in (percent, part, between, top, factor, thousands, similarity, licence, rights, copy_label)
     },
     "hidden_work": hidden_id,
 }

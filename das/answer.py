@@ -10,6 +10,7 @@ import numpy as np
 from das.copies import CopyVerdict
 from das.intervals import ShareNoise
 from das.manifest import NOT_MEASURED
+from das.plurals import counted
 from das.works import Works
 
 UNKNOWN_CREATOR = "Unknown creator"
@@ -169,10 +170,16 @@ def share_by_creator(
 
 
 class Part(Protocol):
-    """Whatever has a share: a work or a creator, here or in the API's answer."""
+    """Whatever has a share: a work or a creator, here or in the API's answer. None: below what an operator tells."""
 
     @property
-    def share(self) -> float: ...
+    def share(self) -> float | None: ...
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
 
 
 class Whole(Protocol):
@@ -189,6 +196,9 @@ class Together(Part, Protocol):
     def name(self) -> str: ...
 
     @property
+    def works(self) -> int: ...
+
+    @property
     def share_of_index(self) -> float | None: ...
 
     @property
@@ -200,7 +210,8 @@ G = TypeVar("G", bound=Together)
 
 def stands_out(first: Part, candidates: Whole) -> bool:
     """Whether the first work holds several times the mean share, or there is no other."""
-    return first.share > 0 and (first.share * candidates.count >= _STANDS_OUT or candidates.count == 1)
+    share = first.share or 0.0
+    return share > 0 and (share * candidates.count >= _STANDS_OUT or candidates.count == 1)
 
 
 def told_alone(first: Part, own: Together) -> bool:
@@ -210,9 +221,10 @@ def told_alone(first: Part, own: Together) -> bool:
     """
     return (
         own.factor is None
+        or own.share is None
         or _beyond(own) <= 0
         or math.isclose(own.factor, 1)
-        or percent(own.share) == percent(first.share)
+        or (first.share is not None and percent(own.share) == percent(first.share))
     )
 
 
@@ -275,21 +287,26 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
 def sentence_of(
     title: str | None,
     creator: str | None,
-    first: RankedWork,
-    groups: Sequence[GroupShare],
+    first: Part,
+    groups: Sequence[Together],
     candidates: CandidateSet,
+    floor: float = 0.0,
 ) -> str:
-    """`summarise` where the first work's title and creator are these; without either it names nobody."""
+    """`summarise` where the first work's title and creator are these; without either it names nobody.
+
+    Args:
+        floor: what a share is below that is None.
+    """
     if candidates.mode == "all":
-        among = f"among {candidates.count:,} works"
+        among = f"among {counted(candidates.count, 'work')}"
     else:
-        among = f"among the {candidates.count:,} most similar works"
+        among = f"among the {counted(candidates.count, 'most similar work')}"
     if first.share == 0:
         return f"No influence was measured {among}."
-    if not stands_out(first, candidates):
+    if first.share is not None and not stands_out(first, candidates):
         return (
-            f"No work stands out: the highest-ranked accounts for {_with_interval(first)} of the measured influence"
-            f" {among}."
+            f"No work stands out: the highest-ranked accounts for {_with_interval(first, floor)} of the measured"
+            f" influence {among}."
         )
     by = f" by {creator}" if creator else ""
     called = f"“{title}”" if title else "one of them"
@@ -297,16 +314,18 @@ def sentence_of(
     other = named_instead(first, creator, own, groups)
     if other is not None:
         return (
-            f"The {number_word(other.works)} works by {other.name} account for {_with_interval(other)} of the"
+            f"The {number_word(other.works)} works by {other.name} account for {_with_interval(other, floor)} of the"
             f" measured influence {among}; ranked first is {called if title else 'a work'}"
-            f"{by or ' of an unknown creator'}, alone for {percent(first.share)}."
+            f"{by or ' of an unknown creator'}, alone for {_told(first.share, floor)}."
         )
     if own is None or told_alone(first, own):
+        if first.share is None:
+            return f"The highest-ranked work accounts for {_told(None, floor)} of the measured influence {among}."
         named = f", {called}," if title else ""
-        return f"One work{by}{named} accounts for {_with_interval(first)} of the measured influence {among}."
-    alone = f"; {called} alone for {percent(first.share)}" if first.share >= own.share / 2 else ""
+        return f"One work{by}{named} accounts for {_with_interval(first, floor)} of the measured influence {among}."
+    alone = f"; {called} alone for {_told(first.share, floor)}" if half_of(first, own) else ""
     return (
-        f"The {number_word(own.works)} works{by} account for {_with_interval(own)}"
+        f"The {number_word(own.works)} works{by} account for {_with_interval(own, floor)}"
         f" of the measured influence {among}{alone}."
     )
 
@@ -314,24 +333,43 @@ def sentence_of(
 def named_instead(first: Part, creator: str | None, own: Together | None, groups: Sequence[G]) -> G | None:
     """The creator whom the sentence names instead of the first work's, `creator` with `own`; None: nobody."""
     most = next(
-        (group for group in groups if group.name != UNKNOWN_CREATOR and _beyond(group) > first.share), None
+        (
+            group
+            for group in groups
+            if group.name != UNKNOWN_CREATOR and _beyond(group) > (first.share or 0.0)
+        ),
+        None,
     )
-    if most is None or most.name == creator or (own is not None and most.share <= own.share):
+    if (
+        most is None
+        or most.name == creator
+        or (own is not None and (most.share or 0.0) <= (own.share or 0.0))
+    ):
         return None
     return most
 
 
+def half_of(first: Part, own: Part) -> bool:
+    """Whether the first work holds half of what all of its creator's do, `own`."""
+    return (first.share or 0.0) >= (own.share or 0.0) / 2
+
+
 def _beyond(group: Together) -> float:
     """How much more it holds than its number suggests."""
-    return group.share - (group.share_of_index or 0.0)
+    return (group.share or 0.0) - (group.share_of_index or 0.0)
 
 
-def _with_interval(one: RankedWork | GroupShare) -> str:
+def _with_interval(one: Part, floor: float) -> str:
     """`20 % (15 to 26 %)`, or the share alone."""
+    share = _told(one.share, floor)
     if one.low is None or one.high is None:
-        return percent(one.share)
+        return share
     low, high = percent(one.low), percent(one.high)
-    return percent(one.share) if low == high else f"{percent(one.share)} ({low.removesuffix(' %')} to {high})"
+    return share if low == high else f"{share} ({low.removesuffix(' %')} to {high})"
+
+
+def _told(share: float | None, floor: float) -> str:
+    return f"less than {100 * floor:.6g} %" if share is None else percent(share)
 
 
 def notes_of(*, measured: bool, in_model: Mapping[str, Any] | None) -> list[str]:

@@ -15,12 +15,26 @@ CONTACT = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,200}|https?://[A-Za
 
 
 class RecordSettings(BaseSettings):
-    """Opt-outs, visibility of works, retention, and the operator's contact."""
+    """Opt-outs, visibility of works, rounding, retention, and the operator's contact."""
 
     work_visibility: WorkVisibility = Field(
         default="public",
         description="Who may see a work whose metadata have no `visibility` of its own: `public` (whoever may read"
         " answers), `signed-in` (who shows a key), `rights-holder` (a key of its rights holder's) or `never`.",
+    )
+    share_step: float | None = Field(
+        default=None,
+        ge=1e-4,
+        le=0.5,
+        description="What shares are rounded to wherever an answer is told, such as `0.01` for whole percents; a"
+        " smaller one is told as less than that. Policies decide by the exact ones. Unset: shares as measured.",
+    )
+    share_floor: float | None = Field(
+        default=None,
+        ge=1e-4,
+        le=0.5,
+        description="Shares below this, such as `0.005`, are told as less than it and not as a number. Unset: none"
+        " but those below `DAS_SHARE_STEP`.",
     )
     opt_outs_hide: Literal["received", "verified"] = Field(
         default="verified",

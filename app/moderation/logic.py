@@ -291,8 +291,8 @@ class _Looking:
         count = len(works) if self.answer.candidates is None else self.answer.candidates.count
         if len(works) < count:
             bounds = {
-                "share": (0.0, last.share),
-                "low": (0.0, last.share),
+                "share": (0.0, last.share or 0.0),
+                "low": (0.0, last.share or 0.0),
                 "rank": (len(works) + 1.0, float(count)),
             }
             if last.percentile is not None:
@@ -310,7 +310,7 @@ class _Looking:
         count = named if self.answer.candidates is None else self.answer.candidates.count
         if named < count:
             # The last may be named out of its turn, since the answer's sentence is about it.
-            shares = sorted((group.share for group in groups), reverse=True)
+            shares = sorted((group.share or 0.0 for group in groups), reverse=True)
             most = min(shares[-2] if len(shares) > 1 else shares[-1], max(0.0, 1.0 - sum(shares)))
             bounds = {"share": (0.0, most), "low": (0.0, most), "works": (1.0, float(count - named))}
             causes.append(self._unnamed("creators", tests, bounds, words.UNNAMED_CREATORS))

@@ -18,6 +18,7 @@ VerdictFacts = dict[str, Any]
 # Why a comparison may have no value.
 MISSING = (
     "untold",
+    "under_floor",
     "none_meets",
     "unnamed",
     "unnamed_creators",
@@ -26,7 +27,13 @@ MISSING = (
 )
 WHY = ("state_queued", "state_running", "state_cancelled", "no_works")
 # Whole sentences that are the same for every picture.
-FIXED = ("further_pictures", "hidden", *(code.replace("-", "_") for code in MODEL_CODES.values()))
+FIXED = (
+    "further_pictures",
+    "hidden",
+    "values_untold",
+    "rounded",
+    *(code.replace("-", "_") for code in MODEL_CODES.values()),
+)
 # The service's own reasons.
 OWN = (FURTHER_PICTURES, NO_RULE, NOT_ANSWERED, POLICY_UNUSABLE, *MODEL_CODES.values())
 QUOTED_WORK = re.compile(r"“(?P<title>.+)”(?: by (?P<creator>.+))?", re.DOTALL)
@@ -54,12 +61,12 @@ def _reason(reason: VerdictFacts, language: Language) -> VerdictFacts:
     text = fixed(reason["text"], language)
     if text is None and reason["code"] in OWN:
         text = _own(reason, language)
-    elif text is None and reason["text"] == _sentence(reason, reason["compared"], ENGLISH):
-        text = _sentence(reason, told, language)
+    elif text is None and reason["text"] == sentence_of(reason, reason["compared"], ENGLISH):
+        text = sentence_of(reason, told, language)
     return {**reason, "text": text or reason["text"], "compared": told}
 
 
-def _sentence(reason: VerdictFacts, compared: list[VerdictFacts], language: Language) -> str:
+def sentence_of(reason: VerdictFacts, compared: list[VerdictFacts], language: Language) -> str:
     """What a rule's reason says: its comparisons, and whether it could be decided."""
     said = words.sentence(one["text"] for one in compared)
     return said if reason["fired"] else f"{language('decision.undecided')} {said}"
@@ -93,7 +100,7 @@ def fixed(text: str, language: Language) -> str | None:
 
 def _compared(one: VerdictFacts, language: Language) -> str | None:
     """A comparison in this language; None where English wouldn't have said what stands there."""
-    field = _field(one["field"])
+    field = field_of(one["field"])
     if field is None:
         return None
 
@@ -110,7 +117,7 @@ def _compared(one: VerdictFacts, language: Language) -> str | None:
     return None
 
 
-def _field(name: str) -> Field | None:
+def field_of(name: str) -> Field | None:
     """The field of a comparison, whose name has the place before it."""
     places: tuple[Place, ...] = ("works", "creators")
     for place in places:

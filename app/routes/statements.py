@@ -63,7 +63,9 @@ async def get_statement(
 
     def make() -> Statement:
         found = answered(service.store.database, served.id, period.since, period.until, owner)
-        made = statement(served.index, period, _bounded(found), whole)
+        # Whoever reads of everybody's pays by it, and has the index.
+        rounding = None if owner is None else service.visibility.to(caller).rounding
+        made = statement(served.index, period, _bounded(found), whole, rounding)
         service.store.audit.write(
             caller.actor,
             "statement.made",

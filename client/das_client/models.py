@@ -68,6 +68,8 @@ class Attribution(Model):
     """Ranked works; null until scored."""
     groups: dict[str, list[Group]] | None = None
     """By creator and rights_holder; null until scored."""
+    rounding: Rounding | None = None
+    """How shares are told; null: as they were measured."""
     lookalikes: list[Lookalike] | None = None
     """Null if the screening failed; see notes."""
     timings_ms: dict[str, float] | None = None
@@ -374,6 +376,13 @@ class Check(Model):
     """What was found, in a sentence."""
 
 
+class ComingVersion(Model):
+    id: str
+    """Its id, which never changes."""
+    state: Literal["opening", "waiting", "refused"] | str
+    """Being checked and opened, waiting for a worker to load it, or refused; `/readyz` says why."""
+
+
 class Comparison(Model):
     """One comparison that a rule made."""
 
@@ -677,8 +686,10 @@ class Group(Model):
 
     name: str
     """Who it is, as the works have it."""
-    share: float
-    """Part of the measured influence that the group's works have, 0 to 1."""
+    share: float | None = None
+    """Part of the measured influence that the group's works have, 0 to 1; null: less than `below`."""
+    below: float | None = None
+    """The operator's floor, where the share is below it."""
     low: float | None = None
     """Of the share, 95 %; null: not measured."""
     high: float | None = None
@@ -755,6 +766,8 @@ class IndexCard(Model):
     """When it was built (RFC 3339); null: not told."""
     status: Literal["loading", "ready", "failed", "none"] | str
     """Of its screening, in this process; none: it was built without."""
+    next: ComingVersion | None = None
+    """The version that is to take its place; null: this is the newest."""
     card: str | None = None
     """The index card, in Markdown."""
     quality: Quality | None = None
@@ -787,6 +800,8 @@ class IndexSummary(Model):
     """When it was built (RFC 3339); null: not told."""
     status: Literal["loading", "ready", "failed", "none"] | str
     """Of its screening, in this process; none: it was built without."""
+    next: ComingVersion | None = None
+    """The version that is to take its place; null: this is the newest."""
 
 
 class Input(Model):
@@ -861,10 +876,10 @@ class Key(Model):
 
 
 class KeyList(Model):
-    """Every key and link, the newest first."""
-
     items: list[Key]
     """Those of this page, in the order of the list."""
+    next_cursor: str | None = None
+    """Give it as `cursor` for the next page; null at the end."""
 
 
 class LeftOut(Model):
@@ -1299,6 +1314,15 @@ class Review(Model):
     """When they said it, in UTC."""
 
 
+class Rounding(Model):
+    """How the shares of an answer are told."""
+
+    step: float | None = None
+    """Shares are multiples of this, intervals widened to such; null: they aren't rounded."""
+    floor: float
+    """A share below this is null, and so is its score; 0.01 is 1 %."""
+
+
 Scope = Literal["ask", "read", "decide", "admin"] | str
 
 
@@ -1344,10 +1368,12 @@ class Share(Model):
     """What is said of text and data mining with it; null: no signal, or not known."""
     thumbnail: str | None = None
     """Null, as is all that is told of the work, if the index no longer has it."""
-    score: float
-    """The attribution score; comparable within one answer only."""
-    share: float
-    """Part of the measured influence among the candidates, 0 to 1."""
+    score: float | None = None
+    """The attribution score; comparable within one answer only. Null where the share is."""
+    share: float | None = None
+    """Part of the measured influence among the candidates, 0 to 1; null: less than `below`."""
+    below: float | None = None
+    """The operator's floor, where the share is below it."""
     low: float | None = None
     """Of the share, 95 %; null: not measured."""
     high: float | None = None
@@ -1424,6 +1450,8 @@ class Statement(Model):
     """Why it does or doesn't, in a sentence."""
     currency: str | None = None
     """What the amounts are in, as it was asked; null: none was named."""
+    rounding: Rounding | None = None
+    """How the shares of each answer were rounded before they were counted; null: they weren't."""
     shares: list[HolderShare]
     """A row for each rights holder, the largest share first."""
 

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 
-from das_client.models import Attribution
+from das_client.models import Attribution, Share
 
 COLUMNS = ("rank", "share", "work", "title", "creator", "licence")
 WIDEST = 40
@@ -25,7 +25,7 @@ def answer(attribution: Attribution) -> str:
     rows = [
         (
             str(work.rank),
-            f"{100 * work.share:.1f} %",
+            _share(work),
             plain(work.work_id),
             plain(work.title or "–", WIDEST),
             plain(work.creator or "–", WIDEST),
@@ -36,6 +36,12 @@ def answer(attribution: Attribution) -> str:
     copied = attribution.copied.summary if attribution.copied is not None else None
     sentences = [text for text in (attribution.summary, copied) if text]
     return "\n".join([*map(plain, sentences), *_lines([COLUMNS, *rows]), *map(plain, attribution.notes)])
+
+
+def _share(work: Share) -> str:
+    if work.share is None:
+        return "–" if work.below is None else f"< {100 * work.below:.6g} %"
+    return f"{100 * work.share:.1f} %"
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> list[str]:

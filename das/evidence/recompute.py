@@ -1,7 +1,7 @@
 """Computing a report's answer again from picture, index and model, and what is found to differ."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,12 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
         seed=None if asked["seed"] is None else int(asked["seed"]),
     )
     found = {work.work_id: work.score for work in again.works}
-    largest = max(abs(float(place["score"])) for place in places) or 1.0
+    largest, tolerance = _scale(report["answer"], places)
     differences, furthest = [], 0.0
     unnamed = [place for place in places if place["work_id"].startswith(HIDDEN_PREFIX)]
-    places = [place for place in places if place not in unnamed]
+    unrated = [place for place in places if place["score"] is None and place not in unnamed]
+    listed = [place["work_id"] for place in places if place not in unnamed]
+    places = [place for place in places if place not in unnamed and place not in unrated]
     for place in places:
         score = found.get(place["work_id"])
         if score is None:
@@ -103,27 +105,38 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
             continue
         difference = abs(score - float(place["score"])) / largest
         furthest = max(furthest, difference)
-        if difference > TOLERANCE:
+        if difference > tolerance:
             differences.append(
                 f"{place['work_id']}, rank {place['rank']}, had the score {place['score']:.6g} and has {score:.6g}."
             )
-    listed = [place["work_id"] for place in places]
     # Where no work is named, none is missing either.
     lowest = min((found[one] for one in listed if one in found), default=max(found.values(), default=0.0))
-    margin = TOLERANCE * largest
+    margin = tolerance * largest
     further = {one: score for one, score in found.items() if one not in listed and score - lowest > margin}
     # Those without a name in the report are among these: which ones is told by their scores alone.
     for place in unnamed:
-        if further and float(place["score"]) - lowest > -margin:
+        if further and place["score"] is None:
+            del further[min(further, key=lambda one: further[one])]
+        elif further and float(place["score"]) - lowest > -margin:
             del further[min(further, key=lambda one: abs(further[one] - float(place["score"])))]
     differences += [
         f"{work_id} isn't in the report and has the score {score:.6g}." for work_id, score in further.items()
     ]
     not_compared = tuple(
-        f"{place['work_id']}, rank {place['rank']}, isn't named in the report, so it can't be compared."
-        for place in unnamed
+        f"{place['work_id']}, rank {place['rank']}, {why}, so it can't be compared."
+        for some, why in ((unnamed, "isn't named in the report"), (unrated, "has no score in the report"))
+        for place in some
     )
     return Recomputed(len(places), furthest, tuple(differences), not_compared)
+
+
+def _scale(answer: Mapping[str, Any], places: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The largest score of a report, and by which part of it scores may differ: also by what they were rounded."""
+    first = max(places, key=lambda place: abs(float(place["score"] or 0.0)))
+    largest = abs(float(first["score"] or 0.0)) or 1.0
+    step = (answer.get("rounding") or {}).get("step")
+    # Scores were rounded as their shares were: by half a step at most.
+    return largest, TOLERANCE + (step / 2 / first["share"] if step and first["share"] else 0.0)
 
 
 def _refuse_left_out(report: Mapping[str, Any], index: AttributionIndex) -> None:

@@ -112,6 +112,7 @@ def report(
                 for kind, groups in result["groups"].items()
             },
             "notes": [note for note in said if note not in limits],
+            **({"rounding": result["rounding"]} if "rounding" in result else {}),
         },
         "quality": None if quality is None else quality.model_dump(mode="json"),
         "limits": limits,

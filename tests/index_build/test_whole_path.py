@@ -22,6 +22,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
+from app.rounding import Rounding
 from das.errors import EvidenceError
 from das.evidence.recompute import recompute
 from das.index import AttributionIndex
@@ -170,6 +171,14 @@ def test_the_service_answers_from_that_index(app, own, tmp_path):
     screened["question"]["candidate_works"] = [place["work_id"] for place in places[:3]] + ["hidden_1"]
     del screened["answer"]["works"][3:]
     assert recompute(screened, index, picture).agrees
+    # Rounded shares are held against what they were rounded to; those that aren't told can't be.
+    rounding = Rounding(step=0.03, floor=sorted(place["share"] for place in places)[2])
+    rounded = deepcopy(document["report"])
+    rounded["answer"] |= {"works": [*map(rounding.one, places)], "rounding": rounding.model_dump()}
+    found = recompute(rounded, index, picture)
+    assert found.agrees, found.differences
+    assert len(found.not_compared) == 2 == len(places) - found.works
+    assert all("has no score in the report" in line for line in found.not_compared)
     for part, why in (("picture", "doesn't tell its picture"), ("settings", "with a prompt or a seed")):
         handed_on = {**document["report"], "shared": {"left_out": [part], "works": None}}
         with pytest.raises(EvidenceError, match=why):
