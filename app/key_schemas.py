@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from app.described import Described
 from app.numbers import WHOLE
 from app.schemas import Printable
 from jobs.credentials import Scope
@@ -44,8 +45,11 @@ EXAMPLE: JsonDict = {
     "last_used_at": "2026-03-01T11:00:00Z",
 }
 
-IndexName = Annotated[Printable, Field(min_length=1, max_length=MAX_INDEX_NAME)]
-RightsHolder = Annotated[Printable, Field(min_length=1, max_length=MAX_NAME)]
+# For the description: `NewKey` refuses what doesn't fit, with a sentence.
+_ON_ONE_LINE = r"[^\x00-\x1f\x7f]"
+_Line = Annotated[Printable, Described(pattern=rf"^{_ON_ONE_LINE}*[^\s\x00-\x1f\x7f]{_ON_ONE_LINE}*$")]
+IndexName = Annotated[_Line, Field(min_length=1, max_length=MAX_INDEX_NAME)]
+RightsHolder = Annotated[_Line, Field(min_length=1, max_length=MAX_NAME)]
 State = Literal["active", "expired", "revoked"]
 
 
@@ -69,7 +73,7 @@ class KeyRequest(BaseModel):
         },
     )
 
-    name: Printable = Field(
+    name: _Line = Field(
         min_length=1, max_length=MAX_NAME, description="Whose it is or what it is for; shown in lists."
     )
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope), description="What it may do.")

@@ -187,7 +187,7 @@ class Workspace:
         """Keep a shard's products that somebody else wrote to `path` (`write_products`), as `commit` does."""
         if path.exists():  # else it was taken before, by a build that was killed before it could count it
             durable.make_directory(self._shard(shard).parent)
-            path.replace(self._shard(shard))
+            durable.publish(path, self._shard(shard))
         self._count(shard, sums)
 
     def _count(self, shard: int, sums: dict[str, np.ndarray]) -> None:

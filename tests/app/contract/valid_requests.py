@@ -108,7 +108,7 @@ def _existing(operation: str, media_type: str, body: dict[str, Any]) -> Iterator
             {**_mended("", media_type, item), "image_base64": WORLD["picture"]} for item in body["items"]
         ]
         yield "items", [_without(item, {"image_url", "webhook_url"}) for item in items[:MOST_IN_A_BATCH]]
-    if isinstance(body.get("top_k"), int):
+    if isinstance(body.get("top_k"), int | float):
         # The most that may be asked for is the operator's to say.
         yield "top_k", min(body["top_k"], 1000)
     match operation:
