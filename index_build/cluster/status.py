@@ -7,6 +7,7 @@ from pathlib import Path
 from das.errors import BuildError
 from das.manifest import MANIFEST_NAME
 from index_build.cluster.exchange import BEAT_S, Exchange, exchange_path
+from index_build.disk import lock_path
 from index_build.progress import duration
 from index_build.workspace import Workspace
 
@@ -19,7 +20,7 @@ class BuildStatus:
     """How far a build is.
 
     Attributes:
-        state: finished; running, while somebody computes; else waiting.
+        state: finished; starting, while nothing is on the disk; running, while somebody computes; else waiting.
         shards: of the whole build; None where only its coordinator knows, as it isn't a distributed one.
         done: shards computed, counted or not.
         shards_per_hour: over the last hour at most; None before the second shard.
@@ -36,8 +37,8 @@ class BuildStatus:
 
     def describe(self) -> str:
         """In words, a line for each thing."""
-        if self.state == "finished":
-            return "finished"
+        if self.state in ("finished", "starting"):
+            return self.state
         total = "" if self.shards is None else f" of {self.shards:,}"
         lines = [f"{self.state}: {self.done:,}{total} shards are done"]
         if self.shards_per_hour is not None:
@@ -55,6 +56,8 @@ def status(out: Path) -> BuildStatus:
     workspace = Workspace(out)
     if (out / MANIFEST_NAME).is_file() and not workspace.path.exists():
         return BuildStatus("finished", None, 0, None, None, {})
+    if not workspace.path.is_dir() and lock_path(out).exists():
+        return BuildStatus("starting", None, 0, None, None, {})
     if not workspace.path.is_dir():
         raise BuildError(f"there is neither an index nor a build of one at {out}.")
     plans = [

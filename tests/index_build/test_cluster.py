@@ -15,6 +15,7 @@ import psutil
 import pytest
 import redis
 
+from das.errors import BuildError
 from das.index import AttributionIndex
 from index_build.cluster.exchange import BEAT_S, Exchange, exchange_path
 from index_build.cluster.queue import QUEUE, ShardQueue
@@ -224,7 +225,11 @@ def test_shards_that_the_broker_forgot_are_asked_for_again(
     start: Start, whole: dict[str, str], worker: Callable[[], int], queue: redis.Redis, tmp_path: Path
 ) -> None:
     out = tmp_path / "index"
+    with pytest.raises(BuildError, match="neither an index nor a build"):
+        status(out)
     built = start(out, distributed=True)
+    until(out.with_name("index.lock").exists)
+    assert status(out).state in ("starting", "waiting")
     until(lambda: queue.llen(QUEUE) == SHARDS)
     assert status(out).shards == SHARDS
     assert status(out).state == "waiting"
