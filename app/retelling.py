@@ -30,6 +30,7 @@ NOTES = {
     redaction.NOTE_CREATORS: "creators_withheld",
     redaction.NOTE_LOOKALIKES: "lookalikes_hidden",
     answers.GONE: "gone",
+    answers.REPLACED: "replaced",
     answers.BY_ROW: "by_row",
     answers.MISSING: "missing",
     answers.PICTURE_GONE: "picture_gone",
