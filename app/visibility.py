@@ -34,6 +34,8 @@ COLUMN = "visibility"
 PUBLIC, SIGNED_IN, RIGHTS_HOLDER, NEVER = range(4)
 LEVELS: dict[str, int] = {name: level for level, name in enumerate(get_args(WorkVisibility))}
 LOOK_EVERY_S = 1.0
+# Of an index that has nothing for everybody, so many percent of the works are for their rights holders at most.
+PRIVATE_HIDES = 1.0
 
 
 class Viewer(NamedTuple):
@@ -44,14 +46,26 @@ class Viewer(NamedTuple):
 
 
 class Levels:
-    """The level that each work of an index takes to be seen, as its metadata and the setting say."""
+    """The level that each work of an index takes to be seen, as its metadata and the settings say.
 
-    def __init__(self, served: ServedIndex, default: WorkVisibility) -> None:
+    Args:
+        hide_exposed: how many percent of the works are for their rights holders at most, the most exposed; None: 1 in
+            an index that has nothing for everybody.
+    """
+
+    def __init__(
+        self, served: ServedIndex, default: WorkVisibility, hide_exposed: float | None = 0.0
+    ) -> None:
         self.served = served
         works = served.index.works
         self.by_row = np.full(len(works), LEVELS[default], np.uint8)
         if COLUMN in works.table.column_names:
             self._read(works.column(COLUMN))
+        if hide_exposed is None:
+            hide_exposed = PRIVATE_HIDES if len(works) and self.by_row.min() > PUBLIC else 0.0
+        if hide_exposed > 0 and served.exposure is not None:
+            exposed = served.exposure >= 100.0 - hide_exposed
+            self.by_row[exposed] = np.maximum(self.by_row[exposed], RIGHTS_HOLDER)
 
     def _read(self, said: list[object]) -> None:
         unknown = set()
@@ -191,7 +205,9 @@ class Visibility:
 
     def __init__(self, settings: Settings, catalogue: Catalogue, opt_outs: OptOuts) -> None:
         self._opt_outs = opt_outs
-        self.levels = {served.id: Levels(served, settings.work_visibility) for served in catalogue}
+        self.levels = {
+            served.id: Levels(served, settings.work_visibility, settings.hide_exposed) for served in catalogue
+        }
         self._rounding = Rounding.of(settings)
         self._known = _Known(-1, {})
         self._turn = threading.Lock()
