@@ -26,6 +26,7 @@ NOTES = {
     said.FLAT: "flat",
     said.CLOSE: "close",
     answers.GONE: "gone",
+    answers.REPLACED: "replaced",
     answers.BY_ROW: "by_row",
     answers.MISSING: "missing",
     answers.PICTURE_GONE: "picture_gone",

@@ -43,6 +43,11 @@ class Keeping:
         # A key's times never change, and the one that replaces it has the same.
         self.of = lru_cache(OWNERS_KNOWN)(self._of)
 
+    @property
+    def of_keys(self) -> Times:
+        """The times of a key that has none of its own."""
+        return Times(_first(self._set.uploads, UPLOADS), _first(self._set.results, RESULTS))
+
     def _of(self, owner: str) -> Times:
         """The times of an owner."""
         with self._database.read() as session:
