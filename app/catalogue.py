@@ -10,12 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from cachetools import LRUCache, cachedmethod
 from PIL import Image
 
 from app.problems import Problem, invalid
 from das.config import FEATURE_BYTES
 from das.errors import DasError
+from das.exposure import exposure_of
 from das.index import AttributionIndex
 from das.rights.table import COLUMN as TDM
 from das.versions import Version, name_in, versions_in
@@ -107,6 +109,11 @@ class ServedIndex:
     def creators(self) -> int | None:
         """How many different creators the works name; None where they name none."""
         return len({name for name in self.index.works.creators if name}) or None
+
+    @cached_property
+    def exposure(self) -> np.ndarray | None:
+        """How many percent of the works have less leverage than each, (N,); None where none is known."""
+        return exposure_of(self.index)
 
     def find(self, work_id: str) -> dict[str, Any] | None:
         """All columns of the work with this id; None if the index doesn't have it (any more)."""

@@ -57,6 +57,9 @@ class Work(BaseModel):
         " the index was built before they were read."
     )
     thumbnail: str
+    exposure: float | None = Field(
+        None, description="Percent of the works with less leverage; null: not known."
+    )
     metadata: dict[str, Any] = Field(description="Further columns of the works' table.")
 
 

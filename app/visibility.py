@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, get_args
 from zlib import crc32
 
@@ -34,6 +34,8 @@ COLUMN = "visibility"
 PUBLIC, SIGNED_IN, RIGHTS_HOLDER, NEVER = range(4)
 LEVELS: dict[str, int] = {name: level for level, name in enumerate(get_args(WorkVisibility))}
 LOOK_EVERY_S = 1.0
+# Of an index that has nothing for everybody, so many percent of the works are for their rights holders at most.
+PRIVATE_HIDES = 1.0
 
 
 class Viewer(NamedTuple):
@@ -44,14 +46,26 @@ class Viewer(NamedTuple):
 
 
 class Levels:
-    """The level that each work of an index takes to be seen, as its metadata and the setting say."""
+    """The level that each work of an index takes to be seen, as its metadata and the settings say.
 
-    def __init__(self, served: ServedIndex, default: WorkVisibility) -> None:
+    Args:
+        hide_exposed: how many percent of the works are for their rights holders at most, the most exposed; None: 1 in
+            an index that has nothing for everybody.
+    """
+
+    def __init__(
+        self, served: ServedIndex, default: WorkVisibility, hide_exposed: float | None = 0.0
+    ) -> None:
         self.served = served
         works = served.index.works
         self.by_row = np.full(len(works), LEVELS[default], np.uint8)
         if COLUMN in works.table.column_names:
             self._read(works.column(COLUMN))
+        if hide_exposed is None:
+            hide_exposed = PRIVATE_HIDES if len(works) and self.by_row.min() > PUBLIC else 0.0
+        if hide_exposed > 0 and served.exposure is not None:
+            exposed = served.exposure >= 100.0 - hide_exposed
+            self.by_row[exposed] = np.maximum(self.by_row[exposed], RIGHTS_HOLDER)
 
     def _read(self, said: list[object]) -> None:
         unknown = set()
@@ -238,9 +252,11 @@ class Visibility:
 
     def __init__(self, settings: Settings, catalogue: Catalogue, opt_outs: OptOuts) -> None:
         self._opt_outs = opt_outs
-        self._default = settings.work_visibility
+        self._levels_of = partial(
+            Levels, default=settings.work_visibility, hide_exposed=settings.hide_exposed
+        )
         self._rounding = Rounding.of(settings)
-        levels = {served.id: Levels(served, self._default) for served in catalogue}
+        levels = {served.id: self._levels_of(served) for served in catalogue}
         self._known = _known(-1, (), levels, "")
         self._turn = threading.Lock()
         self.refresh()
@@ -266,7 +282,7 @@ class Visibility:
 
     def begin(self, served: ServedIndex) -> None:
         """Know of a version's works, before anything of it is shown."""
-        levels = Levels(served, self._default)
+        levels = self._levels_of(served)
         with self._turn:
             known = self._known
             together = {**known.levels, served.id: levels}

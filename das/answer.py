@@ -43,6 +43,7 @@ FLAT = (
     " is flat."
 )
 
+CANDIDATES_GONE = "{count} of the candidates {are} no longer in the index and {were} left out."
 IF_THE_MODELS = "If it is the model's: "
 CLOSE = "The first two works are too close to tell apart: at other timesteps the second could come first."
 

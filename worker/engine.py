@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from das.answer import CANDIDATES_GONE
 from das.errors import DasError, SettingsError, WorksError
 from das.images import decode_png
 from das.index import AttributionIndex
@@ -250,7 +251,8 @@ def _left_out(asked: Sequence[str] | None, rows: np.ndarray | None) -> list[str]
     missing = 0 if asked is None or rows is None else len(asked) - len(rows)
     if not missing:
         return []
-    return [f"{missing:,} of the candidates are no longer in the index and were left out."]
+    are, were = ("is", "was") if missing == 1 else ("are", "were")
+    return [CANDIDATES_GONE.format(count=missing, are=are, were=were)]
 
 
 def usable_cores() -> int:

@@ -143,6 +143,7 @@ def _work(served: ServedIndex, row: int) -> Work:
         source_url=work["source_url"],
         tdm=work.get("tdm"),
         thumbnail=thumbnail_link(work["id"]),
+        exposure=None if served.exposure is None else round(float(served.exposure[row]), 2),
         metadata=served.further_columns(row),
     )
 

@@ -1534,6 +1534,8 @@ class Work(Model):
     index was built before they were read."""
     thumbnail: str
     """Path of its small picture."""
+    exposure: float | None = None
+    """Percent of the works with less leverage; null: not known."""
     metadata: dict[str, Any]
     """Further columns of the works' table."""
 
