@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from app.catalogue import Catalogue, ServedIndex
+from app.index_schemas import ComingVersion, IndexSummary
 from app.link_schemas import Links, SummaryLinks
 from app.redaction import hidden_id, shown
 from app.schemas import (
@@ -15,7 +16,6 @@ from app.schemas import (
     CopyMatch,
     Failure,
     Group,
-    IndexSummary,
     Input,
     Lookalike,
     Progress,
@@ -39,6 +39,7 @@ TOLD = ("title", "creator", "rights_holder", "licence", "source_url")
 # How many of the similarities that were kept are shown as look-alikes; the others go beside the ranked works.
 LOOKALIKES = 12
 
+REPLACED = "This was answered by {index}; {served} is served in its place, and tells what works are called."
 GONE = "The index {index} is no longer served here, so titles and creators aren't known."
 BY_ROW = (
     "This answer was stored by an earlier version, which named works by their place in the index: once that is"
@@ -80,7 +81,8 @@ def attribution(
         expires_at: when it is erased by itself, for whom that is told.
     """
     job = shown(job, view, catalogue)
-    served = catalogue.find(job.index_id)
+    # What tells of the works; the index itself, unless another version is served by now.
+    served, own = catalogue.reading(job.index_id), catalogue.find(job.index_id)
     result = job.result or {}
     # What still names works by row can't be told: another index may have other works there.
     scored = job.state == JobState.SUCCEEDED and not job.by_row
@@ -91,7 +93,7 @@ def attribution(
     if job.lookalikes is not None and not job.by_row:
         lookalikes = _lookalikes(served, job.lookalikes, copies)
     named: list[Share | Lookalike] = [*(works or []), *(lookalikes or [])]
-    given = _input(job, served)
+    given = _input(job, own)
     return Attribution.model_validate(
         {
             "id": job.id,
@@ -112,7 +114,7 @@ def attribution(
             "in_model": result.get("in_model"),
             "certainty": result.get("certainty"),
             "copied": None if found is None else _copy(served, found, result.get("in_model")),
-            "quality": None if served is None else quality(served.index.quality_of(job.method)),
+            "quality": None if own is None else quality(own.index.quality_of(job.method)),
             "works": works,
             "groups": _groups(result) if scored else None,
             "rounding": result.get("rounding") if scored else None,
@@ -121,14 +123,14 @@ def attribution(
             "error": None if job.error is None else Failure.model_validate(job.error),
             "expires_at": expires_at,
             "notes": _notes(
-                job, served, screening, named, given.declared.summary if given.declared else None
+                job, served, own, screening, named, given.declared.summary if given.declared else None
             ),
             "links": Links(
                 self=f"/v1/attributions/{job.id}",
                 page=f"/a/{job.id}",
                 image=None if job.upload_gone_at else f"/v1/attributions/{job.id}/image",
                 index=f"/v1/indexes/{job.index_id}",
-                report=f"/v1/attributions/{job.id}/report.json" if scored and served is not None else None,
+                report=f"/v1/attributions/{job.id}/report.json" if scored and own is not None else None,
             ),
         }
     )
@@ -166,8 +168,10 @@ def thumbnail_link(work_id: str) -> str:
     return f"/v1/works/{work_id}/thumbnail"
 
 
-def index_summary(served: ServedIndex, status: ScreeningStatus) -> IndexSummary:
-    """The facts about one index that the list and the page show."""
+def index_summary(
+    served: ServedIndex, status: ScreeningStatus, coming: ComingVersion | None = None
+) -> IndexSummary:
+    """The facts about one index that the list and the page show; `coming` is what is to take its place."""
     manifest = served.index.manifest
     model: dict[str, Any] = {
         "source": manifest.model.source.rstrip("/").rpartition("/")[2],
@@ -186,6 +190,7 @@ def index_summary(served: ServedIndex, status: ScreeningStatus) -> IndexSummary:
         timesteps=len(manifest.timesteps),
         created_at=manifest.build.created_at,
         status=status,
+        next=coming,
     )
 
 
@@ -350,6 +355,7 @@ def _timings(job: Job) -> dict[str, float] | None:
 def _notes(
     job: Job,
     served: ServedIndex | None,
+    own: ServedIndex | None,
     screening: str | None,
     named: Sequence[Share | Lookalike],
     model_claim: str | None,
@@ -361,10 +367,11 @@ def _notes(
         notes += _declared_notes(job, served)
     if served is None:
         notes.append(GONE.format(index=job.index_id))
-    elif missing := len(
-        {one.work_id for one in named if one.thumbnail is None and not hidden_id(one.work_id)}
-    ):
-        notes.append(MISSING.format(count=missing))
+    elif own is None:
+        notes.append(REPLACED.format(index=job.index_id, served=served.id))
+    missing = {one.work_id for one in named if one.thumbnail is None and not hidden_id(one.work_id)}
+    if served is not None and missing:
+        notes.append(MISSING.format(count=len(missing)))
     if job.by_row:
         notes.append(BY_ROW)
     elif served is not None and job.lookalikes is None:
@@ -375,7 +382,7 @@ def _notes(
         notes.append(NO_LOOKALIKES.format(reason=reason) if served.index.screened else without)
     notes += (job.result or {}).get("notes", [])
     if job.state == JobState.SUCCEEDED:
-        measured = served is None or served.index.quality_of(job.method) is not None
+        measured = own is None or own.index.quality_of(job.method) is not None
         notes += notes_of(measured=measured, in_model=(job.result or {}).get("in_model"))
     if job.upload_gone_at is not None:
         notes.append(PICTURE_GONE)

@@ -17,7 +17,7 @@ from app.batch_schemas import (
 )
 from app.batch_uploads import Sent, SentBatch, beneath
 from app.callers import Caller
-from app.catalogue import Catalogue
+from app.catalogue import Catalogue, ServedIndex
 from app.problems import CATALOGUE, Problem, bad_parameter, invalid
 from app.schemas import AttributionRequest
 from app.service import Service
@@ -62,7 +62,7 @@ async def create(
     catalogue = service.catalogue.within(caller.indexes)
     items = [_checked(service, catalogue, item, sent.shared) for item in sent.items]
     endpoint = await endpoints.chosen(service, caller, sent.shared.webhook_url)
-    for index_id in {item.asked["index"] for item in items}:
+    for index_id in {catalogue.choose(item.asked["index"]).id for item in items}:
         await intake.refuse_unheld(service, index_id)
     await service.limiter.questions(caller, len(items))
     try:
@@ -183,7 +183,10 @@ def _checked(service: Service, catalogue: Catalogue, sent: Sent, shared: Attribu
         if problem.code != "invalid-request":
             raise
         raise Problem(problem.code, problem.detail, errors=beneath(sent.place, problem)) from problem
-    asked = {**sent.asked.model_dump(mode="json", exclude={"webhook_url"}), "index": served.id}
+    asked = {
+        **sent.asked.model_dump(mode="json", exclude={"webhook_url"}),
+        "index": _kept_index(sent.asked.index, served),
+    }
     if sent.problem is not None:
         return NewItem(asked, sent.name, problem=sent.problem)
     if isinstance(sent.picture, str):
@@ -192,6 +195,11 @@ def _checked(service: Service, catalogue: Catalogue, sent: Sent, shared: Attribu
     if len(sent.picture) > most:
         return NewItem(asked, sent.name, problem=item_problem(too_large(most)))
     return NewItem(asked, sent.name, sent.picture)
+
+
+def _kept_index(asked: str | None, served: ServedIndex) -> str:
+    """What an item that waits names: only who asked for one version gets no other, should it be replaced."""
+    return served.id if asked == served.id else served.name
 
 
 def _look(service: Service, caller: Caller, batch_id: str) -> batch_rows.BatchSummary:

@@ -1,23 +1,26 @@
-"""The attribution indexes this process answers about, opened once at the start."""
+"""The attribution indexes this process answers about: one version of each name at a time."""
 
 import io
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from cachetools import LRUCache, cachedmethod
 from PIL import Image
 
 from app.problems import Problem, invalid
 from das.config import FEATURE_BYTES
 from das.errors import DasError
+from das.exposure import exposure_of
 from das.index import AttributionIndex
 from das.rights.table import COLUMN as TDM
+from das.versions import Version, name_in, versions_in
 from das.works import COLUMNS
 from jobs.settings import Settings
 
@@ -65,6 +68,11 @@ class ServedIndex:
     directory: Path
     index: AttributionIndex
 
+    @classmethod
+    def open(cls, version: Version, settings: Settings) -> "ServedIndex":
+        """Open a version; raises DasError where it can't be."""
+        return cls(version.directory, AttributionIndex.open(version.directory, model_dir=settings.model_dir))
+
     def __post_init__(self) -> None:
         self._works: LRUCache[int, dict[str, Any]] = LRUCache(WORKS_KEPT)
         self._pictures: LRUCache[int, Picture] = LRUCache(PICTURES_KEPT)
@@ -101,6 +109,11 @@ class ServedIndex:
     def creators(self) -> int | None:
         """How many different creators the works name; None where they name none."""
         return len({name for name in self.index.works.creators if name}) or None
+
+    @cached_property
+    def exposure(self) -> np.ndarray | None:
+        """How many percent of the works have less leverage than each, (N,); None where none is known."""
+        return exposure_of(self.index)
 
     def find(self, work_id: str) -> dict[str, Any] | None:
         """All columns of the work with this id; None if the index doesn't have it (any more)."""
@@ -139,30 +152,41 @@ class ServedIndex:
 
 
 class Catalogue:
-    """The indexes by id. Built with `Catalogue.open`; empty, with the reason, where none can be served."""
+    """The indexes by id, one of each name. Built with `Catalogue.open`; empty, with the reason, where none can be
+    served. While it is used an index may be replaced by another version (`app.versions`)."""
 
     def __init__(
         self, indexes: list[ServedIndex], missing: str | None, broken: dict[str, str] | None = None
     ) -> None:
+        # Never changed, only exchanged: others may be reading it.
         self._by_id = {served.id: served for served in indexes}
         self.missing = missing
         self.broken = broken or {}
         """Why an index isn't served, by the name of its directory."""
 
     @classmethod
-    def open(cls, settings: Settings) -> "Catalogue":
-        """Open every index under `settings.index_dir`; one that can't be opened is left out, others are served."""
+    def open(cls, settings: Settings, loaded: Collection[str] = ()) -> "Catalogue":
+        """Open the newest version of every index under `settings.index_dir`; where one can't be opened the one before
+        it is, and an index of which none can is left out.
+
+        Args:
+            loaded: ids of what workers answer about by now: such a version goes before those that none has loaded.
+        """
         try:
-            directories = settings.index_directories()
+            found = versions_in(settings.index_directories())
         except DasError as error:
             return cls([], str(error))
-        indexes, broken = [], {}
-        for path in directories:
-            try:
-                indexes.append(ServedIndex(path, AttributionIndex.open(path, model_dir=settings.model_dir)))
-            except DasError as error:
-                logger.error("the index in %s is left out: %s", path, error)
-                broken[path.name] = str(error)
+        indexes, broken = [], dict(found.unreadable)
+        for versions in found.versions.values():
+            for version in sorted(versions, key=lambda version: version.id not in loaded):
+                try:
+                    indexes.append(ServedIndex.open(version, settings))
+                    break
+                except DasError as error:
+                    logger.error("the index in %s is left out: %s", version.place, error)
+                    broken[version.place.name] = str(error)
+        for name, reason in found.unreadable.items():
+            logger.error("the index in %s is left out: %s", name, reason)
         return cls(indexes, None if indexes else "; ".join(broken.values()), broken)
 
     def __iter__(self) -> Iterator[ServedIndex]:
@@ -170,6 +194,16 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def exchange(self, served: ServedIndex) -> ServedIndex | None:
+        """Serve this in place of what has its name, or beside the others; returns what isn't served any more."""
+        before = next((one for one in self if one.name == served.name), None)
+        if before is None:
+            self._by_id = {**self._by_id, served.id: served}
+        else:
+            self._by_id = {one.id: one for one in (served if one is before else one for one in self)}
+        self.missing = None
+        return before
 
     def within(self, names: frozenset[str] | None) -> "Catalogue":
         """What is there for who may see the indexes of these ids and names only; None: all of it."""
@@ -179,10 +213,18 @@ class Catalogue:
         return Catalogue(seen, None if seen else NONE_OF_YOURS)
 
     def find(self, index_id: str) -> ServedIndex | None:
+        """The index of this id, if it is the version that is served."""
         return self._by_id.get(index_id)
 
+    def reading(self, index_id: str) -> ServedIndex | None:
+        """What tells of the works that an answer of this index names: the index itself, else the version of its name
+        that is served. A work's id is made of its file and stays over versions; one that is gone isn't shown."""
+        return self._by_id.get(index_id) or next(
+            (served for served in self if served.name == name_in(index_id)), None
+        )
+
     def choose(self, index_id: str | None) -> ServedIndex:
-        """The index a question is put to: the one named, by id or by name (the newest of that name), else the first.
+        """The index a question is put to: the one named, by id or by name, else the first.
 
         Raises `Problem`: not-ready without any index, invalid-request for an unknown one.
         """
@@ -192,9 +234,17 @@ class Catalogue:
             )
         if index_id is None:
             return next(iter(self))
-        named = [served for served in self if index_id in (served.id, served.name)]
-        if named:
-            return max(named, key=lambda served: served.index.manifest.build.created_at)
+        for served in self:
+            if index_id in (served.id, served.name):
+                return served
+        following = next((served for served in self if served.name == name_in(index_id)), None)
+        if following is not None:
+            raise invalid(
+                "index",
+                f"{index_id} isn't served any more; {following.id} is in its place, and {following.name} always names"
+                " the version that is served.",
+                "mistake.no_such_index",
+            )
         raise invalid(
             "index",
             f"there is no such index here; there is {', '.join(self._by_id)}.",

@@ -1,7 +1,7 @@
-"""The process that holds CLIP: `python -m app.clip MODELS INDEX…`, started by `app.screening`, spoken to on a socket.
+"""The process that holds CLIP: `python -m app.clip MODELS`, started by `app.screening`, spoken to on a socket.
 
-It says of each index, in the order of the arguments, whether its look-alikes can be told, and then answers one
-picture after another until the connection closes. torch and open_clip are imported here and nowhere in the API.
+It is told to open indexes, says of each whether its look-alikes can be told, and answers about one picture after
+another until the connection closes. torch and open_clip are imported here and nowhere in the API.
 """
 
 import gc
@@ -38,8 +38,8 @@ LARGEST_PICTURE_BYTES = 1 << 31
 NICENESS = 5
 
 
-def serve(directories: list[Path], model_dir: Path | None) -> None:
-    """Load the CLIP models and FAISS indexes, and answer until the connection closes.
+def serve(model_dir: Path | None) -> None:
+    """Do as the other side says: load a CLIP model and FAISS index, forget one, answer; until the connection closes.
 
     Args:
         model_dir: where CLIP models are looked for first.
@@ -48,23 +48,39 @@ def serve(directories: list[Path], model_dir: Path | None) -> None:
     with socket.socket(fileno=0) as connection:
         loaded: dict[str, tuple[Embedder, Screen]] = {}
         embedders: dict[ClipSpec, Embedder] = {}
-        for number, directory in enumerate(directories):
-            try:
-                loaded[str(number)] = _load(directory, model_dir, embedders)
-                send_frame(connection, {"ready": number}, b"", None)
-            except DasError as error:
-                logger.error("no look-alikes for %s: %s", directory, error)
-                send_frame(connection, {"failed": number, "reason": str(error)}, b"", None)
-            except Exception:
-                logger.exception("no look-alikes for %s", directory)
-                reason = "the screening couldn't be loaded; the server's log says why"
-                send_frame(connection, {"failed": number, "reason": reason}, b"", None)
-        # torch and open_clip bring half a million objects that stay for good and need no walk over them.
-        gc.collect()
-        gc.freeze()
         while (request := receive_frame(connection, LARGEST_PICTURE_BYTES, None)) is not None:
             header, payload = request
-            _answer(connection, header, payload, loaded)
+            if "open" in header:
+                answer = _opened(header["open"], Path(header["directory"]), model_dir, loaded, embedders)
+                send_frame(connection, answer, b"", None)
+            elif "forget" in header:
+                loaded.pop(header["forget"], None)
+                kept = {id(embedder) for embedder, _ in loaded.values()}
+                embedders = {spec: one for spec, one in embedders.items() if id(one) in kept}
+            else:
+                _answer(connection, header, payload, loaded)
+
+
+def _opened(
+    index_id: str,
+    directory: Path,
+    model_dir: Path | None,
+    loaded: "dict[str, tuple[Embedder, Screen]]",
+    embedders: "dict[ClipSpec, Embedder]",
+) -> dict[str, Any]:
+    try:
+        loaded[index_id] = _load(directory, model_dir, embedders)
+    except DasError as error:
+        logger.error("no look-alikes for %s: %s", directory, error)
+        return {"failed": index_id, "reason": str(error)}
+    except Exception:
+        logger.exception("no look-alikes for %s", directory)
+        reason = "the screening couldn't be loaded; the server's log says why"
+        return {"failed": index_id, "reason": reason}
+    # torch and open_clip bring half a million objects that stay for good and need no walk over them.
+    gc.collect()
+    gc.freeze()
+    return {"ready": index_id}
 
 
 def _answer(
@@ -73,7 +89,7 @@ def _answer(
     payload: bytearray,
     loaded: "dict[str, tuple[Embedder, Screen]]",
 ) -> None:
-    embedder, screen = loaded[str(header["index"])]
+    embedder, screen = loaded[header["index"]]
     pixels = np.frombuffer(payload, np.uint8).reshape(header["height"], header["width"], 3)
     try:
         rows, similarities = screen.nearest(embedder.embed([pixels])[0], header["count"])
@@ -111,5 +127,5 @@ if __name__ == "__main__":
     end_with_parent(os.getppid(), signal.SIGKILL)
     os.nice(NICENESS)
     configure_logging(get_settings())
-    models, *indexes = sys.argv[1:]
-    serve([Path(index) for index in indexes], Path(models) if models else None)
+    (models,) = sys.argv[1:]
+    serve(Path(models) if models else None)

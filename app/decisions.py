@@ -259,7 +259,7 @@ def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
     hidden."""
     view = service.visibility.to(caller)
     job = service.store.get(decision.job_id) if decision.verdict is not None and view.tag else None
-    shade = None if job is None else view.of(service.catalogue.find(job.index_id))
+    shade = None if job is None else view.of(service.catalogue.reading(job.index_id))
     if job is None or shade is None:
         return _rounded(view, _Shown(decision, decision.verdict, decision.shadow))
     whole, told = (

@@ -37,6 +37,7 @@ MEDIA_TYPES: dict[Kind, str] = {
     "html": "text/html; charset=utf-8",
     "pdf": "application/pdf",
 }
+NOT_SERVED = "{index} isn't served here any more, so its works can't be told in a report."
 MADE_BY = (DISTRIBUTION, version(DISTRIBUTION))
 _PICTURES = 20
 """Works whose pictures are put into a page; the numbers of all stand there."""
@@ -79,7 +80,10 @@ def telling(service: Service, job: Job, view: View) -> Telling:
 def document(service: Service, telling: Telling) -> dict[str, Any]:
     """The sealed report of an answer."""
     job, png = telling.job, telling.picture
-    served = answered_by(service, job)
+    answered_by(service, job)
+    served = service.catalogue.find(job.index_id)
+    if served is None:
+        raise Problem("conflict", NOT_SERVED.format(index=job.index_id))
     told = attribution(
         job, service.catalogue, waiting=None, screening=service.screener.failure(job.index_id), view=None
     )
@@ -161,14 +165,12 @@ def _pictures(service: Service, telling: Telling, found: dict[str, Any]) -> dict
 
 
 def answered_by(service: Service, job: Job) -> ServedIndex:
-    """The index that a finished job's answer is about."""
+    """What tells of the works of a finished job's answer: its index, or the version that is served in its place."""
     if job.state != JobState.SUCCEEDED or job.result is None:
         raise Problem("conflict", f"There is no answer to report: the question is {job.state}.")
-    served = service.catalogue.find(job.index_id)
+    served = service.catalogue.reading(job.index_id)
     if served is None or job.by_row:
-        raise Problem(
-            "conflict", f"{job.index_id} isn't served here any more, so its works can't be told in a report."
-        )
+        raise Problem("conflict", NOT_SERVED.format(index=job.index_id))
     return served
 
 

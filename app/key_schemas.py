@@ -48,6 +48,16 @@ RightsHolder = Annotated[Printable, Field(min_length=1, max_length=MAX_NAME)]
 State = Literal["active", "expired", "revoked"]
 
 
+class KeyQuery(BaseModel):
+    """Filters and paging of the list. A misspelt filter would silently show everything, so it is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State | None = Field(default=None, description="Only those in this state; default: all.")
+    cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
+    limit: int = Field(default=20, ge=1, le=100)
+
+
 class KeyRequest(BaseModel):
     """A key that shall be made."""
 
@@ -176,9 +186,8 @@ class NewlyMadeKey(Key):
 
 
 class KeyList(BaseModel):
-    """Every key and link, the newest first."""
-
     items: list[Key]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
 
 
 class Allowance(BaseModel):

@@ -22,7 +22,9 @@ async def create(service: Service, caller: Caller, wanted: KeyRequest, kind: Kin
     """Make a key or link; raises `Problem` invalid-request where it can't be given out like this."""
     for index in wanted.indexes or ():
         if not len(service.catalogue.within(frozenset({index}))):
-            raise invalid("indexes", f"there is no index {index!r} here.")
+            raise invalid(
+                "indexes", f"there is no index {index!r} here.", "mistake.no_index_named", index=index
+            )
     try:
         new = NewKey(
             name=wanted.name,
@@ -36,7 +38,7 @@ async def create(service: Service, caller: Caller, wanted: KeyRequest, kind: Kin
             keep_results=as_span(wanted.keep_results),
         )
     except KeyRefused as error:
-        raise invalid("", f"{error}.") from error
+        raise invalid(error.field, f"{error}.", f"mistake.{error.reason}" if error.reason else "") from error
     return await run_in_threadpool(service.keys.create, new, caller.actor)
 
 

@@ -3,12 +3,14 @@
 import json
 import re
 from datetime import timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.lengths import length_of
 from das.errors import SettingsError
 from jobs.credentials import Kind, Scope
 from jobs.settings import Settings, get_settings
@@ -16,9 +18,16 @@ from jobs.settings import Settings, get_settings
 if TYPE_CHECKING:
     from jobs.keys import ApiKey, IssuedKey, Keys
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 NEVER = "never"
+
+
+class State(StrEnum):
+    """What becomes of a key."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
 
 Name = Annotated[str, typer.Argument(help="Whose it is or what it is for; shown in lists.")]
 KeyId = Annotated[str, typer.Argument(help="The key's id or its beginning, as `das keys list` shows it.")]
@@ -99,12 +108,14 @@ def link_command(
 
 
 def list_command(
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")] = False,
 ) -> None:
-    """List every key and link, the newest first, without their secrets."""
+    """List keys and links, the newest first, without their secrets."""
     from jobs.models import utc_now
 
-    rows = [described(key, key.state(utc_now())) for key in _keys().all()]
+    found = _keys().each(None if state is None else str(state))
+    rows = (described(key, key.state(utc_now())) for key in found)
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -146,10 +157,10 @@ def rotate_command(
 
 def duration(text: str, option: str) -> timedelta:
     """The length of time that a text such as `7d`, `12h`, `30m` or `45s` means; raises SettingsError."""
-    found = DURATION.fullmatch(text)
-    if found is None:
+    length = length_of(text)
+    if length is None:
         raise SettingsError(f"{option} {text!r} isn't a length of time: write it as 7d, 12h, 30m or 45s")
-    return timedelta(seconds=int(found[1]) * UNITS[found[2]])
+    return length
 
 
 def described(key: "ApiKey", state: str) -> dict[str, Any]:

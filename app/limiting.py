@@ -22,6 +22,7 @@ from app.callers import Caller
 from app.key_schemas import Allowance, Quota
 from app.peers import address_of
 from app.problems import Problem
+from das.plurals import counted
 from jobs.broker import broker_url
 from jobs.errors import BrokerError
 from jobs.masking import masked
@@ -127,7 +128,7 @@ class Limiter:
             self._refuse(
                 limit,
                 used - count,
-                f"It has {count} pictures, and {left} of this day's {limit.most} are left.",
+                f"It has {counted(count, 'picture')}; of this day's {limit.most} there are {left} left.",
             )
 
     async def give_back(self, caller: Caller, count: int) -> None:

@@ -69,12 +69,13 @@ def shown(
     *,
     template: str | None = None,
     status: int = 200,
+    fields: Mapping[str, str] | None = None,
 ) -> Response:
-    """One of the operator's pages, with what was refused on it."""
+    """One of the operator's pages, with what was refused on it; `fields` as `app.refusals.refusal` takes them."""
     told = {
         "places": PLACES,
         "place": place,
-        "problem": None if problem is None else refusal(request, problem),
+        "problem": None if problem is None else refusal(request, problem, fields),
         **context,
     }
     if request.method != "GET":

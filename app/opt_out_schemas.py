@@ -23,7 +23,7 @@ def _says_something(text: str) -> str:
 
 def _past(moment: datetime) -> datetime:
     if moment > utc_now():
-        raise ValueError("lies in the future: say when it was done, once it is.")
+        raise PydanticCustomError("future", "lies in the future: say when it was done, once it is.")
     return moment
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from das.errors import SettingsError
+from das.plurals import counted
 from jobs.settings import get_settings
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def list_command(
         return
     table = Table("Opt-out", "State", "Hidden", "Index", "Of", "Contact", "Received", box=None)
     for row in rows:
-        about = row.creator if row.creator is not None else f"{len(row.works or ())} works"
+        about = row.creator if row.creator is not None else counted(len(row.works or ()), "work")
         table.add_row(
             row.id, row.state, "yes" if row.hides else "no", row.index_name, about, row.contact or "erased",
             f"{row.created_at:%Y-%m-%d %H:%M}",

@@ -87,7 +87,10 @@ async def again(service: Service, caller: Caller, job_id: str, prompt: str | Non
         raise Problem("conflict", "The picture isn't kept any more: to ask about it again, send it again.")
     await intake.refuse_when_full(service, caller)
     fields = AttributionRequest.model_fields.keys() - {"index", "webhook_url"}
-    given = {"index": job.index_id, **{name: getattr(job, name) for name in fields}}
+    reading = service.catalogue.reading(job.index_id)
+    # The version that is served, where the one that was asked isn't any more.
+    index = job.index_id if reading is None or reading.id == job.index_id else reading.name
+    given = {"index": index, **{name: getattr(job, name) for name in fields}}
     declared = job.input.get("declared")
     if prompt is not None:
         given["prompt"] = prompt
@@ -212,7 +215,7 @@ def summary(service: Service, caller: Caller, job: JobSummary) -> AttributionSum
     """A question in short, as it may be told to a caller. Blocks for a moment where its
     sentence has to be made anew."""
     view = service.visibility.to(caller)
-    shade = view.of(service.catalogue.find(job.index_id))
+    shade = view.of(service.catalogue.reading(job.index_id))
     names = shade is not None and redaction.may_name(job.summary, job.first_work, shade)
     if names or (view.rounding is not None and job.summary is not None):
         # Its sentence may name what isn't shown, and has exact shares.

@@ -40,7 +40,7 @@ def shown(job: Job, view: View | None, catalogue: Catalogue) -> Job:
     """The job as it may be told to a viewer; None: to nobody, so that all of it counts, as for deciding about it."""
     if view is None:
         return job
-    served = catalogue.find(job.index_id)
+    served = catalogue.reading(job.index_id)
     return rounded(told(job, view.of(served)), view.rounding, served)
 
 
@@ -107,8 +107,10 @@ def told_verdict(verdict: JsonObject, shade: Shade, instead: Mapping[str, str | 
 
 def _reason(reason: JsonObject, shade: Shade) -> JsonObject:
     hidden = [work_id for work_id in reason["works"] if shade.work(work_id)]
-    theirs = {shade.served.index.works.creators[shade.served.index.works.row_of(one)] for one in hidden}
-    unnamed = theirs | shade.creators
+    works = shade.served.index.works
+    theirs = {works.creators[row] for one in hidden if (row := works.find(one)) is not None}
+    withheld = {name for name in reason["creators"] if shade.withholds("creator", name)}
+    unnamed = theirs | shade.creators | withheld
     if not hidden and not unnamed & {*reason["creators"]}:
         return reason
     return {
@@ -124,7 +126,7 @@ def may_name(summary: str | None, first_work: str | None, shade: Shade) -> bool:
     """Whether an answer's sentence may name a work or a creator that isn't shown."""
     if summary is None or first_work is None:
         return False
-    return shade.work(first_work) or any(name in summary for name in shade.creators)
+    return shade.work(first_work) or shade.named_in(summary)
 
 
 def hidden_id(work_id: str) -> bool:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from string import Formatter
 
-from app import answers
+from app import answers, redaction
 from app.language import ENGLISH, Language
 from app.rounding import exactly
 from app.schemas import Attribution, Copy, Group, Share
@@ -25,7 +25,12 @@ NOTES = {
     said.LIKE_HELD_OUT: "like_held_out",
     said.FLAT: "flat",
     said.CLOSE: "close",
+    said.CANDIDATES_GONE: "candidates_gone",
+    redaction.NOTE: "works_hidden",
+    redaction.NOTE_CREATORS: "creators_withheld",
+    redaction.NOTE_LOOKALIKES: "lookalikes_hidden",
     answers.GONE: "gone",
+    answers.REPLACED: "replaced",
     answers.BY_ROW: "by_row",
     answers.MISSING: "missing",
     answers.PICTURE_GONE: "picture_gone",
@@ -95,18 +100,27 @@ def retold(a: Attribution, language: Language) -> Retold:
 
 
 def summary_of(a: Attribution, language: Language) -> str | None:
-    """The answer's first sentence, from its facts; None where they would say another, as those of old answers may,
-    and of answers whose sentence names nobody because they may not be shown."""
+    """The answer's first sentence, from its facts; None where they would say another, as those of old answers may."""
     if a.in_model is not None and a.in_model.verdict != "likely":
         return language(f"summary.{a.in_model.verdict}")
-    return _ranking(a, language) if _ranking(a, ENGLISH) == a.summary else None
+    return _ranking_again(a.summary, a, language)
 
 
-def _ranking(a: Attribution, language: Language) -> str | None:
-    """What `das.answer.summarise` says."""
-    if not a.works or a.candidates is None or a.works[0].thumbnail is None:
+def _ranking_again(sentence: str | None, a: Attribution, language: Language) -> str | None:
+    """A sentence of the ranking: the one that names somebody or, where they may not be shown, nobody."""
+    for names in (True, False):
+        if sentence is not None and _ranking(a, ENGLISH, names) == sentence:
+            return _ranking(a, language, names)
+    return None
+
+
+def _ranking(a: Attribution, language: Language, names: bool) -> str | None:
+    """What `das.answer.sentence_of` says, with the names that there are or without any."""
+    if not a.works or a.candidates is None:
         return None
     first, candidates = a.works[0], a.candidates
+    if not names:
+        first = first.model_copy(update={"title": None, "creator": None})
     among = language(
         "summary.among_all" if candidates.mode == "all" else "summary.among_some", n=candidates.count
     )
@@ -116,7 +130,7 @@ def _ranking(a: Attribution, language: Language) -> str | None:
         return language("summary.flat", share=_with_interval(first, language), among=among)
     title = None if not first.title else language("format.quoted", text=first.title)
     by = language("summary.by", creator=first.creator) if first.creator else ""
-    groups = (a.groups or {}).get("creator", [])
+    groups = (a.groups or {}).get("creator", []) if names else []
     own = next((group for group in groups if group.name == first.creator), None) if first.creator else None
     other = said.named_instead(first, first.creator, own, groups)
     if other is not None:
@@ -173,14 +187,9 @@ def _note(note: str, a: Attribution, language: Language) -> str | None:
     if a.rounding is not None and note == a.rounding.note():
         return a.rounding.note(language)
     if note.startswith(said.IF_THE_MODELS):
-        ranking, english = _ranking(a, language), _ranking(a, ENGLISH)
-        return (
-            None
-            if ranking is None
-            or english is None
-            or note != said.IF_THE_MODELS + _after_colon(english, ENGLISH)
-            else language("note.if_the_models", summary=_after_colon(ranking, language))
-        )
+        sentence = note.removeprefix(said.IF_THE_MODELS)
+        ranking = _ranking_again(f"{sentence[:1].upper()}{sentence[1:]}", a, language)
+        return ranking and language("note.if_the_models", summary=_after_colon(ranking, language))
     if note.endswith(said.NEAREST):
         why = _note(note.removesuffix(said.NEAREST).rstrip(), a, language)
         return None if why is None else f"{why} {language('note.nearest')}"
@@ -194,8 +203,9 @@ def _note(note: str, a: Attribution, language: Language) -> str | None:
 def _numbers(a: Attribution, found: re.Match[str], language: Language) -> dict[str, str | int]:
     """The numbers of a note, as the language writes them."""
     told: dict[str, str | int] = {}
-    if "count" in found.groupdict():
-        told["n"] = int(found["count"])
+    number = found.groupdict().get("count") or found.groupdict().get("works")
+    if number is not None:
+        told["n"] = int(number.replace(",", ""))
     if a.in_model is not None:
         told["references"] = language.whole(a.in_model.references)
     if a.certainty is not None and a.certainty.percentile is not None:
@@ -212,6 +222,8 @@ def _copy_sentence(copied: Copy, a: Attribution, language: Language) -> str | No
     by = language("summary.by", creator=copied.creator) if copied.creator else ""
     title = None if not copied.title else language("format.quoted", text=copied.title)
     work = language("summary.work", title=title, by=by) if title else language("summary.work_untitled", by=by)
+    if copied.work_id is not None and redaction.hidden_id(copied.work_id):
+        work = language("summary.work_hidden")
     if copied.mirrored:
         work = language("copy.mirrored", what=work)
     if copied.verdict == "near":

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -421,53 +421,6 @@ class AttributionSummary(BaseModel):
 
 class AttributionList(BaseModel):
     items: list[AttributionSummary]
-    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
-
-
-class IndexSummary(BaseModel):
-    id: str
-    name: str
-    works: int
-    creators: int | None
-    model: dict[str, Any] = Field(description="Identity of the model, from the manifest.")
-    methods: list[str]
-    dimension: int | None
-    timesteps: int | None
-    created_at: str | None
-    status: ScreeningStatus = Field(
-        description="Of its screening, in this process; none: it was built without."
-    )
-
-
-class IndexList(BaseModel):
-    items: list[IndexSummary]
-
-
-class IndexCard(IndexSummary):
-    card: str | None = Field(description="The index card, in Markdown.")
-    quality: Quality | None = Field(description="Null: not measured for this index.")
-
-
-class Work(BaseModel):
-    """One training work, with every column that the index keeps about it."""
-
-    work_id: str
-    index: str
-    title: str | None
-    creator: str | None
-    rights_holder: str | None
-    licence: str | None
-    source_url: str | None
-    tdm: Tdm | None = Field(
-        description="The strictest signal on text and data mining in its file (XMP, C2PA) or metadata; null: none, or"
-        " the index was built before they were read."
-    )
-    thumbnail: str
-    metadata: dict[str, Any] = Field(description="Further columns of the works' table.")
-
-
-class WorkList(BaseModel):
-    items: list[Work]
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
 
 

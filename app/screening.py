@@ -35,6 +35,7 @@ LOAD_SECONDS = 900.0
 # An embedding takes a fraction of a second; this is for a large model on a machine with much else to do.
 ANSWER_SECONDS = 60.0
 STOP_SECONDS = 1.0
+LOST_LOADING = "the process that tells look-alikes ends while it loads; the server's log says more"
 # A process that dies while it loads is tried so many times in a row.
 TRIES = 3
 LARGEST_ANSWER_BYTES = 1 << 24
@@ -93,12 +94,12 @@ class _LostError(Exception):
 class _ClipProcess:
     """One process of `app.clip` and the connection to it, used by one thread; `stop` may come from another."""
 
-    def __init__(self, directories: list[Path], model_dir: Path | None) -> None:
+    def __init__(self, model_dir: Path | None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # A session of its own keeps Ctrl-C away.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.clip", str(model_dir or ""), *map(str, directories)],
+                [sys.executable, "-m", "app.clip", str(model_dir or "")],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
@@ -122,12 +123,15 @@ class _ClipProcess:
 
     def ask(self, header: dict[str, Any], pixels: np.ndarray) -> tuple[dict[str, Any], bytearray]:
         """Its answer about a picture (H, W, 3) uint8. Raises `_LostError`."""
+        self.tell(header, np.ascontiguousarray(pixels).data.cast("B"))
+        return self.hear(ANSWER_SECONDS)
+
+    def tell(self, header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+        """Say something that it may answer. Raises `_LostError`."""
         try:
-            payload = np.ascontiguousarray(pixels).data.cast("B")
             send_frame(self._connection, header, payload, time.monotonic() + ANSWER_SECONDS)
         except OSError as error:
             raise self._lost(error) from error
-        return self.hear(ANSWER_SECONDS)
 
     def stop(self) -> None:
         """End it, idle or not."""
@@ -148,12 +152,8 @@ class Screener:
 
     def __init__(self, indexes: list[ServedIndex]) -> None:
         # Those that were built without screening have nothing to load, and an answer of their own.
-        self._without = {
-            served.id: f"{served.id} {NO_SCREENING}" for served in indexes if not served.index.screened
-        }
-        indexes = [served for served in indexes if served.index.screened]
-        self._indexes = indexes
-        self._numbers = {served.id: number for number, served in enumerate(indexes)}
+        self._without: dict[str, str] = {}
+        self._indexes: dict[str, ServedIndex] = {}
         self._thread = _OneThread("screening")
         self._process: _ClipProcess | None = None
         self._ready: set[str] = set()
@@ -161,11 +161,33 @@ class Screener:
         self._closed = False
         self.unanswered = 0
         """Pictures that were asked about and have no answer yet."""
+        for served in indexes:
+            self._know(served)
 
     def start(self) -> None:
         """Begin to load; questions that come meanwhile queue up behind it."""
         if self._indexes:
             self._thread.submit(self._load)
+
+    def add(self, served: ServedIndex) -> None:
+        """Begin to load one more, beside the others; one that is there already stays as it is."""
+        if served.id not in self._indexes and self._know(served):
+            self._failed.pop(served.id, None)
+            self._thread.submit(lambda: self._load_one(served))
+
+    def drop(self, index_id: str) -> None:
+        """Forget one that nobody asks about any more."""
+        self._without.pop(index_id, None)
+        self._failed.pop(index_id, None)
+        if self._indexes.pop(index_id, None) is not None:
+            self._thread.submit(lambda: self._forget(index_id))
+
+    def _know(self, served: ServedIndex) -> bool:
+        if served.index.screened:
+            self._indexes = {**self._indexes, served.id: served}
+            return True
+        self._without[served.id] = f"{served.id} {NO_SCREENING}"
+        return False
 
     def close(self) -> None:
         """Take no further question, and end the process, whatever it is doing."""
@@ -210,8 +232,10 @@ class Screener:
             self._load()
         if index_id not in self._ready or self._process is None:
             raise ScreeningError(self._failed.get(index_id, "the index isn't served"))
-        number = self._numbers[index_id]
-        header = {"index": number, "height": pixels.shape[0], "width": pixels.shape[1], "count": count}
+        served = self._indexes.get(index_id)
+        if served is None:
+            raise ScreeningError("the index isn't served any more")
+        header = {"index": index_id, "height": pixels.shape[0], "width": pixels.shape[1], "count": count}
         try:
             answer, found = self._process.ask(header, pixels)
         except _LostError as lost:
@@ -223,7 +247,7 @@ class Screener:
             raise ScreeningError(answer["reason"])
         rows = np.frombuffer(found, "<i8", answer["found"])
         similarities = np.frombuffer(found, "<f4", answer["found"], rows.nbytes)
-        works = self._indexes[number].index.works
+        works = served.index.works
         return Nearest([works.id_of(int(row)) for row in rows], [float(each) for each in similarities])
 
     def _load(self) -> None:
@@ -235,30 +259,57 @@ class Screener:
                 return
             if self._process is not None:
                 self._process.stop()
-            self._process = _ClipProcess(
-                [served.directory for served in self._indexes], self._indexes[0].index.model_dir
-            )
+            indexes = [*self._indexes.values()]
+            if not indexes:
+                return
+            self._process = _ClipProcess(indexes[0].index.model_dir)
             if self._closed:
                 # `close` may have looked before it was there.
                 self._process.stop()
                 return
             try:
-                for _ in self._indexes:
-                    self._note(self._process.hear(LOAD_SECONDS)[0])
+                for served in indexes:
+                    self._open(self._process, served)
                 return
             except _LostError as lost:
                 if not self._closed:
                     logger.error("the process that holds CLIP was lost while it loaded: %s", lost)
                 if last:
-                    reason = (
-                        "the process that tells look-alikes ends while it loads; the server's log says more"
-                    )
                     self._failed |= {
-                        served.id: reason for served in self._indexes if served.id not in self._ready
+                        served.id: LOST_LOADING for served in indexes if served.id not in self._ready
                     }
 
-    def _note(self, told: dict[str, Any]) -> None:
+    def _load_one(self, served: ServedIndex) -> None:
+        if self._closed or served.id in self._ready or served.id not in self._indexes:
+            return
+        process = self._process
+        if process is None or not process.alive:
+            self._load()
+            return
+        try:
+            self._open(process, served)
+        except _LostError as lost:
+            logger.error("the process that holds CLIP was lost while it loaded %s: %s", served.id, lost)
+            # Not with the others once more: those that were there have to go on being told.
+            self._indexes = {one: kept for one, kept in self._indexes.items() if one != served.id}
+            self._load()
+            self._failed[served.id] = LOST_LOADING
+
+    def _open(self, process: _ClipProcess, served: ServedIndex) -> None:
+        process.tell({"open": served.id, "directory": str(served.directory.resolve())})
+        told = process.hear(LOAD_SECONDS)[0]
         if "ready" in told:
-            self._ready.add(self._indexes[told["ready"]].id)
+            self._failed.pop(served.id, None)
+            self._ready.add(served.id)
         else:
-            self._failed[self._indexes[told["failed"]].id] = str(told["reason"])
+            self._failed[served.id] = str(told["reason"])
+
+    def _forget(self, index_id: str) -> None:
+        self._ready.discard(index_id)
+        self._failed.pop(index_id, None)
+        if self._process is not None and self._process.alive:
+            try:
+                self._process.tell({"forget": index_id})
+            except _LostError as lost:
+                logger.warning("the process that holds CLIP was lost and is started anew: %s", lost)
+                self._load()

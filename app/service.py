@@ -30,6 +30,7 @@ from app.sessions import Sessions
 from app.sign_ins import SignIns
 from app.streams import Streams
 from app.turns import Turns
+from app.versions import Versions, loaded_by
 from app.visibility import Visibility
 from das.evidence.certificate import Certificate
 from das.evidence.seal import SigningKey
@@ -74,6 +75,7 @@ class Service:
     near: Near | None
     batches: Batches
     catalogue: Catalogue
+    versions: Versions
     visibility: Visibility
     keys: Keys
     sessions: Sessions
@@ -116,6 +118,11 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
+def _opened(settings: Settings, store: JobStore) -> Catalogue:
+    """The indexes, of each the version that workers have loaded where there is one: what they haven't comes later."""
+    return Catalogue.open(settings, loaded_by(store.workers.known()))
+
+
 def _name_works(store: JobStore, catalogue: Catalogue) -> None:
     for served in catalogue:
         named = name_works(store.database, served.id, partial(served.index.works.column, "id"))
@@ -127,31 +134,34 @@ def _name_works(store: JobStore, catalogue: Catalogue) -> None:
 async def running_service(settings: Settings, meters: Meters | None = None) -> AsyncIterator[Service]:
     """The service for the length of the block. The database has been brought up to date before."""
     meters = meters or Meters()
-    catalogue = await run_in_threadpool(Catalogue.open, settings)
-    if catalogue.missing:
-        logger.error("no index: %s", catalogue.missing)
     key_file = settings.report_key_file
     signing_key = None if key_file is None else await run_in_threadpool(SigningKey.read, key_file)
     certificate = await run_in_threadpool(certificate_of, settings)
     store = await run_in_threadpool(JobStore, settings)
+    catalogue = await run_in_threadpool(_opened, settings, store)
+    if catalogue.missing:
+        logger.error("no index: %s", catalogue.missing)
     await run_in_threadpool(_name_works, store, catalogue)
     limits = ImageLimits(max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
     limiter = Limiter(settings)
     connector = Connector(Allowed.of(settings.fetch_allowed))
     keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings, store.sessions)
+    visibility = await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs)
+    screener = Screener(list(catalogue))
     service = Service(
         settings=settings,
         store=store,
         near=await run_in_threadpool(Near.to, settings),
         batches=Batches(store),
         catalogue=catalogue,
-        visibility=await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs),
+        versions=Versions(settings, store, catalogue, visibility, screener),
+        visibility=visibility,
         keys=keys,
         sessions=sessions,
         sign_ins=SignIns(keys, store.audit),
         access=Access(settings, keys, sessions, limiter),
         limiter=limiter,
-        screener=Screener(list(catalogue)),
+        screener=screener,
         samples=Samples(settings.samples_dir),
         normaliser=IsolatedNormaliser(limits, processes=DECODERS),
         doorbell=Doorbell(settings),
@@ -178,6 +188,7 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
     # The first question shall not wait for the connection that its bell takes.
     service.keep(asyncio.create_task(run_in_threadpool(service.doorbell.connect)))
     service.keep(asyncio.create_task(service.visibility.keep_looking()))
+    service.keep(asyncio.create_task(service.versions.keep_looking()))
     try:
         yield service
     finally:

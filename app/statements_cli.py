@@ -9,6 +9,7 @@ from app.statements import Amount, Period, StatementRefused, as_csv, statement
 from das.durable import write_bytes
 from das.errors import SettingsError
 from das.index import AttributionIndex
+from das.plurals import counted
 from jobs.answered import answered
 from jobs.audit import SHELL, Audit
 from jobs.database import Database
@@ -59,7 +60,7 @@ def statement_command(
     except OSError as error:
         raise SettingsError(f"{out} can't be written: {error.strerror}.") from error
     left = sum(one.questions for one in made.left_out)
-    typer.echo(f"{made.questions:,} questions counted, {left:,} not. {made.reliable_because}")
+    typer.echo(f"{counted(made.questions, 'question')} counted, {left:,} not. {made.reliable_because}")
     for one in made.left_out:
         if one.questions:
             typer.echo(f"Not counted: {one.questions:,}; {one.note}.")

@@ -159,13 +159,19 @@ def parse_as(model: type[Asked], fields: dict[str, Any]) -> Asked:
             FieldProblem(
                 detail=_sentence(item, model),
                 pointer=json_pointer(*map(str, item["loc"])),
-            ).worded(f"mistake.{item['type']}", item.get("ctx"))
+            ).worded(f"mistake.{_kind_of(item)}", item.get("ctx"))
             for item in error.errors(include_url=False, include_input=False)
         ]
         first = problems[0]
         raise Problem(
             "invalid-request", f"{(first.pointer or '/')[1:]}: {first.detail}", errors=problems
         ) from error
+
+
+def _kind_of(item: Mapping[str, Any]) -> str:
+    """Which words a mistake has: of a list that is too long others than of a text, which pydantic counts alike."""
+    many = item["type"] == "too_long" and item["ctx"]["field_type"] == "List"
+    return "too_many" if many else str(item["type"])
 
 
 def _sentence(item: Mapping[str, Any], model: type[BaseModel]) -> str:

@@ -7,9 +7,9 @@ waits for the database. How an answer is told without what is hidden is the busi
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, get_args
 from zlib import crc32
 
@@ -34,6 +34,8 @@ COLUMN = "visibility"
 PUBLIC, SIGNED_IN, RIGHTS_HOLDER, NEVER = range(4)
 LEVELS: dict[str, int] = {name: level for level, name in enumerate(get_args(WorkVisibility))}
 LOOK_EVERY_S = 1.0
+# Of an index that has nothing for everybody, so many percent of the works are for their rights holders at most.
+PRIVATE_HIDES = 1.0
 
 
 class Viewer(NamedTuple):
@@ -44,14 +46,26 @@ class Viewer(NamedTuple):
 
 
 class Levels:
-    """The level that each work of an index takes to be seen, as its metadata and the setting say."""
+    """The level that each work of an index takes to be seen, as its metadata and the settings say.
 
-    def __init__(self, served: ServedIndex, default: WorkVisibility) -> None:
+    Args:
+        hide_exposed: how many percent of the works are for their rights holders at most, the most exposed; None: 1 in
+            an index that has nothing for everybody.
+    """
+
+    def __init__(
+        self, served: ServedIndex, default: WorkVisibility, hide_exposed: float | None = 0.0
+    ) -> None:
         self.served = served
         works = served.index.works
         self.by_row = np.full(len(works), LEVELS[default], np.uint8)
         if COLUMN in works.table.column_names:
             self._read(works.column(COLUMN))
+        if hide_exposed is None:
+            hide_exposed = PRIVATE_HIDES if len(works) and self.by_row.min() > PUBLIC else 0.0
+        if hide_exposed > 0 and served.exposure is not None:
+            exposed = served.exposure >= 100.0 - hide_exposed
+            self.by_row[exposed] = np.maximum(self.by_row[exposed], RIGHTS_HOLDER)
 
     def _read(self, said: list[object]) -> None:
         unknown = set()
@@ -109,6 +123,36 @@ class Levels:
         return np.asarray([row for row in rows if row is not None], np.int64)
 
 
+@dataclass(frozen=True)
+class Gone:
+    """What was opted out of an index and isn't in it any more, as answers of an earlier version still name it."""
+
+    works: frozenset[str] = frozenset()
+    creators: frozenset[str] = frozenset()
+    """Folded."""
+
+    @classmethod
+    def of(cls, served: ServedIndex, levels: Levels, hidden: Iterable[Hiding]) -> "Gone":
+        """What these opt-outs hide that the index doesn't have."""
+        find, works, creators = served.index.works.find, set(), set()
+        for one in hidden:
+            if one.index_name not in (served.name, served.id):
+                continue
+            works |= {work_id for work_id in one.works if find(work_id) is None}
+            if one.creator is not None and folded(one.creator) not in levels.folded_creators:
+                creators.add(folded(one.creator))
+        return cls(frozenset(works), frozenset(creators))
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.works or self.creators)
+
+    def withholds(self, creator: str, levels: Levels) -> bool:
+        """Whether a creator isn't named: who is opted out, or may be, since nothing of them is left."""
+        name = folded(creator)
+        return name in self.creators or (bool(self.works) and name not in levels.folded_creators)
+
+
 @dataclass
 class Shade:
     """What of one index a viewer isn't shown."""
@@ -116,19 +160,20 @@ class Shade:
     served: ServedIndex
     hidden: np.ndarray
     levels: Levels
+    gone: "Gone"
 
     @cached_property
     def anything(self) -> bool:
-        return bool(self.hidden.any())
+        return bool(self.hidden.any()) or self.gone.anything
 
     def row(self, row: int) -> bool:
         """Whether the work in this row is hidden."""
         return bool(self.hidden[row])
 
     def work(self, work_id: str) -> bool:
-        """Whether the work of this id is hidden; one that the index doesn't have isn't."""
+        """Whether the work of this id is hidden. One that isn't in the index (any more) is if it was opted out."""
         row = self.served.index.works.find(work_id)
-        return row is not None and self.row(row)
+        return work_id in self.gone.works if row is None else self.row(row)
 
     @cached_property
     def creators(self) -> frozenset[str]:
@@ -148,9 +193,15 @@ class Shade:
     def withholds(self, kind: str, name: str) -> bool:
         """Whether a group of this kind has no work that is shown."""
         if kind == "creator":
-            return name in self.creators
+            return name in self.creators or self.gone.withholds(name, self.levels)
         # A work may have several rights holders, with their parts.
         return name in self.creators or not any(name in said for said in self.shown_holders)
+
+    def named_in(self, text: str) -> bool:
+        """Whether a text names a creator none of whose works is shown."""
+        if any(name in text for name in self.creators):
+            return True
+        return any(name in folded(text) for name in self.gone.creators)
 
 
 @dataclass
@@ -164,9 +215,14 @@ class View:
     """How shares are told; None: as they were measured."""
 
     def of(self, served: ServedIndex | None) -> Shade | None:
-        """What is hidden of an index; None where nothing is, or it isn't served."""
-        shade = None if served is None else self.shades.get(served.id)
-        return shade if shade is not None and shade.anything else None
+        """What is hidden of an index; None where nothing is, or there is no index."""
+        if served is None:
+            return None
+        shade = self.shades.get(served.id)
+        if shade is None:
+            # It is served since this view was made, or was until then: nothing is known of it, so nothing is shown.
+            shade = Shade(served, np.ones(len(served), bool), Levels(served, "never"), Gone())
+        return shade if shade.anything else None
 
     def shows(self, served: ServedIndex, row: int) -> bool:
         """Whether the work in this row may be shown."""
@@ -179,7 +235,12 @@ class _Known:
     """What was known of opt-outs at one look, with the views that were made of it."""
 
     revision: int
+    hidden: Sequence[Hiding]
+    levels: dict[str, Levels]
     by_row: dict[str, np.ndarray]
+    gone: dict[str, Gone]
+    served: str = ""
+    """Tells which versions are served, once one was replaced."""
     views: dict[Viewer, View] = field(default_factory=dict)
 
 
@@ -191,11 +252,19 @@ class Visibility:
 
     def __init__(self, settings: Settings, catalogue: Catalogue, opt_outs: OptOuts) -> None:
         self._opt_outs = opt_outs
-        self.levels = {served.id: Levels(served, settings.work_visibility) for served in catalogue}
+        self._levels_of = partial(
+            Levels, default=settings.work_visibility, hide_exposed=settings.hide_exposed
+        )
         self._rounding = Rounding.of(settings)
-        self._known = _Known(-1, {})
+        levels = {served.id: self._levels_of(served) for served in catalogue}
+        self._known = _known(-1, (), levels, "")
         self._turn = threading.Lock()
         self.refresh()
+
+    @property
+    def levels(self) -> dict[str, Levels]:
+        """The levels of each index's works, by its id."""
+        return self._known.levels
 
     def refresh(self) -> None:
         """Look at the opt-outs. Blocks for a moment; costs a number where nothing has changed.
@@ -205,11 +274,33 @@ class Visibility:
         """
         # One after another: else who looked first could be done last, and put back what was known before.
         with self._turn:
-            if self._opt_outs.revision() == self._known.revision:
+            known = self._known
+            if self._opt_outs.revision() == known.revision:
                 return
             revision, hidden = self._opt_outs.hiding()
-            by_row = {index_id: levels.with_hidden(hidden) for index_id, levels in self.levels.items()}
-            self._known = _Known(revision, by_row)
+            self._known = _known(revision, hidden, known.levels, known.served)
+
+    def begin(self, served: ServedIndex) -> None:
+        """Know of a version's works, before anything of it is shown."""
+        levels = self._levels_of(served)
+        with self._turn:
+            known = self._known
+            together = {**known.levels, served.id: levels}
+            self._known = _known(known.revision, known.hidden, together, known.served)
+
+    def end(self, index_id: str) -> None:
+        """Forget a version that nobody is shown any more."""
+        with self._turn:
+            known = self._known
+            left = {one: levels for one, levels in known.levels.items() if one != index_id}
+            self._known = _known(known.revision, known.hidden, left, known.served)
+
+    def switched(self, catalogue: Catalogue) -> None:
+        """Tell what is told from now on from what was told before a version was replaced."""
+        served = f"{crc32(' '.join(sorted(one.id for one in catalogue)).encode()):08x}"
+        with self._turn:
+            known = self._known
+            self._known = _known(known.revision, known.hidden, known.levels, served)
 
     async def keep_looking(self) -> None:
         """Look every second, for as long as the service runs."""
@@ -242,7 +333,8 @@ class Visibility:
         rows = [row for work_id in work_ids if (row := served.index.works.find(work_id)) is not None]
         hidden = np.ones(len(served), bool)
         hidden[rows] = view.shades[served.id].hidden[rows]
-        return Shade(served, hidden, self.levels[served.id])
+        known = self._known
+        return Shade(served, hidden, known.levels[served.id], known.gone[served.id])
 
     def rows_of(self, served: ServedIndex, one: Hiding) -> np.ndarray:
         """The rows of the works that an opt-out is about."""
@@ -259,14 +351,24 @@ class Visibility:
 
     def _view(self, known: _Known, viewer: Viewer) -> View:
         shades = {
-            index_id: Shade(levels.served, _hidden(levels, known.by_row[index_id], viewer), levels)
-            for index_id, levels in self.levels.items()
+            index_id: Shade(
+                levels.served, _hidden(levels, known.by_row[index_id], viewer), levels, known.gone[index_id]
+            )
+            for index_id, levels in known.levels.items()
         }
         anything = known.revision or any(shade.anything for shade in shades.values())
         whose = crc32("\0".join(sorted(viewer.rights_holders)).encode()) if viewer.signed_in else ""
         tag = f".{known.revision}.{whose}" if anything else ""
+        if known.served:
+            tag += f".{known.served}"
         rounded = "" if self._rounding is None else self._rounding.tag
         return View(viewer, tag + rounded, shades, self._rounding)
+
+
+def _known(revision: int, hidden: Sequence[Hiding], levels: dict[str, Levels], served: str) -> _Known:
+    by_row = {index_id: one.with_hidden(hidden) for index_id, one in levels.items()}
+    gone = {index_id: Gone.of(one.served, one, hidden) for index_id, one in levels.items()}
+    return _Known(revision, hidden, levels, by_row, gone, served)
 
 
 def _hidden(levels: Levels, by_row: np.ndarray, viewer: Viewer) -> np.ndarray:

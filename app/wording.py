@@ -118,7 +118,7 @@ def shares_of(a: Attribution, language: Language) -> str:
     if a.candidates is None:
         return ""
     key = "shares.of_all" if a.candidates.mode == "all" else "shares.of_some"
-    said = [language(key, works=language.whole(a.candidates.count))]
+    said = [language(key, n=a.candidates.count)]
     if any(group.low is not None for groups in (a.groups or {}).values() for group in groups):
         said.append(language("shares.intervals"))
     return " ".join([*said, language("shares.evidence")])
@@ -205,7 +205,7 @@ def _candidates(a: Attribution, language: Language) -> str:
     if a.candidates is None:
         return language("detail.not_known_yet")
     key = "detail.candidates_all" if a.candidates.mode == "all" else "detail.candidates_some"
-    fact = language(key, works=language.whole(a.candidates.count))
+    fact = language(key, n=a.candidates.count)
     if a.candidates.asked == a.candidates.mode:
         return fact
     return language("detail.candidates_asked", candidates=fact, asked=a.candidates.asked)

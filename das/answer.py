@@ -10,6 +10,7 @@ import numpy as np
 from das.copies import CopyVerdict
 from das.intervals import ShareNoise
 from das.manifest import NOT_MEASURED
+from das.plurals import counted
 from das.works import Works
 
 UNKNOWN_CREATOR = "Unknown creator"
@@ -42,6 +43,7 @@ FLAT = (
     " is flat."
 )
 
+CANDIDATES_GONE = "{count} of the candidates {are} no longer in the index and {were} left out."
 IF_THE_MODELS = "If it is the model's: "
 CLOSE = "The first two works are too close to tell apart: at other timesteps the second could come first."
 
@@ -297,9 +299,9 @@ def sentence_of(
         floor: what a share is below that is None.
     """
     if candidates.mode == "all":
-        among = f"among {candidates.count:,} works"
+        among = f"among {counted(candidates.count, 'work')}"
     else:
-        among = f"among the {candidates.count:,} most similar works"
+        among = f"among the {counted(candidates.count, 'most similar work')}"
     if first.share == 0:
         return f"No influence was measured {among}."
     if first.share is not None and not stands_out(first, candidates):

@@ -17,6 +17,7 @@ from das.manifest import (
     WorksRecord,
 )
 from das.pdq import BITS
+from das.plurals import counted
 from das.references import HELD_OUT_LEVEL, MARGIN, RE_ENCODED_LEVEL
 from das.rights.table import COLUMN
 from das.rights.values import MEANINGS, RESERVED, VALUES
@@ -102,7 +103,7 @@ def _changes(manifest: Manifest) -> list[str]:
         "## What came and went",
         "",
         *(
-            f"- **{change.at[:10]}**: {change.works:,} works {change.kind}, of the {change.before:,} of"
+            f"- **{change.at[:10]}**: {counted(change.works, 'work')} {change.kind}, of the {change.before:,} of"
             f" {change.parent}"
             for change in manifest.changes
         ),
@@ -110,8 +111,9 @@ def _changes(manifest: Manifest) -> list[str]:
     ]
     if manifest.removed:
         lines += [
-            f"{manifest.removed:,} works that the model was trained on are left out; removed.txt has the digest of"
-            " the id of each. What a picture owes to them isn't told, and shares are of the other works alone.",
+            "Left out, though the model was trained on them: "
+            f"{counted(manifest.removed, 'work')}; removed.txt has the digest of the id of each. What a picture owes"
+            " to them isn't told, and shares are of the other works alone.",
             "",
         ]
     features = manifest.features

@@ -13,6 +13,7 @@ from das.changes import digest_of_id, read_removed
 from das.device import check_device
 from das.errors import SettingsError
 from das.index import AttributionIndex
+from das.plurals import counted
 from das.works import assign_ids
 from index_build.inspection import CreatorFromOption, WorksFormatOption
 from index_build.progress import ConsoleReporter, JsonReporter
@@ -119,10 +120,10 @@ def remove_command(
     reporter = JsonReporter() if as_json else ConsoleReporter()
     if chosen.elsewhere:
         reporter.say(
-            f"{chosen.elsewhere:,} works named are of other indexes than {opened.id}; they are passed over."
+            f"Passed over: {counted(chosen.elsewhere, 'work')} named, of other indexes than {opened.id}."
         )
     if chosen.gone:
-        reporter.say(f"{chosen.gone:,} works named were removed before.")
+        reporter.say(f"Removed before: {counted(chosen.gone, 'work')} named.")
     result = remove(opened, chosen.rows, out, pictures=pictures, device=device, reporter=reporter)
     _tell(result, "removed", as_json)
 
@@ -149,10 +150,11 @@ def removed_command(
         console = Console(highlight=False, markup=False, soft_wrap=True)
         for change in opened.manifest.changes:
             console.print(
-                f"{change.at}: {change.works:,} works {change.kind}, of the {change.before:,} of {change.parent}"
+                f"{change.at}: {counted(change.works, 'work')} {change.kind}, of the {change.before:,} of"
+                f" {change.parent}"
             )
         if not found:
-            console.print(f"{opened.id}: {len(opened):,} works, {len(removed):,} removed")
+            console.print(f"{opened.id}: {counted(len(opened), 'work')}, {len(removed):,} removed")
         said = {"in": "is in", "removed": "was removed from", "unknown": "isn't in, and wasn't removed from,"}
         for name, state in found.items():
             console.print(f"{name} {said[state]} {opened.id}")
@@ -196,5 +198,6 @@ def _tell(result: "VersionResult", done: str, as_json: bool) -> None:
     for entry in result.refused:
         console.print(f"  {entry['file']}: {entry['message']}")
     console.print(
-        f"{result.path}: {result.index_id}, {result.works:,} works, {result.changed:,} {done}; of {result.parent}"
+        f"{result.path}: {result.index_id}, {counted(result.works, 'work')}, {result.changed:,} {done};"
+        f" of {result.parent}"
     )

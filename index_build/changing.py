@@ -33,6 +33,7 @@ from das.manifest import (
     read_manifest,
     record_file,
 )
+from das.plurals import counted
 from das.rights.holders import check_holders
 from das.rights.table import signals_beside
 from das.screening import Embedder, NoEmbedder
@@ -231,7 +232,9 @@ class _Change:
                 )
             if place != out:
                 Workspace(out).publish()
-            self.reporter.say(f"{out} is there already: {manifest.id}, {manifest.works.count:,} works.")
+            self.reporter.say(
+                f"{out} is there already: {manifest.id}, {counted(manifest.works.count, 'work')}."
+            )
             return VersionResult(out, manifest.id, self.index.id, "present", manifest.works.count, last.works)
         return None
 

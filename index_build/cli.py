@@ -21,6 +21,7 @@ from das.index import AttributionIndex
 from das.loras import choices
 from das.manifest import Manifest
 from das.methods import METHODS, PROBES
+from das.plurals import counted
 from das.verification import verify_index
 from index_build.changes_cli import register_changes
 from index_build.inspection import CreatorFromOption, WorksFormatOption, register_works
@@ -246,7 +247,7 @@ def build_index(
             }
         )
     elif result.state == "built":
-        Console().print(f"{result.path}: {result.index_id}, {result.works:,} works", highlight=False)
+        Console().print(f"{result.path}: {result.index_id}, {counted(result.works, 'work')}", highlight=False)
 
 
 def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
@@ -423,8 +424,8 @@ def _last_change(manifest: Manifest) -> dict[str, str]:
         return {}
     last = manifest.changes[-1]
     return {
-        "version": f"of {last.parent}, {last.works:,} works {last.kind}; {len(manifest.changes):,} changes since the"
-        f" build, {manifest.removed:,} works left out"
+        "version": f"of {last.parent}, {counted(last.works, 'work')} {last.kind};"
+        f" {counted(len(manifest.changes), 'change')} since the build, {counted(manifest.removed, 'work')} left out"
     }
 
 

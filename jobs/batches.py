@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
+from das.plurals import counted
 from jobs.audit import SERVICE, Actor, record
 from jobs.batch_ends import announce_ended, hold_batch
 from jobs.batch_rows import (
@@ -432,7 +433,8 @@ class Batches:
         if claim.attempt > self._settings.max_attempts:
             return {
                 "code": "attempts-exhausted",
-                "detail": f"Reading this picture was begun {claim.attempt - 1} times and never came to its end.",
+                "detail": f"Reading this picture was begun {counted(claim.attempt - 1, 'time')} and never"
+                " came to its end.",
             }
         if now - claim.created_at > MAX_AGE:
             return {"code": "waited-too-long", "detail": "There was no room for this picture for a day."}

@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from das.plurals import counted
 from jobs.batch_ends import announce_ended, hold_batches_of
 from jobs.database import Database
 from jobs.models import (
@@ -234,7 +235,7 @@ class Leases:
         limit = self._settings.max_attempts
         given_up = {
             "code": GIVEN_UP,
-            "message": f"The computation was started {limit} times and never came to its end"
+            "message": f"The computation was started {counted(limit, 'time')} and never came to its end"
             f" (the last time, {reason}), so it was given up. Sending the picture again is fine;"
             " if that ends the same way, the worker's log says why.",
         }

@@ -1,6 +1,7 @@
 """Refusals and failures of the job protocol, each with a sentence for the person who meets it."""
 
 from das.errors import DasError
+from das.plurals import counted
 
 
 class JobsError(DasError):
@@ -14,8 +15,9 @@ class QueueFull(JobsError):
     """
 
     def __init__(self, limit: int, *, ahead: int | None = None, of_owner: bool = False) -> None:
-        whose = f"{limit} of your pictures" if of_owner else f"{limit} pictures"
-        super().__init__(f"{whose} are already waiting; send this one again when some of them are done")
+        whose = f"{limit} of your pictures" if of_owner else counted(limit, "picture")
+        are, done = ("is", "it is") if limit == 1 else ("are", "some of them are")
+        super().__init__(f"{whose} {are} already waiting; send this one again when {done} done")
         self.limit = limit
         self.ahead = limit if ahead is None else ahead
 
@@ -65,4 +67,9 @@ class KeyNotFound(JobsError):
 
 
 class KeyRefused(JobsError):
-    """A key can't be made or exchanged as it was asked for."""
+    """A key can't be made or exchanged as it was asked for. `field` is what of it can't be, where that is one thing,
+    and `reason` a short name for why."""
+
+    def __init__(self, message: str, field: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.field, self.reason = field, reason

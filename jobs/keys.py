@@ -1,7 +1,7 @@
 """`Keys`: the API keys and links that were handed out, in the database."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -26,6 +26,8 @@ LAST_USED_EVERY = timedelta(hours=1)
 # How long a key that was exchanged goes on working unless something else is asked for.
 OVERLAP = timedelta(days=7)
 LONGEST = timedelta(days=3660)
+# How many are read at once where all are.
+EACH_PAGE = 200
 # An answer that is erased at once could be read by nobody.
 SHORTEST_RESULTS = timedelta(minutes=1)
 
@@ -92,13 +94,21 @@ class NewKey:
 
     def __post_init__(self) -> None:
         if not self.name.strip() or len(self.name) > MAX_NAME or CONTROL_CHARACTERS.search(self.name):
-            raise KeyRefused(f"a key's name has 1 to {MAX_NAME} characters, none of them a control character")
+            raise KeyRefused(
+                f"a key's name has 1 to {MAX_NAME} characters, none of them a control character",
+                "name",
+                "unprintable",
+            )
         if not self.scopes:
             raise KeyRefused(f"a key needs a scope at least: {', '.join(Scope)}")
         if Scope.ADMIN in self.scopes and self.indexes is not None:
-            raise KeyRefused("a key that makes keys can't be kept to some indexes: it could make one for all")
+            raise KeyRefused(
+                "a key that makes keys can't be kept to some indexes: it could make one for all",
+                "indexes",
+                "admin_limited",
+            )
         if Scope.ADMIN in self.scopes and self.kind is Kind.LINK:
-            raise KeyRefused("a link can't have the scope admin: hand out a key")
+            raise KeyRefused("a link can't have the scope admin: hand out a key", "scopes", "admin_link")
         for index in self.indexes or ():
             if not 0 < len(index) <= MAX_INDEX_NAME or CONTROL_CHARACTERS.search(index):
                 raise KeyRefused(f"{index[:40]!r} can't be the id or name of an index")
@@ -116,7 +126,9 @@ class NewKey:
         for name in self.rights_holders:
             if not 0 < len(name.strip()) <= MAX_NAME or CONTROL_CHARACTERS.search(name):
                 raise KeyRefused(
-                    f"a rights holder's name has 1 to {MAX_NAME} characters, none of them a control one"
+                    f"a rights holder's name has 1 to {MAX_NAME} characters, none of them a control one",
+                    "rights_holders",
+                    "unprintable",
                 )
         if self.keep_uploads is not None and not timedelta() <= self.keep_uploads <= LONGEST:
             raise KeyRefused(f"pictures are kept for 0 to {LONGEST.days} days after their question's end")
@@ -166,10 +178,13 @@ class Keys:
         with self._database.read() as session:
             return session.get(ApiKey, key_id)
 
-    def all(self) -> Sequence[ApiKey]:
-        """Every key and link, the newest first."""
-        with self._database.read() as session:
-            return session.scalars(select(ApiKey).order_by(*NEWEST)).all()
+    def each(self, state: str | None = None) -> Iterator[ApiKey]:
+        """Every key and link, or those in a state, the newest first; read a page at a time."""
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self.list(None, state, cursor or None, EACH_PAGE)
+            yield from page.keys
+            cursor = page.next_cursor
 
     def list(
         self, named: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 20

@@ -22,6 +22,13 @@ class RecordSettings(BaseSettings):
         description="Who may see a work whose metadata have no `visibility` of its own: `public` (whoever may read"
         " answers), `signed-in` (who shows a key), `rights-holder` (a key of its rights holder's) or `never`.",
     )
+    hide_exposed: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="How many percent of an index's works, those of the highest `exposure`, are shown to their rights"
+        " holder at most. Unset: 1 in an index none of whose works is `public`, else 0.",
+    )
     share_step: float | None = Field(
         default=None,
         ge=1e-4,

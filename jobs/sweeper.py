@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # The code of an answer that no worker could give.
 UNHELD = "index-unheld"
+# What a bell names that rings for no question.
+NO_JOB = "look"
 
 
 class Sweeper:
@@ -34,6 +36,10 @@ class Sweeper:
         queue; and where that many bells lie untaken in the broker, none was lost.
         """
         self._give_up_unheld()
+        workers = self._store.workers.known()
+        listeners = max(1, sum(worker.fresh for worker in workers))
+        if any(worker.ready and worker.info.get("due") for worker in workers):
+            self._have_them_look(listeners)
         report = self._store.upkeep.sweep()
         for job_id in report.requeued:
             log.warning("%s lost its worker and is queued again", job_id)
@@ -41,12 +47,20 @@ class Sweeper:
             log.error("%s is given up", job_id)
         if not report.to_ring:
             return
-        listeners = max(1, sum(worker.fresh for worker in self._store.workers.known()))
         missing = listeners - (self._doorbell.waiting() or 0)
         for job_id in report.to_ring[: max(0, missing)]:
             log.info("ringing again for %s", job_id)
             if not self._doorbell.ring(job_id):
                 return
+
+    def _have_them_look(self, listeners: int) -> None:
+        """Ring for workers that have an index to open or to let go, which they do when they hear a bell.
+
+        Whoever is free hears it; one sweep after another, in the end it is those who have something to do.
+        """
+        waiting = self._doorbell.waiting()
+        if waiting is not None and waiting < listeners:
+            self._doorbell.ring(NO_JOB)
 
     def _give_up_unheld(self) -> None:
         """End jobs about indexes that no worker has held for `index_wait_seconds`, as far as this sweeper saw."""

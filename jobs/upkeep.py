@@ -8,7 +8,7 @@ from jobs.blobs import BlobStore
 from jobs.claims import Leases
 from jobs.database import Database
 from jobs.idempotency import Idempotency
-from jobs.models import Job, JobState, SweepReport, utc_now
+from jobs.models import OPEN_STATES, Job, JobState, SweepReport, utc_now
 from jobs.settings import Settings
 from jobs.workers import Workers
 
@@ -59,6 +59,11 @@ class Upkeep:
         """The indexes that jobs wait for."""
         with self._database.read() as session:
             return set(session.scalars(select(Job.index_id).where(Job.state == JobState.QUEUED).distinct()))
+
+    def open_indexes(self) -> set[str]:
+        """The indexes that questions without an answer name, whether they wait or are being computed."""
+        with self._database.read() as session:
+            return set(session.scalars(select(Job.index_id).where(Job.state.in_(OPEN_STATES)).distinct()))
 
     def tidy(self) -> None:
         """Now and then: remove images whose job is erased, has had its time or was never written, forget silent

@@ -18,8 +18,9 @@ ALLOWED = {
     "demo": {"das", "measure", "index_build", "jobs", "worker", "app"},
     "client": set(),
 }
-# What jobs shares with das: the base class of errors that are meant for a person, and how files are written.
-SHARED = {"das.errors", "das.durable"}
+# What jobs shares with das: the base class of errors that are meant for a person, how numbers of things are told, and
+# how files are written.
+SHARED = {"das.errors", "das.durable", "das.plurals"}
 # Made by client/generate.py.
 GENERATED = {ROOT / "client" / "das_client" / "models.py"}
 HEAVY = ("torch", "torchvision", "open_clip", "faiss", "diffusers", "transformers", "peft")

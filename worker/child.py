@@ -7,7 +7,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import psutil
@@ -48,8 +48,16 @@ class Engine(Protocol):
         """
         ...
 
-    def open_further(self) -> bool:
-        """Open indexes that were added since, and say whether any was tried. What can't be opened is left out."""
+    def due(self) -> bool:
+        """Whether `keep_up` has something to do. Quick; also asked by the thread that gives signs of life."""
+        ...
+
+    def keep_up(self, asked: Collection[str] = ()) -> bool:
+        """Open what is new and let go what is over, and say whether anything was tried or changed.
+
+        `asked` are the ids of the indexes that unanswered questions name: those stay, or are opened again. What can't
+        be opened is left out.
+        """
         ...
 
     def decode(self, image_png: bytes) -> Any:
@@ -139,7 +147,7 @@ class Child:
         if engine is None:
             self._pass_on(rung_for, (), passed_on)
             return
-        if engine.open_further():
+        if engine.keep_up(store.upkeep.open_indexes()):
             self._state = {**engine.describe(), "engine": "ready"}
             self._pulse.beat()
         held = engine.describe()["indexes"]
@@ -291,6 +299,8 @@ class Child:
         return {
             **state,
             "indexes": sorted(indexes - {*state.get("refused", ())}),
+            "loaded": state.get("indexes", []),
+            "due": self._engine is not None and self._engine.due(),
             "pid": os.getpid(),
             "parent_pid": os.getppid(),
             "rss_mb": round(psutil.Process().memory_info().rss / 1e6, 1),

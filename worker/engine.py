@@ -1,24 +1,28 @@
 """The engine that computes with `das`. It is loaded in the worker's child; the parent stays free of torch."""
 
+import gc
 import logging
 import os
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from das.answer import CANDIDATES_GONE
 from das.errors import DasError, SettingsError, WorksError
 from das.images import decode_png
 from das.index import AttributionIndex
-from das.manifest import MANIFEST_NAME, read_manifest
+from das.manifest import ModelRecord
+from das.versions import Found, Version, look_of, name_in, versions_in
 from jobs.models import ClaimedJob, JsonObject
 from jobs.settings import Settings
 from worker.child import Progress, Tell
 
 if TYPE_CHECKING:
     from das.attribution import Attributor
+    from das.models import DiffusionModel
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +30,25 @@ log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
 
 
-class AttributionEngine:
-    """Every index under `index_dir` with its model loaded, ready to answer the first query as fast as the next.
+# For so long after it was last wanted an index is kept: an API process may not know yet of the one in its place.
+LINGER_S = 60.0
 
-    An index that can't be opened, or whose model can't be loaded, is left out and named in `describe`: the others
-    answer.
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Why a version isn't used, and what its directory looked like then: it is tried again once that changes."""
+
+    reason: str
+    look: int
+
+
+class AttributionEngine:
+    """The newest version of every index under `index_dir` with its model loaded, ready to answer the first query as
+    fast as the next.
+
+    A version that can't be opened, or whose model can't be loaded, is left out and named in `describe`, and the one
+    before it answers. What takes another's place is opened beside it; that one is let go when no question names it
+    any more. Versions share a loaded model.
 
     Raises:
         DasError: no index at all can be used.
@@ -40,26 +58,56 @@ class AttributionEngine:
         """`tell` is told the name of each index before it is loaded."""
         self._settings = settings
         self._tell = tell
-        self._failed: dict[str, str] = {}
         self._threads = settings.torch_threads or usable_cores()
         self._attributors: dict[str, Attributor] = {}
-        # Found and can't be opened: it isn't tried again for every bell.
-        self._refused: dict[str, str] = {}
-        self._open_indexes()
+        self._refused: dict[str, _Refusal] = {}
+        # Directories that hold no index, and those of what is refused, by name.
+        self._failed: dict[str, str] = {}
+        # Since when something newer is there and nothing asks for it.
+        self._unwanted: dict[str, float] = {}
+        self.keep_up()
+        if not self._attributors:
+            raise SettingsError("; ".join(self._failed.values()))
 
     @staticmethod
     def found(settings: Settings) -> list[str]:
-        try:
-            directories = settings.index_directories()
-        except SettingsError:
-            return []
-        return [index_id for path in directories if (index_id := _id_of(path)) is not None]
+        return [version.id for version in _versions(settings)]
 
-    def open_further(self) -> bool:
-        if not {*self.found(self._settings)} - {*self._attributors} - {*self._refused}:
-            return False
-        self._open_indexes()
-        return True
+    def due(self) -> bool:
+        found = _versions(self._settings)
+        # Copies: this is asked by the thread that gives signs of life.
+        loaded, now = {*self._attributors}, time.monotonic()
+        if any(now - since >= LINGER_S for since in self._unwanted.copy().values()):
+            return True
+        for versions in found.versions.values():
+            for version in versions:
+                if version.id in loaded:
+                    break
+                if not self._is_refused(version):
+                    return True
+        return False
+
+    def keep_up(self, asked: Collection[str] = ()) -> bool:
+        found, changed = _versions(self._settings), False
+        self._failed = dict(found.unreadable)
+        wanted = {*asked}
+        for versions in found.versions.values():
+            for version in versions:
+                if version.id not in self._attributors and not self._is_refused(version):
+                    changed = True
+                    self._open(version)
+                if version.id in self._attributors:
+                    wanted.add(version.id)
+                    break
+        for version in found:
+            if version.id in asked and version.id not in self._attributors and not self._is_refused(version):
+                changed = True
+                self._open(version)
+            if (refusal := self._refused.get(version.id)) is not None:
+                self._failed[version.place.name] = refusal.reason
+        # What is nowhere in the folder has nothing in its place, and answers on.
+        replaced = {index_id for index_id in self._attributors if name_in(index_id) in found.versions}
+        return self._let_go(replaced - wanted) or changed
 
     def describe(self) -> JsonObject:
         return {
@@ -67,7 +115,7 @@ class AttributionEngine:
             "device": self._settings.device,
             "threads": self._threads,
             "failed": self._failed,
-            "refused": self._refused,
+            "refused": {index_id: refusal.reason for index_id, refusal in self._refused.items()},
         }
 
     def decode(self, image_png: bytes) -> np.ndarray:
@@ -92,30 +140,61 @@ class AttributionEngine:
             for job, rows, answer in zip(jobs, candidates, answers, strict=True)
         ]
 
-    def _open_indexes(self) -> None:
+    def _is_refused(self, version: Version) -> bool:
+        refusal = self._refused.get(version.id)
+        return refusal is not None and refusal.look == look_of(version.directory)
+
+    def _open(self, version: Version) -> None:
+        """Open a version and load its model; it is refused where that can't be done."""
         # torch takes seconds to import, and may not be in the process that forks this one.
         from das.attribution import Attributor
 
-        self._failed, self._refused = {}, {}
-        for directory in self._settings.index_directories():
-            try:
-                index = AttributionIndex.open(directory, model_dir=self._settings.model_dir)
-                if index.id in self._attributors:
-                    continue
-                self._tell(index.id)
-                attributor = Attributor(index, device=self._settings.device, threads=self._threads)
-                self._warm_up(attributor)
-            except DasError as error:
-                log.error("the index in %s is left out: %s", directory, error)
-                self._failed[directory.name] = str(error)
-                refused = _id_of(directory)
-                if refused is not None:
-                    self._refused[refused] = str(error)
-                continue
-            self._attributors[index.id] = attributor
+        look = look_of(version.directory)
+        try:
+            index = AttributionIndex.open(version.directory, model_dir=self._settings.model_dir)
+            self._tell(index.id)
+            attributor = Attributor(
+                index, self._loaded_model_of(index), device=self._settings.device, threads=self._threads
+            )
+            self._warm_up(attributor)
+        except DasError as error:
+            log.error("the index in %s is left out: %s", version.place, error)
+            self._refused[version.id] = _Refusal(str(error), look)
+        except Exception as error:
+            # Not enough memory, say. Whatever it is, those that are loaded go on answering.
+            log.exception("the index in %s is left out", version.place)
+            reason = (
+                f"{version.place} couldn't be loaded ({type(error).__name__}); the worker's log says why."
+            )
+            self._refused[version.id] = _Refusal(reason, look)
+        else:
+            self._refused.pop(version.id, None)
+            self._attributors[version.id] = attributor
             log.info("index %s is open on %s", index.id, self._settings.device)
-        if not self._attributors:
-            raise SettingsError("; ".join(self._failed.values()))
+
+    def _loaded_model_of(self, index: AttributionIndex) -> "DiffusionModel | None":
+        """The model of an index where another that is loaded has the same one, as its versions do."""
+        for attributor in self._attributors.values():
+            loaded = attributor.index.manifest
+            if loaded.config == index.manifest.config and _same_model(loaded.model, index.manifest.model):
+                return attributor.model
+        return None
+
+    def _let_go(self, unwanted: set[str]) -> bool:
+        """Let go what was unwanted for long enough; whether anything was."""
+        now = time.monotonic()
+        self._unwanted = {index_id: self._unwanted.get(index_id, now) for index_id in unwanted}
+        over = [index_id for index_id, since in self._unwanted.items() if now - since >= LINGER_S]
+        for index_id in over:
+            log.info("index %s is let go: another is in its place, and no question names it", index_id)
+            del self._attributors[index_id], self._unwanted[index_id]
+        if over:
+            gc.collect()
+            if self._settings.device.startswith("cuda"):
+                import torch
+
+                torch.cuda.empty_cache()
+        return bool(over)
 
     def _warm_up(self, attributor: "Attributor") -> None:
         """Compute each method once: the first time allocates and chooses kernels, and nobody should wait for that."""
@@ -135,25 +214,25 @@ def import_ahead(settings: Settings) -> None:
     from das.attribution import Attributor  # noqa: F401
     from das.models.loading import import_pipeline
 
-    for directory in settings.index_directories():
+    for version in _versions(settings).newest:
         try:
-            index = AttributionIndex.open(directory, model_dir=settings.model_dir)
+            index = AttributionIndex.open(version.directory, model_dir=settings.model_dir)
             import_pipeline(index.model_source.pipeline)
         except DasError as error:
-            log.debug("nothing is imported ahead for %s: %s", directory, error)
+            log.debug("nothing is imported ahead for %s: %s", version.place, error)
 
 
-def _id_of(directory: Path) -> str | None:
-    return _id_in(directory, (directory / MANIFEST_NAME).stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _id_in(directory: Path, _written_at: int) -> str | None:
-    """The id of the index in a directory; None if it can't be read. Read again when the manifest was written."""
+def _versions(settings: Settings) -> Found:
     try:
-        return read_manifest(directory).id
-    except DasError:
-        return None
+        return versions_in(settings.index_directories())
+    except SettingsError:
+        return Found()
+
+
+def _same_model(one: ModelRecord, other: ModelRecord) -> bool:
+    """Whether two indexes are of one model, wherever each was last seen."""
+    nowhere: dict[str, None] = {"relative": None}
+    return one.model_copy(update=nowhere) == other.model_copy(update=nowhere)
 
 
 def _rows(index: AttributionIndex, work_ids: Sequence[str] | None) -> np.ndarray | None:
@@ -172,7 +251,8 @@ def _left_out(asked: Sequence[str] | None, rows: np.ndarray | None) -> list[str]
     missing = 0 if asked is None or rows is None else len(asked) - len(rows)
     if not missing:
         return []
-    return [f"{missing:,} of the candidates are no longer in the index and were left out."]
+    are, were = ("is", "was") if missing == 1 else ("are", "were")
+    return [CANDIDATES_GONE.format(count=missing, are=are, were=were)]
 
 
 def usable_cores() -> int:

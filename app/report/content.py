@@ -21,6 +21,7 @@ from app.report.blocks import (
     Table,
 )
 from app.wording import left_out, part, percent, rights, thousands
+from das.plurals import counted
 from das.rights.holders import UNKNOWN_HOLDER
 
 SMALL_SIDE = 128
@@ -118,9 +119,9 @@ def _works(question: Mapping[str, Any], works: Sequence[Mapping[str, Any]]) -> t
         )
         for work in works
     )
-    count = thousands(question["candidates"]["count"])
+    scored = question["candidates"]["count"]
     return (
-        Paragraph(f"Shares of {count} works that were scored."),
+        Paragraph(f"Shares of {counted(scored, 'work that was scored', 'works that were scored')}."),
         Table("Works, by influence", columns, rows),
     )
 
@@ -172,7 +173,7 @@ def _checking(report: Mapping[str, Any], seal: Mapping[str, Any]) -> Facts:
     if quality is not None:
         measured = (
             f"linear datamodelling score {quality['lds']} ({quality['low']} to {quality['high']}) over"
-            f" {quality['queries']} pictures"
+            f" {counted(quality['queries'], 'picture')}"
         )
     return Facts(
         (
@@ -185,8 +186,8 @@ def _checking(report: Mapping[str, Any], seal: Mapping[str, Any]) -> Facts:
             ),
             _fact(
                 "Method",
-                f"{question['method']}, {len(index['timesteps'])} timesteps, {index['features']['dimension']}"
-                f" dimensions, seed {index['seed']}",
+                f"{question['method']}, {counted(len(index['timesteps']), 'timestep')},"
+                f" {index['features']['dimension']} dimensions, seed {index['seed']}",
             ),
             Fact("Index", (Run(f"{index['id']}, "), Run(index["content_digest"], exact=True))),
             Fact("Model", (Run(f"{model['source']}{loras}, weights "), Run(model["digest"], exact=True))),

@@ -22,6 +22,11 @@ from jobs.models import WorkerInfo
 router = APIRouter(tags=["health"])
 
 LIBRARIES = ("torch", "diffusers", "open_clip_torch", "celery", "fastapi", "sqlalchemy")
+COMING = {
+    "opening": "is being checked and opened",
+    "waiting": "is opened and not served yet",
+    "refused": "is refused",
+}
 NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {"model": Readiness, "description": "What is missing, by part."}
 }
@@ -107,6 +112,8 @@ def _index(service: Service) -> Check:
     if failed:
         parts.append(f"without look-alikes: {', '.join(failed)}")
     parts += [f"without {name}: {reason}" for name, reason in service.catalogue.broken.items()]
+    for coming in service.versions.all_coming:
+        parts.append(f"{coming.id} {COMING[coming.state]}" + (f": {coming.detail}" if coming.detail else ""))
     return Check(ok=True, detail="; ".join(parts))
 
 

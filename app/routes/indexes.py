@@ -10,9 +10,9 @@ from starlette.responses import Response
 from app.answers import index_summary, quality, thumbnail_link
 from app.callers import Caller, Reading
 from app.catalogue import Catalogue, ServedIndex
+from app.index_schemas import ComingVersion, IndexCard, IndexList, IndexSummary, Work, WorkList
 from app.problems import Problem, documented
 from app.redaction import card_for
-from app.schemas import IndexCard, IndexList, Work, WorkList
 from app.service import Service, service_of
 from das.rights.values import Tdm
 
@@ -32,9 +32,7 @@ InIndex = Annotated[
 def list_indexes(request: Request, caller: Reading) -> IndexList:
     """The indexes that can be asked. The first one is the default."""
     service = service_of(request)
-    return IndexList(
-        items=[index_summary(served, service.screener.status(served.id)) for served in _seen(service, caller)]
-    )
+    return IndexList(items=[_summary(service, served) for served in _seen(service, caller)])
 
 
 @router.get(
@@ -53,7 +51,7 @@ def get_index(
     served = _seen(service, caller).find(index_id)
     if served is None:
         raise Problem("not-found", "There is no such index here.")
-    facts = index_summary(served, service.screener.status(served.id)).model_dump()
+    facts = _summary(service, served).model_dump()
     card = card_for(served.index.card, service.visibility.to(caller).of(served))
     return IndexCard(**facts, card=card, quality=quality(served.index.manifest.quality))
 
@@ -127,6 +125,12 @@ async def get_work_thumbnail(
     return Response(data, media_type=served.picture(row).media_type, headers=headers)
 
 
+def _summary(service: Service, served: ServedIndex) -> IndexSummary:
+    coming = service.versions.coming(served.name)
+    told = None if coming is None else ComingVersion(id=coming.id, state=coming.state)
+    return index_summary(served, service.screener.status(served.id), told)
+
+
 def _work(served: ServedIndex, row: int) -> Work:
     work = served.work(row)
     return Work(
@@ -139,6 +143,7 @@ def _work(served: ServedIndex, row: int) -> Work:
         source_url=work["source_url"],
         tdm=work.get("tdm"),
         thumbnail=thumbnail_link(work["id"]),
+        exposure=None if served.exposure is None else round(float(served.exposure[row]), 2),
         metadata=served.further_columns(row),
     )
 

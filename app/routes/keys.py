@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -13,14 +13,16 @@ from app.key_schemas import (
     EXAMPLE_ID,
     Key,
     KeyList,
+    KeyQuery,
     KeyRequest,
     NewlyMadeKey,
     Quota,
     RotationRequest,
 )
-from app.problems import documented
+from app.problems import bad_parameter, documented
 from app.service import service_of
 from app.small_json import REFUSALS, json_body, small_json
+from jobs.errors import BadCursor
 
 router = APIRouter(prefix="/v1", tags=["keys"])
 
@@ -52,12 +54,18 @@ async def create_api_key(request: Request, caller: Administering) -> Response:
     "/api-keys",
     operation_id="listApiKeys",
     response_model=KeyList,
-    responses=documented("storage-unavailable"),
+    responses=documented("invalid-request", "storage-unavailable"),
 )
-async def list_api_keys(request: Request, caller: Administering) -> KeyList:
-    """Every key and link, also those that don't work any more, the newest first."""
-    found = await run_in_threadpool(service_of(request).keys.all)
-    return KeyList(items=[Key.of(key) for key in found])
+async def list_api_keys(
+    request: Request, caller: Administering, query: Annotated[KeyQuery, Query()]
+) -> KeyList:
+    """Keys and links, also those that don't work any more, the newest first."""
+    listed = service_of(request).keys.list
+    try:
+        page = await run_in_threadpool(listed, None, query.state, query.cursor, query.limit)
+    except BadCursor as error:
+        raise bad_parameter("cursor", f"{error}.") from error
+    return KeyList(items=[Key.of(key) for key in page.keys], next_cursor=page.next_cursor)
 
 
 @router.post(

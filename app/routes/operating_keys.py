@@ -1,7 +1,7 @@
 """The operator's pages of keys and links: list, make, replace, revoke, and end what is signed in with them."""
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,12 +11,13 @@ from starlette.responses import RedirectResponse, Response
 from app import keys
 from app.callers import Administering
 from app.forms import BESIDE_BYTES
-from app.key_schemas import KeyRequest
+from app.language import language_of
 from app.operating import NO_STORE, SEE_OTHER, found_key, no_cursor, older, shown, sign_in_address
-from app.problems import Problem, invalid
+from app.operator_forms import KEY_FIELDS, LINK_DAYS, ROTATION_FIELDS, key_of, overlap_of
+from app.problems import Problem
 from app.schemas import Printable
 from app.service import Service, service_of
-from app.uploads import parse_as, small_form
+from app.uploads import small_form
 from jobs.credentials import Kind, Scope
 from jobs.errors import BadCursor
 from jobs.keys import OVERLAP, IssuedKey
@@ -25,9 +26,6 @@ from jobs.overview import Overview
 
 router = APIRouter(prefix="/operator", include_in_schema=False)
 
-DAY_S = 86_400
-# A link is handed to a person: it ends by itself unless somebody says for how long.
-LINK_DAYS = "7"
 SCOPES = ("ask", "read")
 
 
@@ -53,8 +51,8 @@ async def create(request: Request, caller: Administering) -> Response:
     service = service_of(request)
     given = await small_form(service, request, BESIDE_BYTES)
     try:
-        kind = Kind.LINK if given.get("kind") == Kind.LINK else Kind.KEY
-        issued = await keys.create(service, caller, parse_as(KeyRequest, _asked(given, kind)), kind)
+        wanted, kind = key_of(given)
+        issued = await keys.create(service, caller, wanted, kind)
     except Problem as problem:
         return await run_in_threadpool(_list, request, KeysQuery(), given, problem)
     return _issued(request, service, issued)
@@ -63,7 +61,7 @@ async def create(request: Request, caller: Administering) -> Response:
 @router.get("/keys/{key_id}")
 async def one(request: Request, _caller: Administering, key_id: str) -> Response:
     """One key: what it may do, what is open of it, and where it is signed in."""
-    return await run_in_threadpool(_one, request, key_id, None)
+    return await run_in_threadpool(_one, request, key_id, {}, None)
 
 
 @router.post("/keys/{key_id}/rotate")
@@ -72,10 +70,10 @@ async def rotate(request: Request, caller: Administering, key_id: str) -> Respon
     service = service_of(request)
     given = await small_form(service, request)
     try:
-        overlap = timedelta(days=_days(given, "overlap", str(OVERLAP.days)) or 0)
+        overlap = timedelta(seconds=overlap_of(given, OVERLAP.days))
         issued = await keys.rotate(service, caller, key_id, overlap)
     except Problem as problem:
-        return await run_in_threadpool(_one, request, key_id, problem)
+        return await run_in_threadpool(_one, request, key_id, given, problem)
     return _issued(request, service, issued)
 
 
@@ -110,11 +108,15 @@ def _list(request: Request, query: KeysQuery, given: dict[str, str], problem: Pr
         "indexes": [served.name for served in service.catalogue],
         "older": older("keys", page.next_cursor, named=query.named, state=query.state),
         "link_days": LINK_DAYS,
+        "keeping": {
+            name: None if kept is None else language_of(request).span(kept.total_seconds())
+            for name, kept in vars(service.store.keeping.of_keys).items()
+        },
     }
-    return shown(request, "keys", context, problem)
+    return shown(request, "keys", context, problem, fields=KEY_FIELDS)
 
 
-def _one(request: Request, key_id: str, problem: Problem | None) -> Response:
+def _one(request: Request, key_id: str, given: dict[str, str], problem: Problem | None) -> Response:
     service = service_of(request)
     key = found_key(service, key_id)
     queue = Overview(service.store.database).open_of(key.owner)
@@ -124,9 +126,9 @@ def _one(request: Request, key_id: str, problem: Problem | None) -> Response:
         "open": queue,
         "sessions": service.store.sessions.of(key.id),
         "webhooks": service.store.webhook_endpoints.list(key.owner),
-        "overlap_days": OVERLAP.days,
+        "overlap": given.get("overlap", str(OVERLAP.days)),
     }
-    return shown(request, "keys", context, problem, template="operator-key.html")
+    return shown(request, "keys", context, problem, template="operator-key.html", fields=ROTATION_FIELDS)
 
 
 def _issued(request: Request, service: Service, issued: IssuedKey) -> Response:
@@ -134,35 +136,3 @@ def _issued(request: Request, service: Service, issued: IssuedKey) -> Response:
     secret = sign_in_address(request, service, issued.secret) if is_link else issued.secret
     context = {"key": issued.key, "secret": secret}
     return shown(request, "keys", context, template="operator-issued.html", status=201)
-
-
-def _asked(given: dict[str, str], kind: Kind) -> dict[str, Any]:
-    """The fields of the API's request that the form says."""
-    # Who asks on the page reads the answer there.
-    scopes = [
-        scope for scope in Scope if given.get(f"scope_{scope}") or (kind is Kind.LINK and scope == Scope.READ)
-    ]
-    if not scopes:
-        raise invalid("scopes", "a key needs one at least.")
-    indexes = [line.strip() for line in given.get("indexes", "").splitlines() if line.strip()]
-    days = _days(given, "expires", LINK_DAYS if kind is Kind.LINK else "")
-    quota = given.get("quota", "").strip()
-    return {
-        "name": given.get("name", "").strip(),
-        "scopes": scopes,
-        "indexes": indexes or None,
-        "expires_in": None if days is None else days * DAY_S,
-        "daily_quota": _number("quota", quota) if quota else None,
-    }
-
-
-def _days(given: dict[str, str], field: str, without: str) -> int | None:
-    text = given.get(field, "").strip() or without
-    # More days than these Python can't count.
-    return _number(field, text, 6) if text else None
-
-
-def _number(field: str, text: str, digits: int = 10) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= digits):
-        raise invalid(field, "has to be a whole number.")
-    return int(text)

@@ -17,7 +17,8 @@ from app import opt_outs
 from app.callers import Administering, Caller
 from app.forms import BESIDE_BYTES
 from app.operating import NO_STORE, SEE_OTHER, host_of, no_cursor, older, shown, whose
-from app.opt_out_schemas import Application, OptOutQuery, Rejection
+from app.operator_forms import DECISION_FIELDS, done_of
+from app.opt_out_schemas import OptOutQuery, Rejection
 from app.problems import Problem
 from app.service import Service, service_of
 from app.uploads import parse_as, small_form
@@ -146,13 +147,12 @@ async def apply(request: Request, caller: Administering, opt_out_id: str) -> Res
     """Say on which days its works were left out of a build, or gone from the model."""
     service = service_of(request)
     given = await small_form(service, request)
-    days = {f"{name}_at": f"{given[name]}T00:00:00Z" for name in ("left_out", "removed") if given.get(name)}
     return await _decided(
         request,
         caller,
         opt_out_id,
         given,
-        lambda: opt_outs.apply(service, caller, opt_out_id, parse_as(Application, days)),
+        lambda: opt_outs.apply(service, caller, opt_out_id, done_of(given)),
     )
 
 
@@ -184,7 +184,9 @@ async def _request(
         "max_reason": MAX_REASON,
         "today": utc_now().date().isoformat(),
     }
-    return shown(request, "opt-outs", context, problem, template="operator-opt-out.html")
+    return shown(
+        request, "opt-outs", context, problem, template="operator-opt-out.html", fields=DECISION_FIELDS
+    )
 
 
 def _webhooks(request: Request, query: WebhooksQuery) -> Response:

@@ -111,7 +111,7 @@ async def compare(request: Request, caller: Reading, attribution_id: str, work_i
     place = next((place for place, work in enumerate(works) if work.work_id == work_id), None)
     if answer.told is None or place is None:
         raise Problem("not-found", "The answer shows no such work.")
-    served = service.catalogue.find(answer.told.index)
+    served = service.catalogue.reading(answer.told.index)
     row = None if served is None else served.index.works.find(work_id)
     address = f"/a/{attribution_id}"
     context = {
@@ -270,7 +270,7 @@ def _megabytes(size: int, language: Language) -> str:
 
 
 def _answer_context(service: Service, a: Attribution, language: Language) -> dict[str, Any]:
-    served = service.catalogue.find(a.index)
+    served = service.catalogue.reading(a.index)
     return {
         "a": a,
         "headline": wording.headline(a, language),

@@ -311,9 +311,11 @@ class AsyncClient(AsyncBatches, AsyncEndpoints, AsyncOptOuts):
 
     # ---- Keys and the service itself ----
 
-    async def keys(self) -> list[m.Key]:
-        """Every key and link, without secrets. This and all about keys takes the scope `admin`."""
-        return (await self._read(m.KeyList, Call("GET", "/v1/api-keys"))).items
+    async def keys(self, *, state: str | None = None) -> AsyncIterator[m.Key]:
+        """Keys and links, without secrets, the newest first. This and all about keys takes the scope `admin`."""
+        async for page in self._pages(m.KeyList, "/v1/api-keys", {"state": state}):
+            for item in page.items:
+                yield item
 
     async def create_key(
         self, name: str, scopes: list[str], **options: Unpack[m.KeyOptions]

@@ -299,9 +299,10 @@ class Client(Batches, Endpoints, OptOuts):
 
     # ---- Keys and the service itself ----
 
-    def keys(self) -> list[m.Key]:
-        """Every key and link, without secrets. This and all about keys takes the scope `admin`."""
-        return (self._read(m.KeyList, Call("GET", "/v1/api-keys"))).items
+    def keys(self, *, state: str | None = None) -> Iterator[m.Key]:
+        """Keys and links, without secrets, the newest first. This and all about keys takes the scope `admin`."""
+        for page in self._pages(m.KeyList, "/v1/api-keys", {"state": state}):
+            yield from page.items
 
     def create_key(self, name: str, scopes: list[str], **options: Unpack[m.KeyOptions]) -> m.NewlyMadeKey:
         """A new key; its `secret` is in this answer only."""

@@ -376,6 +376,13 @@ class Check(Model):
     """What was found, in a sentence."""
 
 
+class ComingVersion(Model):
+    id: str
+    """Its id, which never changes."""
+    state: Literal["opening", "waiting", "refused"] | str
+    """Being checked and opened, waiting for a worker to load it, or refused; `/readyz` says why."""
+
+
 class Comparison(Model):
     """One comparison that a rule made."""
 
@@ -759,6 +766,8 @@ class IndexCard(Model):
     """When it was built (RFC 3339); null: not told."""
     status: Literal["loading", "ready", "failed", "none"] | str
     """Of its screening, in this process; none: it was built without."""
+    next: ComingVersion | None = None
+    """The version that is to take its place; null: this is the newest."""
     card: str | None = None
     """The index card, in Markdown."""
     quality: Quality | None = None
@@ -791,6 +800,8 @@ class IndexSummary(Model):
     """When it was built (RFC 3339); null: not told."""
     status: Literal["loading", "ready", "failed", "none"] | str
     """Of its screening, in this process; none: it was built without."""
+    next: ComingVersion | None = None
+    """The version that is to take its place; null: this is the newest."""
 
 
 class Input(Model):
@@ -865,10 +876,10 @@ class Key(Model):
 
 
 class KeyList(Model):
-    """Every key and link, the newest first."""
-
     items: list[Key]
     """Those of this page, in the order of the list."""
+    next_cursor: str | None = None
+    """Give it as `cursor` for the next page; null at the end."""
 
 
 class LeftOut(Model):
@@ -1523,6 +1534,8 @@ class Work(Model):
     index was built before they were read."""
     thumbnail: str
     """Path of its small picture."""
+    exposure: float | None = None
+    """Percent of the works with less leverage; null: not known."""
     metadata: dict[str, Any]
     """Further columns of the works' table."""
 

@@ -9,6 +9,7 @@ from das.device import check_device
 from das.errors import EvidenceError
 from das.evidence.attached import MAGIC, attached
 from das.index import AttributionIndex
+from das.plurals import counted
 
 if TYPE_CHECKING:
     from das.evidence.recompute import Recomputed
@@ -74,8 +75,8 @@ def verify(
 
     found = recompute(report, AttributionIndex.open(index, model_dir=model), image, device)
     typer.echo(
-        f"Computed again: {found.works} works, scores within {found.largest_difference:.1e} of the largest."
-        + (_right(found) if found.agrees else " The report isn't what is found now:")
+        f"Computed again: {counted(found.works, 'work')}, scores within {found.largest_difference:.1e} of the"
+        " largest." + (_right(found) if found.agrees else " The report isn't what is found now:")
     )
     for sentence in (*found.differences, *found.not_compared):
         typer.echo(sentence)

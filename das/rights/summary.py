@@ -9,6 +9,7 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 from das.manifest import Manifest
+from das.plurals import counted
 from das.rights.table import COLUMN
 from das.rights.values import MEANINGS, RESERVED, VALUES
 from das.works import Works
@@ -66,9 +67,13 @@ def _general(manifest: Manifest, works: Works) -> list[str]:
         "",
         "### 1.3 Modalities and size",
         "",
-        f"- Images: {len(works):,} pictures in this index ({size}), shown {manifest.works.trained:,} times an epoch",
+        f"- Images: {counted(len(works), 'picture')} in this index ({size}), shown"
+        f" {manifest.works.trained:,} times an epoch",
         *(
-            [f"- Left out of this index, though the model was trained on them: {manifest.removed:,} pictures"]
+            [
+                "- Left out of this index, though the model was trained on them:"
+                f" {counted(manifest.removed, 'picture')}"
+            ]
             if manifest.removed
             else []
         ),

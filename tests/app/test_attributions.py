@@ -328,5 +328,5 @@ def test_an_owner_at_the_limit_is_told_before_the_body_is_read(client, ask, stor
     monkeypatch.setattr(store, "settings", settings.model_copy(update={"owner_queue_limit": 1}))
     response = client.post("/v1/attributions", content=b"no form at all", headers={"Content-Type": "x/y"})
     assert (response.status_code, response.json()["code"]) == (503, "queue-full")
-    assert "1 of your pictures are already waiting" in response.json()["detail"]
+    assert "1 of your pictures is already waiting" in response.json()["detail"]
     assert store.queue_depth() == 1

@@ -83,12 +83,12 @@ def test_a_keys_life(client: TestClient, admin: Headers) -> None:
     [
         ({"scopes": ["ask"]}, "/name"),
         ({"name": "", "scopes": ["ask"]}, "/name"),
-        ({"name": "a\r\nb: c", "scopes": ["ask"]}, ""),
+        ({"name": "a\r\nb: c", "scopes": ["ask"]}, "/name"),
         ({"name": "x", "scopes": []}, "/scopes"),
         ({"name": "x", "scopes": ["everything"]}, "/scopes/0"),
         ({"name": "x", "scopes": ["ask"], "indexes": []}, "/indexes"),
         ({"name": "x", "scopes": ["ask"], "indexes": ["nowhere@1"]}, "/indexes"),
-        ({"name": "x", "scopes": ["admin"], "indexes": ["tiny"]}, ""),
+        ({"name": "x", "scopes": ["admin"], "indexes": ["tiny"]}, "/indexes"),
         ({"name": "x", "scopes": ["ask"], "expires_in": 0}, "/expires_in"),
         ({"name": "x", "scopes": ["ask"], "expires_in": True}, "/expires_in"),
         ({"name": "x", "scopes": ["ask"], "daily_quota": "5"}, "/daily_quota"),
@@ -98,11 +98,11 @@ def test_a_keys_life(client: TestClient, admin: Headers) -> None:
     ],
 )
 def test_what_cant_be_a_key(client: TestClient, admin: Headers, body: dict[str, Any], pointer: str) -> None:
-    before = len(client.get("/v1/api-keys", headers=admin).json()["items"])
+    before = len(client.get("/v1/api-keys?limit=100", headers=admin).json()["items"])
     refused = client.post("/v1/api-keys", json=body, headers=admin)
     assert refused.status_code == 422, refused.text
     assert refused.json()["errors"][0]["pointer"] == pointer
-    assert len(client.get("/v1/api-keys", headers=admin).json()["items"]) == before
+    assert len(client.get("/v1/api-keys?limit=100", headers=admin).json()["items"]) == before
 
 
 @pytest.mark.parametrize(
@@ -202,3 +202,38 @@ def test_without_a_quota_there_is_none(client: TestClient, make: Callable[..., I
     assert (told["questions"]["limit"], told["questions"]["remaining"]) == (None, None)
     assert told["requests"]["limit"] == 3000
     assert told["requests"]["used"] >= 1
+
+
+def test_keys_are_listed_by_pages(
+    client: TestClient, make: Callable[..., IssuedKey], service: Service
+) -> None:
+    admin = bearer(make(Scope.ADMIN).secret)
+    made = [make(Scope.READ).key.id for _ in range(5)]
+    service.keys.revoke(made[1])
+    first = client.get("/v1/api-keys", params={"limit": 3}, headers=admin).json()
+    assert [key["id"] for key in first["items"]] == made[:1:-1]
+    assert first["next_cursor"] == made[2]
+    seen, cursor = first["items"], first["next_cursor"]
+    while cursor is not None:
+        page = client.get("/v1/api-keys", params={"limit": 3, "cursor": cursor}, headers=admin).json()
+        assert 0 < len(page["items"]) <= 3
+        seen, cursor = seen + page["items"], page["next_cursor"]
+    assert [key["id"] for key in seen] == [key.id for key in service.keys.each()]
+    revoked = client.get("/v1/api-keys?state=revoked&limit=100", headers=admin).json()["items"]
+    assert made[1] in {key["id"] for key in revoked}
+    assert {key["state"] for key in revoked} == {"revoked"}
+    assert len(client.get("/v1/api-keys", headers=admin).json()["items"]) <= 20
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("cursor=nobody", "cursor"), ("cursor=%00", "cursor"), ("cursor=bcdfghjkmnpq", "cursor"),
+        ("limit=0", "limit"),
+        ("limit=101", "limit"), ("limit=x", "limit"), ("state=gone", "state"), ("stat=active", "stat"),
+    ],
+)  # fmt: skip
+def test_a_list_of_keys_that_cant_be(client: TestClient, admin: Headers, query: str, parameter: str) -> None:
+    refused = client.get(f"/v1/api-keys?{query}", headers=admin)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["parameter"] == parameter

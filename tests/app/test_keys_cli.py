@@ -72,6 +72,9 @@ def test_a_keys_life(das):
     ended = das("revoke", replaced)
     assert replaced not in ended.stdout + ended.stderr
     assert [each["state"] for each in rows(das)] == ["revoked", "active"]
+    assert [
+        json.loads(line)["prefix"] for line in das("list", "--json", "--state", "active").stdout.splitlines()
+    ] == [row["prefix"]]
 
 
 @pytest.mark.parametrize(

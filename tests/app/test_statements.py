@@ -255,7 +255,7 @@ def test_a_period_has_its_own_answers(client, finished, store, tmp_path, setting
     done = CliRunner().invoke(build_app(), asked)
     assert done.exit_code == 0, done.exception
     assert out.read_bytes().decode() == table.text
-    assert "1 questions counted, 2 not." in done.output
+    assert "1 question counted, 2 not." in done.output
     for wrong in ([*asked, "--key", "das_nobody"], [*asked[:-1], str(tmp_path / "a.xls")]):
         assert isinstance(CliRunner().invoke(build_app(), wrong).exception, DasError)
     store.erase(inside)

@@ -258,7 +258,7 @@ def test_answers_and_card_say_what_is_left_out(
     without = removed(built("economical"), GONE, tmp_path / "without")
     caveats = Attributor(without).attribute(make_picture(2)).caveats
     assert any("left out of this index (3)" in said for said in caveats)
-    assert "3 works that the model was trained on are left out" in without.card
+    assert "Left out, though the model was trained on them: 3 works" in without.card
     assert "3 works removed, of the 14" in without.card
     for command in ("info", "card", "summary", "verify"):
         assert run("index", command, without.path).exit_code == 0

@@ -156,7 +156,7 @@ def test_its_use_is_told_by_the_hour(keys: Keys, issued: IssuedKey) -> None:
 
 def test_the_newest_comes_first(keys: Keys) -> None:
     made = [keys.create(NewKey(name=f"no. {number}", scopes=ASK)).key.id for number in range(3)]
-    assert [key.id for key in keys.all()] == made[::-1]
+    assert [key.id for key in keys.each()] == made[::-1]
 
 
 @pytest.mark.parametrize(

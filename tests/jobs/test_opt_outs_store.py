@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import event
 
 from jobs.audit import Actor
 from jobs.errors import BadCursor
@@ -156,3 +157,25 @@ def test_what_isnt_there(opt_outs: OptOuts, opt_out_id: str) -> None:
     assert opt_outs.get(opt_out_id) is None
     with pytest.raises(OptOutNotFound):
         opt_outs.verify(opt_out_id, OPERATOR)
+
+
+def test_one_verified_while_what_is_hidden_is_read_is_read_yet(
+    store: JobStore, opt_outs: OptOuts, received: Callable[..., OptOut]
+) -> None:
+    """Between the two reads: on PostgreSQL the second sees it, on SQLite none. It must not be taken for known."""
+    row = received()
+    verified: list[OptOut] = []
+
+    def verify(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if not verified and "FROM opt_outs" in statement:
+            verified.append(row)
+            opt_outs.verify(row.id, OPERATOR)
+
+    event.listen(store.database.engine, "after_cursor_execute", verify)
+    try:
+        revision, hidden = opt_outs.hiding()
+    finally:
+        event.remove(store.database.engine, "after_cursor_execute", verify)
+    assert verified
+    assert revision != opt_outs.revision() or [one.works for one in hidden] == [{"w_1", "w_2"}]
+    assert [one.works for one in opt_outs.hiding()[1]] == [{"w_1", "w_2"}]

@@ -89,7 +89,7 @@ def test_keys_are_found_by_name_and_state(store: JobStore) -> None:
     keys.revoke(made[1].id)
     first = keys.list(limit=2)
     rest = keys.list(cursor=first.next_cursor, limit=10)
-    assert [key.id for key in (*first.keys, *rest.keys)] == [key.id for key in keys.all()]
+    assert [key.id for key in (*first.keys, *rest.keys)] == [key.id for key in keys.each()]
     assert rest.next_cursor is None
     assert [key.id for key in keys.list("KEY 3").keys] == [made[3].id]
     assert [key.id for key in keys.list(made[2].prefix).keys] == [made[2].id]

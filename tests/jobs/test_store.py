@@ -78,7 +78,7 @@ def test_the_limit_of_one_owner_leaves_room_for_others(
     small = JobStore(
         settings.model_copy(update={"owner_queue_limit": 1}), database=store.database, notify=print
     )
-    with pytest.raises(QueueFull, match="1 of your pictures are already waiting"):
+    with pytest.raises(QueueFull, match="1 of your pictures is already waiting"):
         small.check_room("bulk")
     with pytest.raises(QueueFull, match="1 of your pictures"):
         small.create(replace(_question(first), owner="bulk"), png)

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -34,7 +34,7 @@ class ScriptedEngine:
             time.sleep(120)
         if (settings.data_dir / "cannot-load").exists():
             raise ModelError("The weights are damaged.")
-        self.open_further()
+        self.keep_up()
 
     @staticmethod
     def found(settings: Settings) -> list[str]:
@@ -42,7 +42,10 @@ class ScriptedEngine:
         named = settings.index_dir / "indexes"
         return named.read_text().split() if named.exists() else ["photographs@3f9c2a"]
 
-    def open_further(self) -> bool:
+    def due(self) -> bool:
+        return self._indexes != self.found(self._settings)
+
+    def keep_up(self, asked: Collection[str] = ()) -> bool:
         before, self._indexes = getattr(self, "_indexes", None), self.found(self._settings)
         return before != self._indexes
 

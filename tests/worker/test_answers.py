@@ -154,3 +154,20 @@ def test_memory_is_stable_over_many_queries(service: "Service", eventually: Even
     before = rss()
     answer(150)
     assert rss() - before < 3.0
+
+
+def test_what_fails_with_anothers_question_isnt_told_in_its_words(
+    start_service: Callable[..., "Service"],
+) -> None:
+    """An exception's text may quote what was asked, and of a batch nobody knows whose it was."""
+    service = start_service(max_attempts=1)
+    service.start_worker()
+    first = service.ask("sleep 0.5")
+    while service.get(first).state == "queued":
+        time.sleep(0.01)
+    jobs = [service.wait(one) for one in (service.ask("raise", owner="ada"), service.ask(owner="bob"))]
+    assert set(service.batches()[-1]) == {job.id for job in jobs}
+    for job in jobs:
+        assert (job.state, job.error and job.error["code"]) == ("failed", "attempts-exhausted")
+        assert "computed together with others, which failed with ValueError" in str(job.error)
+        assert "a number that isn't one" not in str(job.error)

@@ -108,7 +108,7 @@ def test_what_can_be_found_is_told_before_it_is_loaded(
     (tmp_path / "indexes" / "broken").mkdir()
     (tmp_path / "indexes" / "broken" / "manifest.json").write_text("{}")
     assert AttributionEngine.found(several) == engine.describe()["indexes"]
-    engine.open_further()
+    engine.keep_up()
     assert len(engine.describe()["indexes"]) == 1
 
 

@@ -1,0 +1,68 @@
+"""What the API tells of indexes and their works."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.schemas import Quality, ScreeningStatus
+from das.rights.values import Tdm
+
+
+class ComingVersion(BaseModel):
+    id: str
+    state: Literal["opening", "waiting", "refused"] = Field(
+        description="Being checked and opened, waiting for a worker to load it, or refused; `/readyz` says why."
+    )
+
+
+class IndexSummary(BaseModel):
+    id: str
+    name: str
+    works: int
+    creators: int | None
+    model: dict[str, Any] = Field(description="Identity of the model, from the manifest.")
+    methods: list[str]
+    dimension: int | None
+    timesteps: int | None
+    created_at: str | None
+    status: ScreeningStatus = Field(
+        description="Of its screening, in this process; none: it was built without."
+    )
+    next: ComingVersion | None = Field(
+        description="The version that is to take its place; null: this is the newest."
+    )
+
+
+class IndexList(BaseModel):
+    items: list[IndexSummary]
+
+
+class IndexCard(IndexSummary):
+    card: str | None = Field(description="The index card, in Markdown.")
+    quality: Quality | None = Field(description="Null: not measured for this index.")
+
+
+class Work(BaseModel):
+    """One training work, with every column that the index keeps about it."""
+
+    work_id: str
+    index: str
+    title: str | None
+    creator: str | None
+    rights_holder: str | None
+    licence: str | None
+    source_url: str | None
+    tdm: Tdm | None = Field(
+        description="The strictest signal on text and data mining in its file (XMP, C2PA) or metadata; null: none, or"
+        " the index was built before they were read."
+    )
+    thumbnail: str
+    exposure: float | None = Field(
+        None, description="Percent of the works with less leverage; null: not known."
+    )
+    metadata: dict[str, Any] = Field(description="Further columns of the works' table.")
+
+
+class WorkList(BaseModel):
+    items: list[Work]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
