@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.callers import CHALLENGE, LOCAL, Caller, key_required
+from app.footers import seen_with
 from app.hosts import SAFE_METHODS
 from app.limiting import Limiter
 from app.middleware import request_id_of
@@ -133,6 +134,7 @@ class Access:
                 raise _refused()
         if key is not None:
             self._note_use(key)
+        seen_with(request, key)
         return key
 
     async def _signed_in(self, request: Request) -> ApiKey | None:

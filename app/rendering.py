@@ -5,7 +5,6 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi.templating import Jinja2Templates
 from markupsafe import Markup, escape
@@ -14,6 +13,7 @@ from starlette.responses import Response
 
 from app import DISTRIBUTION, wording
 from app.assets import static_link
+from app.footers import about_pictures
 from app.language import ENGLISH, LANGUAGES, Language, language_of
 from app.problems import Problem
 from app.refusals import mistaken
@@ -53,7 +53,7 @@ def render(
         "here": page_of(request.url.path) if request.method == "GET" else "/",
         "max_upload_bytes": service.settings.max_upload_bytes,
         "contact": service.settings.contact,
-        "stays_here": not urlsplit(service.settings.resolved_blob_url).netloc,
+        "about_pictures": about_pictures(request, service.settings, service.store.keeping, language),
         "signed_in": getattr(request.state, "signed_in", None),
         "operates": getattr(request.state, "operates", False),
     }

@@ -226,7 +226,7 @@ def _refuse_to_be_open(settings: Settings, listener: socket.socket) -> None:
                 " DAS_API_KEYS=required, or off if whoever reaches it may see, ask and erase everything"
             )
         logger.warning(OPEN, f"listening on {settings.host}, beyond this machine,")
-    elif settings.api_keys == "off" and settings.model_copy(update={"api_keys": "auto"}).keys_required:
+    elif settings.api_keys == "off" and settings.reached_from_beyond:
         logger.warning(OPEN, "reached under a name beyond this machine")
 
 

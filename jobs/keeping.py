@@ -54,13 +54,20 @@ class Keeping:
             own = session.execute(
                 select(ApiKey.keep_uploads, ApiKey.keep_results).where(ApiKey.owner == owner).limit(1)
             ).one_or_none()
-        uploads = None if own is None else own.keep_uploads
-        results = None if own is None else own.keep_results
-        usual = Times(None, None) if owner == LOCAL_OWNER else Times(UPLOADS, RESULTS)
+        if own is None:
+            return self.without_key(local=owner == LOCAL_OWNER)
+        return self.of_key(own.keep_uploads, own.keep_results)
+
+    def of_key(self, uploads: int | None, results: int | None) -> Times:
+        """The times of who asks with a key that has these, in seconds; None: as the service does."""
         return Times(
-            _first(_span(uploads), self._set.uploads, usual.uploads),
-            _first(_span(results), self._set.results, usual.results),
+            _first(_span(uploads), self._set.uploads, UPLOADS),
+            _first(_span(results), self._set.results, RESULTS),
         )
+
+    def without_key(self, *, local: bool) -> Times:
+        """The service's times; `local`: those of who asks where no key is needed."""
+        return self._set if local else self.of_key(None, None)
 
     def expires_at(self, job: Job) -> datetime | None:
         """When a question is erased by itself; None before its end, and where it is kept until it is deleted."""

@@ -397,10 +397,12 @@ class Settings(RecordSettings):
     @property
     def keys_required(self) -> bool:
         """Whether requests need a key: where others than this machine's users can reach the service, by default."""
-        if self.api_keys != "auto":
-            return self.api_keys == "required"
-        public = urlsplit(self.public_url or "").hostname
-        names = [self.host, *self.allowed_host_names, *([public] if public else [])]
+        return self.api_keys == "required" or (self.api_keys == "auto" and self.reached_from_beyond)
+
+    @property
+    def reached_from_beyond(self) -> bool:
+        """Whether one of its names isn't this machine's own."""
+        names = [self.host, *self.allowed_host_names, urlsplit(self.public_url or "").hostname or self.host]
         return not all(map(is_loopback, names))
 
     @property

@@ -16,7 +16,10 @@ def test_the_first_page_shows_the_index_and_the_samples_in_order(client):
     assert re.findall(r'name="sample" value="([^"]+)"', page.text) == ["two.png", "one.png"]
     assert "A second one" in page.text
     assert "tiny" in page.text
-    assert "Pictures stay on this machine" in page.text
+    assert (
+        "Pictures stay on this machine. They are kept with their answer until someone deletes them."
+        in page.text
+    )
 
 
 def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client, ask, work_off):
