@@ -181,3 +181,14 @@ def test_nothing_is_found_with_a_key_of_every_scope(
 ) -> None:
     """Among the checks is `ignored_auth`: what a key lets in is refused without one, and with another."""
     run(live, tmp_path, world, "--header", f"Authorization: Bearer {key.secret}", *options)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "options", [QUICK, pytest.param(FULL, marks=pytest.mark.slow)], ids=["quick", "full"]
+)
+def test_nothing_is_found_without_a_key(
+    live: Live, world: dict[str, Any], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """What takes no key answers as described, and all else refuses as described, whatever is sent."""
+    run(live, tmp_path, world, *options)
