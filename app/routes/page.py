@@ -49,7 +49,8 @@ async def ask_by_form(request: Request, caller: Asking) -> Response:
         await refuse_when_full(service, caller)
         async with upload(service, request, filled=filled) as (picture, fields):
             if not picture:
-                raise invalid("image", ENGLISH("mistake.choose_first"), "mistake.choose_first")
+                why = "mistake.empty_file" if filled.empty else "mistake.choose_first"
+                raise invalid("image", ENGLISH(why), why)
             # A form sends its empty fields too.
             given = {name: value for name, value in fields.items() if value != ""}
             asked = parse_fields(given)
