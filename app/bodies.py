@@ -102,8 +102,7 @@ class Bodies:
             raise Problem(
                 "busy",
                 "Too many pictures are being received at this moment. Try again in a few seconds.",
-                # Without closing: the rest of the body is read and dropped. A connection that is closed upon what was
-                # sent loses the answer too, and with it when to come again.
+                # Without closing: who comes again needn't connect again.
                 {"Retry-After": str(BUSY_RETRY_S)},
             )
         self._held[address] += count

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from app.numbers import as_whole
+
 RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
@@ -13,6 +15,7 @@ RFC_3339 = re.compile(
 
 def _candidates(value: Any) -> Any:
     """`auto`, `all` or a positive number; a number is kept as its decimal text."""
+    value = as_whole(value)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if value in ("auto", "all"):

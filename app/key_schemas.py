@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from app.described import Described
+from app.numbers import WHOLE
 from app.schemas import Printable
 from jobs.credentials import Scope
 from jobs.keys import (
@@ -43,8 +45,11 @@ EXAMPLE: JsonDict = {
     "last_used_at": "2026-03-01T11:00:00Z",
 }
 
-IndexName = Annotated[Printable, Field(min_length=1, max_length=MAX_INDEX_NAME)]
-RightsHolder = Annotated[Printable, Field(min_length=1, max_length=MAX_NAME)]
+# For the description: `NewKey` refuses what doesn't fit, with a sentence.
+_ON_ONE_LINE = r"[^\x00-\x1f\x7f]"
+_Line = Annotated[Printable, Described(pattern=rf"^{_ON_ONE_LINE}*[^\s\x00-\x1f\x7f]{_ON_ONE_LINE}*$")]
+IndexName = Annotated[_Line, Field(min_length=1, max_length=MAX_INDEX_NAME)]
+RightsHolder = Annotated[_Line, Field(min_length=1, max_length=MAX_NAME)]
 State = Literal["active", "expired", "revoked"]
 
 
@@ -68,7 +73,7 @@ class KeyRequest(BaseModel):
         },
     )
 
-    name: Printable = Field(
+    name: _Line = Field(
         min_length=1, max_length=MAX_NAME, description="Whose it is or what it is for; shown in lists."
     )
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope), description="What it may do.")
@@ -78,18 +83,12 @@ class KeyRequest(BaseModel):
         max_length=MAX_INDEXES,
         description="Ids or names of the indexes that it may see and ask; null: all. Not together with `admin`.",
     )
-    daily_quota: int | None = Field(
+    daily_quota: Annotated[int, Field(ge=1, le=MAX_QUOTA, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=MAX_QUOTA,
-        strict=True,
         description="Questions a day; null: the service's own limit.",
     )
-    expires_in: int | None = Field(
+    expires_in: Annotated[int, Field(ge=1, le=LONGEST_S, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=LONGEST_S,
-        strict=True,
         description="Seconds for which it works; null: until it is revoked.",
     )
     rights_holders: list[RightsHolder] = Field(
@@ -97,19 +96,15 @@ class KeyRequest(BaseModel):
         max_length=MAX_RIGHTS_HOLDERS,
         description="Whom it speaks for: it sees works whose visibility is `rights-holder` if they are theirs.",
     )
-    keep_uploads: int | None = Field(
+    keep_uploads: Annotated[int, Field(ge=0, le=LONGEST_S, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=0,
-        le=LONGEST_S,
-        strict=True,
         description="Seconds for which a picture is kept after its question has ended; null: as the service does.",
     )
-    keep_results: int | None = Field(
-        default=None,
-        ge=SHORTEST_RESULTS_S,
-        le=LONGEST_S,
-        strict=True,
-        description="Seconds after its end at which a question is erased; null: as the service does.",
+    keep_results: Annotated[int, Field(ge=SHORTEST_RESULTS_S, le=LONGEST_S, strict=True), WHOLE] | None = (
+        Field(
+            default=None,
+            description="Seconds after its end at which a question is erased; null: as the service does.",
+        )
     )
 
     @property
@@ -128,11 +123,8 @@ class RotationRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap": 604800}]})
 
-    overlap: int = Field(
+    overlap: Annotated[int, Field(ge=0, le=LONGEST_S, strict=True), WHOLE] = Field(
         default=7 * 86400,
-        ge=0,
-        le=LONGEST_S,
-        strict=True,
         description="Seconds for which the old key still works.",
     )
 

@@ -252,6 +252,7 @@ def storage(service: Service) -> dict[str, Any]:
             for served in service.catalogue
         ],
         "broken": service.catalogue.broken,
+        "coming": service.versions.all_coming,
     }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.described import Described
 from app.schemas import Moment, Printable
 from jobs.models import utc_now
 from jobs.opt_outs import MAX_CONTACT, MAX_REASON, MAX_STATEMENT, MOST_WORKS
@@ -27,7 +28,13 @@ def _past(moment: datetime) -> datetime:
     return moment
 
 
-Said = Annotated[Printable, AfterValidator(_says_something)]
+# As with Printable the pattern is for the description alone: text with something in it that is no blank.
+_CHARACTER = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+Said = Annotated[
+    Printable,
+    AfterValidator(_says_something),
+    Described(pattern=rf"^{_CHARACTER}*[^\s\x00-\x1f\x7f]{_CHARACTER}*$"),
+]
 WorkId = Annotated[Printable, Field(min_length=1, max_length=64)]
 Done = Annotated[Moment, AfterValidator(_past)]
 

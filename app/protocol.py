@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.lingering import LingeringTransport
+
 # Request line and headers together. Browsers and proxies stay below 16 KiB.
 MAX_HEAD_BYTES = 32 * 1024
 TOO_LARGE = "The request's head is too large."
@@ -24,7 +26,10 @@ class BoundedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
     _in_head = False
+    # Between the first byte of a request and its last, and after one that can't be understood.
+    _in_request = False
     _head_bytes = 0
+    transport: LingeringTransport
 
     @classmethod
     def with_limits(cls, head_seconds: float, body_seconds: float) -> type["BoundedProtocol"]:
@@ -33,22 +38,34 @@ class BoundedProtocol(HttpToolsProtocol):
         Args:
             head_seconds: for the head of a request from its first byte on, for a connection's first byte, and
                 for a client to take anything of an answer.
-            body_seconds: for a body that goes on coming after its answer was given. Who reads a body for an
-                answer has limits of its own.
+            body_seconds: for a body that goes on coming after its answer was given, whether the connection is to
+                be used again or closed. Who reads a body for an answer has limits of its own.
         """
         limits = {"head_seconds": head_seconds, "body_seconds": body_seconds}
         return type("LimitedProtocol", (cls,), limits)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(
+            LingeringTransport(transport, lambda: self._in_request, self.head_seconds, self.body_seconds)
+        )
         self._within(self.head_seconds, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._within(None)
         self._stop_write_timer()
+        self.transport.lost()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        if self.transport.lingers:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def data_received(self, data: bytes) -> None:
+        if self.transport.lingers:
+            self.transport.drop(data)
+            return
         went_on = self._in_head
         super().data_received(data)
         if went_on and self._in_head:
@@ -57,12 +74,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(431, TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
+        self._in_request = True
         if not self.transport.is_closing():
             super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._in_request = True
         self._head_bytes = 0
         self._within(self.head_seconds, self._head_is_late)
 
@@ -76,6 +94,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._within(self.body_seconds, self._body_is_late)
 
     def on_message_complete(self) -> None:
+        self._in_request = False
         self._within(None)
         super().on_message_complete()
 

@@ -1,13 +1,14 @@
 """What the API takes and gives about shares."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.fields import Moment
 from app.left_out import Part
+from app.numbers import WHOLE
 from app.schemas import Printable
 from jobs.models import utc_now
 from jobs.shares import LONGEST, MAX_LABEL, Issued, Share
@@ -45,18 +46,12 @@ class ShareRequest(BaseModel):
         " says of itself. `creators`: names, titles, ids and sources of works, and `thumbnails`. `thumbnails`: the"
         " works' pictures. Your tag and the question's id are never told.",
     )
-    works: int | None = Field(
+    works: Annotated[int, Field(ge=1, le=MOST_WORKS, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=MOST_WORKS,
-        strict=True,
         description="How many of the first works are told, and no other work's name anywhere; null: all.",
     )
-    expires_in: int | None = Field(
+    expires_in: Annotated[int, Field(ge=1, le=LONGEST_S, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=LONGEST_S,
-        strict=True,
         description="Seconds for which it is open; null: 30 days, or until `expires_at`. It is never open beyond the"
         " answer's own end.",
     )

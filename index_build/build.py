@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from das.card import card_of
 from das.clip_download import check_clip
 from das.config import BuildConfig
 from das.device import check_device
-from das.errors import BuildError, ModelError
+from das.errors import BuildError
 from das.index import CARD_NAME, REFERENCES_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
 from das.loras import choices
 from das.manifest import (
@@ -39,9 +38,10 @@ from das.methods import ACTIVATION
 from das.places import fingerprint
 from das.rights.holders import check_holders
 from das.rights.table import signals_beside
-from das.sources import ModelSource, check_source
+from das.sources import check_source
 from das.weight_files import weight_files
 from das.works import QUIET, Works
+from index_build.cluster.exchange import remove_exchange
 from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
     WorksOnDisk,
@@ -52,6 +52,7 @@ from index_build.inputs import (
     manifest_identity,
     read_digested_works,
 )
+from index_build.loaded import checkpoint_sources, load, load_embedder, load_model
 from index_build.progress import QuietReporter, Reporter
 from index_build.records import copies_record, model_record, screening_record, versions
 from index_build.workspace import Workspace, building_path
@@ -82,6 +83,7 @@ def build(
     creator_from: str | None = None,
     command: str = "",
     reporter: Reporter | None = None,
+    distributed: bool = False,
 ) -> BuildResult:
     """Build the index `out`, go on with one that was interrupted, or find it finished.
 
@@ -89,6 +91,7 @@ def build(
         strict: stop at the first work that can't be used.
         follow_links: read also the works that links lead to which lie outside the folder.
         works_format, creator_from: as `das.works.read_works` takes them, for the works alone.
+        distributed: have build workers compute the features (`index_build.cluster`); the rest is done here.
 
     Raises:
         BuildError: the place is taken, was begun with other options, or the disk is too small.
@@ -118,14 +121,24 @@ def build(
         held_out = None
         if config.held_out is not None:
             held_out = read_digested_works(config.held_out, reporter, follow_links=follow_links)
-        run = _Build(config, out, works, given, held_out, device, command, reporter)
+        read = WorksReading(follow_links, works_format, creator_from)
+        run = _Build(config, out, works, given, held_out, device, command, reporter, read)
         for place in (out, building_path(out)):
             if (place / MANIFEST_NAME).is_file():
                 run.compare_with_finished(place)
                 if place != out:
                     Workspace(out).publish()
                 return run.present()
-        return run.run(strict=strict)
+        return run.run(strict=strict, distributed=distributed)
+
+
+@dataclass(frozen=True)
+class WorksReading:
+    """How the works were read, as `das.works.read_works` takes it."""
+
+    follow_links: bool
+    format: str
+    creator_from: str | None
 
 
 class _Build:
@@ -139,7 +152,9 @@ class _Build:
         device: str,
         command: str,
         reporter: Reporter,
+        read: "WorksReading",
     ) -> None:
+        self.read = read
         self.config = config
         self.out = out
         self.works = works
@@ -163,10 +178,15 @@ class _Build:
         same_clip = clip_was == clip_fingerprint(self.config.clip)
         ours = identity(
             self.config,
-            model.digest if same_model else self._load_model(self.config.source).identity["digest"],
-            [self._load_model(source).identity["digest"] for source in self._checkpoint_sources()],
+            model.digest
+            if same_model
+            else load_model(self.config, self.config.source, self.device).identity["digest"],
+            [
+                load_model(self.config, source, self.device).identity["digest"]
+                for source in checkpoint_sources(self.config)
+            ],
             self.works.digest,
-            manifest.clip_digest if same_clip else self._load_embedder().digest,
+            manifest.clip_digest if same_clip else load_embedder(self.config, self.device).digest,
             self._asked_references(),
             self._asked_held_out(),
             self._sscd_digest(),
@@ -184,10 +204,9 @@ class _Build:
         self.reporter.say(f"{self.out} is there already: {index.id}, {len(index):,} works.")
         return BuildResult(self.out, index.id, "present", len(index), report)
 
-    def run(self, *, strict: bool) -> BuildResult:
+    def run(self, *, strict: bool, distributed: bool) -> BuildResult:
         """Build or resume, and publish."""
         from das.attribution import Attributor
-        from das.gradients import FeatureConfig, FeatureExtractor
         from index_build.estimate import disk_needed, estimate
         from index_build.finish import finish
         from index_build.gather import Gatherer
@@ -197,26 +216,16 @@ class _Build:
 
         config = self.config
         began = time.monotonic()
-        model = self._load_model(config.source, self._note)
+        loaded = load(config, self.device, self._note)
+        model, extractors, embedder = loaded.model, loaded.extractors, loaded.embedder
+        self.sscd = loaded.sscd
         self.loras = lora_records(config, model, self.works, self.reporter)
-        checkpoints = [self._load_checkpoint(source, model) for source in self._checkpoint_sources()]
-        timesteps = config.resolve_timesteps(model.schedule.num_train_timesteps)
-        embedder = self._load_embedder()
-        self.sscd = self._load_sscd()
         self.weight_files = weight_files(config.model, [choice.source for choice in choices(config.lora)])
-        check_disk(self.out, disk_needed(config, len(self.works), len(timesteps), embedder.dimension))
-        extractors = [
-            FeatureExtractor(
-                one,
-                FeatureConfig.of(config, config.probes_of(number), timesteps),
-                batch_size=config.batch_size,
-            )
-            for number, one in enumerate([model, *checkpoints])
-        ]
-        digests = [checkpoint.identity["digest"] for checkpoint in checkpoints]
+        check_disk(self.out, disk_needed(config, len(self.works), len(loaded.timesteps), embedder.dimension))
+        digest, *digests = loaded.digests
         ours = identity(
             config,
-            model.identity["digest"],
+            digest,
             digests,
             self.works.digest,
             embedder.digest,
@@ -239,7 +248,7 @@ class _Build:
         self.seconds["loading"] = time.monotonic() - began
 
         began = time.monotonic()
-        gatherer = Gatherer(config, self.works, extractors, embedder, self.sscd)
+        gatherer = Gatherer(config, self.works, loaded)
         done = min(workspace.shards_done * config.shard_size, len(self.works))
         if done:
             self.reporter.say(
@@ -261,7 +270,10 @@ class _Build:
         self.seconds["estimating"] = time.monotonic() - began
 
         began = time.monotonic()
-        sums = gatherer.run(workspace, self.reporter, strict=strict)
+        if distributed:
+            sums = self._gather_distributed(gatherer, workspace, ours, strict=strict)
+        else:
+            sums = gatherer.run(workspace, self.reporter, strict=strict)
         self.seconds["gradients"] = time.monotonic() - began
 
         known = None
@@ -285,7 +297,7 @@ class _Build:
 
         report = self._report(finished.refused)
         durable.write_bytes(workspace.path / REPORT_NAME, canonical_json(report))
-        manifest = self._manifest(workspace, extractors, embedder, timesteps, finished, known)
+        manifest = self._manifest(workspace, extractors, embedder, loaded.timesteps, finished, known)
         if config.references:
             began = time.monotonic()
             pictures = references.pictures(model, self.reporter)
@@ -296,12 +308,40 @@ class _Build:
             measured, record = measure_references(attributor, workspace, pictures, others, self.reporter)
             durable.write_path(workspace.path / REFERENCES_NAME, measured.write)
             self.seconds["references"] = time.monotonic() - began
-            manifest = self._manifest(workspace, extractors, embedder, timesteps, finished, known, record)
+            manifest = self._manifest(
+                workspace, extractors, embedder, loaded.timesteps, finished, known, record
+            )
         manifest = self._finished(workspace, manifest)
         durable.write_bytes(workspace.path / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
+        remove_exchange(self.out)
         self._tell(report)
         return BuildResult(self.out, manifest.id, "built", manifest.works.count, report)
+
+    def _gather_distributed(
+        self, gatherer: Any, workspace: Workspace, identity: dict[str, Any], *, strict: bool
+    ) -> dict[str, Any]:
+        """The kernel sums of what build workers compute."""
+        import torch
+
+        from index_build.cluster.coordinator import gather
+        from index_build.cluster.exchange import Plan
+        from jobs.settings import get_settings
+
+        plan = Plan(
+            config=self.config,
+            directory=str(Path.cwd()),
+            follow_links=self.read.follow_links,
+            works_format=self.read.format,
+            creator_from=self.read.creator_from,
+            strict=strict,
+            works=len(self.works),
+            shards=gatherer.shards,
+            identity=identity,
+            versions=versions(),
+            threads=torch.get_num_threads(),
+        )
+        return gather(gatherer, workspace, plan, self.works.digests, get_settings(), self.reporter)
 
     def _asked_references(self) -> int | str:
         """How many the model is to make, or the digest of the folder given."""
@@ -318,48 +358,13 @@ class _Build:
         self.remarks.append(remark)
         self.reporter.say(remark)
 
-    def _checkpoint_sources(self) -> list[ModelSource]:
-        """Where the further checkpoints are read from."""
-        return [check_source(self.config.source.of_checkpoint(one)) for one in self.config.checkpoints]
-
-    def _load_model(self, source: ModelSource, tell: Callable[[str], None] = lambda _: None) -> Any:
-        from das.models import load_model
-
-        return load_model(source, lora=self.config.lora, device=self.device, tell=tell)
-
-    def _load_checkpoint(self, source: ModelSource, model: Any) -> Any:
-        """A further checkpoint, which must have the shapes of the model's own parameters."""
-        checkpoint = self._load_model(source)
-        ours, theirs = (
-            {name: parameter.shape for name, parameter in one.network.named_parameters()}
-            for one in (model, checkpoint)
-        )
-        if ours != theirs:
-            raise ModelError(
-                f"{source.network or source.model} isn't a checkpoint of {self.config.model}: their networks have"
-                " different parameters."
-            )
-        return checkpoint
-
     def _sscd_digest(self) -> str | None:
         return None if self.config.sscd is None else fingerprint(str(self.config.sscd))
-
-    def _load_sscd(self) -> Any:
-        """SSCD, or None where its file wasn't given."""
-        from das.sscd import Sscd
-
-        return None if self.config.sscd is None else Sscd.load(self.config.sscd, self.device)
-
-    def _load_embedder(self) -> Any:
-        from das.screening import Embedder, NoEmbedder
-
-        clip = self.config.clip
-        return NoEmbedder() if clip is None else Embedder.load(clip, self.device)
 
     def _manifest(
         self,
         workspace: Workspace,
-        extractors: list[Any],
+        extractors: tuple[Any, ...],
         embedder: Any,
         timesteps: tuple[int, ...],
         finished: Any,
@@ -371,7 +376,7 @@ class _Build:
         model, *checkpoint_records = (
             model_record(config, source, extractor, self.out, [] if number else self.remarks, self.loras)
             for number, (source, extractor) in enumerate(
-                zip([config.source, *self._checkpoint_sources()], extractors, strict=True)
+                zip([config.source, *checkpoint_sources(config)], extractors, strict=True)
             )
         )
         works_record = WorksRecord(

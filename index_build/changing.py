@@ -45,6 +45,7 @@ from index_build.finish import reads_residuals
 from index_build.found_again import HIDING, works_of
 from index_build.gather import Gatherer
 from index_build.inputs import WorksOnDisk, read_digested_works
+from index_build.loaded import Loaded
 from index_build.progress import QuietReporter, Reporter
 from index_build.records import versions
 from index_build.renewed import read_forms
@@ -285,7 +286,7 @@ class _Change:
             raise BuildError(f"{error} {HIDING if self.kind == 'removed' else ''}".rstrip()) from error
         asked = config.model_copy(update={"references": 0})
         with self._timed("gradients"):
-            sums = Gatherer(asked, works, extractors, embedder, sscd).run(
+            sums = Gatherer(asked, works, Loaded(tuple(extractors), embedder, sscd)).run(
                 workspace, self.reporter, strict=strict and self.kind == "added"
             )
         refused = [entry for shard in workspace.shards() for entry in shard.refused]

@@ -24,6 +24,7 @@ from das.methods import METHODS, PROBES
 from das.plurals import counted
 from das.verification import verify_index
 from index_build.changes_cli import register_changes
+from index_build.cluster.cli import register_cluster
 from index_build.inspection import CreatorFromOption, WorksFormatOption, register_works
 from index_build.progress import ConsoleReporter, JsonReporter
 
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     register_changes(index)
     app.add_typer(index, name="index")
     register_works(app)
+    register_cluster(app)
 
 
 def build_index(
@@ -190,6 +192,14 @@ def build_index(
     ] = False,
     works_format: WorksFormatOption = "auto",
     creator_from: CreatorFromOption = None,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="Let the machines that run `das build-worker` compute the features. They need the same broker"
+            " (DAS_REDIS_URL) and, under the same paths, works, model and --out.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build an attribution index of a diffusion model and the works it was trained on.
@@ -234,6 +244,7 @@ def build_index(
         creator_from=creator_from,
         command=command,
         reporter=reporter,
+        distributed=distributed,
     )
     if as_json:
         _print_json(

@@ -25,7 +25,7 @@ def only_builder(out: Path) -> Iterator[Path]:
         if out.exists() and not (out / MANIFEST_NAME).is_file() and not _is_empty_directory(out):
             raise BuildError(f"{out} exists and isn't an attribution index; choose another --out.")
         building_path(out).exists()  # tells if the longer name can't be
-        path = out.with_name(out.name + ".lock")
+        path = lock_path(out)
         busy = BuildError(
             f"another build is writing here (it holds {path}); wait for it or choose another --out."
         )
@@ -37,6 +37,11 @@ def only_builder(out: Path) -> Iterator[Path]:
         yield out
     finally:
         held.release(remove=True)
+
+
+def lock_path(out: Path) -> Path:
+    """The file that whoever builds `out` holds; it is there for as long."""
+    return out.with_name(out.name + ".lock")
 
 
 def _is_empty_directory(path: Path) -> bool:

@@ -17,6 +17,7 @@ from index_build.disk import in_bytes
 from index_build.gather import images_at_once, kernel_forms, replicated_sets
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import PictureReader
+from index_build.progress import duration
 
 SSCD_NUMBERS = 512  # as its authors' models give
 _TIMED_IMAGES = 8
@@ -56,8 +57,8 @@ def memory_needed(config: BuildConfig, images: int, timesteps: int) -> int:
     """Bytes of memory at the peak: kernels, a shard of averages, a batch of features, what is loaded now."""
     square = config.dimension**2 * 8
     kernels = square * (
-        len(kernel_forms(config)) + 3
-    )  # the sums; a factor, its inverse and a copy in between
+        2 * len(kernel_forms(config)) + 3
+    )  # the sums and a shard's; a factor, its inverse and a copy in between
     shard = config.shard_size * config.dimension * (4 * len(config.feature_sets) + 16)
     batch = 3 * images * timesteps * config.dimension * 4 * len(config.feature_sets)
     return int(psutil.Process().memory_info().rss) + kernels + shard + batch
@@ -105,12 +106,3 @@ def _seconds_per_work(
         return (time.perf_counter() - began) / len(pixels)
     finally:
         reader.close()
-
-
-def duration(seconds: float) -> str:
-    """In words, with one unit."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

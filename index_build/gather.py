@@ -1,7 +1,7 @@
 """The first pass: every work's gradients, once. Averaged features per shard, kernel sums over all of them."""
 
 import math
-from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,11 +15,10 @@ from das.gradients import FeatureExtractor
 from das.intervals import replicates_of
 from das.kernel import KernelAccumulator, SummedForm, prepared
 from das.pdq import BYTES
-from das.screening import Embedder, NoEmbedder
-from das.sscd import Sscd
 from index_build.inputs import WorksOnDisk
+from index_build.loaded import Loaded
 from index_build.pictures import Picture, PictureReader
-from index_build.progress import Reporter
+from index_build.progress import Reporter, Stage
 from index_build.workspace import ShardProducts, Workspace
 
 _BATCH_FEATURE_BYTES = 256 * 2**20
@@ -52,16 +51,14 @@ class Gatherer:
         self,
         config: BuildConfig,
         works: WorksOnDisk,
-        extractors: Sequence[FeatureExtractor],
-        embedder: Embedder | NoEmbedder,
-        sscd: Sscd | None,
+        loaded: Loaded,
     ) -> None:
-        """`extractors` are those of the model and of each further checkpoint, in order."""
+        """Nothing is read or computed yet."""
         self._config = config
         self._works = works
-        self._extractors = extractors
-        self._embedder = embedder
-        self._sscd = sscd
+        self._extractors = extractors = loaded.extractors
+        self._embedder = loaded.embedder
+        self._sscd = loaded.sscd
         self._repeats = np.asarray(works.source.table["repeats"])
         self._prompts = works.source.table["prompt"].to_pylist()
         self._images = images_at_once(config, extractors[0])
@@ -75,38 +72,43 @@ class Gatherer:
         Raises:
             BuildError: a gradient isn't finite; or, if `strict`, a work can't be read.
         """
-        sums = {
-            _sum_name(features, form): KernelAccumulator(form, self._config.dimension)
-            for features, form in kernel_forms(self._config)
-        }
-        for name, matrix in workspace.kernel_sums().items():
-            sums[name].matrix = torch.from_numpy(matrix)
+        sums = workspace.kernel_sums() or self.no_sums()
         done = workspace.shards_done
         if done:
             # A build that an earlier version began is refused now, and not at its end.
             _ = workspace.shards()[0].tdm
-        reader = PictureReader(self._works)
-        try:
-            at = min(done * self._config.shard_size, len(self._works))
-            with reporter.stage("gradients", len(self._works), at) as stage:
-                for shard in range(done, self.shards):
-                    products = self._shard(shard, reader, sums, stage, strict=strict)
-                    workspace.commit(shard, products, _matrices(sums))
-        finally:
-            reader.close()
-        return _matrices(sums)
+        with (
+            closing(PictureReader(self._works)) as reader,
+            reporter.stage("gradients", len(self._works), self.works_in(done)) as stage,
+        ):
+            for shard in range(done, self.shards):
+                products, part = self.compute(shard, reader, stage, strict=strict)
+                add(sums, part)
+                workspace.commit(shard, products, sums)
+        return sums
 
-    def _shard(
-        self,
-        shard: int,
-        reader: PictureReader,
-        sums: dict[str, KernelAccumulator],
-        stage: Any,
-        *,
-        strict: bool,
-    ) -> ShardProducts:
-        size = self._config.shard_size
-        rows = range(shard * size, min((shard + 1) * size, len(self._works)))
+    def works_in(self, shards: int) -> int:
+        """How many works of the source the first `shards` shards are made of."""
+        return min(shards * self._config.shard_size, len(self._works))
+
+    def no_sums(self) -> dict[str, np.ndarray]:
+        """The kernel sums of no work: zeros, (k, k) float64, by name."""
+        k = self._config.dimension
+        return {_sum_name(*form): np.zeros((k, k)) for form in kernel_forms(self._config)}
+
+    def compute(
+        self, shard: int, reader: PictureReader, stage: Stage, *, strict: bool
+    ) -> tuple[ShardProducts, dict[str, np.ndarray]]:
+        """What a shard gives, and its own kernel sums, (k, k) float64 by name: the same bits whoever computes them.
+
+        Raises:
+            BuildError: a gradient isn't finite; a file changed; or, if `strict`, a work can't be read.
+        """
+        sums = {
+            _sum_name(features, form): KernelAccumulator(form, self._config.dimension)
+            for features, form in kernel_forms(self._config)
+        }
+        rows = range(self.works_in(shard), self.works_in(shard + 1))
         pieces: list[_BatchProducts] = []
         taken: list[int] = []
         thumbnails: list[bytes] = []
@@ -127,7 +129,7 @@ class Gatherer:
                 hashes += [picture.hash for picture in pictures]
                 tdm += [picture.tdm for picture in pictures]
             stage.advance(len(pictures) + len(unreadable))
-        return ShardProducts(
+        products = ShardProducts(
             rows=np.array(taken, np.int64),
             averages={
                 features.name: _stacked(
@@ -155,6 +157,7 @@ class Gatherer:
             thumbnails=thumbnails,
             refused=refused,
         )
+        return products, {name: total.matrix.numpy() for name, total in sums.items()}
 
     def _batch(self, pictures: list[Picture], sums: dict[str, KernelAccumulator]) -> "_BatchProducts":
         """What a batch gives; its part is added to the kernel sums."""
@@ -229,8 +232,10 @@ def _sum_name(features: FeatureSet, form: SummedForm) -> str:
     return f"{features.name}.{form}"
 
 
-def _matrices(sums: dict[str, KernelAccumulator]) -> dict[str, np.ndarray]:
-    return {name: total.matrix.numpy() for name, total in sums.items()}
+def add(sums: dict[str, np.ndarray], part: dict[str, np.ndarray]) -> None:
+    """Add a shard's kernel sums to those of the shards before it: always in the shards' order, for the same bits."""
+    for name, matrix in sums.items():
+        matrix += part[name]
 
 
 def _stacked(arrays: list[np.ndarray], width: int) -> np.ndarray:

@@ -19,10 +19,9 @@ from das.manifest import HeldOutRecord
 from das.models import DiffusionModel
 from das.models.lora import as_base
 from index_build.dataset_inference import PictureLosses, generalisation_gap, known_creators
-from index_build.estimate import duration
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import PictureReader
-from index_build.progress import Reporter, Stage
+from index_build.progress import Reporter, Stage, duration
 
 FEWEST = 30
 """Of fewer the gap is a matter of chance: the errors of two pictures differ more than what training changes."""

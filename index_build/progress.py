@@ -142,3 +142,12 @@ class JsonReporter:
 def _print_line(body: dict[str, Any]) -> None:
     sys.stderr.write(json.dumps(body, ensure_ascii=False) + "\n")
     sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """In words, with one unit."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

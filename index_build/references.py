@@ -20,10 +20,9 @@ from das.models import DiffusionModel
 from das.origin import origin_statistics
 from das.prng import random_words
 from das.references import AS_MADE, FEWEST, References
-from index_build.estimate import duration
 from index_build.inputs import WorksOnDisk
 from index_build.pictures import PictureReader
-from index_build.progress import Reporter
+from index_build.progress import Reporter, duration
 from index_build.share_noise import ASKED, has_intervals, measure_share_noise
 from index_build.workspace import Workspace
 

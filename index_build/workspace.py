@@ -180,26 +180,23 @@ class Workspace:
 
     def commit(self, shard: int, products: ShardProducts, sums: dict[str, np.ndarray]) -> None:
         """Keep a shard's products, then the kernel sums that include it."""
-        pieces: dict[str, Any] = {
-            "rows": products.rows,
-            "residual_rms": products.residual_rms,
-            "embeddings": products.embeddings,
-            "embedding_norms": products.embedding_norms,
-            "hashes": products.hashes,
-            "tdm": products.tdm,
-            "thumbnail_sizes": np.array([len(thumbnail) for thumbnail in products.thumbnails], np.int64),
-            "thumbnails": np.frombuffer(b"".join(products.thumbnails), np.uint8),
-            "refused": np.frombuffer(canonical_json(products.refused), np.uint8),
-        }
-        if products.sscd is not None:
-            pieces["sscd"] = products.sscd.astype(np.float16)
-        if products.pictures is not None:
-            pieces["pictures"] = products.pictures.astype(np.float16)
-        pieces |= {f"averages.{features}": averages for features, averages in products.averages.items()}
-        pieces |= {f"replicates.{features}": values for features, values in products.replicates.items()}
-        durable.write_file(self._shard(shard), lambda stream: np.savez(stream, **pieces))
+        write_products(self._shard(shard), products)
+        self._count(shard, sums)
+
+    def take(self, shard: int, path: Path, sums: dict[str, np.ndarray]) -> None:
+        """Keep a shard's products that somebody else wrote to `path` (`write_products`), as `commit` does."""
+        if path.exists():  # else it was taken before, by a build that was killed before it could count it
+            durable.make_directory(self._shard(shard).parent)
+            durable.publish(path, self._shard(shard))
+        self._count(shard, sums)
+
+    def _count(self, shard: int, sums: dict[str, np.ndarray]) -> None:
         named: dict[str, Any] = {"shards_done": np.int64(shard + 1), **sums}
         durable.write_file(self._checkpoint, lambda stream: np.savez(stream, **named))
+
+    def ended(self) -> list[float]:
+        """When each shard that is done ended, in seconds since 1970."""
+        return [self._shard(shard).stat().st_mtime for shard in range(self.shards_done)]
 
     def shards(self) -> list[StoredShard]:
         """Every committed shard, in order."""
@@ -234,3 +231,25 @@ class Workspace:
 def building_path(out: Path) -> Path:
     """Where a build works until it is finished."""
     return out.with_name(out.name + SUFFIX)
+
+
+def write_products(path: Path, products: ShardProducts) -> None:
+    """Write what a shard gave, as `StoredShard` reads it."""
+    pieces: dict[str, Any] = {
+        "rows": products.rows,
+        "residual_rms": products.residual_rms,
+        "embeddings": products.embeddings,
+        "embedding_norms": products.embedding_norms,
+        "hashes": products.hashes,
+        "tdm": products.tdm,
+        "thumbnail_sizes": np.array([len(thumbnail) for thumbnail in products.thumbnails], np.int64),
+        "thumbnails": np.frombuffer(b"".join(products.thumbnails), np.uint8),
+        "refused": np.frombuffer(canonical_json(products.refused), np.uint8),
+    }
+    if products.sscd is not None:
+        pieces["sscd"] = products.sscd.astype(np.float16)
+    if products.pictures is not None:
+        pieces["pictures"] = products.pictures.astype(np.float16)
+    pieces |= {f"averages.{features}": averages for features, averages in products.averages.items()}
+    pieces |= {f"replicates.{features}": values for features, values in products.replicates.items()}
+    durable.write_file(path, lambda stream: np.savez(stream, **pieces))

@@ -53,6 +53,8 @@ from jobs.webhooks.outbox import announce_end
 Notify = Callable[[str, int], None]
 
 GIVEN_UP = "attempts-exhausted"
+# Between two looks at what waits and is being written: such a write takes milliseconds, and 1.5 s on a slow disk.
+_PAUSES_S = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 # What is said of an attempt whose lease ran out.
 SILENT = "its worker stopped giving signs of life"
 
@@ -81,7 +83,19 @@ class Leases:
         The first is whose turn it is; the others share its index, method and candidates. A job that was tried
         before comes alone, so that whatever killed its last attempt can't take others along again. Jobs of batches
         come by `bulk_size`, and never with another's question, so that it needn't wait long for them.
+
+        On PostgreSQL a claim passes over rows that somebody else is writing, as the API does that adds look-alikes to
+        a question it has just rung for. Nobody would ring again soon, so what waits and can't be had is tried again.
         """
+        for pause in _PAUSES_S:
+            if claimed := self._claim(worker_id, limit, indexes):
+                return claimed
+            if self.next_queued(indexes) is None:
+                return []
+            time.sleep(pause)
+        return self._claim(worker_id, limit, indexes)
+
+    def _claim(self, worker_id: str, limit: int, indexes: Collection[str]) -> list[ClaimedJob]:
         now = utc_now()
         with self._database.write() as session:
             rows = session.execute(

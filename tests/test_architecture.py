@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "das": set(),
     "measure": {"das"},
-    "index_build": {"das"},
+    "index_build": {"das", "jobs"},
     "jobs": set(),
     "worker": {"das", "jobs"},
     "app": {"das", "jobs"},

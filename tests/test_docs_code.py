@@ -39,6 +39,9 @@ NOT_RUN = {
     " DAS_BLOB_URL=s3://bucket/das": "names servers that aren't here; tests/jobs start real ones",
     "das serve --no-worker --index /srv/index": "takes two machines; tests/app runs it beside a worker",
     "DAS_DEVICE=cuda:0 DAS_INDEX_DIR=/srv/index das worker": "needs a GPU",
+    "das build-worker --device cpu": "needs a broker; tests/index_build/test_cluster.py runs it",
+    "das build --distributed --model PIPELINE --works FOLDER --out shared/": "the same",
+    "das build-status shared/": "the same",
     "make test": "runs this test",
     "make test-long": "takes an hour",
     "npx -p typescript@5 -p openapi-typescript openapi-typescript http://127.0.0.1:8000/openapi.json -o das.ts": (

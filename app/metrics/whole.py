@@ -104,6 +104,16 @@ class Whole:
         )
 
     def _of_this_process(self) -> Iterator[Metric]:
+        versions = GaugeMetricFamily(
+            "das_index_versions",
+            "Versions of indexes: served here, or on the way to it.",
+            labels=("index", "state"),
+        )
+        for served in self._service.catalogue:
+            versions.add_metric((served.id, "served"), 1.0)
+        for coming in self._service.versions.all_coming:
+            versions.add_metric((coming.id, coming.state), 1.0)
+        yield versions
         let_through = CounterMetricFamily(
             "das_limiter_let_through",
             "Requests and questions that went through uncounted, because counting failed.",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from app.moderation.policy import SLUG
+from app.numbers import WHOLE
 from app.schemas import AttributionRequest, Moment, Printable
 
 Decided = Literal["clear", "review", "block", "indeterminate"]
@@ -82,8 +83,8 @@ class Activation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: int | None = Field(
-        default=None, ge=1, le=MAX_VERSION, strict=True, description="Null, with dry_run: try none any more."
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True), WHOLE] | None = Field(
+        default=None, description="Null, with dry_run: try none any more."
     )
     dry_run: bool = Field(default=False, strict=True, description="Try it beside the active one instead.")
 
@@ -229,11 +230,8 @@ class BacktestRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: int | None = Field(
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True), WHOLE] | None = Field(
         default=None,
-        ge=1,
-        le=MAX_VERSION,
-        strict=True,
         description="The candidate; default: the one that is being tried, or else the newest.",
     )
     against: Literal["active", "reviews"] = Field(
@@ -243,8 +241,8 @@ class BacktestRequest(BaseModel):
     )
     index: Printable | None = Field(default=None, max_length=200, description="Only answers of this index.")
     created_after: Moment | None = Field(default=None, description="Only questions asked after this.")
-    limit: int = Field(
-        default=200, ge=1, le=MAX_EXAMINED, strict=True, description="How many to look at, newest first."
+    limit: Annotated[int, Field(ge=1, le=MAX_EXAMINED, strict=True), WHOLE] = Field(
+        default=200, description="How many to look at, newest first."
     )
     cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
 

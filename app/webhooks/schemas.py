@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.addresses import MAX_URL_LENGTH
+from app.numbers import WHOLE
 from app.schemas import Printable
 from jobs.webhooks.endpoints import LONGEST_OVERLAP, OVERLAP, IssuedSecret
 from jobs.webhooks.models import MAX_DESCRIPTION, WebhookDelivery, WebhookEndpoint, WebhookEvent
@@ -105,11 +106,8 @@ class SecretRotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap": 86400}]})
 
-    overlap: int = Field(
+    overlap: Annotated[int, Field(ge=0, le=LONGEST_OVERLAP_S, strict=True), WHOLE] = Field(
         default=OVERLAP_S,
-        ge=0,
-        le=LONGEST_OVERLAP_S,
-        strict=True,
         description="Seconds for which deliveries are signed with the old secret as well.",
     )
 

@@ -37,6 +37,16 @@ def admin(make: Callable[..., IssuedKey]) -> Headers:
     return bearer(make(Scope.ADMIN).secret)
 
 
+@pytest.mark.parametrize("written", ["3600", "3600.0", "3.6e3"])
+def test_a_whole_number_is_one_however_it_is_written(
+    client: TestClient, admin: Headers, written: str
+) -> None:
+    body = f'{{"name": "x", "scopes": ["ask"], "daily_quota": {written}}}'
+    made = client.post("/v1/api-keys", content=body, headers=admin | {"Content-Type": "application/json"})
+    assert made.status_code == 201, made.text
+    assert made.json()["daily_quota"] == 3600
+
+
 def test_a_keys_life(client: TestClient, admin: Headers) -> None:
     wanted = {
         "name": "render farm",
@@ -92,6 +102,8 @@ def test_a_keys_life(client: TestClient, admin: Headers) -> None:
         ({"name": "x", "scopes": ["ask"], "expires_in": 0}, "/expires_in"),
         ({"name": "x", "scopes": ["ask"], "expires_in": True}, "/expires_in"),
         ({"name": "x", "scopes": ["ask"], "daily_quota": "5"}, "/daily_quota"),
+        ({"name": "x", "scopes": ["ask"], "daily_quota": 5.5}, "/daily_quota"),
+        ({"name": "x", "scopes": ["ask"], "expires_in": 1e300}, "/expires_in"),
         ({"name": "x", "scopes": ["ask"], "expires_in": 10**12}, "/expires_in"),
         ({"name": "x", "scopes": ["ask"], "daily_quota": -1}, "/daily_quota"),
         ({"name": "x", "scopes": ["ask"], "owner": "key_other"}, "/owner"),

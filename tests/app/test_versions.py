@@ -221,6 +221,12 @@ def test_a_version_that_is_damaged_is_refused_with_a_sentence_and_taken_up_once_
         assert coming is not None
         assert WORKS_NAME in str(coming.detail)
         assert f"{later} is refused: " in readiness(client)
+        admin = service.keys.create(NewKey(name="operator", scopes=frozenset({Scope.ADMIN})))
+        key = {"Authorization": f"Bearer {admin.secret}"}
+        assert WORKS_NAME in client.get("/operator/storage", headers=key).text
+        metrics = client.get("/metrics", headers=key).text
+        assert f'das_index_versions{{index="{first}",state="served"}} 1.0' in metrics
+        assert f'das_index_versions{{index="{later}",state="refused"}} 1.0' in metrics
         assert ask(candidates="all")["index"] == first
         (copy / WORKS_NAME).write_bytes(good)
         until(lambda: service.catalogue.find(later))

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lora_names
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from tests.das import lora_names
 
 _RESNET = {
     "norm1": "in_layers.0",

@@ -3,7 +3,8 @@
 Each line is JSON: the config, where to build, and when to die: `die_at` is the number of a durable write, before
 whose rename the builder is killed by SIGKILL; `die_in` names a step of the publishing to be killed in;
 `kill_after_s` is the time after which it is killed from here, wherever it is; `file_limit` is the size in bytes
-from which the disk counts as full. It answers with one line of JSON.
+from which the disk counts as full; `distributed` has build workers compute, and `lost_s` is when one of them counts
+as lost. It answers with one line of JSON.
 """
 
 import json
@@ -21,6 +22,7 @@ import torch
 from diffusers import DDPMPipeline, UNet2DModel  # noqa: F401
 
 import index_build.build
+import index_build.cluster.coordinator
 import index_build.estimate
 import index_build.finish
 import index_build.gather
@@ -75,9 +77,13 @@ def _build(order: dict[str, Any], answer: int) -> None:
     shutil.rmtree = dying_rmtree  # type: ignore[assignment]
     if "file_limit" in order:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], resource.RLIM_INFINITY))
+    if "lost_s" in order:
+        index_build.cluster.coordinator.LOST_S = order["lost_s"]
     said: dict[str, Any]
     try:
-        result = index_build.build.build(BuildConfig(**order["config"]), Path(order["out"]))
+        result = index_build.build.build(
+            BuildConfig(**order["config"]), Path(order["out"]), distributed=order.get("distributed", False)
+        )
         said = {"index": result.index_id, "state": result.state, "writes": writes}
     except DasError as error:
         said = {"error": str(error)}

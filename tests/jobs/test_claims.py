@@ -1,6 +1,7 @@
 """The lease protocol: who gets a job, who keeps it, whose write counts."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,23 @@ def test_a_job_that_was_tried_before_comes_alone(store: JobStore, ask: Ask) -> N
     assert store.leases.release(lost, "its process was killed") == jobs[:2]
     batches = [[job.id for job in store.leases.claim("worker", 8, HELD)] for _ in range(4)]
     assert batches == [[jobs[0]], [jobs[1]], jobs[2:], []]
+
+
+def test_a_job_that_is_being_written_is_claimed_when_it_is_free(store: JobStore, ask: Ask) -> None:
+    """As by the API, which adds the look-alikes of a question that it has rung for: nobody rings again soon."""
+    job, held = ask(), threading.Event()
+
+    def write() -> None:
+        with store.database.write() as session:
+            session.get_one(Job, job.id, with_for_update=True)
+            held.set()
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(write)
+        assert held.wait(10)
+        assert claim_one(store).id == job.id
+        writing.result()
 
 
 def test_threads_that_claim_at_once_never_share_a_job(store: JobStore, ask: Ask) -> None:

@@ -128,6 +128,7 @@ def world(live: Live, worker: None, key: IssuedKey, picture: bytes, picture_url:
         "methods": index["methods"],
         "policy": POLICY_DOCUMENT,
         "key": key.key.id,
+        "endpoint": endpoint.json()["id"],
         "ids": {
             "attribution_id": [decision["attribution"] for decision in decided],
             "batch_id": [batch.json()["id"]],

@@ -19,13 +19,15 @@ from schemathesis.transport.serialization import Binary
 
 WORLD: dict[str, Any] = json.loads(Path(os.environ["DAS_CONTRACT_WORLD"]).read_text(encoding="utf-8"))
 """What exists in the service under test: `picture` (base64), `picture_url`, `index`, `methods`, `policy` (a
-document), `key` (the id of the key that is shown), and by the name of a path's parameter the `ids` that are found."""
+document), `key` (the id of the key that is shown), `endpoint` (of the webhook endpoint at `picture_url`), and by the
+name of a path's parameter the `ids` that are found."""
 
 PICTURE = Binary(base64.b64decode(WORLD["picture"]))
 IDS = {name: cycle([*found, None]) for name, found in WORLD["ids"].items()}
 # What ends something; such a request is sent to what the run has made itself, or to nothing.
 ENDING = ("deleteAttribution", "deleteAttributionBatch", "revokeApiKey", "rotateApiKey", "revokeShare")
 MOST_IN_A_BATCH = 3
+LONG_AGO = "2026-02-03T18:00:00Z"
 # Fields that exclude one that is sent, which a schema leaves open.
 LEFT_OUT = {
     "createDecision": ("attribution",), "createAttributionBatch": ("archive",), "createOptOut": ("creator",),
@@ -49,6 +51,9 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if case.path_parameters.get("key_id") == WORLD["key"]:
         # The run would end the key that it shows, and see nothing but 401 from then on.
         case.path_parameters["key_id"] = "k7f3m2q9xwbt"
+    if case.path_parameters.get("endpoint_id") == WORLD["endpoint"]:
+        # Nor shall the endpoint end that questions name as who is told.
+        case.path_parameters["endpoint_id"] = "whe_0193a6c1f3d07e52b3a1c5d4e6f70819"
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     if operation not in ENDING and case.meta.phase.name != TestPhase.STATEFUL:
@@ -103,7 +108,7 @@ def _existing(operation: str, media_type: str, body: dict[str, Any]) -> Iterator
             {**_mended("", media_type, item), "image_base64": WORLD["picture"]} for item in body["items"]
         ]
         yield "items", [_without(item, {"image_url", "webhook_url"}) for item in items[:MOST_IN_A_BATCH]]
-    if isinstance(body.get("top_k"), int):
+    if isinstance(body.get("top_k"), int | float):
         # The most that may be asked for is the operator's to say.
         yield "top_k", min(body["top_k"], 1000)
     match operation:
@@ -119,6 +124,9 @@ def _existing(operation: str, media_type: str, body: dict[str, Any]) -> Iterator
             yield "image", [PICTURE]
         case "createOptOut":
             yield "works", [WORLD["ids"]["work_id"][0]]
+        case "applyOptOut":
+            # What is done lies in the past.
+            yield from ((name, LONG_AGO) for name in ("left_out_at", "removed_at") if body.get(name))
         case "createWebhookEndpoint":
             yield "url", WORLD["picture_url"]
         case "createApiKey" if body.get("indexes") is not None:

@@ -1,0 +1,95 @@
+"""How far a build is, told from what lies on the disk."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from das.errors import BuildError
+from das.manifest import MANIFEST_NAME
+from index_build.cluster.exchange import BEAT_S, Exchange, exchange_path
+from index_build.disk import lock_path
+from index_build.progress import duration
+from index_build.workspace import Workspace
+
+_RECENT_S = 3600.0
+_MOST_AGE = 10 * BEAT_S
+
+
+@dataclass(frozen=True)
+class BuildStatus:
+    """How far a build is.
+
+    Attributes:
+        state: finished; starting, while nothing is on the disk; running, while somebody computes; else waiting.
+        shards: of the whole build; None where only its coordinator knows, as it isn't a distributed one.
+        done: shards computed, counted or not.
+        shards_per_hour: over the last hour at most; None before the second shard.
+        left_s: at that rate.
+        workers: who computes which shard now.
+    """
+
+    state: str
+    shards: int | None
+    done: int
+    shards_per_hour: float | None
+    left_s: float | None
+    workers: dict[str, int]
+
+    def describe(self) -> str:
+        """In words, a line for each thing."""
+        if self.state in ("finished", "starting"):
+            return self.state
+        total = "" if self.shards is None else f" of {self.shards:,}"
+        lines = [f"{self.state}: {self.done:,}{total} shards are done"]
+        if self.shards_per_hour is not None:
+            left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
+            lines.append(f"{self.shards_per_hour:,.0f} shards an hour{left}")
+        return "\n".join([*lines, *(f"shard {shard}: {worker}" for worker, shard in self.workers.items())])
+
+
+def status(out: Path) -> BuildStatus:
+    """Look at the build of `out`.
+
+    Raises:
+        BuildError: there is none.
+    """
+    workspace = Workspace(out)
+    if (out / MANIFEST_NAME).is_file() and not workspace.path.exists():
+        return BuildStatus("finished", None, 0, None, None, {})
+    if not workspace.path.is_dir() and lock_path(out).exists():
+        return BuildStatus("starting", None, 0, None, None, {})
+    if not workspace.path.is_dir():
+        raise BuildError(f"there is neither an index nor a build of one at {out}.")
+    plans = [
+        (exchange, plan)
+        for path in sorted(exchange_path(out).glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        if (plan := (exchange := Exchange(path)).read_plan()) is not None
+    ]
+    ended = workspace.ended()
+    shards, workers = None, {}
+    if plans:
+        exchange, plan = plans[0]
+        shards = plan.shards
+        ended += [exchange.products(shard).stat().st_mtime for shard in exchange.done()]
+        now = time.time()
+        workers = {
+            claim.worker: claim.shard for claim in exchange.claims() if now - claim.beat / 1e9 < _MOST_AGE
+        }
+    rate = _rate(ended)
+    left = None if rate is None or shards is None else (shards - len(ended)) / rate
+    return BuildStatus(
+        state="running" if workers else "waiting",
+        shards=shards,
+        done=len(ended),
+        shards_per_hour=None if rate is None else 3600 * rate,
+        left_s=left,
+        workers=workers,
+    )
+
+
+def _rate(ended: list[float]) -> float | None:
+    """Shards a second, from when each ended."""
+    recent = sorted(moment for moment in ended if max(ended) - moment <= _RECENT_S)
+    if len(recent) < 2 or recent[-1] == recent[0]:
+        return None
+    return (len(recent) - 1) / (recent[-1] - recent[0])
