@@ -24,6 +24,7 @@ from das.answer import UNKNOWN_CREATOR
 from das.rights.holders import Holders
 from jobs.errors import StorageError
 from jobs.opt_outs import Hiding, OptOuts
+from jobs.outages import OUTAGE
 from jobs.record_settings import WorkVisibility
 from jobs.settings import Settings
 
@@ -309,8 +310,9 @@ class Visibility:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 await run_in_threadpool(self.refresh)
+                OUTAGE.worked("visibility")
             except StorageError as error:
-                logger.warning("what is hidden can't be looked at: %s", error)
+                OUTAGE.failed("visibility", error)
             except Exception:
                 # If this ended, what other processes hide would be shown here from then on.
                 logger.exception("what is hidden can't be looked at; it is tried again")
