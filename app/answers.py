@@ -7,7 +7,7 @@ from typing import Any
 from app.catalogue import Catalogue, ServedIndex
 from app.index_schemas import ComingVersion, IndexSummary
 from app.link_schemas import Links, SummaryLinks
-from app.redaction import hidden_id, shown
+from app.redaction import LOOKALIKES, hidden_id, shown
 from app.schemas import (
     Attribution,
     AttributionSummary,
@@ -36,8 +36,6 @@ from jobs.models import Job, JobState, JobSummary, JsonObject, Standing, utc_now
 
 # What is told of a ranked work beside its numbers.
 TOLD = ("title", "creator", "rights_holder", "licence", "source_url")
-# How many of the similarities that were kept are shown as look-alikes; the others go beside the ranked works.
-LOOKALIKES = 12
 
 REPLACED = "This was answered by {index}; {served} is served in its place, and tells what works are called."
 GONE = "The index {index} is no longer served here, so titles and creators aren't known."

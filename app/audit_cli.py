@@ -5,9 +5,8 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from das.tables import print_table
 from jobs.settings import get_settings
 
 COLUMNS = ("at", "actor", "action", "object", "outcome", "request_id", "details")
@@ -53,10 +52,9 @@ def list_command(
         for line in csv_lines(COLUMNS, ({**row, "details": json.dumps(row["details"])} for row in rows)):
             sys.stdout.write(line)
         return
-    table = Table("When", "Who", "What", "To which", "Outcome", "Request", box=None)
-    for row in rows:
-        table.add_row(str(row["at"])[:19], *(_shown(row[name]) for name in COLUMNS[1:6]))
-    Console(highlight=False, markup=False).print(table)
+    shown = [(str(row["at"])[:19], *(_shown(row[name]) for name in COLUMNS[1:6])) for row in rows]
+    columns = ("When", "Who", "What", "To which", "Outcome", "Request")
+    print_table(columns, shown, whole=("Who", "To which", "Request"))
 
 
 def _shown(value: Any) -> str:

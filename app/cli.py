@@ -11,6 +11,7 @@ from rich.table import Table
 
 from app import audit_cli, keys_cli, opt_outs_cli, statements_cli
 from app.moderation import command as policies
+from das.tables import print_whole
 from jobs.masking import MASK, masked
 from jobs.settings import Settings, get_settings
 
@@ -78,14 +79,17 @@ def config_command(
         typer.echo(json.dumps({row["variable"]: row for row in rows}, indent=2))
         return
     console = Console(highlight=False)
-    table = Table("Setting", "Value", "What it is for", box=None, padding=(0, 2, 1, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 2, 1, 0), header_style="bold")
+    table.add_column("Setting", no_wrap=True)
+    table.add_column("Value", overflow="fold")
+    table.add_column("What it is for", overflow="fold")
     for row in rows:
         value = "–" if row["value"] is None else str(row["value"])
         default = "–" if row["default"] is None else str(row["default"])
         changed = row["value"] != row["default"]
         shown = f"[bold]{value}[/]\n[dim]default {default}[/]" if changed else value
         table.add_row(row["variable"], shown, row["description"])
-    console.print(table)
+    print_whole(table, console)
 
 
 def upgrade_command() -> None:

@@ -22,6 +22,7 @@ from app.threads import RunInThread
 from app.unpacking import keep_unpacking
 from app.webhooks.delivering import Deliverer
 from jobs.errors import StorageError
+from jobs.outages import OUTAGE
 from jobs.retention import Retention
 from jobs.sweeper import Sweeper
 
@@ -153,9 +154,10 @@ async def _perform(duty: Duty, meters: Meters) -> None:
         try:
             await duty.once()
             meters.round(duty.name, True)
+            OUTAGE.worked(duty.name)
         except StorageError as error:
             meters.round(duty.name, False)
-            logger.warning("%s has to wait: %s", duty.name, error)
+            OUTAGE.failed(duty.name, error)
         except Exception:
             meters.round(duty.name, False)
             logger.exception("%s failed; it is tried again in %g s", duty.name, duty.every_s)

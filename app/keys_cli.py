@@ -7,11 +7,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from app.lengths import length_of
 from das.errors import SettingsError
+from das.tables import print_table
 from jobs.credentials import Kind, Scope
 from jobs.settings import Settings, get_settings
 
@@ -120,9 +119,8 @@ def list_command(
         for row in rows:
             typer.echo(json.dumps(row))
         return
-    table = Table("Key", "Name", "State", "Scopes", "Indexes", "Expires", "Last used", box=None)
-    for row in rows:
-        table.add_row(
+    shown = [
+        (
             row["prefix"],
             row["name"],
             row["state"],
@@ -131,7 +129,10 @@ def list_command(
             row["expires_at"] or NEVER,
             row["last_used_at"] or "–",
         )
-    Console(highlight=False, markup=False).print(table)
+        for row in rows
+    ]
+    columns = ("Key", "Name", "State", "Scopes", "Indexes", "Expires", "Last used")
+    print_table(columns, shown, whole=("Key",))
 
 
 def revoke_command(key: KeyId) -> None:

@@ -8,11 +8,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from das.errors import SettingsError
 from das.plurals import counted
+from das.tables import print_table
 from jobs.settings import get_settings
 
 if TYPE_CHECKING:
@@ -56,14 +55,16 @@ def list_command(
         for row in rows:
             typer.echo(json.dumps(described(row)))
         return
-    table = Table("Opt-out", "State", "Hidden", "Index", "Of", "Contact", "Received", box=None)
-    for row in rows:
-        about = row.creator if row.creator is not None else counted(len(row.works or ()), "work")
-        table.add_row(
-            row.id, row.state, "yes" if row.hides else "no", row.index_name, about, row.contact or "erased",
-            f"{row.created_at:%Y-%m-%d %H:%M}",
-        )  # fmt: skip
-    Console(highlight=False, markup=False).print(table)
+    shown = [
+        (
+            row.id, row.state, "yes" if row.hides else "no", row.index_name,
+            row.creator if row.creator is not None else counted(len(row.works or ()), "work"),
+            row.contact or "erased", f"{row.created_at:%Y-%m-%d %H:%M}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    columns = ("Opt-out", "State", "Hidden", "Index", "Of", "Contact", "Received")
+    print_table(columns, shown, whole=("Opt-out",))
 
 
 def verify_command(opt_out: OptOutId) -> None:

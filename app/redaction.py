@@ -31,8 +31,13 @@ NOTE = (
     "{works} of the works named here {are} hidden, by opt-outs or by the operator's rule of who may see them: rank,"
     " score and share stand, under ids that are good in this answer only."
 )
+LOOKALIKES = 12
+"""How many of the similarities that were kept are shown as look-alikes; the others go beside the ranked works."""
+
 ABOUT_HIDDEN = ENGLISH("decision.hidden")
 NOTE_CREATORS = "Creators none of whose works may be shown are taken together as “Withheld”."
+NOTE_HOLDERS = "Rights holders none of whose works may be shown are taken together as “Withheld”."
+NOTES_GROUPS = {"creator": NOTE_CREATORS, "rights_holder": NOTE_HOLDERS}
 NOTE_LOOKALIKES = "Look-alikes that are hidden are left out."
 
 
@@ -148,7 +153,10 @@ def told(job: Job, shade: Shade | None) -> Job:
     fewer = job.lookalikes is not None and lookalikes is not None and len(lookalikes) < len(job.lookalikes)
     if result is job.result and not fewer:
         return job
-    if result is not None and fewer:
+    # Similarities are kept of more works than are told as look-alikes.
+    if result is not None and any(
+        shade.work(item["work_id"]) for item in (job.lookalikes or ())[:LOOKALIKES]
+    ):
         result = {**result, "notes": [*result.get("notes", []), NOTE_LOOKALIKES]}
     candidates = job.candidate_works
     if candidates is not None:
@@ -184,8 +192,7 @@ def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
     notes = [*result.get("notes", [])]
     if count:
         notes.append(NOTE.format(works=count, are="is" if count == 1 else "are"))
-    if groups != result["groups"]:
-        notes.append(NOTE_CREATORS)
+    notes += [note for kind, note in NOTES_GROUPS.items() if groups.get(kind) != result["groups"].get(kind)]
     changed = {**result, "works": works, "groups": groups, "notes": notes}
     if copy is not None:
         changed["copy"] = copy

@@ -83,10 +83,15 @@ def base_address(request: Request) -> str:
     return service_of(request).settings.public_url or str(request.base_url).rstrip("/")
 
 
-def page_of(path: str) -> str:
-    """The page of this service that a path names; the first one for anything else."""
-    known = PAGE.fullmatch(path) and not path.startswith(("/sign-", "/v1/", "/static/"))
+def page_shown(path: str) -> str:
+    """The page of this service that a path names, that of a sign-in link too; the first one for anything else."""
+    known = PAGE.fullmatch(path) and not path.startswith(("/sign-out", "/v1/", "/static/"))
     return path if known else "/"
+
+
+def page_of(path: str) -> str:
+    """The same where one is led after signing in: no page of signing in itself."""
+    return "/" if path.startswith("/sign-") else page_shown(path)
 
 
 def wants_html(request: Request) -> bool:

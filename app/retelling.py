@@ -28,6 +28,7 @@ NOTES = {
     said.CANDIDATES_GONE: "candidates_gone",
     redaction.NOTE: "works_hidden",
     redaction.NOTE_CREATORS: "creators_withheld",
+    redaction.NOTE_HOLDERS: "holders_withheld",
     redaction.NOTE_LOOKALIKES: "lookalikes_hidden",
     answers.GONE: "gone",
     answers.REPLACED: "replaced",

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from app import answers, evidence, left_out
+from app import answers, evidence, left_out, redaction
 from app.callers import Caller
 from app.catalogue import Picture, ServedIndex
 from app.language import Language
@@ -164,7 +164,7 @@ def row_of(opened: Opened, kind: str, place: int) -> int:
     raises `Problem` not-found where there is none."""
     listed = (opened.job.result or {})["works"]
     if kind == "lookalikes":
-        listed = (opened.job.lookalikes or [])[: answers.LOOKALIKES]
+        listed = (opened.job.lookalikes or [])[: redaction.LOOKALIKES]
     found = listed[place - 1]["work_id"] if opened.shows_thumbnails and 0 < place <= len(listed) else ""
     row = opened.served.index.works.find(found)
     if row is None:

@@ -21,6 +21,7 @@ from app.uploads import fetched
 from jobs.batch_rows import ItemClaim, ItemLost
 from jobs.batches import HELD_FOR
 from jobs.errors import QueueFull, StorageError
+from jobs.outages import OUTAGE
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,10 @@ async def keep_unpacking(service: Service) -> None:
                 await run_in_threadpool(service.batches.mend)
             claim = None if len(reading) >= AT_ONCE else await run_in_threadpool(service.batches.take)
         except StorageError as error:
-            logger.warning("the pictures of batches wait: %s", error)
+            OUTAGE.failed("unpack", error)
             claim = None
+        else:
+            OUTAGE.worked("unpack")
         if claim is not None:
             task = asyncio.create_task(_read(service, claim, one_at_a_time))
             service.keep(task)

@@ -38,6 +38,8 @@ class Filled:
 
     texts: dict[str, str] = field(default_factory=dict)
     file: bool = False
+    empty: bool = False
+    """A file was chosen, and there is nothing in it."""
 
 
 class AttributionUrl(AttributionRequest):
@@ -184,6 +186,7 @@ def _sentence(item: Mapping[str, Any], model: type[BaseModel]) -> str:
 def _of_form(parts: list[Part], instead: str | None, filled: Filled) -> tuple[Picture, dict[str, Any]]:
     filled.texts |= {part.name: text_of(part) for part in parts if not part.is_file}
     filled.file = any(part.is_file and part.data for part in parts)
+    filled.empty = any(part.is_file and part.filename and not part.data for part in parts)
     named: dict[str, Part] = {}
     for part in parts:
         if part.name in named:

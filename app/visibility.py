@@ -21,9 +21,10 @@ from app.catalogue import Catalogue, ServedIndex
 from app.names import folded
 from app.rounding import Rounding
 from das.answer import UNKNOWN_CREATOR
-from das.rights.holders import UNKNOWN_HOLDER
+from das.rights.holders import Holders
 from jobs.errors import StorageError
 from jobs.opt_outs import Hiding, OptOuts
+from jobs.outages import OUTAGE
 from jobs.record_settings import WorkVisibility
 from jobs.settings import Settings
 
@@ -184,18 +185,19 @@ class Shade:
 
     @cached_property
     def shown_holders(self) -> frozenset[str]:
-        """What the works that are shown say of their rights holders, each as it is written."""
+        """Whose the works are that are shown, as groups name them, folded: their rights holders, those of one without
+        being not recorded, and its creator."""
         works, rows = self.served.index.works, np.flatnonzero(~self.hidden)
-        holders = works.table["rights_holder"].take(rows).to_pylist()
-        named = zip(holders, (works.creators[row] for row in rows), strict=True)
-        return frozenset(holder or creator or UNKNOWN_HOLDER for holder, creator in named)
+        texts = works.table["rights_holder"].take(rows).to_pylist()
+        creators = {works.creators[row] for row, text in zip(rows, texts, strict=True) if not text}
+        names = [*Holders.of([*dict.fromkeys(texts)]).names, *filter(None, creators)]
+        return frozenset(name.casefold() for name in names)
 
     def withholds(self, kind: str, name: str) -> bool:
         """Whether a group of this kind has no work that is shown."""
         if kind == "creator":
             return name in self.creators or self.gone.withholds(name, self.levels)
-        # A work may have several rights holders, with their parts.
-        return name in self.creators or not any(name in said for said in self.shown_holders)
+        return name in self.creators or name.casefold() not in self.shown_holders
 
     def named_in(self, text: str) -> bool:
         """Whether a text names a creator none of whose works is shown."""
@@ -308,8 +310,9 @@ class Visibility:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 await run_in_threadpool(self.refresh)
+                OUTAGE.worked("visibility")
             except StorageError as error:
-                logger.warning("what is hidden can't be looked at: %s", error)
+                OUTAGE.failed("visibility", error)
             except Exception:
                 # If this ended, what other processes hide would be shown here from then on.
                 logger.exception("what is hidden can't be looked at; it is tried again")

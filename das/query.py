@@ -19,6 +19,7 @@ from das.errors import DasError, SettingsError
 from das.index import NO_SCREENING, AttributionIndex
 from das.methods import SEEDED
 from das.provenance import compare_model, defaults, notes_of_declared
+from das.tables import print_whole
 
 if TYPE_CHECKING:
     from das.images import NormalisedImage
@@ -113,7 +114,9 @@ def query(
             place |= {name: value for name, value in about.items() if name not in ("id", "digest")}
         sys.stdout.write(json.dumps({"index": opened.id, **result}, ensure_ascii=False) + "\n")
         return
-    table = Table("rank", "work_id", "title", "creator", "licence", "share", "score")
+    table = Table()
+    for name in ("rank", "work_id", "title", "creator", "licence", "share", "score"):
+        table.add_column(name, no_wrap=name == "work_id", overflow="fold")
     for work in answer.works:
         row = opened.works.row(work.row)
         table.add_row(
@@ -131,7 +134,7 @@ def query(
     console.print(answer.summary)
     if copied is not None:
         console.print(copied)
-    console.print(table)
+    print_whole(table, console)
     for note in notes:
         console.print(note)
     if quality is not None:

@@ -271,6 +271,8 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         )
         return
     table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     rows = {
         "index": index.id,
         "works": f"{len(index):,} of {manifest.works.source_rows:,}",

@@ -4,6 +4,7 @@ import gc
 import logging
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from das.device import check_device
 from das.errors import DasError
@@ -14,13 +15,13 @@ from jobs.process import REFUSED
 from jobs.settings import Settings, get_settings
 from jobs.tracing import check_tracing
 from worker.app import bury, new_worker_id, run
-from worker.keeper import Keeper
+from worker.keeper import Keeper, end_process
 
 log = logging.getLogger(__name__)
 
 
-def main(model_dir: Path | None = None) -> int:
-    """Run a worker until it is told to end, and another where one dies; returns the exit code.
+def main(model_dir: Path | None = None) -> NoReturn:
+    """Run a worker until it is told to end, and another where one dies; then end the process.
 
     Args:
         model_dir: instead of the setting's.
@@ -47,7 +48,7 @@ def main(model_dir: Path | None = None) -> int:
     # What was imported stays for good. Not looked at by garbage collection, its pages stay shared by all forks.
     gc.collect()
     gc.freeze()
-    return Keeper(work).run()
+    end_process(Keeper(work).run())
 
 
 def _check(settings: Settings) -> None:
@@ -63,7 +64,7 @@ def _check(settings: Settings) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
     except DasError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(REFUSED)

@@ -22,6 +22,7 @@ from jobs.database import Database
 from jobs.errors import StorageError
 from jobs.logs import configure_logging
 from jobs.notify import Notifier
+from jobs.outages import OUTAGE
 from jobs.queue import QUEUE, TASK, Doorbell, transport_options
 from jobs.settings import Settings
 from jobs.workers import Workers
@@ -100,7 +101,13 @@ def create_app(settings: Settings, engine_factory: EngineFactory, worker_id: str
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def drain(job_id: str, passed_on: int = 0) -> None:
         # The id says why it rang. What is done is whatever's turn it is, which may be another job.
-        child.drain(job_id, passed_on)
+        try:
+            child.drain(job_id, passed_on)
+        except StorageError as error:
+            # What was claimed is given back when its lease expires, and the sweeper rings for all that waits.
+            OUTAGE.failed("bells", error)
+        else:
+            OUTAGE.worked("bells")
 
     def on_child_start(**_: Any) -> None:
         child.start()
@@ -121,7 +128,7 @@ def create_app(settings: Settings, engine_factory: EngineFactory, worker_id: str
             release_dead(settings, child.worker_id, "it took too long and was stopped")
 
     def on_parent_stop(**_: Any) -> None:
-        retire(settings, child.worker_id)
+        leave(settings, child.worker_id)
 
     def on_logging(**_: Any) -> None:
         configure_logging(settings)
@@ -148,6 +155,8 @@ def release_dead(settings: Settings, worker_id: str, reason: str) -> None:
         for job_id in leases.release_worker(worker_id, reason):
             log.warning("%s is queued again: %s", job_id, reason)
             doorbell.ring(job_id)
+    except StorageError as error:
+        log.warning("the jobs of a dead child wait until their leases expire: %s", error)
     except Exception:
         log.exception("the jobs of a dead child could not be given back; their leases will expire")
     finally:
@@ -167,10 +176,15 @@ def retire(settings: Settings, worker_id: str) -> None:
 def bury(settings: Settings, worker_id: str) -> None:
     """What a worker that was killed can't do for itself any more: give its jobs back, and go off the list."""
     release_dead(settings, worker_id, "its process was killed")
+    leave(settings, worker_id)
+
+
+def leave(settings: Settings, worker_id: str) -> None:
+    """Take a worker that ends off the list, where the database is there to do so."""
     try:
         retire(settings, worker_id)
     except StorageError as error:
-        log.warning("the killed worker %s stays on the list until it counts as stale: %s", worker_id, error)
+        log.warning("the worker %s stays on the list until it counts as stale: %s", worker_id, error)
 
 
 def run(settings: Settings, engine_factory: EngineFactory, worker_id: str | None = None) -> int:

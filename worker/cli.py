@@ -21,4 +21,4 @@ def register(app: typer.Typer) -> None:
         """
         from worker.__main__ import main
 
-        raise typer.Exit(main(model))
+        main(model)

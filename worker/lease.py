@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jobs.errors import JobsError
 from jobs.models import ClaimedJob, JsonObject
+from jobs.outages import OUTAGE
 from jobs.settings import Settings
 from jobs.store import JobStore
 
@@ -130,8 +131,9 @@ class Pulse:
     def _try(self, write: Callable[..., None], *arguments: object) -> None:
         try:
             write(*arguments)
+            OUTAGE.worked("signs of life")
         except JobsError as error:
-            log.warning("a sign of life could not be written: %s", error)
+            OUTAGE.failed("signs of life", error)
         except Exception:
             log.exception("a sign of life could not be written")
 

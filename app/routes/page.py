@@ -20,7 +20,7 @@ from app.language import COOKIE, ENGLISH, LANGUAGES, Language, language_of
 from app.middleware import NEVER_ANSWERED
 from app.problems import CATALOGUE, Problem, invalid
 from app.refusals import refusal
-from app.rendering import HTML_HEADERS, page_of, render, sign_in_page
+from app.rendering import HTML_HEADERS, page_shown, render, sign_in_page
 from app.samples import SHOWN_FIRST
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
@@ -49,7 +49,8 @@ async def ask_by_form(request: Request, caller: Asking) -> Response:
         await refuse_when_full(service, caller)
         async with upload(service, request, filled=filled) as (picture, fields):
             if not picture:
-                raise invalid("image", ENGLISH("mistake.choose_first"), "mistake.choose_first")
+                why = "mistake.empty_file" if filled.empty else "mistake.choose_first"
+                raise invalid("image", ENGLISH(why), why)
             # A form sends its empty fields too.
             given = {name: value for name, value in fields.items() if value != ""}
             asked = parse_fields(given)
@@ -178,7 +179,7 @@ async def deleted(request: Request) -> Response:
 async def choose_language(request: Request) -> Response:
     """Keep the language that was chosen on the page, and go on with it where that was done."""
     form = await small_form(service_of(request), request)
-    response = RedirectResponse(page_of(form.get("next", "/")), SEE_OTHER, {"Cache-Control": "no-store"})
+    response = RedirectResponse(page_shown(form.get("next", "/")), SEE_OTHER, {"Cache-Control": "no-store"})
     chosen = form.get("language", "")
     if chosen in LANGUAGES:
         # It names a language and nobody; a link from elsewhere is shown in it too.

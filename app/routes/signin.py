@@ -66,7 +66,8 @@ async def open_link(request: Request, token: str) -> Response:
     key = await service.access.by_token(token)
     context: dict[str, str | bool] = {"following": "/"}
     if key is not None and key.kind == Kind.LINK:
-        context |= {"said": "link", "token": token}
+        # The page has the link in it anyway; one in which it isn't stays without.
+        context |= {"said": "link", "token": token, "here": request.url.path}
         return render(request, "sign-in.html", context, headers=NO_TRACE)
     if key is None:
         await run_in_threadpool(service.sign_ins.refused, token, request_id_of(request))

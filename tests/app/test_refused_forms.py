@@ -31,6 +31,20 @@ def field(page: str, name: str) -> str:
     return found[0]
 
 
+@pytest.mark.parametrize(
+    ("language", "says"),
+    [
+        ("en", "This file is empty: choose another."),
+        ("de", "Diese Datei ist leer: Wählen Sie eine andere aus."),
+        ("fr", "Ce fichier est vide\u00a0: choisissez-en un autre."),
+    ],
+)
+def test_an_empty_file_is_called_empty(client: TestClient, language: str, says: str) -> None:
+    headers = {**HTML, "Accept-Language": language}
+    page = client.post("/ask", files={"image": ("p.png", b"")}, headers=headers)
+    assert (page.status_code, beside(page.text)) == (422, {"image": says})
+
+
 def test_each_field_has_its_own_sentence_and_what_was_typed_stays(
     client: TestClient, store: JobStore, picture: bytes
 ) -> None:

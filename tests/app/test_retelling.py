@@ -129,6 +129,7 @@ def test_every_sentence_about_the_picture_is_known() -> None:
         "are": "are",
         "were": "were",
         "index": "x@1",
+        "served": "x@2",
         "methods": "a",
         "source": "XMP",
         "before": "100",

@@ -129,6 +129,20 @@ def test_with_a_link(client: TestClient, link: IssuedKey, sign_in: SignIn, servi
     assert 'action="/sign-in"' not in gone.text
 
 
+@pytest.mark.parametrize(("language", "says"), [("de", "Weiter"), ("fr", "Continuer"), ("en", "Go on")])
+def test_choosing_a_language_keeps_the_link(
+    client: TestClient, link: IssuedKey, language: str, says: str
+) -> None:
+    opened = client.get(f"/sign-in/{link.secret}", headers=HTML)
+    [following] = re.findall(r'action="/language".*?name="next" value="([^"]*)"', opened.text, re.S)
+    chosen = {"next": following, "language": language}
+    again = client.post("/language", data=chosen, headers={**OWN, "Sec-Fetch-Site": "same-origin"})
+    assert again.url.path == f"/sign-in/{link.secret}"
+    assert f'<html lang="{language}">' in again.text
+    assert f'name="key" value="{link.secret}"' in again.text
+    assert says in again.text
+
+
 def test_a_key_in_place_of_a_link_is_no_way_in(client: TestClient, issued: IssuedKey) -> None:
     shown = client.get(f"/sign-in/{issued.secret}", headers=HTML)
     assert shown.status_code == 401

@@ -15,6 +15,7 @@ from jobs.database import Database, downgrade, upgrade
 from jobs.models import JobState, NewJob
 from jobs.settings import Settings
 from jobs.store import JobStore
+from jobs.webhooks.sealing import Seal
 from tests.postgres import PostgresServer, binaries
 
 DOCS = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
@@ -83,16 +84,20 @@ def test_sqlite_with_pictures_and_keys(tmp_path: Path) -> None:
     assert (tmp_path / "var" / "session.key").read_bytes() == b"k" * 32
 
 
-def test_postgresql_with_pictures(tmp_path: Path, postgres: PostgresServer) -> None:
+def test_postgresql_with_pictures_and_keys(tmp_path: Path, postgres: PostgresServer) -> None:
+    """The secrets of webhook endpoints are opened after restoring, too: what opens them lies in a file."""
     with postgres.database() as first, postgres.database() as second:
         before = Settings(_env_file=None, data_dir=tmp_path / "var", database_url=first)
         answered, waiting = fill(before)
-        (tmp_path / "backup").mkdir()
+        (tmp_path / "var" / "session.key").write_bytes(b"k" * 32)
+        sealed = Seal(before).close("whsec_c2VjcmV0")
         run(documented("pg_dump"), tmp_path, DATABASE=first.replace("+psycopg", ""))
+        (tmp_path / "var").rename(tmp_path / "away")
         run(documented("pg_restore"), tmp_path, DATABASE=second.replace("+psycopg", ""))
-        after = Settings(_env_file=None, data_dir=tmp_path / "new", database_url=second)
-        shutil.copytree(tmp_path / "backup" / "blobs", tmp_path / "new" / "blobs")
+        after = Settings(_env_file=None, data_dir=tmp_path / "var", database_url=second)
         check(after, answered, waiting)
+        assert (tmp_path / "var" / "session.key").read_bytes() == b"k" * 32
+        assert Seal(after).open(sealed) == "whsec_c2VjcmV0"
 
 
 def test_going_back_keeps_questions_and_an_older_version_says_what_is_newer(tmp_path: Path) -> None:

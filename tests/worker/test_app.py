@@ -1,11 +1,18 @@
 """The Celery settings that were measured to matter, and what may not be in the parent process."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from jobs.errors import StorageError
+from jobs.outages import Outage
+from jobs.queue import TASK
 from jobs.settings import Settings
-from worker.app import celery_settings, new_worker_id
+from worker.app import celery_settings, create_app, new_worker_id
+from worker.engine import AttributionEngine
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +62,23 @@ def test_the_app_side_imports_no_worker() -> None:
 
 def test_worker_ids_differ_within_one_process() -> None:
     assert new_worker_id() != new_worker_id()
+
+
+def test_a_bell_while_the_database_is_away_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, redis_url="redis://127.0.0.1:1/0")
+    app = create_app(settings, AttributionEngine, "w")
+    monkeypatch.setattr("worker.app.OUTAGE", Outage())
+
+    def away(*_: object) -> None:
+        raise StorageError("the database can't be reached")
+
+    monkeypatch.setattr("worker.child.Child.drain", away)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            assert app.tasks[TASK].apply(("att_0",)).successful()
+    assert [record.getMessage() for record in caplog.records] == [
+        "waiting (bells): the database can't be reached"
+    ]
+    assert caplog.records[0].exc_info is None

@@ -132,6 +132,28 @@ def test_what_is_imported_ahead_is_what_loading_needs_and_can_be_forked(tiny_ind
     assert done.stdout.split("\n")[:2] == ["False", "1 []"]
 
 
+def test_an_ordinary_end_says_nothing_of_what_libraries_leave() -> None:
+    script = (
+        "import ctypes, logging, sys\n"
+        "from worker.keeper import Keeper, end_process\n"
+        "logging.basicConfig()\n"
+        # nanobind has itself called in this way.
+        "ctypes.pythonapi.Py_AtExit.argtypes = [ctypes.c_void_p]\n"
+        "ctypes.pythonapi.Py_AtExit(ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p))\n"
+        "logging.warning('the last line')\n"
+        "print('printed')\n"
+        "code = Keeper(lambda number: 2).run()\n"
+        "%s(code)\n"
+    )
+    ends = [
+        subprocess.run([sys.executable, "-c", script % end], cwd=ROOT, capture_output=True, text=True)
+        for end in ("sys.exit", "end_process")
+    ]
+    assert ends[0].returncode == -signal.SIGABRT, "what is called at the interpreter's end is called"
+    assert (ends[1].returncode, ends[1].stdout) == (2, "printed\n")
+    assert ends[1].stderr == "WARNING:root:the last line\n"
+
+
 def test_nothing_is_imported_ahead_for_a_gpu(tiny_index: Path) -> None:
     script = (
         "import sys\n"
