@@ -6,20 +6,25 @@ only. What is stored stays as it is: an answer is redacted whenever it is told, 
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from app.catalogue import Catalogue, ServedIndex
 from app.language import ENGLISH
-from app.rounding import Rounding
+from app.rounding import Interval, Rounding
 from app.schemas import Group
 from app.visibility import Shade, View
 from das.answer import (
+    FLAT,
+    FLAT_BELOW,
     HIDDEN_PREFIX,
     IF_THE_MODELS,
     CandidateSet,
     caveats_of,
     headline_of,
+    percent,
     sentence_of,
+    stands_out,
 )
 from das.card import cell
 from jobs.models import Job, JobState, JsonObject
@@ -31,6 +36,10 @@ NOTE = (
     "{works} of the works named here {are} hidden, by opt-outs or by the operator's rule of who may see them: rank,"
     " score and share stand, under ids that are good in this answer only."
 )
+FLATTER_THAN = percent(1 - FLAT_BELOW / 100)
+"""Than how many of the references' a ranking is flatter, where exactly how many isn't told."""
+_FLAT = re.compile("({}).+?({})".format(*map(re.escape, FLAT.partition("{references}")[0].split("{part}"))))
+"""The caveat of a flat ranking, around how many of the references it is flatter than."""
 LOOKALIKES = 12
 """How many of the similarities that were kept are shown as look-alikes; the others go beside the ranked works."""
 
@@ -61,10 +70,23 @@ def rounded(job: Job, rounding: Rounding | None, served: ServedIndex | None) -> 
     nothing = result is None or not result["works"] or result["works"][0]["share"] == 0
     if rounding is None or result is None or nothing or job.by_row or job.state != JobState.SUCCEEDED:
         return job
+    works, groups_of = _intervals(job, served)
+    candidates = CandidateSet(result["candidates"]["mode"], result["candidates"]["count"])
+    places = [rounding.work(place, works) for place in result["works"]]
+    certainty = result.get("certainty")
+    if certainty is not None:
+        # How many of the references' shares are smaller says what the share is to who knows those.
+        ahead = stands_out(_First.of(places[0]), candidates)
+        certainty = {**certainty, "stands_out": ahead, "percentile": None}
     result = {
         **result,
-        "works": [rounding.one(place) for place in result["works"]],
-        "groups": {kind: [rounding.one(one) for one in groups] for kind, groups in result["groups"].items()},
+        "works": places,
+        "groups": {
+            kind: [rounding.group(one, groups_of) for one in groups]
+            for kind, groups in result["groups"].items()
+        },
+        "certainty": certainty,
+        "caveats": [_FLAT.sub(rf"\g<1>{FLATTER_THAN}\g<2>", caveat) for caveat in result.get("caveats", ())],
         "rounding": rounding.model_dump(),
         "notes": [*result.get("notes", []), rounding.note()],
     }
@@ -75,6 +97,15 @@ def rounded(job: Job, rounding: Rounding | None, served: ServedIndex | None) -> 
     ]
     title, creator = (None, None) if work is None else (work["title"], work["creator"])
     return instead(job, result={**result, **_sentences(result, title, creator, groups, rounding.floor)})
+
+
+def _intervals(job: Job, served: ServedIndex | None) -> tuple[Interval | None, Interval | None]:
+    """How the answer's index finds the intervals of works' and of creators' shares; None where it isn't served."""
+    references = None if served is None or served.id != job.index_id else served.index.references
+    noise = None if references is None else references.noise.get(job.method)
+    if noise is None:
+        return None, None
+    return partial(noise.interval, kind="works"), partial(noise.interval, kind="creators")
 
 
 class _Told:
@@ -242,6 +273,10 @@ class _First(NamedTuple):
     low: float | None
     high: float | None
 
+    @classmethod
+    def of(cls, place: JsonObject) -> "_First":
+        return cls(*(place.get(name) for name in cls._fields))
+
 
 def _sentences(
     result: JsonObject, title: str | None, creator: str | None, groups: Sequence[Group], floor: float = 0.0
@@ -249,7 +284,7 @@ def _sentences(
     """What the answer says in words, where the first work's title and creator are these; without, it names nobody."""
     in_model: Mapping[str, Any] | None = result.get("in_model")
     candidates = CandidateSet(result["candidates"]["mode"], result["candidates"]["count"])
-    first = _First(*(result["works"][0].get(name) for name in _First._fields))
+    first = _First.of(result["works"][0])
     summary = sentence_of(title, creator, first, groups, candidates, floor)
     again = caveats_of(summary, in_model, result.get("certainty"))
     said = next((caveat for caveat in again if caveat.startswith(IF_THE_MODELS)), None)

@@ -211,6 +211,9 @@ def _numbers(a: Attribution, found: re.Match[str], language: Language) -> dict[s
         told["references"] = language.whole(a.in_model.references)
     if a.certainty is not None and a.certainty.percentile is not None:
         told["part"] = language.percent(1 - a.certainty.percentile / 100)
+    elif a.rounding is not None:
+        # As in English, where exactly how many isn't told.
+        told["part"] = language.percent(1 - said.FLAT_BELOW / 100)
     return told
 
 

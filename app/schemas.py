@@ -234,7 +234,8 @@ class Share(BaseModel):
         description="Null, as is all that is told of the work, if the index no longer has it."
     )
     score: float | None = Field(
-        description="The attribution score; comparable within one answer only. Null where the share is."
+        description="The attribution score; comparable within one answer only. Null where shares are rounded or"
+        " have a floor: it is in exact proportion to them."
     )
     share: float | None = Field(
         description="Part of the measured influence among the candidates, 0 to 1; null: less than `below`."
@@ -327,7 +328,7 @@ class Certainty(BaseModel):
     stands_out: bool = Field(description="Whether it holds at least three times the mean share.")
     percentile: float | None = Field(
         description="How many percent of the model's own pictures have a first work with a smaller share; null where"
-        " not all works were candidates."
+        " not all works were candidates, or shares are rounded."
     )
     clearly_first: bool | None = Field(
         None,

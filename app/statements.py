@@ -138,7 +138,7 @@ class Tally:
 
     def _told(self, share: float) -> float:
         # What isn't told is nobody's, among those beyond.
-        return float(share) if self.rounding is None else self.rounding.share(share) or 0.0
+        return float(share) if self.rounding is None else self.rounding.of_group(share) or 0.0
 
 
 def _left_out(answer: Answered) -> str | None:

@@ -52,7 +52,7 @@ HIDDEN_PREFIX = "hidden_"
 
 _STANDS_OUT = 3.0
 """A first work with less than this many times the mean share doesn't stand out."""
-_FLAT_BELOW = 5.0
+FLAT_BELOW = 5.0
 """A first work that stands out less than those of all but so many percent of the references is said to."""
 
 
@@ -225,6 +225,7 @@ def told_alone(first: Part, own: Together) -> bool:
         or own.share is None
         or _beyond(own) <= 0
         or math.isclose(own.factor, 1)
+        or own.works == 1
         or (first.share is not None and percent(own.share) == percent(first.share))
     )
 
@@ -264,7 +265,7 @@ def caveats_of(
         return [f"{why.format(**told)} {NEAREST}"]
     said = []
     percentile = None if certainty is None else certainty["percentile"]
-    if percentile is not None and percentile < _FLAT_BELOW:
+    if percentile is not None and percentile < FLAT_BELOW:
         said.append(FLAT.format(part=percent(1 - percentile / 100), references=told["references"]))
     if certainty is not None and certainty.get("clearly_first") is False:
         said.append(CLOSE)

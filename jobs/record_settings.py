@@ -33,15 +33,15 @@ class RecordSettings(BaseSettings):
         default=None,
         ge=1e-4,
         le=0.5,
-        description="What shares are rounded to wherever an answer is told, such as `0.01` for whole percents; a"
-        " smaller one is told as less than that. Policies decide by the exact ones. Unset: shares as measured.",
+        description="What shares are rounded to wherever an answer is told, such as `0.01` for whole percents; one"
+        " below half of it is told as less than that. Policies decide by the exact ones. Unset: shares as measured.",
     )
     share_floor: float | None = Field(
         default=None,
         ge=1e-4,
         le=0.5,
-        description="Shares below this, such as `0.005`, are told as less than it and not as a number. Unset: none"
-        " but those below `DAS_SHARE_STEP`.",
+        description="Shares below this, such as `0.005`, are told as less than it and not as a number; with a step it"
+        " is raised to where shares are rounded up. Unset: none but those below half of `DAS_SHARE_STEP`.",
     )
     opt_outs_hide: Literal["received", "verified"] = Field(
         default="verified",

@@ -36,11 +36,14 @@ def _reason(reason: VerdictFacts, rounding: Rounding) -> VerdictFacts:
 def _compared(one: VerdictFacts, rounding: Rounding) -> VerdictFacts | None:
     """A comparison with its value as it may be told; None where its sentence can't be made anew."""
     part, exact = one["field"].rpartition(".")[2], one["value"]
-    if part not in SHARES or one["field"].startswith("quality.") or not isinstance(exact, int | float):
+    about_share = part in SHARES and not one["field"].startswith("quality.")
+    if not (about_share or one["field"] == "certainty.percentile") or not isinstance(exact, int | float):
         return one
     field = field_of(one["field"])
-    # How many times a share exceeds another says what it is to who knows that.
-    told = None if part == "factor" else getattr(rounding, part)(exact)
+    # Whatever else follows from a share says what it is to who knows how it follows.
+    told = None
+    if part == "share":
+        told = rounding.of_group(exact) if one["field"].startswith("creators.") else rounding.share(exact)
     if field is None or told == exact:
         return None if field is None else one
     before = words.compared(field.about, field, exact, one["asked"], "")

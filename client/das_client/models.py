@@ -345,7 +345,7 @@ class Certainty(Model):
     """Whether it holds at least three times the mean share."""
     percentile: float | None = None
     """How many percent of the model's own pictures have a first work with a smaller share; null where not
-    all works were candidates."""
+    all works were candidates, or shares are rounded."""
     clearly_first: bool | None = None
     """Whether it leads the second by more than other timesteps would change; null: not measured."""
 
@@ -1318,9 +1318,12 @@ class Rounding(Model):
     """How the shares of an answer are told."""
 
     step: float | None = None
-    """Shares are multiples of this, intervals widened to such; null: they aren't rounded."""
+    """Works' shares are multiples of this, intervals widened to such; null: they aren't rounded."""
+    groups: float
+    """Groups' shares are multiples of this, which isn't below `floor`: the share of a work that isn't told
+    can't be had by taking the others from its group's."""
     floor: float
-    """A share below this is null, and so is its score; 0.01 is 1 %."""
+    """A share below this is null; 0.01 is 1 %."""
 
 
 Scope = Literal["ask", "read", "decide", "admin"] | str
@@ -1369,7 +1372,8 @@ class Share(Model):
     thumbnail: str | None = None
     """Null, as is all that is told of the work, if the index no longer has it."""
     score: float | None = None
-    """The attribution score; comparable within one answer only. Null where the share is."""
+    """The attribution score; comparable within one answer only. Null where shares are rounded or have a
+    floor: it is in exact proportion to them."""
     share: float | None = None
     """Part of the measured influence among the candidates, 0 to 1; null: less than `below`."""
     below: float | None = None

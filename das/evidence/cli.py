@@ -74,9 +74,13 @@ def verify(
     from das.evidence.recompute import recompute
 
     found = recompute(report, AttributionIndex.open(index, model_dir=model), image, device)
+    if found.works and found.by_share == found.works:
+        near = "held against their shares as they were rounded."
+    else:
+        near = f"scores within {found.largest_difference:.1e} of the largest."
     typer.echo(
-        f"Computed again: {counted(found.works, 'work')}, scores within {found.largest_difference:.1e} of the"
-        " largest." + (_right(found) if found.agrees else " The report isn't what is found now:")
+        f"Computed again: {counted(found.works, 'work')}, {near}"
+        + (_right(found) if found.agrees else " The report isn't what is found now:")
     )
     for sentence in (*found.differences, *found.not_compared):
         typer.echo(sentence)

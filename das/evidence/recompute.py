@@ -35,6 +35,8 @@ class Recomputed:
     largest_difference: float
     differences: tuple[str, ...]
     not_compared: tuple[str, ...] = ()
+    by_share: int = 0
+    """How many of the works have no score in the report, and were held against their share as it was rounded."""
 
     @property
     def agrees(self) -> bool:
@@ -92,12 +94,18 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
         seed=None if asked["seed"] is None else int(asked["seed"]),
     )
     found = {work.work_id: work.score for work in again.works}
-    largest, tolerance = _scale(report["answer"], places)
+    largest, tolerance = _scale(report["answer"], places, found)
     differences, furthest = [], 0.0
     unnamed = [place for place in places if place["work_id"].startswith(HIDDEN_PREFIX)]
     unrated = [place for place in places if place["score"] is None and place not in unnamed]
     listed = [place["work_id"] for place in places if place not in unnamed]
     places = [place for place in places if place not in unnamed and place not in unrated]
+    by_share = []
+    if report["answer"].get("rounding") and (rows is None or len(rows) == len(candidates)):
+        # Shares are parts of what all candidates have, so that none of these may be missing.
+        by_share, unrated = unrated, []
+        shares = {work.work_id: work.share for work in again.works}
+        differences += _shares_that_differ(by_share, shares, report["answer"]["rounding"]["step"])
     for place in places:
         score = found.get(place["work_id"])
         if score is None:
@@ -127,11 +135,38 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
         for some, why in ((unnamed, "isn't named in the report"), (unrated, "has no score in the report"))
         for place in some
     )
-    return Recomputed(len(places), furthest, tuple(differences), not_compared)
+    compared = len(places) + len(by_share)
+    return Recomputed(compared, furthest, tuple(differences), not_compared, len(by_share))
 
 
-def _scale(answer: Mapping[str, Any], places: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """The largest score of a report, and by which part of it scores may differ: also by what they were rounded."""
+def _shares_that_differ(
+    places: Sequence[Mapping[str, Any]], found: Mapping[str, float], step: float | None
+) -> list[str]:
+    """A sentence for each work whose share isn't what it was rounded to, or isn't below what it is told to be."""
+    tolerance = TOLERANCE * max(found.values(), default=0.0)
+    differences = []
+    for place in places:
+        name, share = f"{place['work_id']}, rank {place['rank']}", found.get(place["work_id"])
+        if share is None:
+            differences.append(f"{name}, isn't among the first now.")
+        elif place["share"] is None and share > float(place["below"]) + tolerance:
+            differences.append(f"{name}, had a share below {place['below']:.6g} and has {share:.6g}.")
+        elif (
+            place["share"] is not None and abs(share - float(place["share"])) > (step or 0.0) / 2 + tolerance
+        ):
+            differences.append(f"{name}, had the share {place['share']:.6g} and has {share:.6g}.")
+    return differences
+
+
+def _scale(
+    answer: Mapping[str, Any], places: Sequence[Mapping[str, Any]], found: Mapping[str, float]
+) -> tuple[float, float]:
+    """The largest score of a report, and by which part of it scores may differ: also by what they were rounded.
+
+    Where it tells no scores, the largest is that of those that were found.
+    """
+    if all(place["score"] is None for place in places):
+        return max(map(abs, found.values()), default=0.0) or 1.0, TOLERANCE
     first = max(places, key=lambda place: abs(float(place["score"] or 0.0)))
     largest = abs(float(first["score"] or 0.0)) or 1.0
     step = (answer.get("rounding") or {}).get("step")

@@ -12,16 +12,21 @@ from hypothesis import strategies as st
 
 from app.callers import Caller, caller_of
 from app.rounding import Rounding
+from das.answer import FLAT
 from das.index import AttributionIndex
+from das.intervals import Noise, ShareNoise
 from jobs.credentials import Scope
 from jobs.models import utc_now
 from jobs.settings import Settings
 from tests.app.conftest import scored
 
 STEP, FLOOR = 0.03, 0.05
+LEAST, GROUPS = 0.075, 0.09
+"""The floor as it is where shares are rounded up, and what groups are rounded to."""
+TOLD = {"step": STEP, "groups": GROUPS, "floor": LEAST}
 WORKS = (0.311, 0.172, 0.121, 0.0797, 0.052, 0.0499)
 CREATORS = (0.467, 0.311, 0.049)
-ROUNDED = {"30 %", "18 %", "12 %", "9 %", "6 %"}
+ROUNDED = {"30 %", "18 %", "12 %", "9 %"}
 HTML = {"Accept": "text/html"}
 LIKELY = {"verdict": "likely", "p_value": 0.4, "p_value_re_encoded": 0.5, "references": 100}
 
@@ -44,7 +49,13 @@ def answered(client: Any, ask: Any, store: Any, tiny_index: Any) -> Any:
             one |= {"share": share, "score": 10 * share, "low": share * 0.8, "high": share * 1.1}
         for one, share in zip(exact["groups"]["creator"], [*CREATORS, *[0.01] * 24], strict=False):
             one |= {"share": share, "factor": share / one["share_of_index"]}
-        exact |= {"in_model": LIKELY, **changes}
+        certainty = {"stands_out": True, "percentile": 2.4, "clearly_first": True}
+        exact |= {
+            "in_model": LIKELY,
+            "certainty": certainty,
+            "caveats": [FLAT.format(part="98 %", references="100")],
+        }
+        exact |= changes
         assert store.leases.finish(job.token, exact, {})
         return exact, asked
 
@@ -53,18 +64,15 @@ def answered(client: Any, ask: Any, store: Any, tiny_index: Any) -> Any:
 
 def coarse(told: dict[str, Any], exact: dict[str, Any]) -> None:
     """A row tells nothing finer than its step, and nothing below the floor."""
-    if exact["share"] < FLOOR:
-        assert (told["share"], told["below"], told["low"], told["high"]) == (None, FLOOR, None, None)
-        assert told.get("score") is None
+    grain = GROUPS if "works" in exact else STEP
+    assert told.get("score") is None
+    # Of this index, how uncertain its shares are wasn't measured.
+    assert (told["low"], told["high"]) == (None, None)
+    if exact["share"] < LEAST:
+        assert (told["share"], told["below"]) == (None, LEAST)
         return
     assert told["below"] is None
-    assert told["share"] == pytest.approx(round(exact["share"] / STEP) * STEP)
-    if "score" in told:
-        # It says no more of the share than the share does.
-        assert told["score"] == pytest.approx(told["share"] * exact["score"] / exact["share"])
-    if exact.get("low") is not None:
-        assert told["low"] <= exact["low"]
-        assert told["high"] >= exact["high"]
+    assert told["share"] == pytest.approx(round(exact["share"] / grain) * grain)
 
 
 def numbers(text: str) -> set[str]:
@@ -74,7 +82,7 @@ def numbers(text: str) -> set[str]:
 def test_the_api_tells_no_share_finer_than_its_step(client: Any, answered: Any) -> None:
     exact, asked = answered()
     told = client.get(asked["links"]["self"]).json()
-    assert told["rounding"] == {"step": STEP, "floor": FLOOR}
+    assert told["rounding"] == TOLD
     for one, measured in zip(told["works"], exact["works"], strict=True):
         coarse(one, measured)
     assert {one["share"] is None for one in told["works"]} == {True, False}
@@ -82,7 +90,10 @@ def test_the_api_tells_no_share_finer_than_its_step(client: Any, answered: Any) 
         coarse(one, measured)
         if one["share"] is not None:
             assert one["factor"] == pytest.approx(one["share"] / one["share_of_index"])
-    assert "rounded, to 3 % of the whole, and what is below 5 %" in told["notes"][0]
+    assert "rounded, to 3 % of the whole and those of groups to 9 %, and what is below 7.5 %" in " ".join(
+        told["notes"]
+    )
+    assert told["certainty"]["percentile"] is None
     # The sentence is made of what is told: each of its numbers is a multiple of three.
     assert numbers(told["summary"])
     assert all(float(number) % 3 == 0 for number in numbers(told["summary"]))
@@ -91,7 +102,7 @@ def test_the_api_tells_no_share_finer_than_its_step(client: Any, answered: Any) 
 
 
 @pytest.mark.parametrize(
-    ("language", "under"), [("en", "less than 5 %"), ("de", "weniger als 5 %"), ("fr", "moins de 5 %")]
+    ("language", "under"), [("en", "less than 7.5 %"), ("de", "weniger als 7,5 %"), ("fr", "moins de 7,5 %")]
 )
 def test_the_page_says_the_same_in_three_languages(
     client: Any, answered: Any, language: str, under: str
@@ -99,11 +110,13 @@ def test_the_page_says_the_same_in_three_languages(
     exact, asked = answered()
     headers = {**HTML, "Accept-Language": language}
     page = html.unescape(client.get(asked["links"]["page"], headers=headers).text).replace("\xa0", " ")
-    assert page.count(under) >= sum(one["share"] < FLOOR for one in exact["works"])
+    assert page.count(under) >= sum(one["share"] < LEAST for one in exact["works"])
     ranking = re.sub(r"[.,]0 %", " %", page[page.index('class="ranking"') :])
     assert set(re.findall(r'class="share">([^<]*)<', ranking)) == {*ROUNDED, under}
-    note = Rounding(step=STEP, floor=FLOOR).note(client_language(language))
+    note = Rounding(**TOLD).note(client_language(language))
     assert note.replace("\xa0", " ") in page
+    assert "98 %" not in page
+    assert re.search("(of|von|de) 95 % (of|der|des) 100", page)
     told = client.get(asked["links"]["self"], headers={"Accept-Language": language}).json()
     assert told["summary"].replace("\xa0", " ") in page
     compare = client.get(f"/a/{asked['id']}/works/{exact['works'][20]['work_id']}", headers=headers)
@@ -119,11 +132,11 @@ def client_language(code: str) -> Any:
 def test_reports_and_links_are_as_coarse(client: Any, answered: Any) -> None:
     exact, asked = answered()
     report = client.get(f"{asked['links']['self']}/report.json").json()["report"]["answer"]
-    assert report["rounding"] == {"step": STEP, "floor": FLOOR}
+    assert report["rounding"] == TOLD
     for one, measured in zip(report["works"], exact["works"], strict=True):
         coarse(one, measured)
     page = html.unescape(client.get(f"{asked['links']['self']}/report.html").text).replace("\xa0", " ")
-    assert "less than 5 %" in page
+    assert "less than 7.5 %" in page
     assert client.get(f"{asked['links']['self']}/report.pdf").content.startswith(b"%PDF")
     shared = client.post(f"{asked['links']['self']}/shares", json={"works": 3}).json()
     path = shared["url"].partition("//")[2].partition("/")[2]
@@ -185,9 +198,9 @@ def test_statements_are_exact_for_who_pays_and_coarse_for_who_asked(client: Any,
         parts = {n: float(named[n]["share"]) for n in ("Ada", "Eve", "Bob") if n in named}
         return {"rounding": told["rounding"], **parts}
 
-    assert shares() == {"rounding": {"step": STEP, "floor": FLOOR}, "Ada": 0.63, "Eve": 0.33, "Bob": 0.0}
+    assert shares() == {"rounding": TOLD, "Ada": 0.63, "Eve": 0.36, "Bob": 0.0}
     table = client.get("/v1/statements", params={**period, "format": "csv"}).text
-    assert "shares and scores are rounded" in table
+    assert "shares are rounded" in table
     operator = Caller("local", scopes=frozenset({Scope.READ, Scope.ADMIN}))
     client.app.dependency_overrides[caller_of] = lambda: operator
     try:
@@ -196,30 +209,92 @@ def test_statements_are_exact_for_who_pays_and_coarse_for_who_asked(client: Any,
         client.app.dependency_overrides.clear()
 
 
-@given(
-    st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.none() | st.sampled_from([1e-4, 0.005, 0.01, 0.07, 0.5]),
-    st.none() | st.floats(1e-4, 0.5),
-)  # fmt: skip
-def test_whatever_is_told_is_true(
-    share: float, down: float, up: float, step: float | None, floor: float | None
-) -> None:
+STEPS = st.none() | st.sampled_from([1e-4, 0.005, 0.01, 0.07, 0.5])
+FLOORS = st.none() | st.floats(1e-4, 0.5)
+NOISE = ShareNoise(Noise(1e-4, 2e-3), Noise(2e-4, 1e-3), 2.5)
+
+
+def works_of(share: float) -> tuple[float, float]:
+    return NOISE.interval(share, "works")
+
+
+def creators_of(share: float) -> tuple[float, float]:
+    return NOISE.interval(share, "creators")
+
+
+def part(share: float, works: int = 1) -> dict[str, Any]:
+    low, high = works_of(share) if works == 1 else creators_of(share)
+    return {
+        "share": share,
+        "score": 7 * share,
+        "low": low,
+        "high": high,
+        "works": works,
+        "share_of_index": 0.1,
+    }
+
+
+@given(st.floats(0, 1), STEPS, FLOORS)
+def test_whatever_is_told_is_true(share: float, step: float | None, floor: float | None) -> None:
     rounding = Rounding.of(Settings(_env_file=None, share_step=step, share_floor=floor))
     if rounding is None:
         assert (step, floor) == (None, None)
         return
-    low, high = share * down, share + (1 - share) * up
-    told = rounding.one({"share": share, "score": 7 * share, "low": low, "high": high})
-    if told["share"] is None:
-        assert share < told["below"]
-        assert (told["score"], told["low"], told["high"]) == (None, None, None)
-        return
-    assert share >= rounding.floor
-    assert told["share"] > 0
-    assert abs(told["share"] - share) <= (step or 0) / 2 + 1e-8
-    assert told["low"] <= low + 1e-8
-    assert told["high"] >= high - 1e-8
-    if step is not None and told["share"] < 1:
-        assert np.isclose(told["share"] / step, round(told["share"] / step))
+    assert rounding.floor >= (floor or 0) - 1e-9
+    assert rounding.groups >= rounding.floor
+    exact = part(share)
+    kinds = ((rounding.work, works_of, step), (rounding.group, creators_of, rounding.groups))
+    for told_of, interval, grain in kinds:
+        told = told_of({**exact, "low": interval(share)[0], "high": interval(share)[1]}, interval)
+        if told["share"] is None:
+            assert share < told["below"] == rounding.floor
+            assert (told["low"], told["high"]) == (None, None)
+            continue
+        assert share >= rounding.floor
+        assert told["share"] > 0
+        assert abs(told["share"] - share) <= (grain or 0) / 2 + 1e-8
+        assert told["low"] <= interval(share)[0] + 1e-8
+        assert told["high"] >= interval(share)[1] - 1e-8
+        if grain is not None and told["share"] < 1:
+            assert np.isclose(told["share"] / grain, round(told["share"] / grain))
+    assert rounding.work(exact, works_of)["score"] is None
+
+
+@pytest.mark.parametrize("step", [0.01, 0.03, 0.07])
+@pytest.mark.parametrize("floor", [None, 0.005, 0.01, 0.044, 0.05, 0.1])
+def test_shares_that_are_told_alike_are_told_alike_in_all(step: float, floor: float | None) -> None:
+    """Nothing beside a share tells where within its step it lies: not its floor, interval, group, nor a reason."""
+    rounding = Rounding.by(step, floor)
+    assert rounding is not None
+    by_told: dict[float | None, list[float]] = {}
+    found: dict[float | None, set[str]] = {}
+    for share in np.linspace(1e-4, 0.6, 2400).tolist():
+        work = rounding.work(part(share), works_of)
+        alone = rounding.group(part(share), creators_of)
+        alone.pop("score")
+        by_told.setdefault(work["share"], []).append(share)
+        found.setdefault(work["share"], set()).add(json.dumps([work, alone]))
+    assert all(len(ways) == 1 for ways in found.values())
+    whole = [shares for told, shares in by_told.items() if told is not None][:-1]
+    assert whole
+    for shares in whole:
+        assert max(shares) - min(shares) == pytest.approx(step, abs=6e-4)
+
+
+@pytest.mark.parametrize(("step", "floor"), [(0.01, 0.05), (0.03, 0.05), (None, 0.05)])
+def test_a_share_below_the_floor_is_not_what_a_group_leaves(step: float | None, floor: float) -> None:
+    rounding = Rounding.by(step, floor)
+    assert rounding is not None
+    large = 0.2
+    left = []
+    for small in np.linspace(0.0, floor * 0.99, 200).tolist():
+        group, work = rounding.of_group(large + small), rounding.share(large)
+        assert rounding.share(small) is None
+        assert group is not None
+        assert work is not None
+        left.append(group - work)
+    # What is left takes two values at most: of a share below the floor no more follows than that.
+    assert len({round(one, 9) for one in left}) <= 2
 
 
 def test_no_influence_at_all_is_said_as_it_is(client: Any, answered: Any, tiny_index: Any) -> None:

@@ -171,13 +171,26 @@ def test_the_service_answers_from_that_index(app, own, tmp_path):
     screened["question"]["candidate_works"] = [place["work_id"] for place in places[:3]] + ["hidden_1"]
     del screened["answer"]["works"][3:]
     assert recompute(screened, index, picture).agrees
-    # Rounded shares are held against what they were rounded to; those that aren't told can't be.
-    rounding = Rounding(step=0.03, floor=sorted(place["share"] for place in places)[2])
+    # Without scores, shares are held against what they were rounded to, or what they are below.
+    rounding = Rounding.by(0.03, sorted(place["share"] for place in places)[2])
+    assert rounding is not None
     rounded = deepcopy(document["report"])
-    rounded["answer"] |= {"works": [*map(rounding.one, places)], "rounding": rounding.model_dump()}
+    told = [rounding.work(place, None) for place in places]
+    assert {place["share"] is None for place in told} == {True, False}
+    rounded["answer"] |= {"works": told, "rounding": rounding.model_dump()}
     found = recompute(rounded, index, picture)
     assert found.agrees, found.differences
-    assert len(found.not_compared) == 2 == len(places) - found.works
+    assert (found.works, found.by_share, found.not_compared) == (len(places), len(places), ())
+    told[0]["share"] += 0.06
+    assert "had the share" in recompute(rounded, index, picture).differences[0]
+    told[0]["share"], told[-1]["below"] = told[0]["share"] - 0.06, places[-1]["share"] / 2
+    assert "had a share below" in recompute(rounded, index, picture).differences[0]
+    # Of candidates that aren't all named, shares aren't the report's.
+    told[-1]["below"] = rounding.floor
+    rounded["question"]["candidate_works"] = [place["work_id"] for place in places] + ["hidden_1"]
+    found = recompute(rounded, index, picture)
+    assert found.agrees, found.differences
+    assert (found.works, len(found.not_compared)) == (0, len(places))
     assert all("has no score in the report" in line for line in found.not_compared)
     for part, why in (("picture", "doesn't tell its picture"), ("settings", "with a prompt or a seed")):
         handed_on = {**document["report"], "shared": {"left_out": [part], "works": None}}
