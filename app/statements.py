@@ -124,8 +124,11 @@ class Tally:
             return
         named = [(str(group["name"]), self._told(group["share"])) for group in answer.holders or ()]
         rest = 1.0 - math.fsum(share for _, share in named)
-        if not any(share > 0 for _, share in named):
+        if not any(group["share"] > 0 for group in answer.holders or ()):
             parts = [(NO_INFLUENCE, 1.0)]
+        elif not any(share > 0 for _, share in named):
+            # Influence was measured, all of it of holders whose shares aren't told.
+            parts = [(BEYOND, 1.0)]
         else:
             # Below this it is the noise of adding floats up, and not somebody's.
             parts = [*named, (BEYOND, rest)] if rest > 1e-9 else named

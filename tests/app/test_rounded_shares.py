@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from app.callers import Caller, caller_of
 from app.rounding import Rounding
+from app.statements import BEYOND, NO_INFLUENCE, UNITS, Tally
 from das.answer import FLAT
 from das.index import AttributionIndex
 from das.intervals import Noise, ShareNoise
+from jobs.answered import Answered
 from jobs.credentials import Scope
 from jobs.models import utc_now
 from jobs.settings import Settings
@@ -232,6 +234,15 @@ def part(share: float, works: int = 1) -> dict[str, Any]:
         "works": works,
         "share_of_index": 0.1,
     }
+
+
+def test_influence_that_is_not_told_is_not_none() -> None:
+    tally = Tally(Rounding.by(None, 0.05))
+    holders = [{"name": f"Holder {number}", "share": 0.04} for number in range(25)]
+    tally.add(Answered("attr_1", "das-block", "likely", "all", holders))
+    tally.add(Answered("attr_2", "das-block", "likely", "all", [{"name": "Holder 1", "share": 0.0}]))
+    told = {name: units / UNITS for name, units in tally.units.items() if units}
+    assert told == {BEYOND: 1.0, NO_INFLUENCE: 1.0}
 
 
 @given(st.floats(0, 1), STEPS, FLOORS)
