@@ -353,7 +353,7 @@ def test_a_place_that_is_gone_is_told(start: Start, queue: redis.Redis, tmp_path
     out = tmp_path / "index"
     built = start(out, distributed=True)
     shutil.rmtree(exchange_of(out).path.parent)
-    assert "is gone, where build workers leave their shards" in built.result(PATIENCE_S)["error"]
+    assert "is gone, where build workers leave shards" in built.result(PATIENCE_S)["error"]
 
 
 def test_a_worker_tells_of_a_place_that_it_cannot_see(
