@@ -320,6 +320,8 @@ def test_opt_outs_are_decided(client: TestClient, store: JobStore, operator: Iss
     row = store.opt_outs.get(right)
     assert row is not None
     assert (row.state, str(row.left_out_at), row.removed_at) == ("applied", "2026-02-03 00:00:00+00:00", None)
+    # The index that is served has the works still.
+    assert re.search(r"3 February 2026, it was said; but \d+ works? of it", page(client, address))
     assert right not in page(client, "/operator/opt-outs")
     assert right in page(client, "/operator/opt-outs?state=applied")
 
