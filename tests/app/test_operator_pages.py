@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from markupsafe import escape
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
@@ -337,6 +338,23 @@ def test_opt_outs_are_decided(client: TestClient, store: JobStore, operator: Iss
 
 
 @pytest.mark.usefixtures("operator")
+def test_the_works_of_a_request_are_told_as_far_as_they_are_known(
+    client: TestClient, store: JobStore, service: Service
+) -> None:
+    [served] = service.catalogue
+    work = served.work(0)
+    wanted = NewOptOut(
+        owner="ada", index_name=served.name, works=(work["id"], "gone"), contact="c", statement="s"
+    )
+    asked = store.opt_outs.create(wanted, Actor("ada"), hide=False).opt_out.id
+    told = page(client, f"/operator/opt-outs/{asked}")
+    named = ", ".join(escape(text) for text in (work["title"], work["creator"]) if text)
+    assert named
+    assert f"{named} <code>{work['id']}</code>" in told
+    assert "<code>gone</code>" in told
+    assert ("external" in told) == bool(work["source_url"])
+
+
 def test_the_audit_log_is_filtered_and_paged(client: TestClient, store: JobStore) -> None:
     for number in range(25):
         store.audit.write(Actor("das_somebody"), "thing.done", f"object-{number}", note=EVIL)
