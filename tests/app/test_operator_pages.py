@@ -355,6 +355,7 @@ def test_the_works_of_a_request_are_told_as_far_as_they_are_known(
     assert ("external" in told) == bool(work["source_url"])
 
 
+@pytest.mark.usefixtures("operator")
 def test_the_audit_log_is_filtered_and_paged(client: TestClient, store: JobStore) -> None:
     for number in range(25):
         store.audit.write(Actor("das_somebody"), "thing.done", f"object-{number}", note=EVIL)
