@@ -167,7 +167,8 @@ class Catalogue:
     @classmethod
     def open(cls, settings: Settings, loaded: Collection[str] = ()) -> "Catalogue":
         """Open the newest version of every index under `settings.index_dir`; where one can't be opened the one before
-        it is, and an index of which none can is left out.
+        it is, and an index of which none can is left out. One that has another to fall back on has to have its
+        digests, as while the service runs: what was refused then isn't served after a restart.
 
         Args:
             loaded: ids of what workers answer about by now: such a version goes before those that none has loaded.
@@ -180,7 +181,10 @@ class Catalogue:
         for versions in found.versions.values():
             for version in sorted(versions, key=lambda version: version.id not in loaded):
                 try:
-                    indexes.append(ServedIndex.open(version, settings))
+                    served = ServedIndex.open(version, settings)
+                    if version is not versions[-1]:
+                        served.index.check_whole()
+                    indexes.append(served)
                     break
                 except DasError as error:
                     logger.error("the index in %s is left out: %s", version.place, error)

@@ -161,10 +161,7 @@ class Versions:
         )
         try:
             served = ServedIndex.open(version, self._settings)
-            checked = served.index.verify()
-            damages = [damage for damage in checked.damages if damage.kind != "extra"]
-            if damages:
-                raise SettingsError(f"{version.place}: {damages[0].file} is damaged ({damages[0].message}).")
+            served.index.check_whole()
         except DasError as error:
             self._refuse(coming, str(error), before)
             return

@@ -399,6 +399,12 @@ class AttributionIndex:
             return replace(found, damages=(replaced,))
         return found
 
+    def check_whole(self) -> None:
+        """Raise IndexFormatError if a file that answers depend on isn't as it was built, by its digest."""
+        for damage in self.verify().damages:
+            if damage.kind != "extra" and damage.file != CARD_NAME:
+                raise IndexFormatError(f"{self.path}: {damage.file} is damaged ({damage.message}).")
+
     def _tensor(self, name: str) -> np.ndarray:
         path = self.path / KERNEL_NAME
         try:

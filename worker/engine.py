@@ -153,6 +153,7 @@ class AttributionEngine:
         try:
             index = AttributionIndex.open(version.directory, model_dir=self._settings.model_dir)
             self._tell(index.id)
+            index.check_whole()
             attributor = Attributor(
                 index, self._loaded_model_of(index), device=self._settings.device, threads=self._threads
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from das.errors import SettingsError
 from das.index import WORKS_NAME, AttributionIndex
 from index_build.changing import remove
 from jobs.settings import Settings
@@ -89,3 +90,23 @@ def test_a_worker_that_starts_loads_the_newest_alone(settings: Settings, second:
     engine = AttributionEngine(settings)
     assert engine.describe()["indexes"] == [AttributionIndex.open(second).id]
     assert len(engine.found(settings)) == 2
+
+
+def test_one_whose_digests_are_wrong_is_refused_from_the_start(
+    settings: Settings, tiny_index: Path, second: Path
+) -> None:
+    first, later = AttributionIndex.open(tiny_index).id, AttributionIndex.open(second).id
+    copy = settings.index_dir / "second"
+    shutil.copytree(second, copy)
+    shard = next(copy.rglob("shard-*.npy"))
+    whole = shard.read_bytes()
+    # As long as it was: it opens, and answers with numbers that nobody built.
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    engine = AttributionEngine(settings)
+    assert engine.describe()["indexes"] == [first]
+    assert f"{shard.relative_to(copy)} is damaged" in engine.describe()["refused"][later]
+    (settings.index_dir / "first").unlink()
+    with pytest.raises(SettingsError, match="is damaged"):
+        AttributionEngine(settings)
+    shard.write_bytes(whole)
+    assert AttributionEngine(settings).describe()["indexes"] == [later]
