@@ -225,7 +225,26 @@ def _make(
         rights_holders=tuple(dict.fromkeys(rights_holders or ())),
         **kept,
     )
-    return _keys().create(wanted)
+    issued = _keys().create(wanted)
+    _warn_of_unserved(wanted.indexes or ())
+    return issued
+
+
+def _warn_of_unserved(named: tuple[str, ...]) -> None:
+    """Say which of a key's indexes aren't here: it may be to come, or be misspelt."""
+    if not named:
+        return
+    from app.catalogue import Catalogue
+
+    # Where there is none at all they may be served by another machine.
+    here = {name for served in Catalogue.open(get_settings()) for name in (served.id, served.name)}
+    for name in named:
+        if here and name not in here:
+            typer.echo(
+                f"No index {name} is in DAS_INDEX_DIR now; there is {', '.join(sorted(here))}. The key works for it"
+                " once it is.",
+                err=True,
+            )
 
 
 def _kept(uploads: str | None, results: str | None) -> dict[str, timedelta | None]:

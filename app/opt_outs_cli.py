@@ -91,6 +91,13 @@ def apply_command(
     done = {"left out": row.left_out_at, "gone from the model": row.removed_at}
     said = ", ".join(f"{name} since {at:%Y-%m-%d}" for name, at in done.items() if at is not None)
     typer.echo(f"{row.id} is applied: {said}.")
+    if left_out is not None:
+        for index_id, count in _still_there(row):
+            typer.echo(
+                f"But {index_id}, as it is in DAS_INDEX_DIR now, still has {counted(count, 'work')} of it:"
+                " whoever asked is told so until an index without them takes its place.",
+                err=True,
+            )
 
 
 def reject_command(
@@ -170,6 +177,21 @@ def _all(opt_outs: "OptOuts", state: str | None) -> Iterator["OptOut"]:
         if page.next_cursor is None:
             return
         cursor = page.next_cursor
+
+
+def _still_there(row: "OptOut") -> list[tuple[str, int]]:
+    """The indexes here that have works which an opt-out is about, and how many."""
+    from app.catalogue import Catalogue
+    from app.visibility import Levels
+    from jobs.opt_outs import Hiding
+
+    settings = get_settings()
+    about = Hiding(row.index_name, frozenset(row.works or ()), row.creator)
+    found = [
+        (served.id, len(Levels(served, settings.work_visibility).rows_of(about)))
+        for served in Catalogue.open(settings)
+    ]
+    return [(index_id, count) for index_id, count in found if count]
 
 
 def _works(opt_outs: "OptOuts") -> Iterator[dict[str, Any]]:

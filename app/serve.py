@@ -43,9 +43,9 @@ WORKER_STOP_SECONDS = 8.0
 BACKLOG = 128
 OPEN = "%s without keys: whoever reaches it may see, ask and erase everything"
 NO_KEY = (
-    "the service needs keys, because it is reached from beyond this machine or DAS_API_KEYS=required, and there is"
-    " none that works: make one with `das keys create NAME`, or listen on 127.0.0.1; DAS_API_KEYS=off lets everybody"
-    " see, ask and erase everything"
+    "the service needs keys, because it is reached from beyond this machine (DAS_HOST, DAS_PUBLIC_URL or"
+    " DAS_ALLOWED_HOSTS says so) or DAS_API_KEYS=required, and there is none that works: make one with"
+    " `das keys create NAME`; DAS_API_KEYS=off lets everybody see, ask and erase everything"
 )
 LOOK_SECONDS = 0.1
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import psutil
 
-from das import durable, registry
+from das import durable
 from das.card import card_of
 from das.clip_download import check_clip
 from das.config import BuildConfig
@@ -20,7 +20,6 @@ from das.loras import choices
 from das.manifest import (
     MANIFEST_NAME,
     BuildRecord,
-    ExtensionRecord,
     FeaturesRecord,
     LoraRecord,
     Manifest,
@@ -54,7 +53,13 @@ from index_build.inputs import (
 )
 from index_build.loaded import checkpoint_sources, load, load_embedder, load_model
 from index_build.progress import QuietReporter, Reporter
-from index_build.records import copies_record, model_record, screening_record, versions
+from index_build.records import (
+    copies_record,
+    extension_records,
+    model_record,
+    screening_record,
+    versions,
+)
 from index_build.workspace import Workspace, building_path
 
 _LISTED_PROBLEMS = 20
@@ -128,6 +133,7 @@ def build(
                 run.compare_with_finished(place)
                 if place != out:
                     Workspace(out).publish()
+                remove_exchange(out)
                 return run.present()
         return run.run(strict=strict, distributed=distributed)
 
@@ -338,7 +344,9 @@ class _Build:
             works=len(self.works),
             shards=gatherer.shards,
             identity=identity,
+            begun=workspace.token(),
             versions=versions(),
+            extensions=extension_records(self.config),
             threads=torch.get_num_threads(),
         )
         return gather(gatherer, workspace, plan, self.works.digests, get_settings(), self.reporter)
@@ -410,7 +418,7 @@ class _Build:
             model=model,
             weight_files=self.weight_files,
             checkpoints=tuple(checkpoint_records),
-            extensions=self._extensions(),
+            extensions=extension_records(self.config),
             works=works_record,
             kernels=finished.kernels,
             features=features,
@@ -442,19 +450,6 @@ class _Build:
             manifest.extensions,
         )
         return manifest.model_copy(update={"content_digest": digest, "files": files})
-
-    def _extensions(self) -> tuple[ExtensionRecord, ...]:
-        """What the build takes from extensions: estimators, probes, and the model's family."""
-        from das.models.loading import family_of
-
-        names: list[tuple[registry.Kind, str]] = [("method", name) for name in self.config.methods]
-        names += [("probe", name) for name in dict.fromkeys(f.probe for f in self.config.feature_sets)]
-        names.append(("family", family_of(self.config.source.pipeline).name))
-        return tuple(
-            ExtensionRecord(kind=kind, name=name, distribution=brought.distribution, version=brought.version)
-            for kind, name in names
-            if (brought := registry.extension_of(kind, name)) is not None
-        )
 
     def _report(self, refused: list[dict[str, Any]]) -> dict[str, Any]:
         """What was left out, and what the metadata and the folder don't agree about."""

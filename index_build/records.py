@@ -7,8 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from das import registry
 from das.config import BuildConfig, ClipSpec
-from das.manifest import CopiesRecord, LoraRecord, ModelRecord, PlaceRecord, ScreeningRecord, SscdRecord
+from das.manifest import (
+    CopiesRecord,
+    ExtensionRecord,
+    LoraRecord,
+    ModelRecord,
+    PlaceRecord,
+    ScreeningRecord,
+    SscdRecord,
+)
 from das.places import fingerprint
 from das.sources import ModelSource
 from index_build.inputs import clip_fingerprint, model_fingerprint
@@ -111,3 +120,17 @@ def _place_record(source: str, out: Path) -> PlaceRecord:
 def relative(path: Path, base: Path) -> str:
     """A path as it is found from `base`."""
     return os.path.relpath(path.resolve(), base)
+
+
+def extension_records(config: BuildConfig) -> tuple[ExtensionRecord, ...]:
+    """What a build takes from extensions: estimators, probes, and the model's family."""
+    from das.models.loading import family_of
+
+    names: list[tuple[registry.Kind, str]] = [("method", name) for name in config.methods]
+    names += [("probe", name) for name in dict.fromkeys(f.probe for f in config.feature_sets)]
+    names.append(("family", family_of(config.source.pipeline).name))
+    return tuple(
+        ExtensionRecord(kind=kind, name=name, distribution=brought.distribution, version=brought.version)
+        for kind, name in names
+        if (brought := registry.extension_of(kind, name)) is not None
+    )

@@ -6,6 +6,7 @@ whole, and going on from there gives the same bits.
 """
 
 import json
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from index_build.inputs import differences
 SUFFIX = ".building"
 _SCRATCH = "scratch"
 _STATE = "build.json"
+_TOKEN = "token"
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +165,13 @@ class Workspace:
         durable.write_bytes(state, canonical_json(identity))
         return workspace
 
+    def token(self) -> str:
+        """What tells this unfinished build from any other, also from one of the same place and options."""
+        path = self.path / _SCRATCH / _TOKEN
+        if not path.is_file():
+            durable.write_bytes(path, secrets.token_hex(8).encode())
+        return path.read_text()
+
     @property
     def shards_done(self) -> int:
         """Shards whose products and kernel sums are on disk."""
@@ -183,20 +192,30 @@ class Workspace:
         write_products(self._shard(shard), products)
         self._count(shard, sums)
 
-    def take(self, shard: int, path: Path, sums: dict[str, np.ndarray]) -> None:
-        """Keep a shard's products that somebody else wrote to `path` (`write_products`), as `commit` does."""
-        if path.exists():  # else it was taken before, by a build that was killed before it could count it
+    def take(self, shard: int, path: Path, sums: dict[str, np.ndarray]) -> bool:
+        """Keep a shard's products that somebody else wrote to `path` (`write_products`), as `commit` does.
+
+        False if they aren't there, and neither here, where a build may have moved them that was killed before it
+        counted them.
+        """
+        if path.exists():
             durable.make_directory(self._shard(shard).parent)
             durable.publish(path, self._shard(shard))
+        elif not self._shard(shard).exists():
+            return False
         self._count(shard, sums)
+        return True
 
     def _count(self, shard: int, sums: dict[str, np.ndarray]) -> None:
         named: dict[str, Any] = {"shards_done": np.int64(shard + 1), **sums}
         durable.write_file(self._checkpoint, lambda stream: np.savez(stream, **named))
 
-    def ended(self) -> list[float]:
-        """When each shard that is done ended, in seconds since 1970."""
-        return [self._shard(shard).stat().st_mtime for shard in range(self.shards_done)]
+    def ended(self, shard: int) -> float | None:
+        """When a shard ended, in seconds since 1970; None if it isn't here."""
+        try:
+            return self._shard(shard).stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def shards(self) -> list[StoredShard]:
         """Every committed shard, in order."""

@@ -6,7 +6,7 @@ may be secret in it, and what was sent isn't shown at all.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +31,8 @@ from jobs.webhooks.models import WebhookEndpoint
 
 router = APIRouter(prefix="/operator", include_in_schema=False)
 
+# Works of a request that are shown.
+MOST_WORKS = 50
 Cursor = Annotated[str | None, Field(max_length=200)]
 
 
@@ -176,6 +178,9 @@ async def _request(
     told = await opt_outs.look(service_of(request), caller, opt_out_id, None)
     context = {
         "o": told,
+        "works": await run_in_threadpool(
+            _works, service_of(request), told.index, (told.works or [])[:MOST_WORKS]
+        ),
         "given": given,
         "undecided": told.state == "received",
         "refusable": told.state in ("received", "verified"),
@@ -187,6 +192,12 @@ async def _request(
     return shown(
         request, "opt-outs", context, problem, template="operator-opt-out.html", fields=DECISION_FIELDS
     )
+
+
+def _works(service: Service, index: str, ids: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Each work's id with what the index says of it, as far as that is served and still has it."""
+    served = next((one for one in service.catalogue if index in (one.id, one.name)), None)
+    return [(work_id, (served.find(work_id) if served else None) or {}) for work_id in ids]
 
 
 def _webhooks(request: Request, query: WebhooksQuery) -> Response:

@@ -225,7 +225,11 @@ def _facts(told: OptOut, language: Language) -> list[tuple[str, str]]:
         hidden = language("opt_out.shown_again", moment=moment(told.shown_again_at))
     facts = [("asked", moment(told.created_at)), ("hidden", hidden)]
     if told.state in IN_FORCE:
-        facts += [("left_out", moment(told.left_out_at)), ("removed", moment(told.removed_at))]
+        left_out = moment(told.left_out_at)
+        if told.left_out_at is not None and told.matches:
+            # That it was done is the operator's word; what is served is there to be seen.
+            left_out = language("opt_out.still_there", moment=left_out, index=told.index, n=told.matches)
+        facts += [("left_out", left_out), ("removed", moment(told.removed_at))]
     said = {"reason": told.reason, "contact_kept": told.contact, "statement_kept": told.statement}
     facts += [(name, value) for name, value in said.items() if value is not None]
     return [(language(f"opt_out.{name}"), value) for name, value in facts]

@@ -52,11 +52,19 @@ def gather(
             while done < plan.shards:
                 if exchange.is_done(done):
                     add(sums, exchange.sums(done))
-                    workspace.take(done, exchange.products(done), sums)
+                    if not workspace.take(done, exchange.products(done), sums):
+                        # Sums without their products: somebody has deleted files here.
+                        sums = workspace.kernel_sums() or gatherer.no_sums()
+                        exchange.forget(done, counted=False)
+                        continue
                     exchange.forget(done)
                     done += 1
                     stage.advance(gatherer.works_in(done) - gatherer.works_in(done - 1))
                     continue
+                if not exchange.is_there:
+                    raise BuildError(
+                        f"{exchange.path} is gone, where build workers leave shards. Run the same command again."
+                    )
                 for failure in exchange.failures():
                     raise BuildError(f"shard {failure.shard} failed on {failure.worker}: {failure.message}")
                 asking.look(range(done, plan.shards))
@@ -75,6 +83,7 @@ class _Asking:
         self._beats: dict[int, tuple[int, float]] = {}
         self._heard = time.monotonic()
         self._reachable = True
+        self._times = 0  # that shards were asked for: again, if the queue was found empty
 
     def look(self, shards: range) -> None:
         """Ask for what is missing, once nothing waits in the queue."""
@@ -89,13 +98,18 @@ class _Asking:
         elif now - self._heard > _REMIND_S:
             self._heard = now
             self._reporter.warn(
-                "no build worker has taken a shard for a minute; is a `das build-worker` running?"
+                f"build workers take shards, and nothing comes of them: is {self._exchange.path} the same disk for"
+                " them, and may they write there? Their logs say more."
+                if self._times > 1
+                else "no build worker has taken a shard for a minute; is a `das build-worker` running?"
             )
         waiting = self._queue.waiting()
         if waiting:
             return
         missing = sorted(set(shards) - done - self._computed(claims, now))
-        self._told(waiting is not None and self._queue.ask(self._exchange.path, missing))
+        reachable = waiting is not None and self._queue.ask(self._exchange.path, missing)
+        self._times += reachable
+        self._told(reachable)
 
     def _computed(self, claims: list[Claim], now: float) -> set[int]:
         """The shards whose claims were touched lately, by this process's clock: those of hosts may differ."""

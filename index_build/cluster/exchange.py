@@ -24,14 +24,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from das import durable
 from das.config import BuildConfig
 from das.errors import BuildError
-from das.manifest import canonical_json
+from das.manifest import ExtensionRecord, canonical_json
 from index_build.workspace import ShardProducts, write_products
 
 SUFFIX = ".shards"
 BEAT_S = 2.0
 """Seconds between two touches of a claim."""
 
-_PLAN, _DIGESTS = "plan.json", "digests.txt"
+_PLAN, _DIGESTS, _COUNTED = "plan.json", "digests.txt", "counted.txt"
 
 
 class Plan(BaseModel):
@@ -40,6 +40,7 @@ class Plan(BaseModel):
     Attributes:
         directory: the coordinator's, which relative paths of `config` are relative to.
         identity: everything that decides the index's numbers (`index_build.inputs.identity`).
+        begun: of the unfinished build that the shards are counted in (`Workspace.token`).
         threads: that torch computes with; sums of another number of them differ in their last bits.
     """
 
@@ -55,13 +56,22 @@ class Plan(BaseModel):
     works: int
     shards: int
     identity: dict[str, Any]
+    begun: str
     versions: dict[str, str]
+    extensions: tuple[ExtensionRecord, ...]
     threads: int
 
     @property
     def id(self) -> str:
-        """Of what is built: the same for every run that gives the same numbers."""
-        return hashlib.sha256(canonical_json(self.identity)).hexdigest()[:16]
+        """The same for every run of one build that gives the same bits, and for no other: what is left is trusted."""
+        decides = (
+            self.identity,
+            self.begun,
+            self.versions,
+            [str(one) for one in self.extensions],
+            self.threads,
+        )
+        return hashlib.sha256(canonical_json(decides)).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,10 @@ class Exchange:
     def begin(cls, out: Path, plan: Plan, digests: Sequence[str]) -> "Exchange":
         """Make the directory of a build of `out`, or find it again; what failed in it is forgotten."""
         exchange = cls(exchange_path(out) / plan.id)
+        for other in exchange_path(out).glob("*"):
+            if other != exchange.path:
+                shutil.rmtree(other, ignore_errors=True)
         durable.make_directory(exchange.path)
-        durable.remove_partials(exchange.path)
         for failed in exchange.path.glob("failed-*.json"):
             failed.unlink(missing_ok=True)
         durable.write_bytes(exchange.path / _DIGESTS, "\n".join(digests).encode())
@@ -113,6 +125,11 @@ class Exchange:
         except ValidationError as error:
             raise BuildError(f"{self.path / _PLAN} was written by another version of das.") from error
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the build's plan can be read; not any more once it is over, or the disk is gone."""
+        return (self.path / _PLAN).is_file()
+
     def digests(self) -> list[str]:
         """The sha256 of every work's file, in the source's order; "" for one that can't be read."""
         return (self.path / _DIGESTS).read_text().split("\n")
@@ -131,23 +148,41 @@ class Exchange:
         """The file of a shard's products."""
         return self.path / f"shard-{shard:05d}.npz"
 
+    def left_at(self, shard: int) -> float | None:
+        """When a shard was done, in seconds since 1970; None if its products aren't here."""
+        try:
+            return self.products(shard).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
     def is_done(self, shard: int) -> bool:
         """Whether a shard waits to be counted."""
         return self._sums(shard).is_file()
+
+    @property
+    def counted(self) -> int:
+        """How many shards, from the first, have been counted."""
+        try:
+            return int((self.path / _COUNTED).read_text())
+        except FileNotFoundError:
+            return 0
 
     def sums(self, shard: int) -> dict[str, np.ndarray]:
         """The kernel sums of a shard that is done."""
         with np.load(self._sums(shard), allow_pickle=False) as pieces:
             return {name: pieces[name] for name in pieces.files}
 
-    def forget(self, shard: int) -> None:
-        """Remove what is left of a shard that has been counted."""
+    def forget(self, shard: int, *, counted: bool = True) -> None:
+        """Remove what is left of a shard: it is counted, or, if not `counted`, it isn't whole and is wanted again."""
+        if counted:
+            durable.write_bytes(self.path / _COUNTED, str(shard + 1).encode())
         self._sums(shard).unlink(missing_ok=True)
         self.products(shard).unlink(missing_ok=True)
 
     def done(self) -> set[int]:
         """The shards that wait to be counted."""
-        return {_number(path) for path in self.path.glob("sums-*.npz")}
+        counted = self.counted
+        return {number for path in self.path.glob("sums-*.npz") if (number := _number(path)) >= counted}
 
     def claims(self) -> list[Claim]:
         """Who computes what."""

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import chdir, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from celery.platforms import SecurityWarning
 
 from das.errors import BuildError, DasError
+from das.manifest import ExtensionRecord
 from das.works import read_works
 from index_build.cluster.exchange import Exchange, Plan
 from index_build.cluster.queue import QUEUE, TASK, create_app
@@ -21,11 +23,12 @@ from index_build.inputs import WorksOnDisk, digest_of_works
 from index_build.loaded import load
 from index_build.pictures import PictureReader
 from index_build.progress import QuietReporter
-from index_build.records import versions
+from index_build.records import extension_records, versions
 from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_PAUSE_S = 5.0
 _SAME = ("das-attribution",)
 """What has to have the version that the build was begun with; of the rest (torch, …) a difference is told."""
 
@@ -57,7 +60,12 @@ class ShardWorker:
         exchange = Exchange(path)
         try:
             plan = exchange.read_plan()
-            if plan is None or exchange.is_done(shard) or any(f.shard == shard for f in exchange.failures()):
+            if plan is None:
+                log.warning(
+                    "%s isn't here: is that build over, or its disk not to be seen under this path?", path
+                )
+                return
+            if self._is_settled(exchange, shard):
                 return
             began = time.monotonic()
             with exchange.claimed(shard, self._name), _standing_in(plan.directory):
@@ -72,7 +80,7 @@ class ShardWorker:
                 "shard %d of %s: %d works in %.1f s", shard, path, len(found.rows), time.monotonic() - began
             )
         except Exception as error:
-            if not path.is_dir():
+            if not exchange.is_there:
                 log.info("the build of %s is over; shard %d isn't wanted any more", path, shard)
                 return
             if isinstance(error, DasError):
@@ -80,7 +88,16 @@ class ShardWorker:
             else:
                 log.exception("shard %d of %s failed", shard, path)
             self._prepared = None
-            exchange.fail(shard, self._name, str(error) or type(error).__name__)
+            try:
+                exchange.fail(shard, self._name, str(error) or type(error).__name__)
+            except OSError as refused:
+                # The shard is asked for again; others shall have the time to take it.
+                log.error("nothing can be written into %s: %s", path, refused.strerror or refused)
+                time.sleep(_PAUSE_S)
+
+    def _is_settled(self, exchange: Exchange, shard: int) -> bool:
+        done = shard < exchange.counted or exchange.is_done(shard)
+        return done or any(failure.shard == shard for failure in exchange.failures())
 
     def _prepare(self, exchange: Exchange, plan: Plan) -> _Prepared:
         """Load what a build needs, unless it is loaded; raises DasError if it isn't what the coordinator has."""
@@ -107,7 +124,9 @@ class ShardWorker:
             "checkpoints": [digest[:12] for digest in checkpoints],
             "clip": loaded.embedder.digest,
         }
-        if different := [name for name in ours if ours[name] != plan.identity[name]]:
+        if loaded.sscd is not None:
+            ours["sscd"] = loaded.sscd.digest[:12]
+        if different := [name for name in ours if ours[name] != plan.identity.get(name)]:
             raise BuildError(
                 f"{', '.join(different)}: the weights here aren't those where the build was started"
                 f" ({plan.config.model})."
@@ -154,6 +173,10 @@ def _compare_versions(plan: Plan) -> None:
     if different := [name for name in _SAME if here.get(name) != plan.versions.get(name)]:
         said = "; ".join(f"{name} {here.get(name)}, there {plan.versions.get(name)}" for name in different)
         raise BuildError(f"this worker and the build are of different versions: {said}.")
+    if (extensions := extension_records(plan.config)) != plan.extensions:
+        raise BuildError(
+            f"this worker and the build have other extensions: {_told(extensions)}, there {_told(plan.extensions)}."
+        )
     others = [name for name in plan.versions if here.get(name) != plan.versions[name]]
     if torch.get_num_threads() != plan.threads:
         others.append(f"threads ({torch.get_num_threads()}, there {plan.threads})")
@@ -161,3 +184,7 @@ def _compare_versions(plan: Plan) -> None:
         log.warning(
             "features may differ in their last bits from the coordinator's: other %s", ", ".join(others)
         )
+
+
+def _told(extensions: Sequence[ExtensionRecord]) -> str:
+    return ", ".join(f"{one.name} of {one.distribution} {one.version}" for one in extensions) or "none"

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from das import durable
 from das.errors import BuildError
 from das.manifest import MANIFEST_NAME
 from index_build.cluster.exchange import BEAT_S, Exchange, exchange_path
@@ -53,29 +54,28 @@ def status(out: Path) -> BuildStatus:
     Raises:
         BuildError: there is none.
     """
+    out = out.resolve()
     workspace = Workspace(out)
     if (out / MANIFEST_NAME).is_file() and not workspace.path.exists():
         return BuildStatus("finished", None, 0, None, None, {})
-    if not workspace.path.is_dir() and lock_path(out).exists():
-        return BuildStatus("starting", None, 0, None, None, {})
     if not workspace.path.is_dir():
+        if _is_held(lock_path(out)):
+            return BuildStatus("starting", None, 0, None, None, {})
         raise BuildError(f"there is neither an index nor a build of one at {out}.")
-    plans = [
-        (exchange, plan)
-        for path in sorted(exchange_path(out).glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
-        if (plan := (exchange := Exchange(path)).read_plan()) is not None
-    ]
-    ended = workspace.ended()
+    ended = {shard: moment for shard in range(workspace.shards_done) if (moment := workspace.ended(shard))}
     shards, workers = None, {}
-    if plans:
-        exchange, plan = plans[0]
+    for path in exchange_path(out).glob("*"):
+        exchange = Exchange(path)
+        if (plan := exchange.read_plan()) is None:
+            continue
         shards = plan.shards
-        ended += [exchange.products(shard).stat().st_mtime for shard in exchange.done()]
+        # What is being counted is moved meanwhile.
+        ended = {shard: moment for shard in exchange.done() if (moment := exchange.left_at(shard))} | ended
         now = time.time()
         workers = {
             claim.worker: claim.shard for claim in exchange.claims() if now - claim.beat / 1e9 < _MOST_AGE
         }
-    rate = _rate(ended)
+    rate = _rate(list(ended.values()))
     left = None if rate is None or shards is None else (shards - len(ended)) / rate
     return BuildStatus(
         state="running" if workers else "waiting",
@@ -85,6 +85,16 @@ def status(out: Path) -> BuildStatus:
         left_s=left,
         workers=workers,
     )
+
+
+def _is_held(path: Path) -> bool:
+    """Whether somebody holds a lock file; one that a killed process left doesn't count."""
+    if not path.exists():
+        return False
+    held = durable.try_lock(path)
+    if held is not None:
+        held.release()
+    return held is None
 
 
 def _rate(ended: list[float]) -> float | None:

@@ -120,3 +120,11 @@ def test_lengths_of_time(text, seconds):
 def test_what_isnt_a_length_of_time(text):
     with pytest.raises(SettingsError, match="isn't a length of time"):
         duration(text, "--expires")
+
+
+def test_a_key_for_an_index_that_is_not_here_is_made_and_said(das, tiny_index):
+    made = das("create", "farm", "--index", "tiny", "--index", "DAS", DAS_INDEX_DIR=str(tiny_index))
+    assert SECRET.fullmatch(made.stdout.strip())
+    assert "No index DAS is in DAS_INDEX_DIR now; there is tiny, tiny@" in made.stderr
+    assert "No index tiny" not in made.stderr
+    assert "No index" not in das("create", "farm", "--index", "DAS", DAS_INDEX_DIR="/nowhere").stderr

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from markupsafe import escape
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
@@ -320,6 +321,8 @@ def test_opt_outs_are_decided(client: TestClient, store: JobStore, operator: Iss
     row = store.opt_outs.get(right)
     assert row is not None
     assert (row.state, str(row.left_out_at), row.removed_at) == ("applied", "2026-02-03 00:00:00+00:00", None)
+    # The index that is served has the works still.
+    assert re.search(r"3 February 2026, it was said; but \d+ works? of it", page(client, address))
     assert right not in page(client, "/operator/opt-outs")
     assert right in page(client, "/operator/opt-outs?state=applied")
 
@@ -332,6 +335,24 @@ def test_opt_outs_are_decided(client: TestClient, store: JobStore, operator: Iss
     late = post(client, f"{address}/verify")
     assert late.status_code == 409
     assert page(client, "/operator/opt-outs/opt_x", 404)
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_works_of_a_request_are_told_as_far_as_they_are_known(
+    client: TestClient, store: JobStore, service: Service
+) -> None:
+    [served] = service.catalogue
+    work = served.work(0)
+    wanted = NewOptOut(
+        owner="ada", index_name=served.name, works=(work["id"], "gone"), contact="c", statement="s"
+    )
+    asked = store.opt_outs.create(wanted, Actor("ada"), hide=False).opt_out.id
+    told = page(client, f"/operator/opt-outs/{asked}")
+    named = ", ".join(escape(text) for text in (work["title"], work["creator"]) if text)
+    assert named
+    assert f"{named} <code>{work['id']}</code>" in told
+    assert "<code>gone</code>" in told
+    assert ("external" in told) == bool(work["source_url"])
 
 
 @pytest.mark.usefixtures("operator")

@@ -15,6 +15,7 @@ from app.service import Service
 from das.index import AttributionIndex
 from jobs.credentials import Scope
 from jobs.keys import NewKey
+from jobs.models import utc_now
 from jobs.opt_outs import OptOut
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -313,3 +314,18 @@ def test_erasing_closes_the_page_to_the_code(
     row = service.store.opt_outs.get(made)
     assert row is not None
     assert (row.contact, row.state) == (None, "received")
+
+
+def test_that_works_are_left_out_is_held_against_the_index_that_is_served(
+    client: TestClient, service: Service
+) -> None:
+    """Whoever asked isn't told that it is done while answers still count their works."""
+    made = request_in(sent(client, creator="hokusai", contact="ada@example.org"))
+    service.store.opt_outs.verify(made, LOCAL.actor)
+    service.store.opt_outs.apply(made, LOCAL.actor, utc_now(), None)
+    matches = client.get(f"/v1/opt-outs/{made}").json()["matches"]
+    assert matches > 1
+    english = client.get(f"/opt-outs/{made}", headers=HTML).text
+    assert f"it was said; but {matches} works of it are still in tiny as it is used now" in english
+    german = client.get(f"/opt-outs/{made}", headers={**HTML, "Accept-Language": "de"}).text
+    assert f"doch {matches} Werke davon sind noch in tiny" in german

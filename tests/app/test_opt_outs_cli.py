@@ -57,7 +57,10 @@ def test_an_operator_goes_through_them(
     assert (row["index"], row["work_id"], row["opt_out"]) == ("tiny", index.works.id_of(2), one.id)
     assert row["sha256"] == index.works.row(2)["digest"]
     das("verify", other.id)
-    assert "applied: left out since 2026-02-03." in das("apply", other.id, "--left-out", "2026-02-03").output
+    applied = das("apply", other.id, "--left-out", "2026-02-03")
+    assert "applied: left out since 2026-02-03." in applied.output
+    still = index.works.creators.count(name)
+    assert f"But {index.id}, as it is in DAS_INDEX_DIR now, still has {still} works of it" in applied.stderr
     lines = [json.loads(line) for line in das("export", "--json").output.splitlines()]
     assert sum(line["opt_out"] == other.id for line in lines) == index.works.creators.count(name)
     listed = [json.loads(line) for line in das("list", "--json", "--state", "applied").output.splitlines()]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,15 +12,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import redis
 
+from das.config import BuildConfig
 from das.errors import BuildError
 from das.index import AttributionIndex
 from index_build.cluster.exchange import BEAT_S, Exchange, exchange_path
 from index_build.cluster.queue import QUEUE, ShardQueue
+from index_build.cluster.shard_worker import ShardWorker
 from index_build.cluster.status import status
+from index_build.gather import kernel_forms
 from index_build.workspace import building_path
 from jobs.broker import Broker
 from jobs.settings import Settings
@@ -256,6 +261,7 @@ def test_shards_that_come_twice_and_late_leave_nothing(
     asking.ask(exchange.path, [1, 4])
     until(lambda: queue.llen(QUEUE) == 0)
     asking.close()
+    assert status(out).state == "finished"
     assert digests(out) == whole
     assert AttributionIndex.open(out).verify().ok
     assert not exchange.path.exists()
@@ -302,3 +308,63 @@ def test_a_picture_that_changed_is_told_with_its_shard(
         picture.write_bytes(before)
     assert "changed while the index was being built" in said["error"], said
     assert "shard 3 failed on" in said["error"]
+
+
+def test_what_an_earlier_build_left_is_not_trusted(
+    start: Start, whole: dict[str, str], worker: Callable[[], int], queue: redis.Redis, tmp_path: Path
+) -> None:
+    """Its directory was deleted, as messages advise, and not its shards; they may be of another version."""
+    out = tmp_path / "index"
+    built = start(out, distributed=True, die_at=6)
+    worker()
+    assert built.result(PATIENCE_S)["killed"]
+    left = exchange_of(out)
+    until(lambda: len(left.done()) > 1)
+    first, second = sorted(left.done())[:2]
+    left.products(first).write_bytes(left.products(second).read_bytes())
+    shutil.rmtree(building_path(out))
+    assert start(out, distributed=True).result(PATIENCE_S)["state"] == "built"
+    assert digests(out) == whole
+
+
+def test_sums_without_their_products_are_asked_for_again(
+    start: Start,
+    options: dict[str, Any],
+    whole: dict[str, str],
+    worker: Callable[[], int],
+    queue: redis.Redis,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "index"
+    built = start(out, distributed=True)
+    exchange = exchange_of(out)
+    sums = {
+        f"{features.name}.{form}": np.ones((32, 32))
+        for features, form in kernel_forms(BuildConfig(**options))
+    }
+    np.savez(exchange.path / "sums-00000.npz", **sums)
+    until(lambda: not exchange.is_done(0))
+    worker()
+    assert built.result(PATIENCE_S)["state"] == "built"
+    assert digests(out) == whole
+
+
+def test_a_place_that_is_gone_is_told(start: Start, queue: redis.Redis, tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    built = start(out, distributed=True)
+    shutil.rmtree(exchange_of(out).path.parent)
+    assert "is gone, where build workers leave shards" in built.result(PATIENCE_S)["error"]
+
+
+def test_a_worker_tells_of_a_place_that_it_cannot_see(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ShardWorker("cpu").compute(tmp_path / "index.shards" / "5ca1ab1e", 3)
+    assert "isn't here: is that build over, or its disk not to be seen under this path?" in caplog.text
+    assert not (tmp_path / "index.shards").exists()
+
+
+def test_a_lock_that_a_killed_build_left_is_no_build(tmp_path: Path) -> None:
+    (tmp_path / "index.lock").touch()
+    with pytest.raises(BuildError, match="neither an index nor a build"):
+        status(tmp_path / "index")
