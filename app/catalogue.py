@@ -20,7 +20,7 @@ from das.errors import DasError
 from das.exposure import exposure_of
 from das.index import AttributionIndex
 from das.rights.table import COLUMN as TDM
-from das.versions import Version, name_in, versions_in
+from das.versions import Found, Version, name_in, versions_in
 from das.works import COLUMNS
 from jobs.settings import Settings
 
@@ -208,6 +208,28 @@ class Catalogue:
             self._by_id = {one.id: one for one in (served if one is before else one for one in self)}
         self.missing = None
         return before
+
+    def arrange(self, found: Found, coming: Collection[str]) -> None:
+        """Bring what is served into the order of the folder, which is that of a process that starts now, and forget
+        what was wrong with what isn't found any more, is served, or is tried again.
+
+        Args:
+            found: what is in the folder.
+            coming: ids of versions of which it is told elsewhere what becomes of them.
+        """
+        places = {name: place for place, name in enumerate(found.versions)}
+        arranged = sorted(self, key=lambda served: places.get(served.name, len(places)))
+        if arranged != [*self]:
+            self._by_id = {served.id: served for served in arranged}
+        broken = dict(found.unreadable)
+        for versions in found.versions.values():
+            for version in versions:
+                if version.id in self._by_id:
+                    break
+                if version.place.name in self.broken and version.id not in coming:
+                    broken[version.place.name] = self.broken[version.place.name]
+        if broken != self.broken:
+            self.broken = broken
 
     def within(self, names: frozenset[str] | None) -> "Catalogue":
         """What is there for who may see the indexes of these ids and names only; None: all of it."""

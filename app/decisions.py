@@ -258,17 +258,16 @@ def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
     """What of a decision a caller may be told. Blocks for a moment where works are
     hidden."""
     view = service.visibility.to(caller)
-    job = service.store.get(decision.job_id) if decision.verdict is not None and view.tag else None
+    job = service.store.get(decision.job_id) if decision.verdict is not None and view.anything else None
     shade = None if job is None else view.of(service.catalogue.reading(job.index_id))
     if job is None or shade is None:
         return _rounded(view, _Shown(decision, decision.verdict, decision.shadow))
-    whole, told = (
-        answers.attribution(job, service.catalogue, waiting=None, screening=None, view=one)
-        for one in (None, view)
-    )
+    told = answers.attribution(job, service.catalogue, waiting=None, screening=None, view=view)
     instead: dict[str, str | None] = {}
-    if whole.copied is not None and whole.copied.summary is not None and told.copied is not None:
-        instead[whole.copied.summary] = told.copied.summary
+    if told.copied is not None:
+        # What isn't said of every picture says of which work this is a copy, as it was called then.
+        own = [*(decision.verdict or {})["notes"], *(decision.shadow or {}).get("notes", ())]
+        instead = {note: told.copied.summary for note in own if fixed(note, ENGLISH) is None}
     verdict, shadow = (
         None if one is None else told_verdict(one, shade, instead)
         for one in (decision.verdict, decision.shadow)

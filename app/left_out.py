@@ -8,9 +8,9 @@ out whose it is. So leaving out the one leaves out the other.
 from typing import Any, Literal, get_args
 
 from app.catalogue import ServedIndex
-from app.redaction import instead, rounded, told
+from app.redaction import instead, rounded, told, untitled
 from app.schemas import Input
-from app.visibility import View, Visibility
+from app.visibility import View
 from jobs.models import Job, JsonObject
 from jobs.shares import Share
 
@@ -29,9 +29,7 @@ def with_what_leads_there(parts: list[Part]) -> tuple[Part, ...]:
     return tuple(part for part in PARTS if part in all_of_them)
 
 
-def without(
-    job: Job, share: Share, served: ServedIndex, view: View, visibility: Visibility
-) -> tuple[Job, dict[str, Any] | None]:
+def without(job: Job, share: Share, served: ServedIndex, view: View) -> tuple[Job, dict[str, Any] | None]:
     """The job as a share tells it to a viewer, and what a report says of its picture then; None: what the job says.
 
     Never told, whatever is chosen: the question's own id, its tag, and how long its parts took.
@@ -46,11 +44,11 @@ def without(
         result = {**result, "copy": None, "works": [_dissimilar(place) for place in result["works"]]}
         nothing: dict[str, Any] = {"lookalikes": [], "candidate_works": None, "upload_gone_at": None}
         changes |= {"input": {**NO_PICTURE, "declared": None}, **nothing}
-    asked = instead(job, result=result, **changes)
+    asked = untitled(instead(job, result=result, **changes), served)
     seen = told(asked, view.of(served))
     if CREATORS in left or share.works is not None:
         named = [] if CREATORS in left else [place["work_id"] for place in result["works"]]
-        fewer = told(asked, visibility.narrowed(view, served, named))
+        fewer = told(asked, view.narrowed(served, named))
         answer = fewer.result or {}
         # That works are hidden is said of those that the sender hasn't left out.
         answer = {**answer, "notes": (seen.result or {}).get("notes", [])}

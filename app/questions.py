@@ -215,12 +215,13 @@ def summary(service: Service, caller: Caller, job: JobSummary) -> AttributionSum
     """A question in short, as it may be told to a caller. Blocks for a moment where its
     sentence has to be made anew."""
     view = service.visibility.to(caller)
-    shade = view.of(service.catalogue.reading(job.index_id))
-    names = shade is not None and redaction.may_name(job.summary, job.first_work, shade)
+    served = service.catalogue.reading(job.index_id)
+    names = redaction.may_name(job, view.of(served), served)
     if names or (view.rounding is not None and job.summary is not None):
         # Its sentence may name what isn't shown, and has exact shares.
         whole = service.store.get(job.id)
-        result = None if whole is None else redaction.shown(whole, view, service.catalogue).result
+        kept = None if whole is None or whole.by_row else whole
+        result = None if kept is None else redaction.shown(kept, view, service.catalogue).result
         job = replace(job, summary=(result or {}).get("summary"))
     return answers.listed(job)
 

@@ -27,7 +27,7 @@ from das.answer import (
     stands_out,
 )
 from das.card import cell
-from jobs.models import Job, JobState, JsonObject
+from jobs.models import Job, JobState, JobSummary, JsonObject
 
 WITHHELD = "Withheld"
 """What the creators together are called of whom no work may be shown."""
@@ -55,7 +55,7 @@ def shown(job: Job, view: View | None, catalogue: Catalogue) -> Job:
     if view is None:
         return job
     served = catalogue.reading(job.index_id)
-    return rounded(told(job, view.of(served)), view.rounding, served)
+    return rounded(told(untitled(job, served), view.of(served)), view.rounding, served)
 
 
 def instead(job: Job, **told: Any) -> Job:
@@ -144,8 +144,10 @@ def told_verdict(verdict: JsonObject, shade: Shade, instead: Mapping[str, str | 
 def _reason(reason: JsonObject, shade: Shade) -> JsonObject:
     hidden = [work_id for work_id in reason["works"] if shade.work(work_id)]
     works = shade.served.index.works
-    theirs = {works.creators[row] for one in hidden if (row := works.find(one)) is not None}
-    withheld = {name for name in reason["creators"] if shade.withholds("creator", name)}
+    rows = [works.find(one) for one in hidden]
+    theirs = {works.creators[row] for row in rows if row is not None}
+    # Whose a work is that isn't in the index any more isn't known.
+    withheld = {name for name in reason["creators"] if None in rows or shade.withholds("creator", name)}
     unnamed = theirs | shade.creators | withheld
     if not hidden and not unnamed & {*reason["creators"]}:
         return reason
@@ -158,16 +160,38 @@ def _reason(reason: JsonObject, shade: Shade) -> JsonObject:
     }
 
 
-def may_name(summary: str | None, first_work: str | None, shade: Shade) -> bool:
-    """Whether an answer's sentence may name a work or a creator that isn't shown."""
-    if summary is None or first_work is None:
+def may_name(job: JobSummary, shade: Shade | None, served: ServedIndex | None) -> bool:
+    """Whether the sentence that is kept of an answer may name whom the answer doesn't, as it is told.
+
+    Args:
+        served: what tells of its works.
+    """
+    if job.summary is None:
         return False
-    return shade.work(first_work) or shade.named_in(summary)
+    # Without an id for its first work an answer is kept by row.
+    if job.first_work is None or served is None or served.find(job.first_work) is None:
+        return True
+    if shade is None:
+        return False
+    # Of a version that isn't served any more it may name a creator of whom nothing is left.
+    doubtful = served.id != job.index_id and (shade.narrow or shade.gone.anything)
+    return doubtful or shade.work(job.first_work) or shade.named_in(job.summary)
 
 
 def hidden_id(work_id: str) -> bool:
     """Whether an id of an answer stands for a work that isn't shown."""
     return work_id.startswith(HIDDEN_PREFIX)
+
+
+def untitled(job: Job, served: ServedIndex | None) -> Job:
+    """The job with sentences that name nobody where its first work isn't in the version that is served: itself where
+    it is. A work has its title from that version, and none where it was removed."""
+    result = job.result
+    if result is None or job.by_row or job.state != JobState.SUCCEEDED or not result["works"]:
+        return job
+    if served is not None and served.find(result["works"][0]["work_id"]) is not None:
+        return job
+    return instead(job, result={**result, **_sentences(result, None, None, ())})
 
 
 def told(job: Job, shade: Shade | None) -> Job:

@@ -170,8 +170,9 @@ class Screener:
             self._thread.submit(self._load)
 
     def add(self, served: ServedIndex) -> None:
-        """Begin to load one more, beside the others; one that is there already stays as it is."""
-        if served.id not in self._indexes and self._know(served):
+        """Begin to load one more, beside the others; one that is there already stays loaded, wherever it is now."""
+        known = served.id in self._indexes
+        if self._know(served) and not known:
             self._failed.pop(served.id, None)
             self._thread.submit(lambda: self._load_one(served))
 

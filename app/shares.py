@@ -120,7 +120,7 @@ def _opened(service: Service, caller: Caller, token: str, counts: bool) -> Opene
             # Also on a full disk an answer can be read.
             logger.warning("a look at %s wasn't counted: %s", share.id, error)
     kept = job.upload_gone_at is None
-    job, said = left_out.without(job, share, served, view, service.visibility)
+    job, said = left_out.without(job, share, served, view)
     return Opened(share, f"/s/{token}", job, served, view, said, kept)
 
 

@@ -128,6 +128,7 @@ class Versions:
             self._give_up(name)
         for name, versions in found.versions.items():
             self._look_at(name, versions)
+        self._catalogue.arrange(found, {coming.id for coming in self.all_coming})
         if self._leaving:
             self._let_go()
 
@@ -135,10 +136,13 @@ class Versions:
         served = next((one for one in self._catalogue if one.name == name), None)
         refused = None
         for version in versions:
+            known = self._still_refused(version)
             if served is not None and version.id == served.id:
+                if known is None and version.directory != served.directory:
+                    known = self._follow(version)
+                refused = refused or known
                 break
-            known = self._refused.get(version.id)
-            if known is not None and known.look == look_of(version.directory):
+            if known is not None:
                 refused = refused or known
                 continue
             coming = self._coming.get(name)
@@ -152,6 +156,35 @@ class Versions:
         if refused is not None:
             self._tell(refused)
 
+    def _still_refused(self, version: Version) -> Coming | None:
+        known = self._refused.get(version.id)
+        return known if known is not None and known.look == look_of(version.directory) else None
+
+    def _follow(self, version: Version) -> Coming | None:
+        """Read what is served where it is now: it was moved, and its pictures are no longer where it was opened.
+
+        Returns why that can't be done, where it can't: then it is served on as far as it is in memory.
+        """
+        look = look_of(version.directory)
+        try:
+            moved = self._whole(version)
+        except DasError as error:
+            logger.error("%s was moved to %s and can't be read there: %s", version.id, version.place, error)
+            refused = Coming(version, "refused", masked(str(error)), look=look)
+            self._refused[version.id] = refused
+            return refused
+        self._refused.pop(version.id, None)
+        self._visibility.begin(moved)
+        self._screener.add(moved)
+        self._catalogue.exchange(moved)
+        logger.info("%s was moved and is read in %s from now on", version.id, version.place)
+        return None
+
+    def _whole(self, version: Version) -> ServedIndex:
+        served = ServedIndex.open(version, self._settings)
+        served.index.check_whole()
+        return served
+
     def _open(self, version: Version, before: ServedIndex | None) -> None:
         """Check and open a version beside the one that is served."""
         coming = Coming(version, "opening", look=look_of(version.directory))
@@ -160,8 +193,7 @@ class Versions:
             "%s is opened, to be served in place of %s", version.id, before.id if before else "nothing"
         )
         try:
-            served = ServedIndex.open(version, self._settings)
-            served.index.check_whole()
+            served = self._whole(version)
         except DasError as error:
             self._refuse(coming, str(error), before)
             return

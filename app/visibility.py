@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import NamedTuple, get_args
 from zlib import crc32
@@ -45,6 +45,11 @@ class Viewer(NamedTuple):
     signed_in: bool
     rights_holders: frozenset[str]
 
+    @property
+    def limit(self) -> int:
+        """The highest level of works that are shown to them whoever's they are."""
+        return SIGNED_IN if self.signed_in else PUBLIC
+
 
 class Levels:
     """The level that each work of an index takes to be seen, as its metadata and the settings say.
@@ -67,6 +72,10 @@ class Levels:
         if hide_exposed > 0 and served.exposure is not None:
             exposed = served.exposure >= 100.0 - hide_exposed
             self.by_row[exposed] = np.maximum(self.by_row[exposed], RIGHTS_HOLDER)
+        self.removed = max(LEVELS[default], RIGHTS_HOLDER if hide_exposed > 0 else PUBLIC)
+        """The level that a work may have had that isn't in this version any more: no more is known of it."""
+        if COLUMN in works.table.column_names:
+            self.removed = NEVER
 
     def _read(self, said: list[object]) -> None:
         unknown = set()
@@ -162,19 +171,32 @@ class Shade:
     hidden: np.ndarray
     levels: Levels
     gone: "Gone"
+    removed: bool = False
+    """Whether works and creators that aren't in this version any more are hidden: they may have been before."""
+    only: frozenset[str] | None = None
+    """The ids of the only works that are shown, where these are said; the others are hidden, in the index or not."""
 
     @cached_property
     def anything(self) -> bool:
-        return bool(self.hidden.any()) or self.gone.anything
+        return bool(self.hidden.any()) or self.gone.anything or self.narrow
+
+    @property
+    def narrow(self) -> bool:
+        """Whether creators are withheld of whom the index knows nothing (any more)."""
+        return self.removed or self.only is not None
 
     def row(self, row: int) -> bool:
         """Whether the work in this row is hidden."""
         return bool(self.hidden[row])
 
     def work(self, work_id: str) -> bool:
-        """Whether the work of this id is hidden. One that isn't in the index (any more) is if it was opted out."""
+        """Whether the work of this id is hidden. One that isn't in the index (any more) is if it was opted out or may
+        have been hidden by its level."""
         row = self.served.index.works.find(work_id)
-        return work_id in self.gone.works if row is None else self.row(row)
+        if row is not None:
+            return self.row(row)
+        left_out = self.only is not None and work_id not in self.only
+        return left_out or self.removed or work_id in self.gone.works
 
     @cached_property
     def creators(self) -> frozenset[str]:
@@ -196,7 +218,8 @@ class Shade:
     def withholds(self, kind: str, name: str) -> bool:
         """Whether a group of this kind has no work that is shown."""
         if kind == "creator":
-            return name in self.creators or self.gone.withholds(name, self.levels)
+            unknown = self.narrow and folded(name) not in self.levels.folded_creators
+            return unknown or name in self.creators or self.gone.withholds(name, self.levels)
         return name in self.creators or name.casefold() not in self.shown_holders
 
     def named_in(self, text: str) -> bool:
@@ -216,15 +239,32 @@ class View:
     rounding: Rounding | None = None
     """How shares are told; None: as they were measured."""
 
+    @cached_property
+    def anything(self) -> bool:
+        """Whether anything may be hidden of what is served."""
+        return any(shade.anything for shade in self.shades.values())
+
     def of(self, served: ServedIndex | None) -> Shade | None:
         """What is hidden of an index; None where nothing is, or there is no index."""
         if served is None:
             return None
-        shade = self.shades.get(served.id)
-        if shade is None:
-            # It is served since this view was made, or was until then: nothing is known of it, so nothing is shown.
-            shade = Shade(served, np.ones(len(served), bool), Levels(served, "never"), Gone())
+        shade = self._shade(served)
         return shade if shade.anything else None
+
+    def narrowed(self, served: ServedIndex, work_ids: Iterable[str]) -> Shade:
+        """What of an index is hidden where these works are shown at most."""
+        shade, only = self._shade(served), frozenset(work_ids)
+        rows = [row for work_id in only if (row := served.index.works.find(work_id)) is not None]
+        hidden = np.ones(len(served), bool)
+        hidden[rows] = shade.hidden[rows]
+        return replace(shade, hidden=hidden, only=only)
+
+    def _shade(self, served: ServedIndex) -> Shade:
+        shade = self.shades.get(served.id)
+        if shade is not None:
+            return shade
+        # It is served since this view was made, or was until then: nothing is known of it, so nothing is shown.
+        return Shade(served, np.ones(len(served), bool), Levels(served, "never"), Gone(), removed=True)
 
     def shows(self, served: ServedIndex, row: int) -> bool:
         """Whether the work in this row may be shown."""
@@ -241,8 +281,8 @@ class _Known:
     levels: dict[str, Levels]
     by_row: dict[str, np.ndarray]
     gone: dict[str, Gone]
-    served: str = ""
-    """Tells which versions are served, once one was replaced."""
+    served: str
+    """Tells which versions are served, and by which rules their works are shown."""
     views: dict[Viewer, View] = field(default_factory=dict)
 
 
@@ -258,8 +298,10 @@ class Visibility:
             Levels, default=settings.work_visibility, hide_exposed=settings.hide_exposed
         )
         self._rounding = Rounding.of(settings)
+        self._rules = f"{settings.work_visibility} {settings.hide_exposed}"
         levels = {served.id: self._levels_of(served) for served in catalogue}
-        self._known = _known(-1, (), levels, "")
+        # From the start: what a client keeps may have been told before a restart, of other versions by other rules.
+        self._known = _known(-1, (), levels, self._served(catalogue))
         self._turn = threading.Lock()
         self.refresh()
 
@@ -299,10 +341,14 @@ class Visibility:
 
     def switched(self, catalogue: Catalogue) -> None:
         """Tell what is told from now on from what was told before a version was replaced."""
-        served = f"{crc32(' '.join(sorted(one.id for one in catalogue)).encode()):08x}"
+        served = self._served(catalogue)
         with self._turn:
             known = self._known
             self._known = _known(known.revision, known.hidden, known.levels, served)
+
+    def _served(self, catalogue: Catalogue) -> str:
+        told = " ".join([self._rules, *sorted(one.id for one in catalogue)])
+        return f"{crc32(told.encode()):08x}"
 
     async def keep_looking(self) -> None:
         """Look every second, for as long as the service runs."""
@@ -331,14 +377,6 @@ class Visibility:
             view = known.views[viewer] = self._view(known, viewer)
         return view
 
-    def narrowed(self, view: View, served: ServedIndex, work_ids: Iterable[str]) -> Shade:
-        """What of an index isn't shown to a viewer who is shown these works at most."""
-        rows = [row for work_id in work_ids if (row := served.index.works.find(work_id)) is not None]
-        hidden = np.ones(len(served), bool)
-        hidden[rows] = view.shades[served.id].hidden[rows]
-        known = self._known
-        return Shade(served, hidden, known.levels[served.id], known.gone[served.id])
-
     def rows_of(self, served: ServedIndex, one: Hiding) -> np.ndarray:
         """The rows of the works that an opt-out is about."""
         return self.levels[served.id].rows_of(one)
@@ -355,17 +393,18 @@ class Visibility:
     def _view(self, known: _Known, viewer: Viewer) -> View:
         shades = {
             index_id: Shade(
-                levels.served, _hidden(levels, known.by_row[index_id], viewer), levels, known.gone[index_id]
+                levels.served,
+                _hidden(levels, known.by_row[index_id], viewer),
+                levels,
+                known.gone[index_id],
+                removed=levels.removed > viewer.limit,
             )
             for index_id, levels in known.levels.items()
         }
-        anything = known.revision or any(shade.anything for shade in shades.values())
         whose = crc32("\0".join(sorted(viewer.rights_holders)).encode()) if viewer.signed_in else ""
-        tag = f".{known.revision}.{whose}" if anything else ""
-        if known.served:
-            tag += f".{known.served}"
         rounded = "" if self._rounding is None else self._rounding.tag
-        return View(viewer, tag + rounded, shades, self._rounding)
+        tag = f".{known.revision}.{whose}.{known.served}{rounded}"
+        return View(viewer, tag, shades, self._rounding)
 
 
 def _known(revision: int, hidden: Sequence[Hiding], levels: dict[str, Levels], served: str) -> _Known:
@@ -376,7 +415,7 @@ def _known(revision: int, hidden: Sequence[Hiding], levels: dict[str, Levels], s
 
 def _hidden(levels: Levels, by_row: np.ndarray, viewer: Viewer) -> np.ndarray:
     """Which works (N,) a viewer isn't shown."""
-    hidden = by_row > (SIGNED_IN if viewer.signed_in else PUBLIC)
+    hidden = by_row > viewer.limit
     if viewer.signed_in and viewer.rights_holders:
         codes, names = levels.holders
         own = [code for code, name in enumerate(names) if name in viewer.rights_holders]

@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 PARTIAL_SUFFIX = ".partial"
+BUILDING_SUFFIX = ".building"
+"""Ends the name of a directory that becomes an index, until it is renamed."""
+SHARDS_SUFFIX = ".shards"
+"""Ends the name of the directory that a distributed build and its workers share."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """The `errno` of an OSError that says that the disk, or one's part of it, is full."""
 
@@ -102,6 +106,11 @@ def publish(path: Path, name: Path) -> None:
 def is_partial(name: str) -> bool:
     """Whether a file or directory of this name is unfinished: being written now, or left by a killed process."""
     return name.startswith(".") and name.endswith(PARTIAL_SUFFIX)
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a directory of this name isn't an index yet, whatever it holds: what builds and changes write in."""
+    return is_partial(name) or name.endswith((BUILDING_SUFFIX, SHARDS_SUFFIX))
 
 
 def remove_partials(directory: Path) -> None:

@@ -19,7 +19,6 @@ from das.errors import BuildError
 from das.manifest import MANIFEST_NAME, canonical_json
 from index_build.inputs import differences
 
-SUFFIX = ".building"
 _SCRATCH = "scratch"
 _STATE = "build.json"
 _TOKEN = "token"
@@ -249,7 +248,7 @@ class Workspace:
 
 def building_path(out: Path) -> Path:
     """Where a build works until it is finished."""
-    return out.with_name(out.name + SUFFIX)
+    return out.with_name(out.name + durable.BUILDING_SUFFIX)
 
 
 def write_products(path: Path, products: ShardProducts) -> None:

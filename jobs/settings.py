@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from das.durable import is_unfinished
 from das.errors import SettingsError
 from jobs.masking import masked
 from jobs.record_settings import RecordSettings
@@ -22,10 +23,8 @@ from jobs.secret_files import SecretFiles
 
 MANIFEST = "manifest.json"
 
-
 # A host as it stands in an address: a name in ASCII, an IPv4 address, or an IPv6 address in brackets.
 HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
-
 
 # A number in a span of time.
 SECONDS_OF = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
@@ -433,7 +432,8 @@ class Settings(RecordSettings):
         """
         if (self.index_dir / MANIFEST).is_file():
             return [self.index_dir]
-        found = sorted(path.parent for path in self.index_dir.glob(f"*/{MANIFEST}"))
+        places = (path.parent for path in self.index_dir.glob(f"*/{MANIFEST}"))
+        found = sorted(place for place in places if not is_unfinished(place.name))
         if not found:
             raise SettingsError(
                 f"there is no attribution index in {self.index_dir}: build one with `das build`,"

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import mmap
 import os
 import signal
@@ -31,6 +32,8 @@ _NUMBER = struct.Struct("q")
 _LOADING, _ENDING = 0, _NUMBER.size
 # Loading takes seconds and what made it fail is seldom gone at once.
 LOAD_AGAIN_S = 30.0
+# A version that took longer than a batch may would take as long again, while questions wait.
+OVERDUE_AGAIN_S = 3600.0
 # Where API and worker share the cores, a page that somebody waits for goes before an answer that takes longer anyway.
 NICENESS = 10
 
@@ -97,6 +100,8 @@ class Child:
         self._engine: Engine | None = None
         self._state: JsonObject = {"engine": "loading"}
         self._load_again_at = 0.0
+        # Until then nothing is opened or let go; `inf`: at the next bell.
+        self._keep_up_again_at = 0.0
         self._answered = 0
         self._store: JobStore | None = None
         self._tracing = Tracing()
@@ -147,9 +152,9 @@ class Child:
         if engine is None:
             self._pass_on(rung_for, (), passed_on)
             return
-        if engine.keep_up(store.upkeep.open_indexes()):
-            self._state = {**engine.describe(), "engine": "ready"}
-            self._pulse.beat()
+        if self._kept_up(engine) and self._doorbell.ring(rung_for, passed_on):
+            # The batch has its own bell, so that what was loaded takes nothing of its time.
+            return
         held = engine.describe()["indexes"]
         began = time.perf_counter()
         jobs = store.leases.claim(self.worker_id, self.settings.batch_size, held)
@@ -172,6 +177,30 @@ class Child:
         waiting = store.leases.next_queued(held)
         if waiting is not None:
             self._doorbell.ring(waiting)
+
+    def _kept_up(self, engine: Engine) -> bool:
+        """Open what is new and let go what is over, but not at two bells in a row; whether there was anything.
+
+        However often files change, questions are answered in between.
+        """
+        again, self._keep_up_again_at = self._keep_up_again_at, 0.0
+        if time.monotonic() < again:
+            self._keep_up_again_at = 0.0 if again == math.inf else again
+            return False
+        try:
+            if not engine.keep_up(self._opened().upkeep.open_indexes()):
+                return False
+            self._keep_up_again_at = math.inf
+        except SoftTimeLimitExceeded:
+            log.error(
+                "a version of an index isn't loaded after %g s (DAS_SOFT_TIME_LIMIT_SECONDS): what is loaded answers,"
+                " and it is tried again in an hour. Start the worker anew to have it loaded without that limit.",
+                self.settings.soft_time_limit_seconds,
+            )
+            self._keep_up_again_at = time.monotonic() + OVERDUE_AGAIN_S
+        self._state = {**engine.describe(), "engine": "ready"}
+        self._pulse.beat()
+        return True
 
     def _pass_on(self, job_id: str, held: Sequence[str], passed_on: int) -> None:
         """Let the bell of a job about an index that this worker lacks be heard by another, each worker once.

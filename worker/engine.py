@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from celery.exceptions import SoftTimeLimitExceeded
 
 from das.answer import CANDIDATES_GONE
 from das.errors import DasError, SettingsError, WorksError
@@ -76,38 +77,42 @@ class AttributionEngine:
     def due(self) -> bool:
         found = _versions(self._settings)
         # Copies: this is asked by the thread that gives signs of life.
-        loaded, now = {*self._attributors}, time.monotonic()
-        if any(now - since >= LINGER_S for since in self._unwanted.copy().values()):
+        loaded, unwanted, now = {*self._attributors}, self._unwanted.copy(), time.monotonic()
+        if any(now - since >= LINGER_S for since in unwanted.values()):
             return True
-        for versions in found.versions.values():
+        for name, versions in found.versions.items():
             for version in versions:
-                if version.id in loaded:
-                    break
-                if not self._is_refused(version):
+                if not self._holds(version) and not self._is_refused(version):
                     return True
+                if version.id in loaded:
+                    # Whether a question still names what was replaced shows when it is looked for.
+                    others = {index_id for index_id in loaded if name_in(index_id) == name} - {version.id}
+                    if others - unwanted.keys():
+                        return True
+                    break
         return False
 
     def keep_up(self, asked: Collection[str] = ()) -> bool:
         found, changed = _versions(self._settings), False
         self._failed = dict(found.unreadable)
-        wanted = {*asked}
-        for versions in found.versions.values():
+        newest: dict[str, str] = {}
+        for name, versions in found.versions.items():
             for version in versions:
-                if version.id not in self._attributors and not self._is_refused(version):
+                if not self._holds(version) and not self._is_refused(version):
                     changed = True
                     self._open(version)
                 if version.id in self._attributors:
-                    wanted.add(version.id)
+                    newest[name] = version.id
                     break
         for version in found:
-            if version.id in asked and version.id not in self._attributors and not self._is_refused(version):
+            if version.id in asked and not self._holds(version) and not self._is_refused(version):
                 changed = True
                 self._open(version)
             if (refusal := self._refused.get(version.id)) is not None:
                 self._failed[version.place.name] = refusal.reason
-        # What is nowhere in the folder has nothing in its place, and answers on.
-        replaced = {index_id for index_id in self._attributors if name_in(index_id) in found.versions}
-        return self._let_go(replaced - wanted) or changed
+        # What has nothing in its place that can be used, whatever is in the folder, answers on.
+        replaced = {one for one in self._attributors if newest.get(name_in(one), one) != one}
+        return self._let_go(replaced.difference(asked)) or changed
 
     def describe(self) -> JsonObject:
         return {
@@ -115,7 +120,11 @@ class AttributionEngine:
             "device": self._settings.device,
             "threads": self._threads,
             "failed": self._failed,
-            "refused": {index_id: refusal.reason for index_id, refusal in self._refused.items()},
+            "refused": {
+                index_id: refusal.reason
+                for index_id, refusal in self._refused.items()
+                if index_id not in self._attributors
+            },
         }
 
     def decode(self, image_png: bytes) -> np.ndarray:
@@ -140,12 +149,21 @@ class AttributionEngine:
             for job, rows, answer in zip(jobs, candidates, answers, strict=True)
         ]
 
+    def _holds(self, version: Version) -> bool:
+        """Whether a version is loaded, from where it is now: a kernel's factor is read when it is asked for."""
+        attributor = self._attributors.get(version.id)
+        return attributor is not None and attributor.index.path == version.directory
+
     def _is_refused(self, version: Version) -> bool:
         refusal = self._refused.get(version.id)
         return refusal is not None and refusal.look == look_of(version.directory)
 
     def _open(self, version: Version) -> None:
-        """Open a version and load its model; it is refused where that can't be done."""
+        """Open a version and load its model; it is refused where that can't be done.
+
+        Raises:
+            SoftTimeLimitExceeded: time ran out, which says nothing of the version.
+        """
         # torch takes seconds to import, and may not be in the process that forks this one.
         from das.attribution import Attributor
 
@@ -158,10 +176,13 @@ class AttributionEngine:
                 index, self._loaded_model_of(index), device=self._settings.device, threads=self._threads
             )
             self._warm_up(attributor)
-        except DasError as error:
-            log.error("the index in %s is left out: %s", version.place, error)
-            self._refused[version.id] = _Refusal(str(error), look)
         except Exception as error:
+            if _out_of_time(error):
+                raise SoftTimeLimitExceeded from error
+            if isinstance(error, DasError):
+                log.error("the index in %s is left out: %s", version.place, error)
+                self._refused[version.id] = _Refusal(str(error), look)
+                return
             # Not enough memory, say. Whatever it is, those that are loaded go on answering.
             log.exception("the index in %s is left out", version.place)
             reason = (
@@ -228,6 +249,13 @@ def _versions(settings: Settings) -> Found:
         return versions_in(settings.index_directories())
     except SettingsError:
         return Found()
+
+
+def _out_of_time(error: BaseException | None) -> bool:
+    """Whether the time limit is behind an error, also where a library or ours made another of it."""
+    while error is not None and not isinstance(error, SoftTimeLimitExceeded):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _same_model(one: ModelRecord, other: ModelRecord) -> bool:

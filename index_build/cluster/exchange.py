@@ -27,7 +27,6 @@ from das.errors import BuildError
 from das.manifest import ExtensionRecord, canonical_json
 from index_build.workspace import ShardProducts, write_products
 
-SUFFIX = ".shards"
 BEAT_S = 2.0
 """Seconds between two touches of a claim."""
 
@@ -230,7 +229,7 @@ class Exchange:
 
 def exchange_path(out: Path) -> Path:
     """Where the directories of the builds of `out` are."""
-    return out.with_name(out.name + SUFFIX)
+    return out.with_name(out.name + durable.SHARDS_SUFFIX)
 
 
 def remove_exchange(out: Path) -> None:

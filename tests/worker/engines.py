@@ -5,7 +5,8 @@
 Everything but the engine is the real thing. What it does with a job is said in the job's prompt:
 `sleep S`, `steps N S`, `crash` (SIGKILL to this process), `slow-once`, `raise`, `refuse`, or `stubborn`, which
 neither ends nor heeds the soft time limit. Where the data directory has a file `load-slowly`, loading takes for ever,
-where it has `cannot-load`, that fails.
+where it has `cannot-load`, that fails. Where the directory of indexes has a file `slowness`, an index that comes
+takes so many seconds.
 """
 
 import os
@@ -46,8 +47,12 @@ class ScriptedEngine:
         return self._indexes != self.found(self._settings)
 
     def keep_up(self, asked: Collection[str] = ()) -> bool:
-        before, self._indexes = getattr(self, "_indexes", None), self.found(self._settings)
-        return before != self._indexes
+        before, now = getattr(self, "_indexes", None), self.found(self._settings)
+        slowness = self._settings.index_dir / "slowness"
+        if before not in (None, now) and slowness.exists():
+            time.sleep(float(slowness.read_text()))
+        self._indexes = now
+        return before != now
 
     def describe(self) -> JsonObject:
         return {"indexes": self._indexes}

@@ -93,7 +93,7 @@ def test_a_candidate_that_the_index_no_longer_has_is_left_out(
     (result,) = engine.run([asked], [picture], lambda *step: None)
     assert {work["work_id"] for work in result["works"]} == {ids[3], ids[8]}
     assert result["candidates"] == {"mode": "screened", "count": 2}
-    assert result["notes"] == ["1 of the candidates are no longer in the index and were left out."]
+    assert result["notes"] == ["1 of the candidates is no longer in the index and was left out."]
     with pytest.raises(WorksError, match="none of the 1 candidates is in tiny@"):
         engine.run([question(index_id, 5, works=["w_gone"])], [picture], lambda *step: None)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
-from das.errors import SettingsError
+from das.errors import ModelError, SettingsError
 from das.index import WORKS_NAME, AttributionIndex
 from index_build.changing import remove
 from jobs.settings import Settings
@@ -45,10 +46,16 @@ def test_the_one_before_stays_while_a_question_names_it(
     assert engine.describe()["indexes"] == sorted([first, later])
     one, other = engine._attributors[first], engine._attributors[later]
     assert one.model is other.model, "a version has the model of the one before"
-    assert not engine.due()
+    assert engine.due(), "nothing else tells when the last question that names the first has gone"
+    assert not engine.keep_up({first})
+    assert engine.due()
+    assert not engine.keep_up(())
+    assert not engine.due(), "its minute runs"
 
     monkeypatch.setattr(engine_module, "LINGER_S", 0.0)
+    assert engine.due(), "its minute is over"
     assert not engine.keep_up({first})
+    assert engine.due()
     old = weakref.ref(one)
     del one, other
     assert engine.keep_up(())
@@ -110,3 +117,53 @@ def test_one_whose_digests_are_wrong_is_refused_from_the_start(
         AttributionEngine(settings)
     shard.write_bytes(whole)
     assert AttributionEngine(settings).describe()["indexes"] == [later]
+
+
+def test_what_was_moved_is_read_where_it_is(settings: Settings, second: Path) -> None:
+    (settings.index_dir / "first").unlink()
+    shutil.copytree(second, settings.index_dir / "first")
+    engine = AttributionEngine(settings)
+    (loaded,) = engine.describe()["indexes"]
+    (settings.index_dir / "first").rename(settings.index_dir / "moved")
+    assert engine.due()
+    assert engine.keep_up()
+    assert engine._attributors[loaded].index.path == settings.index_dir / "moved"
+    assert not engine.due()
+
+
+def test_what_is_loaded_answers_on_where_nothing_in_its_place_can_be_used(
+    settings: Settings, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = AttributionEngine(settings)
+    loaded = engine.describe()["indexes"]
+    (settings.index_dir / "first").unlink()
+    shutil.copytree(second, settings.index_dir / "second")
+    (settings.index_dir / "second" / WORKS_NAME).write_bytes(b"nothing")
+    monkeypatch.setattr(engine_module, "LINGER_S", 0.0)
+    assert engine.keep_up()
+    assert not engine.keep_up()
+    assert engine.describe()["indexes"] == loaded
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_version_isnt_refused_because_time_ran_out(
+    settings: Settings, second: Path, monkeypatch: pytest.MonkeyPatch, wrapped: bool
+) -> None:
+    def overdue(*_: object) -> None:
+        try:
+            raise SoftTimeLimitExceeded
+        except SoftTimeLimitExceeded as error:
+            if wrapped:
+                raise ModelError("The model can't be loaded.") from error
+            raise
+
+    engine = AttributionEngine(settings)
+    (settings.index_dir / "second").symlink_to(second)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_warm_up", overdue)
+        with pytest.raises(SoftTimeLimitExceeded):
+            engine.keep_up()
+    assert engine.describe()["refused"] == {}
+    assert engine.due()
+    assert engine.keep_up()
+    assert AttributionIndex.open(second).id in engine.describe()["indexes"]

@@ -76,3 +76,17 @@ def test_an_index_that_is_added_is_announced_and_answered(
     eventually(lambda: "new@2" in service.store.workers.reach())
     job = service.wait(service.ask(index_id="new@2"))
     assert (job.state, job.attempt) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("slowness", [2.0, 60.0], ids=["slow", "overdue"])
+def test_what_a_version_takes_to_load_is_no_part_of_a_batchs_time(
+    start_service: StartService, tmp_path: Path, slowness: float
+) -> None:
+    service = start_service(soft_time_limit_seconds=3.0, hard_time_limit_seconds=30.0, sweep_seconds=60.0)
+    folder = holding(tmp_path / "indexes", "one@1")
+    service.start_worker(index_dir=folder)
+    (folder / "slowness").write_text(str(slowness))
+    holding(folder, "one@1", "new@2")
+    job = service.wait(service.ask("sleep 2", index_id="one@1"))
+    assert (job.state, job.attempt) == ("succeeded", 1)
+    assert ("new@2" in service.store.workers.known()[0].info["loaded"]) == (slowness < 3)
