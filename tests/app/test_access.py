@@ -213,7 +213,7 @@ def test_a_batch_counts_each_of_its_pictures_or_is_refused_whole(
     files = [("image", ("p.png", picture))]
     refused = client.post("/v1/attribution-batches", files=files * 4, headers=bearer(ada))
     assert refusal(refused) == (429, "quota-exhausted")
-    assert "4 pictures, and 3 of this day's 3" in refused.json()["detail"]
+    assert "It has 4 pictures; of this day's 3 there are 3 left" in refused.json()["detail"]
     used = client.get("/v1/quota", headers=bearer(ada)).json()["questions"]
     assert (used["used"], used["remaining"]) == (0, 3)
     taken = client.post("/v1/attribution-batches", files=files * 2, headers=bearer(ada))

@@ -119,7 +119,7 @@ def make_family(path: Path, family: str, vae: Path, clip: Path, seed: int = 0) -
 
 def build_config(path: Path, family: str, variant: str, clip: Path) -> BuildConfig:
     return BuildConfig(
-        name=family,
+        name=f"{family}-{variant}",
         model=str(path / "base"),
         lora=str(path / variant / "lora"),
         works=path / variant / "works",
