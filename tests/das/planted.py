@@ -119,7 +119,8 @@ def make_family(path: Path, family: str, vae: Path, clip: Path, seed: int = 0) -
 
 def build_config(path: Path, family: str, variant: str, clip: Path) -> BuildConfig:
     return BuildConfig(
-        name=f"{family}-{variant}",
+        # Of one name a service would serve the newer.
+        name=family if variant == VARIANTS[0] else f"{family}-{variant}",
         model=str(path / "base"),
         lora=str(path / variant / "lora"),
         works=path / variant / "works",
