@@ -5,6 +5,7 @@ with a process that is killed (decision 34). Every API process tells the same of
 over them and not the sum.
 """
 
+import collections
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from app.metrics.looking import Look
 from app.metrics.meters import STAGE_BUCKETS
+from das.versions import name_in
 from jobs.broker import running_server
 from jobs.errors import StorageError
 from jobs.happenings import Happening, Happenings
@@ -107,12 +109,14 @@ class Whole:
         versions = GaugeMetricFamily(
             "das_index_versions",
             "Versions of indexes: served here, or on the way to it.",
-            labels=("index", "state"),
+            labels=("name", "state"),
         )
-        for served in self._service.catalogue:
-            versions.add_metric((served.id, "served"), 1.0)
-        for coming in self._service.versions.all_coming:
-            versions.add_metric((coming.id, coming.state), 1.0)
+        known = [(served.id, "served") for served in self._service.catalogue]
+        known += [(coming.id, coming.state) for coming in self._service.versions.all_coming]
+        for labels, count in collections.Counter(
+            (name_in(index_id), state) for index_id, state in known
+        ).items():
+            versions.add_metric(labels, count)
         yield versions
         let_through = CounterMetricFamily(
             "das_limiter_let_through",
