@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -159,11 +160,34 @@ def paused_worker(site: Site) -> Iterator[None]:
     """The worker's computing process, stopped for the length of a test, so that a question waits."""
     pid = int(re.findall(r"worker started with pid (\d+)", site.log.read_text())[-1])
     processes = [pid, *descendants(pid)]
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
+    while True:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        if _writable(Path(site.environment["DAS_DATA_DIR"]) / "das.sqlite3"):
+            break
+        # It was stopped in a transaction, which would keep everybody else from writing.
+        _go_on(processes)
+        time.sleep(0.1)
     yield
+    _go_on(processes)
+
+
+def _go_on(processes: list[int]) -> None:
     for process in reversed(processes):
         os.kill(process, signal.SIGCONT)
+
+
+def _writable(database: Path) -> bool:
+    """Whether nobody holds the lock of those who write."""
+    connection = sqlite3.connect(f"file:{database}?mode=rw", uri=True, timeout=1, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+    return True
 
 
 def descendants(pid: int) -> list[int]:
