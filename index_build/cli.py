@@ -27,6 +27,7 @@ from index_build.changes_cli import register_changes
 from index_build.cluster.cli import register_cluster
 from index_build.inspection import CreatorFromOption, WorksFormatOption, register_works
 from index_build.progress import ConsoleReporter, JsonReporter
+from index_build.storage_cli import register_storage
 
 EXIT_DAMAGED = 1
 
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
     index.command("card")(card)
     index.command("summary")(summary)
     register_changes(index)
+    register_storage(index)
     app.add_typer(index, name="index")
     register_works(app)
     register_cluster(app)

@@ -10,15 +10,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from das.durable import is_partial, write_bytes
 from das.errors import SettingsError
 from jobs.errors import StorageError
-from jobs.masking import masked
+from jobs.remote import REMOTE_ADVICE, misses_bucket, open_place, reason_of
 from jobs.settings import Settings, writable_directory
 
 SUFFIX = ".png"
@@ -26,13 +24,6 @@ SUFFIX = ".png"
 UPLOAD = ".upload"
 # For the service's own eyes only.
 PRIVATE = 0o600
-# An S3 server that doesn't answer would by default hold a request's thread for minutes.
-S3_PATIENCE = {
-    "connect_timeout": 5,
-    "read_timeout": 20,
-    "retries": {"mode": "standard", "total_max_attempts": 2},
-}
-REMOTE_ADVICE = "see that the store can be reached, has this bucket and lets this key in"
 
 
 class BlobStore:
@@ -43,23 +34,8 @@ class BlobStore:
     """
 
     def __init__(self, settings: Settings) -> None:
-        url = settings.resolved_blob_url
-        on_s3 = url.startswith(("s3://", "s3a://"))
-        if on_s3 and "@" in urlsplit(url).netloc:
-            raise SettingsError(
-                f"DAS_BLOB_URL {masked(url)!r} can't be used: a key for S3 is given by AWS_ACCESS_KEY_ID and"
-                " AWS_SECRET_ACCESS_KEY"
-            )
-        try:
-            filesystem, root = fsspec.core.url_to_fs(url, **({"config_kwargs": S3_PATIENCE} if on_s3 else {}))
-        except (ValueError, ImportError) as error:
-            advice = "; the extra `s3` of das-attribution brings what is missing" if on_s3 else ""
-            raise SettingsError(
-                f"DAS_BLOB_URL {masked(url)!r} can't be used: {masked(str(error))}{advice}"
-            ) from error
-        self._filesystem: Any = filesystem
-        self._root = str(root).rstrip("/")
-        self._is_directory = isinstance(filesystem, LocalFileSystem)
+        self._filesystem, self._root = open_place(settings.resolved_blob_url, "DAS_BLOB_URL")
+        self._is_directory = isinstance(self._filesystem, LocalFileSystem)
         if self._is_directory:
             writable_directory(Path(self._root), "DAS_BLOB_URL")
 
@@ -118,7 +94,7 @@ class BlobStore:
             try:
                 self._filesystem.rm_file(path)
             except FileNotFoundError as error:
-                if _says_bucket(error):
+                if misses_bucket(error):
                     raise
 
     def settled_ids(self, older_than: timedelta, suffix: str = SUFFIX) -> list[str]:
@@ -172,7 +148,7 @@ class BlobStore:
             try:
                 entries = self._filesystem.ls(self._root, detail=True)
             except FileNotFoundError as error:
-                if self._is_directory or _says_bucket(error):
+                if self._is_directory or misses_bucket(error):
                     raise
                 # Without a picture an object store has no such directory.
                 return []
@@ -188,9 +164,8 @@ class BlobStore:
             # The clients of object stores have errors of their own, which have no more in common than this.
             if self._is_directory and not isinstance(error, OSError):
                 raise
-            reason = masked(str(getattr(error, "strerror", None) or error))
             raise StorageError(
-                f"{failed} ({reason}): {advice if self._is_directory else REMOTE_ADVICE}"
+                f"{failed} ({reason_of(error)}): {advice if self._is_directory else REMOTE_ADVICE}"
             ) from error
 
     def _modified(self, entry: dict[str, Any]) -> datetime:
@@ -204,8 +179,3 @@ class BlobStore:
         if "/" in job_id or job_id.startswith("."):
             raise ValueError(f"{job_id!r} isn't a job id")
         return f"{self._root}/{job_id}{suffix}"
-
-
-def _says_bucket(error: FileNotFoundError) -> bool:
-    """Whether S3 misses the whole bucket and not an object in it."""
-    return "NoSuchBucket" in repr(error.__cause__)

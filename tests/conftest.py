@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ from PIL import Image
 
 import tests.lengths  # noqa: F401  (registers the profiles)
 from das import durable
-from tests.postgres import PostgresServer, binaries, running
+from tests.postgres import PostgresServer, binaries
+from tests.postgres import running as running_postgres
+
+if TYPE_CHECKING:
+    from tests.s3 import S3
 
 settings.load_profile("short")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -108,8 +113,26 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, one for each xdist worker: so nobody has to know who needs it last."""
     if binaries() is None:
         pytest.skip("PostgreSQL isn't installed (Debian's `postgresql`)")
-    with running() as server:
+    with running_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator["S3"]:
+    """An S3 server that takes any key."""
+    from tests.s3 import running
+
+    with running(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: "S3") -> str:
+    """The name of a bucket on it."""
+    import fsspec
+
+    fsspec.filesystem("s3").mkdir("bucket")
+    return "bucket"
 
 
 def _once(path: Path, make: Callable[[Path], object]) -> Path:

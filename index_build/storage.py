@@ -1,0 +1,393 @@
+"""Finished indexes in an object store, and a folder of versions that is kept like it.
+
+`URL/NAME@DIGITS/` has the files of an index as they are on disk, its manifest the last to come and the first to go:
+what is there without one is no index, but half sent or half withdrawn. What is fetched is whole by its digests before
+it gets its name, so whoever reads the folder (`das serve`, `das worker`) needs no key to the store.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from fsspec.implementations.local import LocalFileSystem
+
+from das import durable
+from das.errors import BuildError, IndexFormatError
+from das.manifest import MANIFEST_NAME, FileRecord, Manifest, read_manifest
+from das.verification import verify_index
+from das.versions import Version, versions_in
+from index_build.disk import check_disk, disk_may_be_full
+from index_build.progress import Reporter
+from index_build.workspace import building_path
+from jobs.remote import REMOTE_ADVICE, misses_bucket, open_place, reason_of
+
+KEPT = 2
+"""Versions of a name that stay in a folder: the newest, and the one before it that questions may still name."""
+
+_LIST_NAME = ".mirrored.json"
+_LOCK_NAME = ".mirror.lock"
+
+
+class IndexStore:
+    """The indexes under a URL."""
+
+    def __init__(self, url: str) -> None:
+        """
+        Raises:
+            SettingsError: the URL can't be used.
+        """
+        self.url = url.rstrip("/")
+        self._filesystem, self._root = open_place(url, "the URL")
+        self._is_directory = isinstance(self._filesystem, LocalFileSystem)
+
+    def manifests(self) -> dict[str, bytes]:
+        """`manifest.json` of every index, by the name of its directory.
+
+        Raises:
+            BuildError: they can't be read.
+        """
+        found = {}
+        with self._explained(f"{self.url} can't be listed"):
+            self._filesystem.invalidate_cache()
+            try:
+                places = self._filesystem.ls(self._root, detail=False)
+            except FileNotFoundError as error:
+                if self._is_directory or misses_bucket(error):
+                    raise
+                # An object store has no directory without a file.
+                return {}
+            for place in places:
+                name = PurePosixPath(str(place)).name
+                if name.startswith(".") or durable.is_unfinished(name):
+                    continue
+                try:
+                    found[name] = self._filesystem.cat_file(f"{self._root}/{name}/{MANIFEST_NAME}")
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+        return found
+
+    def push(self, index: Path, reporter: Reporter) -> str:
+        """Send a finished index; returns the name of its directory. What is there already isn't sent again.
+
+        Raises:
+            IndexFormatError: the index isn't whole.
+            BuildError: the store can't be written.
+        """
+        manifest = read_manifest(index)
+        verification = verify_index(index)
+        if not verification.ok:
+            damage = verification.damages[0]
+            raise IndexFormatError(f"{index} isn't whole and isn't sent: {damage.file}: {damage.message}.")
+        place = f"{self._root}/{manifest.id}"
+        with self._explained(f"{self.url} can't be written"):
+            known = self._records(manifest.id)
+            sizes = self._sizes(place)
+            missing = [
+                name
+                for name, record in manifest.files.items()
+                # Before a manifest is there, what is there is of this index: its id is made of its files.
+                if sizes.get(name) != record.bytes or known.get(name, record) != record
+            ]
+            with reporter.stage("sending", sum(manifest.files[name].bytes for name in missing)) as stage:
+                for name in missing:
+                    self._put(index / name, f"{place}/{name}")
+                    stage.advance(manifest.files[name].bytes)
+            # What says how good an index is may be written again, and the manifest with it.
+            if known != manifest.files:
+                self._put(index / MANIFEST_NAME, f"{place}/{MANIFEST_NAME}")
+        return manifest.id
+
+    def withdraw(self, name: str) -> None:
+        """Remove an index by the name of its directory, or what is left of one.
+
+        Raises:
+            BuildError: there is none of this name, or it can't be removed.
+        """
+        if name != PurePosixPath(name).name or name in ("", ".", ".."):
+            raise BuildError(f"{name!r} isn't the name of an index.")
+        place = f"{self._root}/{name}"
+        with self._explained(f"{name} can't be removed from {self.url}"):
+            self._filesystem.invalidate_cache()
+            files = self._filesystem.find(place)
+            if not files:
+                raise BuildError(f"there is no {name} in {self.url}.")
+            manifest = f"{place}/{MANIFEST_NAME}"
+            if manifest in files:
+                self._filesystem.rm_file(manifest)
+            self._filesystem.rm(place, recursive=True)
+
+    def fetch(self, name: str, file: str, path: Path) -> None:
+        """Write a file of an index to `path`, whole or not at all.
+
+        Raises:
+            BuildError: it can't be read.
+        """
+        with self._explained(f"{name}/{file} can't be read from {self.url}"):
+            durable.write_path(
+                path, lambda partial: self._filesystem.get_file(f"{self._root}/{name}/{file}", str(partial))
+            )
+
+    def _records(self, name: str) -> Mapping[str, FileRecord]:
+        """What the store's own manifest of an index says; nothing where it has none that can be read."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                data = self._filesystem.cat_file(f"{self._root}/{name}/{MANIFEST_NAME}")
+                (Path(folder) / MANIFEST_NAME).write_bytes(data)
+                return read_manifest(Path(folder)).files
+            except (FileNotFoundError, IndexFormatError):
+                return {}
+
+    def _sizes(self, place: str) -> dict[str, int]:
+        """The files of an index that are there, with their bytes."""
+        self._filesystem.invalidate_cache()
+        found = self._filesystem.find(place, detail=True)
+        return {name.removeprefix(f"{place}/"): int(about["size"]) for name, about in found.items()}
+
+    def _put(self, path: Path, place: str) -> None:
+        if self._is_directory:
+            durable.write_path(Path(place), lambda partial: shutil.copyfile(path, partial))
+        else:
+            self._filesystem.put_file(str(path), place)
+
+    @contextmanager
+    def _explained(self, failed: str) -> Iterator[None]:
+        try:
+            yield
+        except (BuildError, IndexFormatError):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in durable.NO_ROOM:
+                raise
+            advice = "mend its rights or make room there" if self._is_directory else REMOTE_ADVICE
+            raise BuildError(f"{failed} ({reason_of(error)}): {advice}.") from error
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What one look of a mirror changed.
+
+    Attributes:
+        fetched, removed: names of directories.
+        unreadable: why what is in the store isn't an index, by the name of its directory.
+        kept: names that aren't in the store any more and stay, because nothing is in their place.
+    """
+
+    fetched: tuple[str, ...]
+    removed: tuple[str, ...]
+    unreadable: Mapping[str, str]
+    kept: tuple[str, ...]
+
+
+class Mirror:
+    """A folder of versions that is kept like a store: the newest of each name is fetched, what is over is removed.
+
+    Directories that it didn't make are left alone.
+    """
+
+    def __init__(self, store: IndexStore, folder: Path) -> None:
+        self._store = store
+        self._folder = folder.absolute()
+        # Until a file turns out damaged, which may be one of a version that is here.
+        self._trusts_files_here = True
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only mirror of the folder.
+
+        Raises:
+            BuildError: another one is, or the folder can't be written.
+        """
+        try:
+            path = self._folder / _LOCK_NAME
+            busy = BuildError(f"another mirror writes into {self._folder}: end that one first.")
+            held = durable.lock_or_raise(path, busy)
+        except OSError as error:
+            raise BuildError(f"{self._folder} can't be written: {error.strerror or error}.") from error
+        with held:
+            durable.remove_partials(self._folder)
+            yield
+
+    def look(self, reporter: Reporter) -> Mirrored:
+        """Bring the folder in line with the store.
+
+        Raises:
+            BuildError: the store can't be read, an index in it is damaged, or there is no room.
+        """
+        manifests = self._store.manifests()
+        with tempfile.TemporaryDirectory() as listed, disk_may_be_full(self._folder):
+            for name, data in manifests.items():
+                (Path(listed) / name).mkdir()
+                (Path(listed) / name / MANIFEST_NAME).write_bytes(data)
+            found = versions_in(sorted(Path(listed).iterdir()))
+            mirrored, fetched = self._list(), []
+            wanted: set[str] = set()
+            for versions in found.versions.values():
+                for version in versions[:KEPT]:
+                    name = version.place.name
+                    if version is versions[0] and self._outdated(version):
+                        self._write_list({*mirrored, name})
+                        self._fetch(version, reporter)
+                        mirrored.add(name)
+                        fetched.append(name)
+                    wanted.add(name)
+            removed, kept = self._remove_all_but(wanted, mirrored, {*found.unreadable})
+        return Mirrored(tuple(fetched), removed, found.unreadable, kept)
+
+    def _outdated(self, version: Version) -> bool:
+        try:
+            there = (self._folder / version.place.name / MANIFEST_NAME).read_bytes()
+        except FileNotFoundError:
+            return True
+        return there != (version.directory / MANIFEST_NAME).read_bytes()
+
+    def _fetch(self, version: Version, reporter: Reporter) -> None:
+        name, manifest = version.place.name, read_manifest(version.directory)
+        for file in manifest.files:
+            if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+                raise IndexFormatError(f"{name} in {self._store.url} names a file outside of itself: {file}.")
+        place = self._folder / name
+        if (place / MANIFEST_NAME).is_file():
+            if read_manifest(place).content_digest != manifest.content_digest:
+                raise BuildError(f"{place} is another index than {name} in {self._store.url}; move it away.")
+            self._renew(place, version, manifest)
+            return
+        check_disk(place, sum(record.bytes for record in manifest.files.values()))
+        building = building_path(place)
+        durable.make_directory(building)
+        here = self._files_here()
+        with reporter.stage(name, sum(record.bytes for record in manifest.files.values())) as stage:
+            for file, record in manifest.files.items():
+                path = building / file
+                if not path.is_file() or path.stat().st_size != record.bytes:
+                    self._take(name, file, path, here.get(record.sha256))
+                stage.advance(record.bytes)
+        durable.write_bytes(building / MANIFEST_NAME, (version.directory / MANIFEST_NAME).read_bytes())
+        self._check(name, building)
+        durable.sync_tree(building)
+        durable.publish(building, place)
+
+    def _renew(self, place: Path, version: Version, manifest: Manifest) -> None:
+        """Fetch what was written again since: an index that was measured has another card, and the same id."""
+        before = read_manifest(place).files
+        changed = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for file, record in manifest.files.items():
+                if before.get(file) != record:
+                    self._store.fetch(place.name, file, Path(folder) / file)
+                    changed[place / file] = (Path(folder) / file).read_bytes()
+        changed[place / MANIFEST_NAME] = (version.directory / MANIFEST_NAME).read_bytes()
+        durable.write_together(changed)
+        self._check(place.name, place)
+
+    def _take(self, name: str, file: str, path: Path, here: Path | None) -> None:
+        """Have a file: of another version that has the same, else from the store."""
+        if here is not None:
+            durable.make_directory(path.parent)
+            path.unlink(missing_ok=True)
+            try:
+                os.link(here, path)
+            except OSError:
+                # It went meanwhile, or the file system has no links.
+                pass
+            else:
+                return
+        self._store.fetch(name, file, path)
+
+    def _check(self, name: str, place: Path) -> None:
+        damages = verify_index(place).damages
+        for damage in damages:
+            (place / damage.file).unlink(missing_ok=True)
+        damaged = [damage for damage in damages if damage.kind != "extra"]
+        self._trusts_files_here = not damaged
+        if damaged:
+            raise BuildError(
+                f"{name} of {self._store.url} isn't whole: {damaged[0].file}: {damaged[0].message}. Should the next"
+                " look say the same, withdraw it and push it once more."
+            )
+
+    def _files_here(self) -> dict[str, Path]:
+        """The files of the versions in the folder by their digests."""
+        here: dict[str, Path] = {}
+        if not self._trusts_files_here:
+            return here
+        places = (path for path in self._folder.iterdir() if not durable.is_unfinished(path.name))
+        for version in versions_in(place for place in places if (place / MANIFEST_NAME).is_file()):
+            for file, record in read_manifest(version.directory).files.items():
+                here.setdefault(record.sha256, version.directory / file)
+        return here
+
+    def _remove_all_but(
+        self, wanted: set[str], mirrored: set[str], unreadable: set[str]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Remove what this made and is over, but never the last version of an index; what was removed, and kept."""
+        here = versions_in(self._folder / name for name in sorted(mirrored) if (self._folder / name).is_dir())
+        removed, kept = [], []
+        for versions in here.versions.values():
+            names = [version.place.name for version in versions]
+            over = [name for name in names if name not in wanted and name not in unreadable]
+            if len(over) == len(names):
+                kept.append(over.pop(0))
+            for name in over:
+                durable.remove_directory(self._folder / name)
+                removed.append(name)
+        for name in mirrored - wanted:
+            # What was being fetched when it was withdrawn, or replaced.
+            shutil.rmtree(building_path(self._folder / name), ignore_errors=True)
+        left = {name for name in mirrored - {*removed} if (self._folder / name).is_dir()}
+        if left != self._list():
+            self._write_list(left)
+        return tuple(removed), tuple(kept)
+
+    def _list(self) -> set[str]:
+        """The names of what this has made in the folder."""
+        try:
+            names = json.loads((self._folder / _LIST_NAME).read_bytes())
+        except FileNotFoundError:
+            return set()
+        except ValueError as error:
+            raise BuildError(f"{self._folder / _LIST_NAME} is damaged; remove it.") from error
+        return {str(name) for name in names}
+
+    def _write_list(self, names: set[str]) -> None:
+        durable.write_json(self._folder / _LIST_NAME, sorted(names))
+
+
+def keep_looking(
+    mirror: Mirror, reporter: Reporter, every_s: float | None, pause: Callable[[float], object]
+) -> None:
+    """Look once, or every `every_s` seconds for ever; then what fails is told, once, and tried again.
+
+    Raises:
+        BuildError: a single look failed, or another mirror writes there.
+    """
+    told: set[str] = set()
+    with mirror.alone():
+        while True:
+            try:
+                looked = mirror.look(reporter)
+                concerns = {
+                    *(f"{name} is left out: {reason}" for name, reason in looked.unreadable.items()),
+                    *(
+                        f"{name} is in the store no more and kept: nothing is in its place"
+                        for name in looked.kept
+                    ),
+                }
+                for name in looked.fetched:
+                    reporter.say(f"{name} is here")
+                for name in looked.removed:
+                    reporter.say(f"{name} is over and was removed")
+            except (BuildError, IndexFormatError) as error:
+                if every_s is None:
+                    raise
+                concerns = {str(error)}
+            for concern in sorted(concerns - told):
+                reporter.warn(concern)
+            told = concerns
+            if every_s is None:
+                return
+            pause(every_s)
