@@ -68,7 +68,8 @@ def kohya_folders(folder: Folder, *, certain: bool) -> dict[str, Numbered]:
             said = numbered(parent.name)
             if said and 1 <= said[0] <= (MAX_REPEATS if certain else _MOST_LIKELY_REPEATS):
                 found[parent.as_posix()] = Numbered(*said, regularisation)
-    return found
+    # Folders that are called 0, 1, 2 and no more are classes, or parts of a large set.
+    return found if certain or any(one.words for one in found.values()) else {}
 
 
 def read_folder(folder: Folder, options: ReadOptions, *, kohya: dict[str, Numbered]) -> SourceWorks:

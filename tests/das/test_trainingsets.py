@@ -109,6 +109,17 @@ def test_folders_of_years_are_not_taken_for_repeats(tmp_path: Path) -> None:
     ]
 
 
+def test_folders_of_classes_are_not_taken_for_repeats(tmp_path: Path) -> None:
+    write(tmp_path, {"00/a.png": 1, "01/b.png": 2, "9/c.png": 3})
+    found = read_works(tmp_path)
+    assert found.format == "imagefolder"
+    assert table(found, "repeats") == [("00/a.png", 1), ("01/b.png", 1), ("9/c.png", 1)]
+    assert table(read_works(tmp_path, format="kohya"), "repeats") == [("01/b.png", 1), ("9/c.png", 9)]
+    # Beside one that has words, a number is what sd-scripts takes it for.
+    write(tmp_path, {"2_cats/d.png": 4})
+    assert ("9/c.png", 9) in table(read_works(tmp_path), "repeats")
+
+
 def test_metadata_goes_before_captions_and_they_before_folders(tmp_path: Path) -> None:
     write(tmp_path, {"5_x/a.png": 1, "5_x/a.txt": "by file", "5_x/b.png": 2, "5_x/b.txt": "by file"})
     write(tmp_path, {"metadata.csv": "file_name,prompt,repeats\n5_x/a.png,by row,7\n5_x/b.png,,\n"})
