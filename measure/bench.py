@@ -13,6 +13,7 @@ from rich.progress import track
 
 from das.device import check_device
 from das.durable import write_bytes
+from measure.approximate_cli import approximate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -255,4 +256,5 @@ def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor")
 
 def register(app: typer.Typer) -> None:
     """Add `das bench`."""
+    bench.command("approximate")(approximate)
     app.add_typer(bench, name="bench")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from measure.results.approximate import approximate_section
 from measure.results.cells import table
 
 DEMO, FEATURES, LOAD = "demo.json", "features.json", "load.json"
@@ -134,7 +135,7 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{full_size}{under_load}"""
+{full_size}{under_load}{approximate_section(folder)}"""
 
 
 def engine_row(row: dict[str, Any]) -> str:

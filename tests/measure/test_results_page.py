@@ -287,3 +287,36 @@ def test_models_of_a_published_size_have_a_section(folder):
         " 7.5 GB | 5.2 |"
     )
     assert line in pages(folder)["README.md"].splitlines()
+
+
+def test_approximate_search_has_a_section(folder):
+    for name in ("demo.json", "features.json"):
+        shutil.copy(FOLDER / name, folder)
+    assert "Approximate search" not in pages(folder)["README.md"]
+    row = {
+        "factory": "PQ64x4fs",
+        "depth": 1000,
+        "recall_at_20": 0.9173,
+        "p50_ms": 41.26,
+        "p95_ms": 60.51,
+        "cpu_p50_ms": 39.9,
+        "bytes_per_work": 32.1,
+        "build_cpu_s": 61.2,
+    }
+    told = {
+        "works": 10_000_000,
+        "base_works": 60_000,
+        "dimension": 512,
+        "queries": 50,
+        "threads": 1,
+        "share_of_top_works": 0.00162,
+        "exact": {"p50_ms": 9_512.4, "p95_ms": 9_900.0, "cpu_p50_ms": 8_000.0},
+        "approximate": [row],
+        "groups": [
+            {"sample": 10_000, "groups": 100, "median_relative_error": 0.1234, "inside_95": 0.9482},
+        ],
+    }
+    (folder / "approximate.json").write_text(json.dumps(told))
+    lines = pages(folder)["README.md"].splitlines()
+    assert "| PQ64x4fs | 1,000 | 0.917 | 41 ms | 61 ms | 40 ms | 32 | 61 s of CPU |" in lines
+    assert "| 10,000 | 100 | 12.3 % | 94.8 % |" in lines

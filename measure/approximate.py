@@ -1,0 +1,348 @@
+"""Approximate search against the exact pass: how many of the works ranked highest it finds, and in what time.
+
+A das-block score is `Σ_p c_i ⟨q_p, w_i⟩² / u_p` over probes p: where a probe's part is largest, `√c_i w_i` has the
+largest inner product with `q_p` or `−q_p`. So product quantisation (FAISS) of `√c_i w_i` finds candidates, from both
+signs and all probes, and the stored features rank them. The features are those of a real index; where more works are
+asked for than it has, further ones are mixed from two of them, `√(1−b²) w_i + b w_j`, which keeps the covariance.
+"""
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+
+from das.attribution import Attributor
+from das.errors import SettingsError
+from das.estimators import das_block_scores
+from das.index import AttributionIndex
+from das.manifest import KernelRecord
+
+TOP_WORKS = 20
+_ROWS = 65_536
+_TRAINING = 131_072
+_MIXED = (0.2, 0.7)
+"""Of b: works as alike as variants of one picture, and works that are no more alike than any two."""
+_NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One probe of the method: queries (Q, k) float32 in the whitened space, works (N, k) int8 with scales (N,)."""
+
+    queries: np.ndarray
+    features: np.ndarray
+    scales: np.ndarray
+    unit: float
+
+    def scores(self, query: int, rows: np.ndarray | slice) -> np.ndarray:
+        """Of one query with some works, (n,) float32: what the probe adds to their das-block scores."""
+        products = self.features[rows].astype(np.float32) @ self.queries[query] * self.scales[rows]
+        found: np.ndarray = np.square(products) / np.float32(self.unit)
+        return found
+
+    def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """First row and works (n, k) float32."""
+        for start in range(0, len(self.features), _ROWS):
+            rows = slice(start, start + _ROWS)
+            yield start, self.features[rows].astype(np.float32) * self.scales[rows, None]
+
+
+def probes_of(
+    index: AttributionIndex, images: np.ndarray, works: int, folder: Path, seed: int
+) -> list[Probe]:
+    """The probes of the index's first method, with `works` works in files of `folder`.
+
+    Args:
+        images: the queries, (Q, H, W, 3) uint8.
+
+    Raises:
+        SettingsError: that method isn't das-block, or the index has more works than asked for.
+    """
+    method = index.methods[0]
+    if method != "das-block" or index.manifest.features.whitening != "block":
+        raise SettingsError(
+            f"{index.id} doesn't answer das-block first, or works came and went: build another."
+        )
+    if works < len(index):
+        raise SettingsError(f"{index.id} has {len(index):,} works; ask for as many at least.")
+    attributor = Attributor(index)
+    averages = attributor.averaged_features(list(images), method)
+    kernels = index.manifest.kernels_of(method)
+    found = []
+    for kernel in kernels:
+        factor = torch.from_numpy(index.whitening(kernel.features))
+        columns = averages[kernel.features].cpu().double().T
+        queries = torch.linalg.solve_triangular(factor, columns, upper=False).T.float().numpy()
+        unit = kernel.mean_square if len(kernels) > 1 and kernel.mean_square is not None else 1.0
+        # The same seed for all probes: a mixed work is mixed of the same two in each.
+        features, scales = _written(_weighted(index, kernel), works, folder / kernel.features, seed)
+        found.append(Probe(np.ascontiguousarray(queries), features, scales, unit))
+    return found
+
+
+def _weighted(index: AttributionIndex, kernel: KernelRecord) -> np.ndarray:
+    """`√c_i w_i` of an index's works, (N, k) float32."""
+    leverage = len(index.manifest.timesteps) * index.leverage(kernel.features, kernel.form)
+    weights = das_block_scores(np.ones((1, len(index))), leverage, index.repeats, index.content_repeats)[0]
+    features = np.asarray(index.features(kernel.features), np.float32)
+    weighted: np.ndarray = features * np.sqrt(weights).astype(np.float32)[:, None]
+    return weighted
+
+
+def _written(base: np.ndarray, works: int, path: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`works` works in eight bits, memory-mapped, and their scales: those of `base` first, then mixed ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    features = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.int8, (works, base.shape[1]))
+    scales = np.empty(works, np.float32)
+    for start, rows in _mixed(base, works, seed):
+        scale = np.maximum(np.abs(rows).max(1), np.finfo(np.float32).tiny) / 127
+        features[start : start + len(rows)] = np.rint(rows / scale[:, None])
+        scales[start : start + len(rows)] = scale
+    features.flush()
+    return np.load(path.with_suffix(".npy"), mmap_mode="r"), scales
+
+
+def _mixed(base: np.ndarray, works: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, len(base), _ROWS):
+        yield start, base[start : start + _ROWS]
+    for start in range(len(base), works, _ROWS):
+        main, other, part = mixture(len(base), start, min(_ROWS, works - start), seed)
+        part = part[:, None]
+        yield start, np.sqrt(1 - part**2) * base[main] + part * base[other]
+
+
+def mixture(base: int, start: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of which two works, and in which parts b, the mixed works from row `start` on are: (count,) each."""
+    rng = np.random.default_rng([seed, start])
+    main, other = rng.integers(0, base, (2, count))
+    return main, other, rng.uniform(*_MIXED, count).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The exact answers: the works ranked highest (Q, 20), the sums over all works (Q,), and over groups (Q, G)."""
+
+    best: np.ndarray
+    totals: np.ndarray
+    groups: np.ndarray
+    ms: list[float]
+    cpu_ms: list[float]
+
+
+def exact(probes: Sequence[Probe], groups: np.ndarray, timed: int) -> Exact:
+    """Every query against every work. The first `timed` queries are asked one after the other and timed.
+
+    Args:
+        groups: the group of each work, (N,) int from 0.
+    """
+    queries, works = len(probes[0].queries), len(probes[0].features)
+    scores = np.zeros((queries, works), np.float32)
+    for probe in probes:
+        for start, rows in probe.chunks():
+            scores[:, start : start + len(rows)] += np.square(probe.queries @ rows.T) / np.float32(probe.unit)
+    best = np.stack([np.argpartition(-one, TOP_WORKS)[:TOP_WORKS] for one in scores])
+    sums = np.stack([np.bincount(groups, one, groups.max() + 1) for one in scores])
+    ms, cpu_ms = [], []
+    for query in range(timed):
+        with _Clock() as clock:
+            one = np.zeros(works, np.float32)
+            for probe in probes:
+                for start, rows in probe.chunks():
+                    one[start : start + len(rows)] += np.square(rows @ probe.queries[query]) / np.float32(
+                        probe.unit
+                    )
+            found = np.argpartition(-one, TOP_WORKS)[:TOP_WORKS]
+        assert len({*found} & {*best[query]}) >= TOP_WORKS - 1
+        ms.append(clock.ms)
+        cpu_ms.append(clock.cpu_ms)
+    return Exact(best, sums.sum(1), sums, ms, cpu_ms)
+
+
+def quantised(probe: Probe, factory: str, seed: int) -> tuple[Any, float]:
+    """A FAISS index of a probe's works by inner product, and the CPU seconds that making it took."""
+    began = time.process_time()
+    index = faiss.index_factory(probe.features.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    works = len(probe.features)
+    chosen = np.sort(np.random.default_rng(seed).permutation(works)[:_TRAINING])
+    index.train(probe.features[chosen].astype(np.float32) * probe.scales[chosen, None])
+    for _, rows in probe.chunks():
+        index.add(rows)
+    return index, time.process_time() - began
+
+
+def search(probes: Sequence[Probe], indexes: Sequence[Any], query: int, depth: int) -> np.ndarray:
+    """The works that come first by their exact scores among the candidates of one query, best first."""
+    found = []
+    for probe, index in zip(probes, indexes, strict=True):
+        one = probe.queries[query]
+        found.append(index.search(np.stack([one, -one]), depth)[1].ravel())
+    candidates = np.unique(np.concatenate(found))
+    candidates = candidates[candidates >= 0]
+    scores = np.zeros(len(candidates), np.float32)
+    for probe in probes:
+        scores += probe.scores(query, candidates)
+    order = np.argsort(-scores, kind="stable")[:TOP_WORKS]
+    best: np.ndarray = candidates[order]
+    return best
+
+
+def measure_approximate(
+    index: AttributionIndex,
+    images: np.ndarray,
+    works: int,
+    folder: Path,
+    *,
+    factories: Sequence[str],
+    depths: Sequence[int],
+    samples: Sequence[int],
+    timed: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Figures of every FAISS factory at every depth, and of group shares from samples, beside the exact pass.
+
+    Args:
+        images: the queries, (Q, H, W, 3) uint8.
+        folder: where the works' features are written.
+        depths: candidates of each sign and probe.
+        samples: works that group shares are estimated from.
+        timed: queries that the exact pass is timed with, one at a time.
+
+    Raises:
+        SettingsError: the index can't be measured in this way.
+    """
+    probes = probes_of(index, images, works, folder, seed)
+    labels = _group_labels(len(index), works, seed)
+    truth = exact(probes, labels, min(timed, len(images)))
+    rows = []
+    for factory in factories:
+        made = [quantised(probe, factory, seed) for probe in probes]
+        indexes = [one for one, _ in made]
+        size = sum(len(faiss.serialize_index(one)) for one in indexes)
+        for depth in depths:
+            rows.append(
+                {
+                    "factory": factory,
+                    "depth": depth,
+                    **_searched(probes, indexes, truth, depth),
+                    "bytes_per_work": round(size / works, 1),
+                    "build_cpu_s": round(sum(seconds for _, seconds in made), 1),
+                }
+            )
+    share = (
+        np.array([_scores_of(probes, query, best).sum() for query, best in enumerate(truth.best)])
+        / truth.totals
+    )
+    return {
+        "index": index.id,
+        "works": works,
+        "base_works": len(index),
+        "dimension": int(probes[0].features.shape[1]),
+        "probes": len(probes),
+        "queries": len(images),
+        "threads": faiss.omp_get_max_threads(),
+        "share_of_top_works": round(float(share.mean()), 5),
+        "exact": _timings(truth.ms, truth.cpu_ms),
+        "approximate": rows,
+        "groups": [_sampled(probes, truth, labels, size, seed) for size in samples],
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _searched(probes: Sequence[Probe], indexes: Sequence[Any], truth: Exact, depth: int) -> dict[str, Any]:
+    hits, ms, cpu_ms = [], [], []
+    # The first query finds memory cold.
+    search(probes, indexes, 0, depth)
+    for query, best in enumerate(truth.best):
+        with _Clock() as clock:
+            found = search(probes, indexes, query, depth)
+        hits.append(len({*found} & {*best}) / TOP_WORKS)
+        ms.append(clock.ms)
+        cpu_ms.append(clock.cpu_ms)
+    return {"recall_at_20": round(float(np.mean(hits)), 4), **_timings(ms, cpu_ms)}
+
+
+def _scores_of(probes: Sequence[Probe], query: int, rows: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.sum([probe.scores(query, rows) for probe in probes], axis=0)
+    return found
+
+
+def _group_labels(base: int, works: int, seed: int) -> np.ndarray:
+    """A group of each work, (N,): works that are mixed mostly of one are in its group, of a hundred in all."""
+    labels = np.empty(works, np.int64)
+    labels[:base] = np.arange(base) % 100
+    for start in range(base, works, _ROWS):
+        main, _, _ = mixture(base, start, min(_ROWS, works - start), seed)
+        labels[start : start + len(main)] = main % 100
+    return labels
+
+
+def _sampled(
+    probes: Sequence[Probe], truth: Exact, labels: np.ndarray, size: int, seed: int
+) -> dict[str, Any]:
+    """How right group shares are that are estimated from a sample of the works, with the exact total over all.
+
+    The sum over all works needs none of them: it is `Σ_p q_pᵀ (Σ_i c_i w_i w_iᵀ) q_p / u_p`.
+    """
+    rows = np.sort(np.random.default_rng(seed + 1).permutation(len(labels))[:size])
+    groups = truth.groups.shape[1]
+    errors, inside = [], []
+    grams = [_gram(probe) for probe in probes]
+    for query in range(len(truth.totals)):
+        total = sum(
+            float(probe.queries[query] @ gram @ probe.queries[query]) / probe.unit
+            for probe, gram in zip(probes, grams, strict=True)
+        )
+        if not np.isclose(total, truth.totals[query], rtol=1e-3):
+            raise AssertionError(
+                f"the quadratic form gives {total}, the sum over works {truth.totals[query]}"
+            )
+        scores = _scores_of(probes, query, rows)
+        # Of a group's sum as a total over a sample without replacement.
+        sums = np.bincount(labels[rows], scores, groups)
+        squares = np.bincount(labels[rows], np.square(scores), groups)
+        scale = len(labels) / size
+        variance = scale**2 * (squares - np.square(sums) / size) * (1 - 1 / scale)
+        share, error = scale * sums / total, np.sqrt(variance) / total
+        truly = truth.groups[query] / truth.totals[query]
+        errors.append(np.abs(share - truly) / truly)
+        inside.append(np.abs(share - truly) <= _NORMAL_95 * error)
+    return {
+        "sample": size,
+        "groups": groups,
+        "median_relative_error": round(float(np.median(errors)), 4),
+        "inside_95": round(float(np.mean(inside)), 4),
+    }
+
+
+def _gram(probe: Probe) -> np.ndarray:
+    """`Σ_i c_i w_i w_iᵀ`, (k, k) float64."""
+    total = np.zeros((probe.features.shape[1],) * 2)
+    for _, rows in probe.chunks():
+        total += rows.T @ rows
+    return total
+
+
+def _timings(ms: Sequence[float], cpu_ms: Sequence[float]) -> dict[str, float]:
+    return {
+        "p50_ms": round(float(np.median(ms)), 2),
+        "p95_ms": round(float(np.percentile(ms, 95)), 2),
+        "cpu_p50_ms": round(float(np.median(cpu_ms)), 2),
+    }
+
+
+class _Clock:
+    """Wall and CPU milliseconds of a block."""
+
+    def __enter__(self) -> "_Clock":
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ms = (time.perf_counter() - self._wall) * 1000
+        self.cpu_ms = (time.process_time() - self._cpu) * 1000
