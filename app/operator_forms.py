@@ -26,6 +26,7 @@ KEY_FIELDS = {
     "rights_holders": "rights_holders",
     "expires_in": "expires",
     "daily_quota": "quota",
+    "daily_works": "works",
     "keep_uploads": "keep_uploads",
     "keep_results": "keep_results",
 }
@@ -104,6 +105,7 @@ def key_of(given: dict[str, str]) -> tuple[KeyRequest, Kind]:
         "indexes": _lines(given, "indexes") or None,
         "rights_holders": _lines(given, "rights_holders"),
         "daily_quota": _whole(_text(given, "quota")),
+        "daily_works": _whole(_text(given, "works")),
         **{name: text for name, text in lengths.items() if text},
     }
     return parse_as(KeyForm, asked), kind

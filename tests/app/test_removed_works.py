@@ -70,7 +70,9 @@ def restart(service: Service, removed: Path, monkeypatch: pytest.MonkeyPatch) ->
         catalogue = Catalogue([served], None)
         settings = service.settings.model_copy(update=changes)
         monkeypatch.setattr(service, "catalogue", catalogue)
-        monkeypatch.setattr(service, "visibility", Visibility(settings, catalogue, service.store.opt_outs))
+        monkeypatch.setattr(
+            service, "visibility", Visibility(settings, catalogue, service.store.opt_outs, service.budgets)
+        )
         return served
 
     return restart
@@ -171,7 +173,7 @@ def test_who_sees_all_levels_is_told_of_removed_works(
     later = AttributionIndex.open(removed)
     served = ServedIndex(removed, later)
     settings = service.settings.model_copy(update={"work_visibility": "signed-in", "hide_exposed": 0.0})
-    visibility = Visibility(settings, Catalogue([served], None), service.store.opt_outs)
+    visibility = Visibility(settings, Catalogue([served], None), service.store.opt_outs, service.budgets)
     anybody, signed_in = (visibility.to_viewer(Viewer(who, frozenset())).of(served) for who in (False, True))
     assert signed_in is None
     assert anybody is not None
