@@ -1,6 +1,7 @@
 """What can be done with decisions: the use cases of `/v1/decisions`, and the making of those that are due."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from app.retelling import retold
 from app.schemas import Attribution, AttributionRequest
 from app.service import Service
 from app.threads import RunInThread
-from app.visibility import View
+from app.visibility import Unserved, View
 from app.waiting import find, finished, wait_until
 from jobs.decisions import DECISION_ID, Decision, DecisionFilters, DecisionNotFound, DecisionState, NotDecided
 from jobs.errors import BadCursor, JobNotFound, StorageError
@@ -107,11 +108,7 @@ async def listed(service: Service, caller: Caller, query: DecisionQuery) -> Deci
         page = await run_in_threadpool(service.store.decisions.list, filters, query.cursor, query.limit)
     except BadCursor as error:
         raise bad_parameter("cursor", f"{error}.") from error
-    items = await run_in_threadpool(
-        lambda: [
-            _told(_retold(_shown(service, caller, decision), caller.language)) for decision in page.decisions
-        ]
-    )
+    items = await run_in_threadpool(_all_told, service, caller, page.decisions)
     return DecisionList(items=items, next_cursor=page.next_cursor)
 
 
@@ -241,8 +238,35 @@ def _plain(service: Service, job: Job, decision: Decision, version: int) -> Json
     return {**asdict(verdict), "summary": verdict.summary, "policy_version": version}
 
 
+def _all_told(service: Service, caller: Caller, decisions: Sequence[Decision]) -> list[schemas.Decision]:
+    # Their answers are read at once.
+    jobs = {job.id: job for job in service.store.get_all([one.job_id for one in decisions if _names(one)])}
+    return [
+        _told(_retold(_shown(service, caller, one, jobs.get(one.job_id)), caller.language))
+        for one in decisions
+    ]
+
+
 def _settled_and_told(service: Service, caller: Caller, decision: Decision) -> schemas.Decision:
-    return _told(_retold(_shown(service, caller, _settled(service, decision)), caller.language))
+    settled = _settled(service, decision)
+    job = service.store.get(settled.job_id) if _names(settled) else None
+    return _told(_retold(_shown(service, caller, settled, job), caller.language))
+
+
+def _verdicts(decision: Decision) -> list[JsonObject]:
+    return [one for one in (decision.verdict, decision.shadow) if one is not None]
+
+
+def _own_notes(decision: Decision) -> list[str]:
+    """What isn't said of every picture says of which work this is a copy, as it was called then."""
+    notes = [note for one in _verdicts(decision) for note in one.get("notes", ())]
+    return [note for note in notes if fixed(note, ENGLISH) is None]
+
+
+def _names(decision: Decision) -> bool:
+    """Whether a decision names works or creators, so that its answer has to say whether they are shown."""
+    reasons = [reason for one in _verdicts(decision) for reason in one["reasons"]]
+    return any(one["works"] or one["creators"] for one in reasons) or bool(_own_notes(decision))
 
 
 @dataclass(frozen=True)
@@ -255,33 +279,29 @@ class _Shown:
     answer: Attribution | None = None
 
 
-def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
-    """What of a decision a caller may be told. Blocks for a moment where works are
-    hidden, their budget is limited, or a copy is told of."""
+def _shown(service: Service, caller: Caller, decision: Decision, job: Job | None) -> _Shown:
+    """What of a decision a caller may be told; `job` is its question where it names anything. Blocks for a moment
+    where works are hidden, their budget is limited, or a copy is told of."""
     view = service.visibility.to(caller)
-    verdicts = [one for one in (decision.verdict, decision.shadow) if one is not None]
-    # What isn't said of every picture says of which work this is a copy, as it was called then.
-    own = [note for one in verdicts for note in one.get("notes", ()) if fixed(note, ENGLISH) is None]
-    looks = decision.verdict is not None and (view.anything or view.budget is not None or own)
-    job = service.store.get(decision.job_id) if looks else None
-    served = None if job is None else service.catalogue.reading(job.index_id)
-    if job is None or served is None:
+    if job is None:
         return _rounded(view, _Shown(decision, decision.verdict, decision.shadow))
-    shade = view.of(served)
+    served = service.catalogue.reading(job.index_id)
+    shade = Unserved() if served is None else view.of(served)
+    own, verdicts = _own_notes(decision), _verdicts(decision)
     named = [work_id for one in verdicts for reason in one["reasons"] for work_id in reason["works"]]
     copied = ((job.result or {}).get("copy") or {}).get("matches", ())
     named += [match["work_id"] for match in copied[:1] if own]
     named = [one for one in dict.fromkeys(named) if shade is None or not shade.work(one)]
-    allowed = view.allowed(served, named)
-    if len(allowed) < len(named):
+    allowed = frozenset(named) if served is None else view.allowed(served, named)
+    if served is not None and len(allowed) < len(named):
         shade = view.narrowed(served, allowed)
-    # The rest of the answer isn't told here, and takes from no budget.
-    answer = answers.attribution(
-        job, service.catalogue, waiting=None, screening=None, view=view.granting(allowed)
-    )
-    instead: dict[str, str | None] = {}
-    if answer.copied is not None:
-        instead = dict.fromkeys(own, answer.copied.summary)
+    answer, instead = None, dict[str, str | None]()
+    if own:
+        # The rest of the answer isn't told here, and takes from no budget.
+        seen = view.granting(allowed)
+        answer = answers.attribution(job, service.catalogue, waiting=None, screening=None, view=seen)
+        if answer.copied is not None:
+            instead = dict.fromkeys(own, answer.copied.summary)
     verdict, shadow = (
         None if one is None else told_verdict(one, shade, instead)
         for one in (decision.verdict, decision.shadow)

@@ -215,7 +215,6 @@ PLACES = {
     "Version.version": "The service's version.",
     "Version.python": "The version of Python that it runs on.",
     "Version.libraries": "Versions of the libraries that results depend on, by name.",
-    "Work.thumbnail": "Path of its small picture.",
 }
 
 # Models that have all of another's fields, in which they mean the same.

@@ -14,7 +14,7 @@ from app.catalogue import Catalogue, ServedIndex
 from app.language import ENGLISH
 from app.rounding import Interval, Rounding
 from app.schemas import Group
-from app.visibility import Shade, View
+from app.visibility import Shade, Unserved, View
 from das.answer import (
     FLAT,
     FLAT_BELOW,
@@ -72,8 +72,14 @@ def seen(job: Job, view: View, served: ServedIndex | None) -> Job:
     Raises:
         StorageError: it can't be recorded what is shown, so nothing is.
     """
+    if served is None:
+        # What the notes say of works whose visibility is known isn't so of these.
+        nothing = told(job, Unserved())
+        if nothing is job or nothing.result is None:
+            return nothing
+        return instead(nothing, result={**nothing.result, "notes": _notes(job)})
     visible = told(job, view.of(served))
-    if view.budget is None or served is None or job.by_row:
+    if view.budget is None or job.by_row:
         return visible
     named = _named(visible)
     allowed = view.allowed(served, named)
@@ -187,7 +193,9 @@ def card_for(card: str | None, shade: Shade | None) -> str | None:
     return "\n".join(line for line in lines if line[: line.find(" |", 1) + 2] not in hidden)
 
 
-def told_verdict(verdict: JsonObject, shade: Shade | None, instead: Mapping[str, str | None]) -> JsonObject:
+def told_verdict(
+    verdict: JsonObject, shade: Shade | Unserved | None, instead: Mapping[str, str | None]
+) -> JsonObject:
     """What a policy said of an answer, without the names of what isn't shown; the outcome and its codes stay.
 
     Args:
@@ -198,7 +206,14 @@ def told_verdict(verdict: JsonObject, shade: Shade | None, instead: Mapping[str,
     return {**verdict, "reasons": reasons, "notes": [note for note in notes if note is not None]}
 
 
-def _reason(reason: JsonObject, shade: Shade) -> JsonObject:
+def _reason(reason: JsonObject, shade: Shade | Unserved) -> JsonObject:
+    if isinstance(shade, Unserved):
+        nobody = not reason["works"] and not reason["creators"]
+        return (
+            reason
+            if nobody
+            else {**reason, "text": ABOUT_HIDDEN, "compared": [], "works": [], "creators": []}
+        )
     hidden = [work_id for work_id in reason["works"] if shade.work(work_id)]
     works = shade.served.index.works
     rows = [works.find(one) for one in hidden]
@@ -251,7 +266,7 @@ def untitled(job: Job, served: ServedIndex | None) -> Job:
     return instead(job, result={**result, **_sentences(result, None, None, ())})
 
 
-def told(job: Job, shade: Shade | None) -> Job:
+def told(job: Job, shade: Shade | Unserved | None) -> Job:
     """The job as it may be told: itself where nothing of its answer is hidden."""
     if shade is None or job.by_row:
         return job
@@ -279,7 +294,7 @@ def told(job: Job, shade: Shade | None) -> Job:
 class _Opaque:
     """Gives hidden works their ids: in the order in which they are met."""
 
-    def __init__(self, shade: Shade) -> None:
+    def __init__(self, shade: Shade | Unserved) -> None:
         self._shade = shade
         self._given: dict[str, str] = {}
 
@@ -290,7 +305,7 @@ class _Opaque:
         return self._given.setdefault(work_id, f"{HIDDEN_PREFIX}{len(self._given) + 1}")
 
 
-def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
+def _result(result: JsonObject, shade: Shade | Unserved, opaque: _Opaque) -> JsonObject:
     works = [_place(place, opaque) for place in result["works"]]
     count = sum(hidden_id(place["work_id"]) for place in works)
     copy = result.get("copy")
@@ -313,7 +328,7 @@ def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
     return changed
 
 
-def _names_withheld(result: JsonObject, shade: Shade) -> bool:
+def _names_withheld(result: JsonObject, shade: Shade | Unserved) -> bool:
     """Whether a sentence names a creator none of whose works may be shown, who needn't be the first work's."""
     creators = [group["name"] for group in result["groups"].get("creator", ())]
     sentences = [result["summary"], *result.get("caveats", ())]
@@ -330,7 +345,7 @@ def _place(place: JsonObject, opaque: _Opaque) -> JsonObject:
     return {**place, "work_id": work_id, "similarity": None}
 
 
-def _groups(kind: str, groups: list[JsonObject], shade: Shade) -> list[JsonObject]:
+def _groups(kind: str, groups: list[JsonObject], shade: Shade | Unserved) -> list[JsonObject]:
     withheld = [group for group in groups if shade.withholds(kind, group["name"])]
     if not withheld:
         return groups

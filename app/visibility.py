@@ -230,6 +230,18 @@ class Shade:
         return any(name in folded(text) for name in self.gone.creators)
 
 
+class Unserved:
+    """What of an index isn't shown of which no version is served: all of it, since nobody knows who may see what."""
+
+    def work(self, _work_id: str) -> bool:
+        """Whether the work of this id is hidden."""
+        return True
+
+    def withholds(self, _kind: str, _name: str) -> bool:
+        """Whether a group isn't named."""
+        return True
+
+
 @dataclass
 class View:
     """What one viewer may be shown, as it is known at one moment. `tag` tells it from others, in an ETag."""

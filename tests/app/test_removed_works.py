@@ -204,6 +204,25 @@ def test_a_decisions_note_about_a_removed_work_names_it_no_more(
     assert "Study no. 0" not in told.text
 
 
+def test_nor_does_it_where_nothing_is_hidden(
+    client: TestClient, gone: list[str], answered: Callable[..., str], restart: Callable[..., ServedIndex]
+) -> None:
+    rules = [{"code": "large-share", "outcome": "review", "when": {"top.share": {"at_least": 0.01}}}]
+    policy = client.post("/v1/policies", json={"policy": {"policy": "open", "rules": rules}})
+    client.post("/v1/policies/open/activate", json={"version": policy.json()["version"]})
+    match = {"work_id": gone[0], "verdict": "copy", "score": 0.97, "method": "pdq", "mirrored": False}
+    job_id = answered(copy={"verdict": "copy", "score": 0.97, "method": "pdq", "matches": [match]})
+    decided = client.post("/v1/decisions", json={"policy": "open", "attribution": job_id}).json()
+    assert "“Study no. 0”" in decided["notes"][0]
+    restart()
+    for language in ("en", "de", "fr"):
+        spoken = {"Accept-Language": language}
+        told = client.get(decided["links"]["self"], headers=spoken).json()
+        answer = client.get(decided["links"]["attribution"], headers=spoken).json()
+        assert told["notes"][0] == answer["copy"]["summary"]
+        assert "Study no. 0" not in told["notes"][0]
+
+
 def test_what_a_client_kept_before_a_restart_isnt_right_once_another_version_is_served(
     client: TestClient, answered: Callable[..., str], restart: Callable[..., ServedIndex]
 ) -> None:
