@@ -200,5 +200,6 @@ def _caller(key: ApiKey, request: Request) -> Caller:
         key=key.prefix,
         name=key.name,
         daily_quota=key.daily_quota,
+        daily_works=key.daily_works,
         rights_holders=frozenset(map(folded, key.rights_holders or ())),
     )

@@ -38,7 +38,11 @@ from jobs.models import Job, JobState, JobSummary, JsonObject, Standing, utc_now
 TOLD = ("title", "creator", "rights_holder", "licence", "source_url")
 
 REPLACED = "This was answered by {index}; {served} is served in its place, and tells what works are called."
-GONE = "The index {index} is no longer served here, so titles and creators aren't known."
+GONE = (
+    "The index {index} is no longer served here, so it isn't known what its works are called and who may see them:"
+    " they go by ids that are good in this answer only, creators and rights holders are taken together as “Withheld”,"
+    " and look-alikes are left out."
+)
 BY_ROW = (
     "This answer was stored by an earlier version, which named works by their place in the index: once that is"
     " served again, they are named."
@@ -128,7 +132,7 @@ def attribution(
                 page=f"/a/{job.id}",
                 image=None if job.upload_gone_at else f"/v1/attributions/{job.id}/image",
                 index=f"/v1/indexes/{job.index_id}",
-                report=f"/v1/attributions/{job.id}/report.json" if scored and own is not None else None,
+                report=f"/v1/attributions/{job.id}/report.json" if scored else None,
             ),
         }
     )

@@ -1,7 +1,7 @@
 """What can be done with batches: the use cases of `/v1/attribution-batches`."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from starlette.concurrency import run_in_threadpool
 
@@ -81,7 +81,7 @@ async def told(
 ) -> Batch:
     """A batch with a page of its items."""
     items = await run_in_threadpool(service.batches.items, batch.id, after, limit + 1)
-    shown = await run_in_threadpool(lambda: [_item(service, caller, item) for item in items[:limit]])
+    shown = await run_in_threadpool(_items, service, caller, items[:limit])
     return Batch(
         **_summary(batch).model_dump(),
         items=shown,
@@ -227,17 +227,20 @@ def _summary(batch: batch_rows.BatchSummary) -> BatchSummary:
     )
 
 
-def _item(service: Service, caller: Caller, item: batch_rows.ItemSummary) -> BatchItem:
-    return BatchItem(
-        position=item.position,
-        name=item.name,
-        state=item.state,  # type: ignore[arg-type]
-        client_tag=item.client_tag,
-        problem=_problem(item.problem, None),
-        attribution=None
-        if item.job is None or item.state == "erased"
-        else questions.summary(service, caller, item.job),
-    )
+def _items(service: Service, caller: Caller, items: Sequence[batch_rows.ItemSummary]) -> list[BatchItem]:
+    jobs = [item.job for item in items if item.job is not None and item.state != "erased"]
+    told = {one.id: one for one in questions.summaries(service, caller, jobs)}
+    return [
+        BatchItem(
+            position=item.position,
+            name=item.name,
+            state=item.state,  # type: ignore[arg-type]
+            client_tag=item.client_tag,
+            problem=_problem(item.problem, None),
+            attribution=None if item.job is None else told.get(item.job.id),
+        )
+        for item in items
+    ]
 
 
 def _lines(service: Service, caller: Caller, batch_id: str, after: int) -> list[tuple[int, bytes]]:

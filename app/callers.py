@@ -42,6 +42,7 @@ class Caller:
     key: str | None = None
     name: str | None = None
     daily_quota: int | None = None
+    daily_works: int | None = None
     language: Language = field(default=ENGLISH, compare=False)
     rights_holders: frozenset[str] = frozenset()
     """Whose works their key lets them see that only the rights holder may, as `app.names.folded` has them."""

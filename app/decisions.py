@@ -1,14 +1,15 @@
 """What can be done with decisions: the use cases of `/v1/decisions`, and the making of those that are due."""
 
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from app import answers, policies, questions
 from app.callers import Caller
-from app.language import ENGLISH
+from app.language import ENGLISH, Language
 from app.moderation import schemas
 from app.moderation.coarse import rounded_verdict
 from app.moderation.logic import Verdict, decide, unusable
@@ -19,10 +20,10 @@ from app.moderation.words import ERASED
 from app.problems import Problem, bad_parameter, invalid
 from app.redaction import told_verdict
 from app.retelling import retold
-from app.schemas import AttributionRequest
+from app.schemas import Attribution, AttributionRequest
 from app.service import Service
 from app.threads import RunInThread
-from app.visibility import View
+from app.visibility import Unserved, View
 from app.waiting import find, finished, wait_until
 from jobs.decisions import DECISION_ID, Decision, DecisionFilters, DecisionNotFound, DecisionState, NotDecided
 from jobs.errors import BadCursor, JobNotFound, StorageError
@@ -107,11 +108,7 @@ async def listed(service: Service, caller: Caller, query: DecisionQuery) -> Deci
         page = await run_in_threadpool(service.store.decisions.list, filters, query.cursor, query.limit)
     except BadCursor as error:
         raise bad_parameter("cursor", f"{error}.") from error
-    items = await run_in_threadpool(
-        lambda: [
-            _told(_retold(service, caller, _shown(service, caller, decision))) for decision in page.decisions
-        ]
-    )
+    items = await run_in_threadpool(_all_told, service, caller, page.decisions)
     return DecisionList(items=items, next_cursor=page.next_cursor)
 
 
@@ -241,38 +238,75 @@ def _plain(service: Service, job: Job, decision: Decision, version: int) -> Json
     return {**asdict(verdict), "summary": verdict.summary, "policy_version": version}
 
 
+def _all_told(service: Service, caller: Caller, decisions: Sequence[Decision]) -> list[schemas.Decision]:
+    # Their answers are read at once.
+    jobs = {job.id: job for job in service.store.get_all([one.job_id for one in decisions if _names(one)])}
+    return [
+        _told(_retold(_shown(service, caller, one, jobs.get(one.job_id)), caller.language))
+        for one in decisions
+    ]
+
+
 def _settled_and_told(service: Service, caller: Caller, decision: Decision) -> schemas.Decision:
-    return _told(_retold(service, caller, _shown(service, caller, _settled(service, decision))))
+    settled = _settled(service, decision)
+    job = service.store.get(settled.job_id) if _names(settled) else None
+    return _told(_retold(_shown(service, caller, settled, job), caller.language))
+
+
+def _verdicts(decision: Decision) -> list[JsonObject]:
+    return [one for one in (decision.verdict, decision.shadow) if one is not None]
+
+
+def _own_notes(decision: Decision) -> list[str]:
+    """What isn't said of every picture says of which work this is a copy, as it was called then."""
+    notes = [note for one in _verdicts(decision) for note in one.get("notes", ())]
+    return [note for note in notes if fixed(note, ENGLISH) is None]
+
+
+def _names(decision: Decision) -> bool:
+    """Whether a decision names works or creators, so that its answer has to say whether they are shown."""
+    reasons = [reason for one in _verdicts(decision) for reason in one["reasons"]]
+    return any(one["works"] or one["creators"] for one in reasons) or bool(_own_notes(decision))
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A decision with what its verdicts may tell of."""
+    """A decision with what its verdicts may tell of, and the answer as far as they name it."""
 
     row: Decision
     verdict: JsonObject | None
     shadow: JsonObject | None
+    answer: Attribution | None = None
 
 
-def _shown(service: Service, caller: Caller, decision: Decision) -> _Shown:
-    """What of a decision a caller may be told. Blocks for a moment where works are
-    hidden."""
+def _shown(service: Service, caller: Caller, decision: Decision, job: Job | None) -> _Shown:
+    """What of a decision a caller may be told; `job` is its question where it names anything. Blocks for a moment
+    where works are hidden, their budget is limited, or a copy is told of."""
     view = service.visibility.to(caller)
-    job = service.store.get(decision.job_id) if decision.verdict is not None and view.anything else None
-    shade = None if job is None else view.of(service.catalogue.reading(job.index_id))
-    if job is None or shade is None:
+    if job is None:
         return _rounded(view, _Shown(decision, decision.verdict, decision.shadow))
-    told = answers.attribution(job, service.catalogue, waiting=None, screening=None, view=view)
-    instead: dict[str, str | None] = {}
-    if told.copied is not None:
-        # What isn't said of every picture says of which work this is a copy, as it was called then.
-        own = [*(decision.verdict or {})["notes"], *(decision.shadow or {}).get("notes", ())]
-        instead = {note: told.copied.summary for note in own if fixed(note, ENGLISH) is None}
+    served = service.catalogue.reading(job.index_id)
+    shade = Unserved() if served is None else view.of(served)
+    own, verdicts = _own_notes(decision), _verdicts(decision)
+    named = [work_id for one in verdicts for reason in one["reasons"] for work_id in reason["works"]]
+    copied = ((job.result or {}).get("copy") or {}).get("matches", ())
+    named += [match["work_id"] for match in copied[:1] if own]
+    named = [one for one in dict.fromkeys(named) if shade is None or not shade.work(one)]
+    allowed = frozenset(named) if served is None else view.allowed(served, named)
+    if served is not None and len(allowed) < len(named):
+        shade = view.narrowed(served, allowed)
+    answer, instead = None, dict[str, str | None]()
+    if own:
+        # The rest of the answer isn't told here, and takes from no budget.
+        seen = view.granting(allowed)
+        answer = answers.attribution(job, service.catalogue, waiting=None, screening=None, view=seen)
+        if answer.copied is not None:
+            instead = dict.fromkeys(own, answer.copied.summary)
     verdict, shadow = (
         None if one is None else told_verdict(one, shade, instead)
         for one in (decision.verdict, decision.shadow)
     )
-    return _rounded(view, _Shown(decision, verdict, shadow))
+    return _rounded(view, _Shown(decision, verdict, shadow, answer))
 
 
 def _rounded(view: View, shown: _Shown) -> _Shown:
@@ -280,31 +314,21 @@ def _rounded(view: View, shown: _Shown) -> _Shown:
     if rounding is None:
         return shown
     verdict, shadow = (one and rounded_verdict(one, rounding) for one in (shown.verdict, shown.shadow))
-    return _Shown(shown.row, verdict, shadow)
+    return replace(shown, verdict=verdict, shadow=shadow)
 
 
-def _retold(service: Service, caller: Caller, shown: _Shown) -> _Shown:
-    """What is shown of a decision, in the caller's language. Blocks for a moment where a copy is told of."""
-    language = caller.language
+def _retold(shown: _Shown, language: Language) -> _Shown:
+    """What is shown of a decision, in a language."""
     if language is ENGLISH or shown.verdict is None:
         return shown
     verdict = retold_verdict(shown.verdict, language)
-    if any(fixed(note, language) is None for note in shown.verdict["notes"]):
-        verdict["notes"] = [_copy_note(service, caller, shown.row, note) for note in verdict["notes"]]
-    return _Shown(shown.row, verdict, shown.shadow and retold_verdict(shown.shadow, language))
-
-
-def _copy_note(service: Service, caller: Caller, decision: Decision, note: str) -> str:
-    """What a note says of a copy, in the caller's language: the answer knows of which work."""
-    job = service.store.get(decision.job_id)
-    if job is None:
-        return note
-    view = service.visibility.to(caller)
-    answer = answers.attribution(job, service.catalogue, waiting=None, screening=None, view=view)
-    if answer.copied is None or answer.copied.summary != note:
-        return note
-    copied = retold(answer, caller.language).answer.copied
-    return (copied and copied.summary) or note
+    copied = None if shown.answer is None else shown.answer.copied
+    if copied is not None and shown.answer is not None:
+        # The answer knows of which work a note says that this is a copy.
+        again = retold(shown.answer, language).answer.copied
+        summary = (again and again.summary) or copied.summary
+        verdict["notes"] = [summary if note == copied.summary else note for note in verdict["notes"]]
+    return replace(shown, verdict=verdict, shadow=shown.shadow and retold_verdict(shown.shadow, language))
 
 
 def _told(shown: _Shown) -> schemas.Decision:

@@ -145,6 +145,7 @@ PLACES = {
     "Key.scopes": "What it may do.",
     "Key.indexes": "Ids or names of the indexes that it may see and ask; null: all.",
     "Key.daily_quota": "Questions a day; null: the service's own limit.",
+    "Key.daily_works": "Different works that it may be shown in a day; null: the service's own limit.",
     "Key.rights_holders": "Whom it speaks for.",
     "Key.expires_at": "When it ends by itself; null: it doesn't.",
     "Key.revoked_at": "When it was revoked; null: it wasn't.",
@@ -214,7 +215,6 @@ PLACES = {
     "Version.version": "The service's version.",
     "Version.python": "The version of Python that it runs on.",
     "Version.libraries": "Versions of the libraries that results depend on, by name.",
-    "Work.thumbnail": "Path of its small picture.",
 }
 
 # Models that have all of another's fields, in which they mean the same.

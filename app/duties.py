@@ -87,12 +87,13 @@ def retaining(service: Service, threads: RunInThread) -> Duty:
 
 
 def dropping(service: Service, threads: RunInThread) -> Duty:
-    """Drop what the audit log has had for long enough, and sessions that have ended."""
+    """Drop what the audit log has had for long enough, sessions that have ended, and what was shown a day ago."""
     store, kept = service.store, timedelta(seconds=service.settings.keep_audit_seconds)
 
     def drop() -> None:
         store.audit.drop_old(kept)
         store.sessions.drop_ended()
+        store.revealed.drop_old()
 
     return Duty("drop", DROP_EVERY_S, partial(threads, drop), at_start=False)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader
 
 from app import DISTRIBUTION
-from app.answers import attribution
+from app.answers import BY_ROW, attribution
 from app.catalogue import ServedIndex
 from app.problems import Problem
 from app.redaction import shown
@@ -37,7 +37,7 @@ MEDIA_TYPES: dict[Kind, str] = {
     "html": "text/html; charset=utf-8",
     "pdf": "application/pdf",
 }
-NOT_SERVED = "{index} isn't served here any more, so its works can't be told in a report."
+NOT_SERVED = "{index} isn't served here any more, so its works can't be told to others."
 MADE_BY = (DISTRIBUTION, version(DISTRIBUTION))
 _PICTURES = 20
 """Works whose pictures are put into a page; the numbers of all stand there."""
@@ -71,19 +71,18 @@ class Telling:
 def telling(service: Service, job: Job, view: View) -> Telling:
     """A job's answer without what is hidden from whoever it is told to.
 
-    Raises `Problem` conflict where there is no answer, or the index that named its works is gone.
+    Raises `Problem` conflict where there is no answer.
     """
-    answered_by(service, job)
+    _refuse_unanswered(job)
     return Telling(shown(job, view, service.catalogue), kept(service, job.id))
 
 
 def document(service: Service, telling: Telling) -> dict[str, Any]:
     """The sealed report of an answer."""
     job, png = telling.job, telling.picture
-    answered_by(service, job)
-    served = service.catalogue.find(job.index_id)
-    if served is None:
-        raise Problem("conflict", NOT_SERVED.format(index=job.index_id))
+    _refuse_unanswered(job)
+    # Another version tells what works are called, and none what the answer was computed from.
+    own, reading = service.catalogue.find(job.index_id), service.catalogue.reading(job.index_id)
     told = attribution(
         job, service.catalogue, waiting=None, screening=service.screener.failure(job.index_id), view=None
     )
@@ -102,7 +101,14 @@ def document(service: Service, telling: Telling) -> dict[str, Any]:
     )
     copied = None if told.copied is None else told.copied.summary
     found = report(
-        served.index, asked, job.result or {}, told.notes, copied, " ".join(MADE_BY), telling.shared
+        job.index_id if own is None else own.index,
+        asked,
+        job.result or {},
+        told.notes,
+        copied,
+        " ".join(MADE_BY),
+        telling.shared,
+        None if reading is None else reading.index,
     )
     return sealed(found, service.signing_key)
 
@@ -153,25 +159,34 @@ def as_pdf(service: Service, telling: Telling) -> bytes:
 
 def _pictures(service: Service, telling: Telling, found: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
     """The pictures that a report shows, by the names in its content, with their media types."""
-    served = answered_by(service, telling.job)
+    served = service.catalogue.reading(telling.job.index_id)
     pictures = {}
     if telling.picture is not None:
         pictures[SUBJECT] = ("image/png", telling.picture)
     for place in found["report"]["answer"]["works"][: _PICTURES if telling.thumbnails else 0]:
-        thumbnail = _thumbnail(served, place["work_id"])
+        thumbnail = None if served is None else _thumbnail(served, place["work_id"])
         if thumbnail is not None:
             pictures[place["work_id"]] = thumbnail
     return pictures
 
 
 def answered_by(service: Service, job: Job) -> ServedIndex:
-    """What tells of the works of a finished job's answer: its index, or the version that is served in its place."""
-    if job.state != JobState.SUCCEEDED or job.result is None:
-        raise Problem("conflict", f"There is no answer to report: the question is {job.state}.")
+    """What tells of the works of a finished job's answer: its index, or the version that is served in its place.
+
+    Raises `Problem` conflict where there is no answer, or neither of them.
+    """
+    _refuse_unanswered(job)
     served = service.catalogue.reading(job.index_id)
-    if served is None or job.by_row:
+    if served is None:
         raise Problem("conflict", NOT_SERVED.format(index=job.index_id))
     return served
+
+
+def _refuse_unanswered(job: Job) -> None:
+    if job.state != JobState.SUCCEEDED or job.result is None:
+        raise Problem("conflict", f"There is no answer to report: the question is {job.state}.")
+    if job.by_row:
+        raise Problem("conflict", BY_ROW)
 
 
 def kept(service: Service, job_id: str) -> bytes | None:

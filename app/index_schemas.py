@@ -56,11 +56,16 @@ class Work(BaseModel):
         description="The strictest signal on text and data mining in its file (XMP, C2PA) or metadata; null: none, or"
         " the index was built before they were read."
     )
-    thumbnail: str
+    thumbnail: str | None = Field(description="Path of its small picture; null: it is withheld.")
     exposure: float | None = Field(
         None, description="Percent of the works with less leverage; null: not known."
     )
     metadata: dict[str, Any] = Field(description="Further columns of the works' table.")
+    withheld: str | None = Field(
+        default=None,
+        description="Why nothing is told of it now, in a sentence; all else is null then, and `work_id` good in this"
+        " answer only unless it was asked for. Null: it is told.",
+    )
 
 
 class WorkList(BaseModel):

@@ -35,6 +35,7 @@ EXAMPLE: JsonDict = {
     "scopes": ["ask", "read"],
     "indexes": ["photographs"],
     "daily_quota": 1000,
+    "daily_works": 500,
     "rights_holders": ["Ada Example"],
     "keep_uploads": 3600,
     "keep_results": 2592000,
@@ -86,6 +87,11 @@ class KeyRequest(BaseModel):
     daily_quota: Annotated[int, Field(ge=1, le=MAX_QUOTA, strict=True), WHOLE] | None = Field(
         default=None,
         description="Questions a day; null: the service's own limit.",
+    )
+    daily_works: Annotated[int, Field(ge=1, le=MAX_QUOTA, strict=True), WHOLE] | None = Field(
+        default=None,
+        description="Different works that it may be shown in a day; null: the service's own limit. Not together with"
+        " `admin`.",
     )
     expires_in: Annotated[int, Field(ge=1, le=LONGEST_S, strict=True), WHOLE] | None = Field(
         default=None,
@@ -142,6 +148,7 @@ class Key(BaseModel):
     scopes: list[Scope]
     indexes: list[str] | None
     daily_quota: int | None
+    daily_works: int | None
     rights_holders: list[str]
     keep_uploads: int | None = Field(description="Seconds; null: as the service does.")
     keep_results: int | None = Field(description="Seconds; null: as the service does.")
@@ -204,6 +211,9 @@ class Quota(BaseModel):
                     "questions": {
                         "limit": 1000, "used": 40, "remaining": 960, "renewed_at": "2026-02-01T00:00:00Z",
                     },
+                    "works": {
+                        "limit": 500, "used": 320, "remaining": 180, "renewed_at": "2026-02-01T11:58:00Z",
+                    },
                     "counting": True,
                 }
             ]
@@ -212,6 +222,9 @@ class Quota(BaseModel):
 
     requests: Allowance = Field(description="Requests of any kind, in a minute or what DAS_RATE_LIMIT says.")
     questions: Allowance = Field(description="Pictures asked about in a day (UTC).")
+    works: Allowance = Field(
+        description="Different works that were shown to you in the last 24 hours; each is free again after those."
+    )
     counting: bool = Field(
         description="Whether requests are counted now; while that isn't possible they are let through."
     )

@@ -32,6 +32,7 @@ async def create(service: Service, caller: Caller, wanted: KeyRequest, kind: Kin
             scopes=frozenset(wanted.scopes),
             indexes=None if wanted.indexes is None else tuple(dict.fromkeys(wanted.indexes)),
             daily_quota=wanted.daily_quota,
+            daily_works=wanted.daily_works,
             expires_in=wanted.lifetime,
             rights_holders=tuple(dict.fromkeys(wanted.rights_holders)),
             keep_uploads=as_span(wanted.keep_uploads),

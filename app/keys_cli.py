@@ -44,6 +44,14 @@ RightsHolders = Annotated[
 Quota = Annotated[
     int | None, typer.Option("--quota", help="Questions a day; without, what DAS_QUOTA says.", min=1)
 ]
+Works = Annotated[
+    int | None,
+    typer.Option(
+        "--works",
+        help="Different works that it may be shown in a day; without, what DAS_REVEALED_WORKS_PER_DAY says.",
+        min=1,
+    ),
+]
 KeepUploads = Annotated[
     str | None,
     typer.Option(
@@ -80,13 +88,14 @@ def create_command(
         str, typer.Option(help="How long it works, such as 90d or 12h; never: until revoked.")
     ] = NEVER,
     quota: Quota = None,
+    works: Works = None,
     rights_holder: RightsHolders = None,
     keep_uploads: KeepUploads = None,
     keep_results: KeepResults = None,
 ) -> None:
     """Make a key. It is printed once and kept nowhere: only its hash is."""
     kept = _kept(keep_uploads, keep_results)
-    _tell(_make(Kind.KEY, name, scope, index, expires, quota, rights_holder, kept))
+    _tell(_make(Kind.KEY, name, scope, index, expires, quota, works, rights_holder, kept))
 
 
 def link_command(
@@ -95,6 +104,7 @@ def link_command(
     index: Indexes = None,
     expires: Annotated[str, typer.Option(help="How long it works, such as 7d or 12h.")] = "7d",
     quota: Quota = None,
+    works: Works = None,
     rights_holder: RightsHolders = None,
     keep_uploads: KeepUploads = None,
     keep_results: KeepResults = None,
@@ -102,7 +112,7 @@ def link_command(
     """Make a link that lets one person into the page without an account. Reading their own answers is part of it."""
     # Who asks on the page reads the answer there.
     kept = _kept(keep_uploads, keep_results)
-    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota, rights_holder, kept)
+    issued = _make(Kind.LINK, name, [*scope, Scope.READ], index, expires, quota, works, rights_holder, kept)
     _tell(issued, f"{address_of_page(get_settings())}/sign-in/{issued.secret}")
 
 
@@ -178,6 +188,7 @@ def described(key: "ApiKey", state: str) -> dict[str, Any]:
         "scopes": key.scopes,
         "indexes": key.indexes,
         "daily_quota": key.daily_quota,
+        "daily_works": key.daily_works,
         "rights_holders": key.rights_holders or [],
         "keep_uploads": key.keep_uploads,
         "keep_results": key.keep_results,
@@ -210,6 +221,7 @@ def _make(
     indexes: list[str] | None,
     expires: str,
     quota: int | None,
+    works: int | None,
     rights_holders: list[str] | None,
     kept: dict[str, timedelta | None],
 ) -> "IssuedKey":
@@ -221,6 +233,7 @@ def _make(
         scopes=frozenset(scopes),
         indexes=tuple(dict.fromkeys(indexes)) if indexes else None,
         daily_quota=quota,
+        daily_works=works,
         expires_in=None if expires == NEVER and kind is Kind.KEY else duration(expires, "--expires"),
         rights_holders=tuple(dict.fromkeys(rights_holders or ())),
         **kept,

@@ -5,10 +5,11 @@ lead to others: whoever has the model could make the picture again from prompt a
 out whose it is. So leaving out the one leaves out the other.
 """
 
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from app.catalogue import ServedIndex
-from app.redaction import instead, rounded, told, untitled
+from app.redaction import hidden_id, instead, rounded, seen, told, untitled
 from app.schemas import Input
 from app.visibility import View
 from jobs.models import Job, JsonObject
@@ -45,18 +46,27 @@ def without(job: Job, share: Share, served: ServedIndex, view: View) -> tuple[Jo
         nothing: dict[str, Any] = {"lookalikes": [], "candidate_works": None, "upload_gone_at": None}
         changes |= {"input": {**NO_PICTURE, "declared": None}, **nothing}
     asked = untitled(instead(job, result=result, **changes), served)
-    seen = told(asked, view.of(served))
+    if CREATORS in left:
+        # It shows no work, so that it takes from no budget.
+        view = replace(view, budget=None)
+    shown = seen(asked, view, served)
     if CREATORS in left or share.works is not None:
-        named = [] if CREATORS in left else [place["work_id"] for place in result["works"]]
+        named = [] if CREATORS in left else _named(shown)
         fewer = told(asked, view.narrowed(served, named))
         answer = fewer.result or {}
         # That works are hidden is said of those that the sender hasn't left out.
-        answer = {**answer, "notes": (seen.result or {}).get("notes", [])}
+        answer = {**answer, "notes": (shown.result or {}).get("notes", [])}
         if CREATORS in left:
             answer["groups"] = {}
-        seen = instead(fewer, result=answer)
-    seen = rounded(seen, view.rounding, served)
-    return seen, dict.fromkeys(Input.model_fields) if PICTURE in left else None
+        shown = instead(fewer, result=answer)
+    shown = rounded(shown, view.rounding, served)
+    return shown, dict.fromkeys(Input.model_fields) if PICTURE in left else None
+
+
+def _named(job: Job) -> list[str]:
+    """The works of an answer that aren't hidden."""
+    places = (job.result or {})["works"]
+    return [place["work_id"] for place in places if not hidden_id(place["work_id"])]
 
 
 def _dissimilar(place: JsonObject) -> JsonObject:

@@ -144,8 +144,8 @@ class Limiter:
             used = await self._read(limit, _whose(caller))
             self._refuse_beyond(limit, None if used is None else used + 1)
 
-    async def told(self, caller: Caller) -> Quota:
-        """What a caller may still do."""
+    async def told(self, caller: Caller, works: Allowance) -> Quota:
+        """What a caller may still do; `works` is how much of the budget of them is used up."""
         requests, whose = self._limit_of(caller, caller.address)
         questions = self._quota_of(caller)
         return Quota(
@@ -153,6 +153,7 @@ class Limiter:
             questions=await self._allowance(
                 questions or Limit("questions", 0, DAY_S), _whose(caller), questions is None
             ),
+            works=works,
             counting=time.monotonic() >= self._paused_until,
         )
 

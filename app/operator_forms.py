@@ -5,18 +5,23 @@ Lengths of time and days are written as people do, so what is wrong with one is 
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+from starlette.requests import Request
 
 from app.key_schemas import LONGEST_S, SHORTEST_RESULTS_S, KeyRequest, RotationRequest
 from app.lengths import length_of
 from app.opt_out_schemas import Application, Done
-from app.problems import invalid
+from app.problems import Problem, invalid
+from app.schemas import Printable
 from app.uploads import parse_as
+from jobs.audit import AuditFilters
 from jobs.credentials import Kind, Scope
 from jobs.keys import LONGEST
+
+Filters = TypeVar("Filters", bound=BaseModel)
 
 # The fields of the requests with the ids of those of the forms, in the page's order.
 KEY_FIELDS = {
@@ -26,11 +31,15 @@ KEY_FIELDS = {
     "rights_holders": "rights_holders",
     "expires_in": "expires",
     "daily_quota": "quota",
+    "daily_works": "works",
     "keep_uploads": "keep_uploads",
     "keep_results": "keep_results",
 }
 ROTATION_FIELDS = {"overlap": "overlap"}
 DECISION_FIELDS = {"left_out_at": "left_out", "removed_at": "removed", "reason": "reason"}
+# Filters, which are sent in the address.
+AUDIT_FIELDS = {name: name for name in ("actor", "action", "object", "since", "until")}
+KEYS_FIELDS = {"named": "named", "state": "state"}
 # A link is handed to a person: it ends by itself unless somebody says for how long.
 LINK_DAYS = "7"
 
@@ -63,7 +72,56 @@ def _day(given: Any) -> Any:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
+def _day_or_none(given: Any) -> Any:
+    return None if given == "" else _day(given)
+
+
 Day = Annotated[Done, BeforeValidator(_day)]
+
+
+def absent(given: Any) -> Any:
+    """None for what stands in a field that was left empty: a form sends those too."""
+    return None if given == "" else given
+
+
+Name = Annotated[Annotated[Printable, Field(max_length=80)] | None, BeforeValidator(absent)]
+Action = Annotated[Annotated[Printable, Field(max_length=40)] | None, BeforeValidator(absent)]
+ObjectId = Annotated[Annotated[Printable, Field(max_length=200)] | None, BeforeValidator(absent)]
+
+
+class AuditDays(BaseModel):
+    """Which entries of the audit log are shown; `until` is the last day."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    actor: Name = None
+    action: Action = None
+    object: ObjectId = None
+    since: Annotated[datetime | None, BeforeValidator(_day_or_none)] = None
+    until: Annotated[datetime | None, BeforeValidator(_day_or_none)] = None
+    cursor: Annotated[str | None, Field(max_length=200)] = None
+
+    @property
+    def filters(self) -> AuditFilters:
+        """As the log takes them."""
+        end = (
+            None
+            if self.until is None
+            else self.until.replace(hour=23, minute=59, second=59, microsecond=999_999)
+        )
+        return AuditFilters(
+            actor=self.actor, action=self.action, object=self.object, after=self.since, before=end
+        )
+
+
+class KeysQuery(BaseModel):
+    """Which keys are shown."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    named: Annotated[Printable, Field(max_length=200)] = ""
+    state: Literal["", "active", "expired", "revoked"] = ""
+    cursor: Annotated[str | None, Field(max_length=64)] = None
 
 
 class KeyForm(KeyRequest):
@@ -104,9 +162,21 @@ def key_of(given: dict[str, str]) -> tuple[KeyRequest, Kind]:
         "indexes": _lines(given, "indexes") or None,
         "rights_holders": _lines(given, "rights_holders"),
         "daily_quota": _whole(_text(given, "quota")),
+        "daily_works": _whole(_text(given, "works")),
         **{name: text for name, text in lengths.items() if text},
     }
     return parse_as(KeyForm, asked), kind
+
+
+def filters_of(
+    model: type[Filters], request: Request
+) -> tuple[Filters | None, dict[str, str], Problem | None]:
+    """The filters in a request's address, what was given, and what is wrong with that: the first or the last."""
+    given = dict(request.query_params)
+    try:
+        return parse_as(model, given), given, None
+    except Problem as problem:
+        return None, given, problem
 
 
 def overlap_of(given: dict[str, str], usual: int) -> int:

@@ -4,6 +4,7 @@ Each takes the service and the caller, and raises `Problem` where it can't be do
 one of these calls and what comes back into a response; it does nothing else.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -138,7 +139,7 @@ async def listed(service: Service, caller: Caller, query: ListQuery) -> Attribut
         page = await run_in_threadpool(service.store.list, filters, query.cursor, query.limit)
     except BadCursor as error:
         raise bad_parameter("cursor", f"{error}.") from error
-    items = await run_in_threadpool(_summaries, service, caller, page.jobs)
+    items = await run_in_threadpool(summaries, service, caller, page.jobs)
     return AttributionList(items=items, next_cursor=page.next_cursor)
 
 
@@ -207,23 +208,37 @@ def _look_and_tell(service: Service, caller: Caller, job_id: str) -> Answer:
     return answer
 
 
-def _summaries(service: Service, caller: Caller, jobs: list[JobSummary]) -> list[AttributionSummary]:
-    return [summary(service, caller, job) for job in jobs]
-
-
-def summary(service: Service, caller: Caller, job: JobSummary) -> AttributionSummary:
-    """A question in short, as it may be told to a caller. Blocks for a moment where its
-    sentence has to be made anew."""
+def summaries(service: Service, caller: Caller, jobs: Sequence[JobSummary]) -> list[AttributionSummary]:
+    """Questions in short, as they may be told to a caller. Blocks for a moment where a sentence may name what the
+    caller isn't shown, or has exact shares: then it is made anew, of answers that are all read at once."""
     view = service.visibility.to(caller)
-    served = service.catalogue.reading(job.index_id)
-    names = redaction.may_name(job, view.of(served), served)
-    if names or (view.rounding is not None and job.summary is not None):
-        # Its sentence may name what isn't shown, and has exact shares.
-        whole = service.store.get(job.id)
-        kept = None if whole is None or whole.by_row else whole
-        result = None if kept is None else redaction.shown(kept, view, service.catalogue).result
-        job = replace(job, summary=(result or {}).get("summary"))
-    return answers.listed(job)
+    anew, first_works = set(), dict[str, list[str]]()
+    for job in jobs:
+        served = service.catalogue.reading(job.index_id)
+        if redaction.may_name(job, view.of(served), served):
+            anew.add(job.id)
+        elif job.summary is not None and job.first_work is not None and served is not None:
+            first_works.setdefault(served.id, []).append(job.first_work)
+    allowed: frozenset[str] = frozenset()
+    if view.budget is not None:
+        # A list names the first work of each answer and no other.
+        for served in service.catalogue:
+            allowed |= view.allowed(served, first_works.get(served.id, ()))
+        anew |= {job.id for job in jobs if job.first_work is not None and job.first_work not in allowed}
+        view = view.granting(allowed)
+    if view.rounding is not None:
+        anew |= {job.id for job in jobs}
+    wholes = service.store.get_all([job.id for job in jobs if job.id in anew and job.summary is not None])
+    told = {
+        whole.id: None if whole.by_row else redaction.shown(whole, view, service.catalogue).result
+        for whole in wholes
+    }
+    return [
+        answers.listed(
+            replace(job, summary=(told.get(job.id) or {}).get("summary")) if job.id in anew else job
+        )
+        for job in jobs
+    ]
 
 
 def _tell(service: Service, caller: Caller, job: Job) -> Answer:

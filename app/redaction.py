@@ -4,6 +4,7 @@ A row keeps its rank, score and share, so that an answer still adds up, under an
 only. What is stored stays as it is: an answer is redacted whenever it is told, by what is hidden at that moment.
 """
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from app.catalogue import Catalogue, ServedIndex
 from app.language import ENGLISH
 from app.rounding import Interval, Rounding
 from app.schemas import Group
-from app.visibility import Shade, View
+from app.visibility import Shade, Unserved, View
 from das.answer import (
     FLAT,
     FLAT_BELOW,
@@ -48,6 +49,12 @@ NOTE_CREATORS = "Creators none of whose works may be shown are taken together as
 NOTE_HOLDERS = "Rights holders none of whose works may be shown are taken together as “Withheld”."
 NOTES_GROUPS = {"creator": NOTE_CREATORS, "rights_holder": NOTE_HOLDERS}
 NOTE_LOOKALIKES = "Look-alikes that are hidden are left out."
+ABOUT_OTHERS = (NOTE_CREATORS, NOTE_HOLDERS, NOTE_LOOKALIKES)
+NOTE_SPENT = (
+    "{works} of this answer's works {are} withheld: as many different works were shown in the last 24 hours as may"
+    " be. Rank, score and share stand, under ids that are good in this answer only; look again later, for each work"
+    " counts for 24 hours."
+)
 
 
 def shown(job: Job, view: View | None, catalogue: Catalogue) -> Job:
@@ -55,7 +62,62 @@ def shown(job: Job, view: View | None, catalogue: Catalogue) -> Job:
     if view is None:
         return job
     served = catalogue.reading(job.index_id)
-    return rounded(told(untitled(job, served), view.of(served)), view.rounding, served)
+    return rounded(seen(untitled(job, served), view, served), view.rounding, served)
+
+
+def seen(job: Job, view: View, served: ServedIndex | None) -> Job:
+    """The job without what a viewer isn't shown, because it is hidden or their budget of works is used up; `told`
+    otherwise. What is shown takes from that. Blocks for a moment where there is one.
+
+    Raises:
+        StorageError: it can't be recorded what is shown, so nothing is.
+    """
+    if served is None:
+        # What the notes say of works whose visibility is known isn't so of these.
+        nothing = told(job, Unserved())
+        if nothing is job or nothing.result is None:
+            return nothing
+        return instead(nothing, result={**nothing.result, "notes": _notes(job)})
+    visible = told(job, view.of(served))
+    if view.budget is None or job.by_row:
+        return visible
+    named = _named(visible)
+    allowed = view.allowed(served, named)
+    if len(allowed) == len(named):
+        return _without_other_candidates(visible, allowed)
+    fewer = told(job, view.narrowed(served, allowed))
+    # How many are hidden is told as ever, and how many are withheld beside it.
+    kept, withheld = _notes(visible), len(named) - len(allowed)
+    notes = [note for note in _notes(fewer) if note in ABOUT_OTHERS and note not in kept]
+    spent = NOTE_SPENT.format(works=withheld, are="is" if withheld == 1 else "are")
+    return instead(fewer, result={**(fewer.result or {}), "notes": [*kept, *notes, spent]})
+
+
+def _notes(job: Job) -> list[str]:
+    return list((job.result or {}).get("notes", ()))
+
+
+def _named(job: Job) -> list[str]:
+    """The ids of the works that an answer shows, in the order in which a budget is spent on them."""
+    result = (job.result if job.state == JobState.SUCCEEDED else None) or {}
+    parts = [(result.get("copy") or {}).get("matches", ()), result.get("works", ())]
+    shown = [*parts[0], *parts[1], *(job.lookalikes or ())[:LOOKALIKES]]
+    return [work_id for work_id in dict.fromkeys(one["work_id"] for one in shown) if not hidden_id(work_id)]
+
+
+def _without_other_candidates(job: Job, allowed: frozenset[str]) -> Job:
+    """The job whose candidates go by ids of this answer, but for those that it shows: a report lists them all."""
+    if job.candidate_works is None or allowed.issuperset(job.candidate_works):
+        return job
+    result = job.result or {}
+    places = [*result.get("works", ()), *(result.get("copy") or {}).get("matches", ())]
+    hidden = {one for one in (*job.candidate_works, *(p["work_id"] for p in places)) if hidden_id(one)}
+    number = itertools.count(len(hidden) + 1)
+    candidates = [
+        one if one in allowed or hidden_id(one) else f"{HIDDEN_PREFIX}{next(number)}"
+        for one in job.candidate_works
+    ]
+    return instead(job, candidate_works=candidates)
 
 
 def instead(job: Job, **told: Any) -> Job:
@@ -66,9 +128,10 @@ def instead(job: Job, **told: Any) -> Job:
 def rounded(job: Job, rounding: Rounding | None, served: ServedIndex | None) -> Job:
     """The job with its shares as the operator lets them be told, and its sentences made of those."""
     result = job.result
+    if rounding is None or result is None or job.by_row or job.state != JobState.SUCCEEDED:
+        return job
     # Where no influence was measured, there is none to round.
-    nothing = result is None or not result["works"] or result["works"][0]["share"] == 0
-    if rounding is None or result is None or nothing or job.by_row or job.state != JobState.SUCCEEDED:
+    if not result["works"] or result["works"][0]["share"] == 0:
         return job
     works, groups_of = _intervals(job, served)
     candidates = CandidateSet(result["candidates"]["mode"], result["candidates"]["count"])
@@ -130,18 +193,27 @@ def card_for(card: str | None, shade: Shade | None) -> str | None:
     return "\n".join(line for line in lines if line[: line.find(" |", 1) + 2] not in hidden)
 
 
-def told_verdict(verdict: JsonObject, shade: Shade, instead: Mapping[str, str | None]) -> JsonObject:
+def told_verdict(
+    verdict: JsonObject, shade: Shade | Unserved | None, instead: Mapping[str, str | None]
+) -> JsonObject:
     """What a policy said of an answer, without the names of what isn't shown; the outcome and its codes stay.
 
     Args:
         instead: notes that name it, and what is said in place of each.
     """
-    reasons = [_reason(reason, shade) for reason in verdict["reasons"]]
+    reasons = [reason if shade is None else _reason(reason, shade) for reason in verdict["reasons"]]
     notes = [instead.get(note, note) for note in verdict["notes"]]
     return {**verdict, "reasons": reasons, "notes": [note for note in notes if note is not None]}
 
 
-def _reason(reason: JsonObject, shade: Shade) -> JsonObject:
+def _reason(reason: JsonObject, shade: Shade | Unserved) -> JsonObject:
+    if isinstance(shade, Unserved):
+        nobody = not reason["works"] and not reason["creators"]
+        return (
+            reason
+            if nobody
+            else {**reason, "text": ABOUT_HIDDEN, "compared": [], "works": [], "creators": []}
+        )
     hidden = [work_id for work_id in reason["works"] if shade.work(work_id)]
     works = shade.served.index.works
     rows = [works.find(one) for one in hidden]
@@ -194,7 +266,7 @@ def untitled(job: Job, served: ServedIndex | None) -> Job:
     return instead(job, result={**result, **_sentences(result, None, None, ())})
 
 
-def told(job: Job, shade: Shade | None) -> Job:
+def told(job: Job, shade: Shade | Unserved | None) -> Job:
     """The job as it may be told: itself where nothing of its answer is hidden."""
     if shade is None or job.by_row:
         return job
@@ -222,7 +294,7 @@ def told(job: Job, shade: Shade | None) -> Job:
 class _Opaque:
     """Gives hidden works their ids: in the order in which they are met."""
 
-    def __init__(self, shade: Shade) -> None:
+    def __init__(self, shade: Shade | Unserved) -> None:
         self._shade = shade
         self._given: dict[str, str] = {}
 
@@ -233,7 +305,7 @@ class _Opaque:
         return self._given.setdefault(work_id, f"{HIDDEN_PREFIX}{len(self._given) + 1}")
 
 
-def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
+def _result(result: JsonObject, shade: Shade | Unserved, opaque: _Opaque) -> JsonObject:
     works = [_place(place, opaque) for place in result["works"]]
     count = sum(hidden_id(place["work_id"]) for place in works)
     copy = result.get("copy")
@@ -256,7 +328,7 @@ def _result(result: JsonObject, shade: Shade, opaque: _Opaque) -> JsonObject:
     return changed
 
 
-def _names_withheld(result: JsonObject, shade: Shade) -> bool:
+def _names_withheld(result: JsonObject, shade: Shade | Unserved) -> bool:
     """Whether a sentence names a creator none of whose works may be shown, who needn't be the first work's."""
     creators = [group["name"] for group in result["groups"].get("creator", ())]
     sentences = [result["summary"], *result.get("caveats", ())]
@@ -273,7 +345,7 @@ def _place(place: JsonObject, opaque: _Opaque) -> JsonObject:
     return {**place, "work_id": work_id, "similarity": None}
 
 
-def _groups(kind: str, groups: list[JsonObject], shade: Shade) -> list[JsonObject]:
+def _groups(kind: str, groups: list[JsonObject], shade: Shade | Unserved) -> list[JsonObject]:
     withheld = [group for group in groups if shade.withholds(kind, group["name"])]
     if not withheld:
         return groups

@@ -18,6 +18,7 @@ from app.language import ENGLISH, LANGUAGES, Language, language_of
 from app.problems import Problem
 from app.refusals import mistaken
 from app.service import service_of
+from app.uploads import small_form
 
 HTML_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Language, Cookie"}
 # Where a sign-in may lead: a page of this service by its path. Nothing that a browser could take for another host, or
@@ -25,6 +26,7 @@ HTML_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-La
 PAGE = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~@-]+)*)?")
 # What the page's script says itself.
 SCRIPT_WORDS = [key.partition(".")[2] for key in ENGLISH.words if key.startswith("script.")]
+SIGN_IN = "/sign-in"
 ELSEWHERE = ("cross-site", "same-site")
 
 templates = Jinja2Templates(Path(__file__).parent / "templates")
@@ -78,6 +80,23 @@ def sign_in_page(request: Request, problem: Problem) -> Response:
     return render(request, "sign-in.html", context, problem.kind.status, problem.headers)
 
 
+async def is_sure(request: Request) -> bool:
+    """Whether a form says that somebody was asked and is sure, by the page's script or by `sure_page`."""
+    if "content-type" not in request.headers:
+        return False
+    return (await small_form(service_of(request), request)).get("sure") == "yes"
+
+
+def sure_page(request: Request, back: str) -> Response:
+    """Ask whether a question shall be deleted, where no script did; `back` is where one goes who isn't sure."""
+    return render(
+        request,
+        "sure.html",
+        {"action": request.url.path, "here": back},
+        headers={"Cache-Control": "no-store"},
+    )
+
+
 def base_address(request: Request) -> str:
     """The service's address as people use it."""
     return service_of(request).settings.public_url or str(request.base_url).rstrip("/")
@@ -85,8 +104,16 @@ def base_address(request: Request) -> str:
 
 def page_shown(path: str) -> str:
     """The page of this service that a path names, that of a sign-in link too; the first one for anything else."""
+    before, signing_in, following = path.partition(f"{SIGN_IN}?next=")
+    if signing_in and not before and following == page_of(following) != "/":
+        return path
     known = PAGE.fullmatch(path) and not path.startswith(("/sign-out", "/v1/", "/static/"))
     return path if known else "/"
+
+
+def sign_in_to(following: str) -> str:
+    """The page of signing in that leads to another afterwards."""
+    return SIGN_IN if following == "/" else f"{SIGN_IN}?next={following}"
 
 
 def page_of(path: str) -> str:

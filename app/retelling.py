@@ -30,6 +30,7 @@ NOTES = {
     redaction.NOTE_CREATORS: "creators_withheld",
     redaction.NOTE_HOLDERS: "holders_withheld",
     redaction.NOTE_LOOKALIKES: "lookalikes_hidden",
+    redaction.NOTE_SPENT: "works_spent",
     answers.GONE: "gone",
     answers.REPLACED: "replaced",
     answers.BY_ROW: "by_row",

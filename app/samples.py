@@ -18,7 +18,10 @@ class Sample:
     """One picture; `name` is its file's name, the only way in which a request can ask for it."""
 
     name: str
+    number: int
+    """Its place among all of them, from 1."""
     title: str
+    """Empty where it has none of its own: pages name it by its number, in their language."""
     path: Path
     width: int
     height: int
@@ -52,7 +55,8 @@ class Samples:
             said = told.get(name, {})
             self._by_name[name] = Sample(
                 name,
-                said.get("title") or f"Sample generation {len(self._by_name) + 1}",
+                len(self._by_name) + 1,
+                said.get("title", ""),
                 present[name],
                 picture.width,
                 picture.height,

@@ -114,10 +114,13 @@ def serve(settings: Settings, on_ready: Callable[[str], None], *, with_worker: b
 
 def tell_address(settings: Settings) -> Callable[[str], None]:
     """What tells a person, or in a line of the log a machine, that the service answers and where."""
+    public = settings.public_url
     if settings.log_format == "json":
-        return lambda address: logger.info("ready at %s", address, extra={"address": address})
-    console = Console(stderr=True, highlight=False)
-    return lambda address: console.print(f"Open [bold]{address}[/]  (Ctrl-C ends it)")
+        more = {} if public is None else {"public_address": public}
+        return lambda address: logger.info("ready at %s", address, extra={"address": address, **more})
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    elsewhere = "" if public is None else f", for others [bold]{public}[/]"
+    return lambda address: console.print(f"Open [bold]{address}[/]{elsewhere}  (Ctrl-C ends it)")
 
 
 class _EndedError(BaseException):

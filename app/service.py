@@ -16,6 +16,7 @@ from starlette.requests import Request
 from app.access import Access
 from app.addresses import Allowed
 from app.bodies import Bodies
+from app.budgets import Budgets
 from app.catalogue import Catalogue
 from app.connecting import Connector
 from app.fetching import Fetcher
@@ -77,6 +78,7 @@ class Service:
     catalogue: Catalogue
     versions: Versions
     visibility: Visibility
+    budgets: Budgets
     keys: Keys
     sessions: Sessions
     sign_ins: SignIns
@@ -146,7 +148,8 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
     limiter = Limiter(settings)
     connector = Connector(Allowed.of(settings.fetch_allowed))
     keys, sessions = Keys(store.database), await run_in_threadpool(Sessions, settings, store.sessions)
-    visibility = await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs)
+    budgets = Budgets(settings, store.revealed, keys)
+    visibility = await run_in_threadpool(Visibility, settings, catalogue, store.opt_outs, budgets)
     screener = Screener(list(catalogue))
     service = Service(
         settings=settings,
@@ -156,6 +159,7 @@ async def running_service(settings: Settings, meters: Meters | None = None) -> A
         catalogue=catalogue,
         versions=Versions(settings, store, catalogue, visibility, screener),
         visibility=visibility,
+        budgets=budgets,
         keys=keys,
         sessions=sessions,
         sign_ins=SignIns(keys, store.audit),

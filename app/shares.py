@@ -112,7 +112,7 @@ def _opened(service: Service, caller: Caller, token: str, counts: bool) -> Opene
         raise Problem("not-found", CLOSED)
     share, job = found
     served = evidence.answered_by(service, job)
-    view = service.visibility.to(caller)
+    view = service.visibility.to_reader(caller, share.owner)
     if counts:
         try:
             shares.count_view(share.id)

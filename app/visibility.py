@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
+from app.budgets import Allows, Budget, Budgets, Granted
 from app.callers import Caller
 from app.catalogue import Catalogue, ServedIndex
 from app.names import folded
@@ -229,6 +230,18 @@ class Shade:
         return any(name in folded(text) for name in self.gone.creators)
 
 
+class Unserved:
+    """What of an index isn't shown of which no version is served: all of it, since nobody knows who may see what."""
+
+    def work(self, _work_id: str) -> bool:
+        """Whether the work of this id is hidden."""
+        return True
+
+    def withholds(self, _kind: str, _name: str) -> bool:
+        """Whether a group isn't named."""
+        return True
+
+
 @dataclass
 class View:
     """What one viewer may be shown, as it is known at one moment. `tag` tells it from others, in an ETag."""
@@ -238,6 +251,8 @@ class View:
     shades: dict[str, Shade]
     rounding: Rounding | None = None
     """How shares are told; None: as they were measured."""
+    budget: Allows | None = None
+    """Says which works may be shown of those that aren't hidden; None: all of them."""
 
     @cached_property
     def anything(self) -> bool:
@@ -267,9 +282,18 @@ class View:
         return Shade(served, np.ones(len(served), bool), Levels(served, "never"), Gone(), removed=True)
 
     def shows(self, served: ServedIndex, row: int) -> bool:
-        """Whether the work in this row may be shown."""
+        """Whether the work in this row isn't hidden."""
         shade = self.of(served)
         return shade is None or not shade.row(row)
+
+    def allowed(self, served: ServedIndex, work_ids: Sequence[str]) -> frozenset[str]:
+        """Which of these works, none of them hidden, may be shown: all of them, or those that the viewer's budget has
+        room for, which they take from it. Blocks for a moment where there is one."""
+        return frozenset(work_ids) if self.budget is None else self.budget.reveal(served.name, work_ids)
+
+    def granting(self, work_ids: frozenset[str]) -> "View":
+        """The same where a budget has said already that these works may be shown and no others."""
+        return self if self.budget is None else replace(self, budget=Granted(work_ids))
 
 
 @dataclass
@@ -292,8 +316,9 @@ VIEWS_KEPT = 200
 class Visibility:
     """Makes views. Its methods may be called from any thread."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue, opt_outs: OptOuts) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, opt_outs: OptOuts, budgets: Budgets) -> None:
         self._opt_outs = opt_outs
+        self._budgets = budgets
         self._levels_of = partial(
             Levels, default=settings.work_visibility, hide_exposed=settings.hide_exposed
         )
@@ -365,7 +390,16 @@ class Visibility:
 
     def to(self, caller: Caller) -> View:
         """What may be shown to a caller."""
-        return self.to_viewer(Viewer(caller.key is not None, caller.rights_holders))
+        return self._within(caller, self._budgets.of(caller))
+
+    def to_reader(self, caller: Caller, sender: str) -> View:
+        """What may be shown to a caller who reads what an owner hands on, by that owner's budget. Blocks for a
+        moment."""
+        return self._within(caller, self._budgets.of_sender(sender, caller))
+
+    def _within(self, caller: Caller, budget: Budget | None) -> View:
+        view = self.to_viewer(Viewer(caller.key is not None, caller.rights_holders))
+        return view if budget is None else replace(view, budget=budget, tag=view.tag + budget.tag)
 
     def to_viewer(self, viewer: Viewer) -> View:
         """What may be shown to somebody; `Viewer(False, frozenset())` is anybody."""

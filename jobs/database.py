@@ -15,11 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.orm import Session
@@ -30,6 +27,9 @@ from jobs.errors import StorageError
 from jobs.masking import masked
 from jobs.reserve import NO_ROOM, Reserve, lacks_room
 from jobs.settings import Settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 Erased = TypeVar("Erased")
 
@@ -242,7 +242,7 @@ def upgrade(settings: Settings) -> None:
         SettingsError: the data directory or the URL can't be used, or the database is of a newer version.
         StorageError: the database can't be reached or written.
     """
-    _migrate(settings, command.upgrade, "head")
+    _migrate(settings, "upgrade", "head")
 
 
 def downgrade(settings: Settings, revision: str) -> None:
@@ -256,10 +256,15 @@ def downgrade(settings: Settings, revision: str) -> None:
         raise SettingsError(
             f"{revision!r} is no revision of the database: those are four digits, such as 0008"
         )
-    _migrate(settings, command.downgrade, revision)
+    _migrate(settings, "downgrade", revision)
 
 
-def _migrate(settings: Settings, migrate: Callable[[Config, str], None], revision: str) -> None:
+def _migrate(settings: Settings, way: Literal["upgrade", "downgrade"], revision: str) -> None:
+    # Ten megabytes, which only who starts the service needs and no process that goes on running.
+    from alembic import command
+    from alembic.util import CommandError
+
+    migrate = command.upgrade if way == "upgrade" else command.downgrade
     if settings.database_url is None:
         settings.prepare_data_dir()
     engine = open_engine(settings, pooled=False)
@@ -300,7 +305,9 @@ def _switch_to_wal(engine: Engine, timeout: float) -> None:
             time.sleep(0.02)
 
 
-def _alembic_config(connection: Connection) -> Config:
+def _alembic_config(connection: Connection) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     # Alembic's options go through configparser, in which a bare percent sign starts an interpolation.
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))

@@ -50,6 +50,7 @@ class ApiKey(Base):
     scopes: Mapped[list[str]]
     indexes: Mapped[list[str] | None]
     daily_quota: Mapped[int | None]
+    daily_works: Mapped[int | None]
     rights_holders: Mapped[list[str] | None]
     keep_uploads: Mapped[int | None]
     keep_results: Mapped[int | None]
@@ -73,7 +74,8 @@ class ApiKey(Base):
 
 @dataclass(frozen=True, kw_only=True)
 class NewKey:
-    """What is asked for. `indexes` are ids or names, None for all; `daily_quota` None for the setting's.
+    """What is asked for. `indexes` are ids or names, None for all; `daily_quota` and
+    `daily_works` None for the settings'.
 
     `rights_holders` are those whose works it may see although only they may. `keep_uploads` and `keep_results` are
     how long pictures and whole questions are kept after their end, None as the settings say.
@@ -87,6 +89,7 @@ class NewKey:
     kind: Kind = Kind.KEY
     indexes: tuple[str, ...] | None = None
     daily_quota: int | None = None
+    daily_works: int | None = None
     expires_in: timedelta | None = None
     rights_holders: tuple[str, ...] = ()
     keep_uploads: timedelta | None = None
@@ -116,6 +119,14 @@ class NewKey:
             raise KeyRefused(f"a key is kept to 1 to {MAX_INDEXES} indexes, or to none of them")
         if self.daily_quota is not None and not 1 <= self.daily_quota <= MAX_QUOTA:
             raise KeyRefused(f"a quota is 1 to {MAX_QUOTA} questions a day")
+        if self.daily_works is not None and not 1 <= self.daily_works <= MAX_QUOTA:
+            raise KeyRefused(f"a budget is 1 to {MAX_QUOTA} different works a day")
+        if self.daily_works is not None and Scope.ADMIN in self.scopes:
+            raise KeyRefused(
+                "a key that runs the service may be shown every work: it has no budget of them",
+                "daily_works",
+                "admin_works",
+            )
         if self.expires_in is not None and not timedelta() < self.expires_in <= LONGEST:
             raise KeyRefused(f"a key expires after a moment at least and {LONGEST.days} days at most")
         self._check_records()
@@ -274,6 +285,7 @@ class Keys:
                 scopes=frozenset(map(Scope, old.scopes)),
                 indexes=None if old.indexes is None else tuple(old.indexes),
                 daily_quota=old.daily_quota,
+                daily_works=old.daily_works,
                 rights_holders=tuple(old.rights_holders or ()),
                 keep_uploads=_span(old.keep_uploads),
                 keep_results=_span(old.keep_results),
@@ -314,6 +326,7 @@ def _issue(
         scopes=[scope for scope in Scope if scope in wanted.scopes],
         indexes=None if wanted.indexes is None else list(wanted.indexes),
         daily_quota=wanted.daily_quota,
+        daily_works=wanted.daily_works,
         rights_holders=list(wanted.rights_holders) or None,
         keep_uploads=_seconds(wanted.keep_uploads),
         keep_results=_seconds(wanted.keep_results),

@@ -43,6 +43,13 @@ class RecordSettings(BaseSettings):
         description="Shares below this, such as `0.005`, are told as less than it and not as a number; with a step it"
         " is raised to where shares are rounded up. Unset: none but those below half of `DAS_SHARE_STEP`.",
     )
+    revealed_works_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many different works one key may be shown in 24 hours, unless it has a number of its own;"
+        " further ones are told as withheld. All who come without a key share one budget, but for this machine itself"
+        " where no keys are needed. Unset: any.",
+    )
     opt_outs_hide: Literal["received", "verified"] = Field(
         default="verified",
         description="When the works of an opt-out are hidden: once the operator has `verified` it, or as soon as it"

@@ -492,9 +492,8 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         faults = "; ".join(
-            f"DAS_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
-            if fault["loc"]
-            else fault["msg"]
+            (f"DAS_{'_'.join(map(str, fault['loc'])).upper()}: " if fault["loc"] else "")
+            + fault["msg"].removeprefix("Value error, ")
             for fault in error.errors()
         )
         raise SettingsError(f"a setting can't be used: {faults}") from error

@@ -41,6 +41,7 @@ from jobs.notify import Notifier
 from jobs.opt_outs import OptOuts
 from jobs.pace import Pace
 from jobs.policies import Policies
+from jobs.revealed import RevealedWorks
 from jobs.sessions import SessionRows
 from jobs.settings import Settings
 from jobs.shares import Shares, erase_shares
@@ -125,6 +126,7 @@ class JobStore:
         self.keeping = Keeping(settings, self.database)
         self.sessions = SessionRows(self.database)
         self.shares = Shares(self.database, self.keeping)
+        self.revealed = RevealedWorks(self.database)
         seal = Seal(settings)
         self.webhook_endpoints = Endpoints(self.database, seal)
         self.webhook_deliveries = Deliveries(self.database, seal)
@@ -174,6 +176,13 @@ class JobStore:
         """The job, or None if there never was one of this id. An erased job is there, as a tombstone."""
         with self.database.read() as session:
             return _own(session.get(Job, job_id), owner)
+
+    def get_all(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of these jobs that there are, in any order: one query."""
+        if not job_ids:
+            return ()
+        with self.database.read() as session:
+            return session.scalars(select(Job).where(Job.id.in_(job_ids))).all()
 
     def standing(self, job_id: str, owner: str | None = None) -> Standing | None:
         """How the job stands; None if there never was one of this id. Costs a fraction of `get`."""

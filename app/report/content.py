@@ -33,6 +33,12 @@ CHECKED = (
     " --recompute --index INDEX --image PICTURE it computes the answer again. The words and pictures of this document"
     " are drawn from it and aren't what is checked."
 )
+CHECKED_SEAL = (
+    "report.json of this answer, which lies inside its PDF too, holds all that is said here. das report verify"
+    " report.json --key operator.pem (or the PDF) checks that nothing of it was changed and who sealed it. The words"
+    " and pictures of this document are drawn from it and aren't what is checked. The answer can't be computed again"
+    " by this report: the index that gave it isn't served any more."
+)
 HANDED_ON = "This report was handed on by a link. Whoever did so has left out"
 GROUPED = {"creator": ("By creator", "Creator"), "rights_holder": ("By rights holder", "Rights holder")}
 """The groups that are told, with the section's heading and the column's."""
@@ -61,7 +67,10 @@ def content(document: Mapping[str, Any], *, picture: bool) -> Content:
             for kind, (heading, column) in GROUPED.items()
             if any(group["name"] != UNKNOWN_HOLDER for group in answer["groups"].get(kind, ()))
         ),
-        Section("How to check it", (Paragraph(CHECKED), _checking(report, seal))),
+        Section(
+            "How to check it",
+            (Paragraph(CHECKED if report["index"]["model"] else CHECKED_SEAL), _checking(report, seal)),
+        ),
     ]
     return Content(
         name=f"Report {question['id']}",
@@ -167,9 +176,7 @@ def _share(one: Mapping[str, Any]) -> Cell:
 
 def _checking(report: Mapping[str, Any], seal: Mapping[str, Any]) -> Facts:
     question, index, quality = report["question"], report["index"], report["quality"]
-    model = index["model"]
-    loras = "".join(f" with the LoRA {lora['source']}" for lora in model["loras"])
-    measured = "not measured"
+    measured = "not measured" if index["model"] is not None else "not known any more"
     if quality is not None:
         measured = (
             f"linear datamodelling score {quality['lds']} ({quality['low']} to {quality['high']}) over"
@@ -184,17 +191,28 @@ def _checking(report: Mapping[str, Any], seal: Mapping[str, Any]) -> Facts:
                     Run(f", asked {question['asked_at']}, answered {question['finished_at']}"),
                 ),
             ),
-            _fact(
-                "Method",
-                f"{question['method']}, {counted(len(index['timesteps']), 'timestep')},"
-                f" {index['features']['dimension']} dimensions, seed {index['seed']}",
-            ),
-            Fact("Index", (Run(f"{index['id']}, "), Run(index["content_digest"], exact=True))),
-            Fact("Model", (Run(f"{model['source']}{loras}, weights "), Run(model["digest"], exact=True))),
+            *_computed_by(question["method"], index),
             _fact("Quality of the ranking", measured),
             _fact("Made by", report["made_by"]),
             Fact("Seal", (Run(seal["digest"], exact=True), Run(f", {_signed(seal)}"))),
         )
+    )
+
+
+def _computed_by(method: str, index: Mapping[str, Any]) -> tuple[Fact, ...]:
+    model = index["model"]
+    if model is None:
+        gone = "this version isn't served any more, so its model and digests aren't told"
+        return _fact("Method", method), _fact("Index", f"{index['id']}; {gone}")
+    loras = "".join(f" with the LoRA {lora['source']}" for lora in model["loras"])
+    return (
+        _fact(
+            "Method",
+            f"{method}, {counted(len(index['timesteps']), 'timestep')},"
+            f" {index['features']['dimension']} dimensions, seed {index['seed']}",
+        ),
+        Fact("Index", (Run(f"{index['id']}, "), Run(index["content_digest"], exact=True))),
+        Fact("Model", (Run(f"{model['source']}{loras}, weights "), Run(model["digest"], exact=True))),
     )
 
 

@@ -4,22 +4,26 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.answers import index_summary, quality, thumbnail_link
 from app.callers import Caller, Reading
 from app.catalogue import Catalogue, ServedIndex
 from app.index_schemas import ComingVersion, IndexCard, IndexList, IndexSummary, Work, WorkList
+from app.language import ENGLISH, Language
 from app.problems import Problem, documented
 from app.redaction import card_for
 from app.service import Service, service_of
+from das.answer import HIDDEN_PREFIX
 from das.rights.values import Tdm
 
 router = APIRouter(prefix="/v1", tags=["indexes"])
 
 # Its id is made of the file's digest, so what lies there never changes; but what is hidden shall be gone soon.
 A_WHILE = "max-age=600"
+WITHHELD_WORK = ENGLISH("note.work_withheld")
+# Works become free one by one, so that nobody can say when this one is shown.
+LOOK_AGAIN_S = 600
 
 WorkId = Annotated[str, Path(description="A work's id.", examples=["w_2c26b46b68ffc68f"], max_length=64)]
 InIndex = Annotated[
@@ -83,7 +87,15 @@ def list_works(
     view = service.visibility.to(caller)
     rows = served.rows_saying(tdm, cursor or 0, limit + 1, partial(view.shows, served))
     following = str(rows[limit]) if len(rows) > limit else None
-    return WorkList(items=[_work(served, row) for row in rows[:limit]], next_cursor=following)
+    ids = [served.index.works.id_of(row) for row in rows[:limit]]
+    allowed = view.allowed(served, ids)
+    items = [
+        _work(served, row)
+        if work_id in allowed
+        else _withheld(served, f"{HIDDEN_PREFIX}{place}", caller.language)
+        for place, (row, work_id) in enumerate(zip(rows, ids, strict=False), 1)
+    ]
+    return WorkList(items=items, next_cursor=following)
 
 
 @router.get(
@@ -94,7 +106,11 @@ def list_works(
 )
 def get_work(request: Request, caller: Reading, work_id: WorkId, index: InIndex = None) -> Work:
     """One training work and whose it is."""
-    return _work(*_find(service_of(request), caller, work_id, index))
+    service = service_of(request)
+    served, row = _find(service, caller, work_id, index)
+    if not service.visibility.to(caller).allowed(served, [work_id]):
+        return _withheld(served, work_id, caller.language)
+    return _work(served, row)
 
 
 @router.get(
@@ -104,15 +120,15 @@ def get_work(request: Request, caller: Reading, work_id: WorkId, index: InIndex 
     responses={
         200: {"content": {"image/webp": {}}, "description": "At most 256 pixels a side."},
         304: {"description": "Not changed; it never does."},
-        **documented("not-found", "invalid-request"),
+        **documented("not-found", "invalid-request", "quota-exhausted"),
     },
 )
-async def get_work_thumbnail(
-    request: Request, caller: Reading, work_id: WorkId, index: InIndex = None
-) -> Response:
+def get_work_thumbnail(request: Request, caller: Reading, work_id: WorkId, index: InIndex = None) -> Response:
     """A small picture of a work. It never changes, and may be hidden: caches keep it for ten minutes at most."""
     service = service_of(request)
     served, row = _find(service, caller, work_id, index)
+    if not service.visibility.to(caller).allowed(served, [work_id]):
+        raise Problem("quota-exhausted", WITHHELD_WORK, {"Retry-After": str(LOOK_AGAIN_S)})
     # A cache that many share would hand it on to who has no key.
     restricted = service.visibility.restricted(served, row)
     only_some = service.settings.keys_required or restricted
@@ -120,8 +136,8 @@ async def get_work_thumbnail(
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     if restricted:
-        await run_in_threadpool(service.store.audit.write, caller.actor, "thumbnail.read", work_id)
-    data = await run_in_threadpool(served.index.thumbnail, row)
+        service.store.audit.write(caller.actor, "thumbnail.read", work_id)
+    data = served.index.thumbnail(row)
     return Response(data, media_type=served.picture(row).media_type, headers=headers)
 
 
@@ -145,6 +161,20 @@ def _work(served: ServedIndex, row: int) -> Work:
         thumbnail=thumbnail_link(work["id"]),
         exposure=None if served.exposure is None else round(float(served.exposure[row]), 2),
         metadata=served.further_columns(row),
+    )
+
+
+def _withheld(served: ServedIndex, work_id: str, language: Language) -> Work:
+    """A work that there is, of which nothing is told for now."""
+    nothing = dict.fromkeys(Work.model_fields)
+    return Work.model_validate(
+        {
+            **nothing,
+            "work_id": work_id,
+            "index": served.id,
+            "metadata": {},
+            "withheld": language("note.work_withheld"),
+        }
     )
 
 

@@ -110,4 +110,6 @@ async def revoke_api_key(request: Request, caller: Administering, key_id: KeyId)
 )
 async def get_quota(request: Request, caller: Reading) -> Quota:
     """How much of your limits is used up. Asking for it counts as a request and not as a question."""
-    return await service_of(request).limiter.told(caller)
+    service = service_of(request)
+    works = await run_in_threadpool(service.budgets.told, caller)
+    return await service.limiter.told(caller, works)

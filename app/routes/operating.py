@@ -3,11 +3,10 @@
 Each takes the scope `admin`, is a page without JavaScript, and changes something by a form that is posted.
 """
 
-from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
@@ -15,10 +14,11 @@ from app import operating, questions
 from app.callers import Administering, Caller
 from app.language import language_of
 from app.operating import NO_STORE, SEE_OTHER, no_cursor, older, shown
+from app.operator_forms import AUDIT_FIELDS, AuditDays, Name, filters_of
 from app.problems import Problem
-from app.schemas import Printable
+from app.rendering import is_sure, sure_page
 from app.service import service_of
-from jobs.audit import AuditFilters
+from app.waiting import find
 from jobs.credentials import Scope
 from jobs.errors import BadCursor
 
@@ -27,15 +27,6 @@ router = APIRouter(prefix="/operator", include_in_schema=False)
 JobState = Literal["open", "failed", "succeeded", "cancelled", "all"]
 
 
-def _absent(given: Any) -> Any:
-    # A form sends its empty fields too.
-    return None if given == "" else given
-
-
-Name = Annotated[Annotated[Printable, Field(max_length=80)] | None, BeforeValidator(_absent)]
-Action = Annotated[Annotated[Printable, Field(max_length=40)] | None, BeforeValidator(_absent)]
-ObjectId = Annotated[Annotated[Printable, Field(max_length=200)] | None, BeforeValidator(_absent)]
-Day = Annotated[date | None, BeforeValidator(_absent)]
 Cursor = Annotated[str | None, Field(max_length=200)]
 
 
@@ -47,30 +38,6 @@ class JobsQuery(BaseModel):
     state: JobState = "open"
     key: Name = None
     cursor: Cursor = None
-
-
-class AuditDays(BaseModel):
-    """Which entries of the audit log are shown; `until` is the last day."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    actor: Name = None
-    action: Action = None
-    object: ObjectId = None
-    since: Day = None
-    until: Day = None
-    cursor: Cursor = None
-
-    @property
-    def filters(self) -> AuditFilters:
-        """As the log takes them."""
-        return AuditFilters(
-            actor=self.actor,
-            action=self.action,
-            object=self.object,
-            after=_begin(self.since),
-            before=_end(self.until),
-        )
 
 
 @router.get("")
@@ -95,6 +62,10 @@ async def cancel(request: Request, caller: Administering, job_id: str) -> Respon
 @router.post("/jobs/{job_id}/erase")
 async def erase(request: Request, caller: Administering, job_id: str) -> Response:
     """Erase a question of one's own key."""
+    if not await is_sure(request):
+        caller.needs(Scope.ASK)
+        await find(service_of(request), caller, job_id)
+        return sure_page(request, "/operator/jobs")
     return await _changed(request, caller, questions.erase, job_id)
 
 
@@ -105,13 +76,16 @@ async def workers(request: Request, _caller: Administering) -> Response:
 
 
 @router.get("/audit")
-async def audit(request: Request, _caller: Administering, query: Annotated[AuditDays, Query()]) -> Response:
-    """Who did what to which object."""
+async def audit(request: Request, _caller: Administering) -> Response:
+    """Who did what to which object. A filter that can't be read is told beside its field, and no entry is shown."""
+    query, given, problem = filters_of(AuditDays, request)
+    if query is None:
+        return shown(request, "audit", {"events": None, "given": given}, problem, fields=AUDIT_FIELDS)
     try:
         page = await run_in_threadpool(service_of(request).store.audit.list, query.filters, query.cursor)
     except BadCursor as error:
         raise no_cursor(error) from error
-    given = {name: str(value) for name, value in query.model_dump(exclude={"cursor"}).items() if value}
+    given.pop("cursor", None)
     return shown(
         request,
         "audit",
@@ -139,11 +113,3 @@ async def _changed(request: Request, caller: Caller, change: Any, job_id: str) -
     except Problem as problem:
         return await _jobs(request, caller, JobsQuery(), problem)
     return RedirectResponse("/operator/jobs", SEE_OTHER, NO_STORE)
-
-
-def _begin(day: date | None) -> datetime | None:
-    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def _end(day: date | None) -> datetime | None:
-    return None if day is None else datetime(day.year, day.month, day.day, 23, 59, 59, 999_999, tzinfo=UTC)

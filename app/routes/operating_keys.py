@@ -1,10 +1,8 @@
 """The operator's pages of keys and links: list, make, replace, revoke, and end what is signed in with them."""
 
 from datetime import timedelta
-from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
@@ -13,9 +11,17 @@ from app.callers import Administering
 from app.forms import BESIDE_BYTES
 from app.language import language_of
 from app.operating import NO_STORE, SEE_OTHER, found_key, no_cursor, older, shown, sign_in_address
-from app.operator_forms import KEY_FIELDS, LINK_DAYS, ROTATION_FIELDS, key_of, overlap_of
+from app.operator_forms import (
+    KEY_FIELDS,
+    KEYS_FIELDS,
+    LINK_DAYS,
+    ROTATION_FIELDS,
+    KeysQuery,
+    filters_of,
+    key_of,
+    overlap_of,
+)
 from app.problems import Problem
-from app.schemas import Printable
 from app.service import Service, service_of
 from app.uploads import small_form
 from jobs.credentials import Kind, Scope
@@ -29,19 +35,13 @@ router = APIRouter(prefix="/operator", include_in_schema=False)
 SCOPES = ("ask", "read")
 
 
-class KeysQuery(BaseModel):
-    """Which keys are shown."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    named: Annotated[Printable, Field(max_length=200)] = ""
-    state: Literal["", "active", "expired", "revoked"] = ""
-    cursor: Annotated[str | None, Field(max_length=64)] = None
-
-
 @router.get("/keys")
-async def listed(request: Request, _caller: Administering, query: Annotated[KeysQuery, Query()]) -> Response:
-    """Keys and links, the newest first, and the form for another."""
+async def listed(request: Request, _caller: Administering) -> Response:
+    """Keys and links, the newest first, and the form for another. A filter that can't be read is told beside its
+    field, and no key is shown."""
+    query, given, problem = filters_of(KeysQuery, request)
+    if query is None:
+        return await run_in_threadpool(_list, request, None, {}, problem, given)
     return await run_in_threadpool(_list, request, query, {}, None)
 
 
@@ -93,27 +93,39 @@ async def sign_out(request: Request, caller: Administering, key_id: str) -> Resp
     return RedirectResponse(f"/operator/keys/{key_id}", SEE_OTHER, NO_STORE)
 
 
-def _list(request: Request, query: KeysQuery, given: dict[str, str], problem: Problem | None) -> Response:
+def _list(
+    request: Request,
+    query: KeysQuery | None,
+    given: dict[str, str],
+    problem: Problem | None,
+    filters: dict[str, str] | None = None,
+) -> Response:
+    """The keys that a query finds with the form for another, or why there is no query: `filters` are what it was."""
     service = service_of(request)
     try:
-        page = service.keys.list(query.named or None, query.state or None, query.cursor)
+        page = None
+        if query is not None:
+            page = service.keys.list(query.named or None, query.state or None, query.cursor)
     except BadCursor as error:
         raise no_cursor(error) from error
     now = utc_now()
+    shows = query or KeysQuery()
     context = {
-        "keys": [(key, key.state(now)) for key in page.keys],
-        "query": query,
+        "keys": None if page is None else [(key, key.state(now)) for key in page.keys],
+        "query": shows.model_dump() if filters is None else filters,
         "given": given or {f"scope_{scope}": "yes" for scope in SCOPES},
         "scopes": list(Scope),
         "indexes": [served.name for served in service.catalogue],
-        "older": older("keys", page.next_cursor, named=query.named, state=query.state),
+        "older": older(
+            "keys", None if page is None else page.next_cursor, named=shows.named, state=shows.state
+        ),
         "link_days": LINK_DAYS,
         "keeping": {
             name: None if kept is None else language_of(request).span(kept.total_seconds())
             for name, kept in vars(service.store.keeping.of_keys).items()
         },
     }
-    return shown(request, "keys", context, problem, fields=KEY_FIELDS)
+    return shown(request, "keys", context, problem, fields=KEY_FIELDS if filters is None else KEYS_FIELDS)
 
 
 def _one(request: Request, key_id: str, given: dict[str, str], problem: Problem | None) -> Response:

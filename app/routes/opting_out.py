@@ -193,9 +193,10 @@ def _form(request: Request, caller: Caller, given: dict[str, str], problem: Prob
 def _work(service: Service, caller: Caller, served: ServedIndex | None, work_id: str) -> Shown | None:
     """The work that a form is about; None where there is none that this caller may know of."""
     row = None if served is None else served.index.works.find(work_id)
-    if served is None or row is None or not service.visibility.to(caller).shows(served, row):
+    view = service.visibility.to(caller)
+    if served is None or row is None or not view.shows(served, row):
         return None
-    if Scope.READ not in caller.scopes:
+    if Scope.READ not in caller.scopes or not view.allowed(served, [work_id]):
         return Shown(work_id, served.id)
     work = served.work(row)
     return Shown(work_id, served.id, work["title"], work["creator"], served.picture(row))
@@ -207,10 +208,12 @@ def _titles(service: Service, caller: Caller, told: OptOut) -> list[str]:
     if served is None or Scope.READ not in caller.scopes:
         return told.works or []
     known = service.visibility.known_to(caller, served)
-    rows = {work_id: served.index.works.find(work_id) for work_id in told.works or []}
+    found = ((work_id, served.index.works.find(work_id)) for work_id in told.works or [])
+    rows = {work_id: row for work_id, row in found if row is not None and known[row]}
+    allowed = service.visibility.to(caller).allowed(served, [*rows])
     return [
-        work_id if row is None or not known[row] else served.work(row)["title"] or work_id
-        for work_id, row in rows.items()
+        served.work(rows[work_id])["title"] or work_id if work_id in allowed else work_id
+        for work_id in told.works or []
     ]
 
 

@@ -20,12 +20,12 @@ from app.language import COOKIE, ENGLISH, LANGUAGES, Language, language_of
 from app.middleware import NEVER_ANSWERED
 from app.problems import CATALOGUE, Problem, invalid
 from app.refusals import refusal
-from app.rendering import HTML_HEADERS, page_shown, render, sign_in_page
+from app.rendering import HTML_HEADERS, is_sure, page_shown, render, sign_in_page, sure_page
 from app.samples import SHOWN_FIRST
 from app.schemas import MAX_PROMPT_LENGTH, Attribution, AttributionRequest
 from app.service import Service, service_of
 from app.uploads import Filled, fetched, parse_fields, small_form, upload
-from app.waiting import MAX_WAIT_S, unless_gone
+from app.waiting import MAX_WAIT_S, find, unless_gone
 
 router = APIRouter(include_in_schema=False)
 
@@ -140,6 +140,9 @@ async def cancel_by_form(request: Request, caller: Asking, attribution_id: str) 
 
 @router.post("/a/{attribution_id}/erase")
 async def erase_by_form(request: Request, caller: Asking, attribution_id: str) -> Response:
+    if not await is_sure(request):
+        await find(service_of(request), caller, attribution_id)
+        return sure_page(request, page_shown(f"/a/{attribution_id}"))
     await questions.erase(service_of(request), caller, attribution_id)
     return RedirectResponse("/deleted", SEE_OTHER)
 

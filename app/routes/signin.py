@@ -13,7 +13,7 @@ from app.callers import caller_of, key_required
 from app.language import language_of
 from app.middleware import request_id_of
 from app.refusals import mistaken
-from app.rendering import page_of, render
+from app.rendering import page_of, render, sign_in_to
 from app.service import Service, service_of
 from app.sessions import Shown
 from app.uploads import small_form
@@ -33,7 +33,8 @@ NOT_SIGNED_IN = "Nobody is signed in here."
 @router.get("/sign-in")
 async def sign_in_form(request: Request, following: str = Query(default="/", alias="next")) -> Response:
     refuse_keys_in_addresses(request)
-    return render(request, "sign-in.html", {"following": page_of(following)})
+    following = page_of(following)
+    return render(request, "sign-in.html", {"following": following, "here": sign_in_to(following)})
 
 
 @router.post("/sign-in")
@@ -47,7 +48,7 @@ async def sign_in(request: Request) -> Response:
     if key is None:
         await run_in_threadpool(service.sign_ins.refused, shown, request_id_of(request))
         said = language_of(request)("sign_in.unknown" if shown else "sign_in.missing")
-        context = {"following": following, "problem": mistaken("key", said)}
+        context = {"following": following, "here": sign_in_to(following), "problem": mistaken("key", said)}
         return render(request, "sign-in.html", context, UNAUTHORISED)
     if following == "/" and Scope.READ not in key.scopes and Scope.ADMIN in key.scopes:
         # Who does nothing but run the service has nothing to do on the first page.

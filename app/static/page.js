@@ -19,6 +19,9 @@ function megabytes(bytes) {
   return (bytes / 1e6).toLocaleString(root.lang, { maximumFractionDigits: 1 });
 }
 
+// What the next page shall say, in this tab.
+const SAID = "said";
+
 function say(sentence) {
   const alert = document.getElementById("alert");
   alert.textContent = sentence;
@@ -193,7 +196,11 @@ async function ask(file) {
 
 function take(files) {
   if (sending || !files.length) return;
-  say(files.length > 1 ? words("only_first") : "");
+  const said = files.length > 1 ? words("only_first") : "";
+  say(said);
+  // Where choosing is asking, the answer's page is next, and says it too.
+  if (said) sessionStorage.setItem(SAID, said);
+  else sessionStorage.removeItem(SAID);
   clearMistakes();
   const [file] = files;
   if (!fits(file)) {
@@ -272,6 +279,8 @@ let leaving = false;
 document.addEventListener("submit", (event) => {
   const question = event.target.dataset.confirm;
   if (question && !confirm(question)) event.preventDefault();
+  // Else the server would ask.
+  else if (question) event.target.append(Object.assign(document.createElement("input"), { type: "hidden", name: "sure", value: "yes" }));
   leaving = !event.defaultPrevented;
 });
 
@@ -306,6 +315,7 @@ function adopt(next) {
 async function follow(article) {
   let tag = article.dataset.tag;
   let failures = 0;
+  let trying = false;
   while (article.dataset.waiting === "yes") {
     try {
       const response = await fetch(`/a/${article.dataset.id}?wait=${LONG_POLL_SECONDS}`, {
@@ -321,9 +331,11 @@ async function follow(article) {
       if (!response.ok) throw new Error(String(response.status));
       tag = response.headers.get("ETag");
       adopt(new DOMParser().parseFromString(await response.text(), "text/html"));
-      say("");
+      if (trying) say("");
+      trying = false;
     } catch {
-      if (failures >= 2) say(words("trying"));
+      trying ||= failures >= 2;
+      if (trying) say(words("trying"));
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]));
       failures += 1;
     }
@@ -358,4 +370,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 const article = document.getElementById("answer");
+if (article && sessionStorage.getItem(SAID)) {
+  say(sessionStorage.getItem(SAID));
+  sessionStorage.removeItem(SAID);
+}
 if (article) follow(article);

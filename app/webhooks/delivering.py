@@ -11,6 +11,7 @@ from app.webhooks.sending import send
 from app.webhooks.signing import signed_headers
 from jobs.errors import StorageError
 from jobs.models import utc_now
+from jobs.outages import OUTAGE
 from jobs.webhooks.deliveries import Attempt, ClaimedDelivery, Deliveries
 from jobs.webhooks.sealing import SecretUnreadable
 
@@ -66,11 +67,13 @@ class Deliverer:
     async def _deliver(self, claimed: ClaimedDelivery) -> None:
         try:
             await self._attempt(claimed)
+            OUTAGE.worked("deliveries")
         except SecretUnreadable as error:
             logger.error("%s waits: %s", claimed.id, error)
             await self._threads(self._deliveries.give_back, claimed, UNSIGNED_WAIT)
         except StorageError as error:
-            logger.warning("what became of %s can't be kept, so it will be sent again: %s", claimed.id, error)
+            # What became of it can't be kept, so it will be sent again, as all others that are on the way.
+            OUTAGE.failed("deliveries", error)
         except Exception:
             # Its claim ends, and it is tried again.
             logger.exception("%s can't be delivered", claimed.id)

@@ -857,6 +857,8 @@ class Key(Model):
     """Ids or names of the indexes that it may see and ask; null: all."""
     daily_quota: int | None = None
     """Questions a day; null: the service's own limit."""
+    daily_works: int | None = None
+    """Different works that it may be shown in a day; null: the service's own limit."""
     rights_holders: list[str]
     """Whom it speaks for."""
     keep_uploads: int | None = None
@@ -943,6 +945,8 @@ class NewlyMadeKey(Model):
     """Ids or names of the indexes that it may see and ask; null: all."""
     daily_quota: int | None = None
     """Questions a day; null: the service's own limit."""
+    daily_works: int | None = None
+    """Different works that it may be shown in a day; null: the service's own limit."""
     rights_holders: list[str]
     """Whom it speaks for."""
     keep_uploads: int | None = None
@@ -1247,6 +1251,8 @@ class Quota(Model):
     """Requests of any kind, in a minute or what DAS_RATE_LIMIT says."""
     questions: Allowance
     """Pictures asked about in a day (UTC)."""
+    works: Allowance
+    """Different works that were shown to you in the last 24 hours; each is free again after those."""
     counting: bool
     """Whether requests are counted now; while that isn't possible they are let through."""
 
@@ -1536,12 +1542,15 @@ class Work(Model):
     ) = None
     """The strictest signal on text and data mining in its file (XMP, C2PA) or metadata; null: none, or the
     index was built before they were read."""
-    thumbnail: str
-    """Path of its small picture."""
+    thumbnail: str | None = None
+    """Path of its small picture; null: it is withheld."""
     exposure: float | None = None
     """Percent of the works with less leverage; null: not known."""
     metadata: dict[str, Any]
     """Further columns of the works' table."""
+    withheld: str | None = None
+    """Why nothing is told of it now, in a sentence; all else is null then, and `work_id` good in this
+    answer only unless it was asked for. Null: it is told."""
 
 
 class WorkList(Model):
@@ -1589,6 +1598,7 @@ class KeyOptions(TypedDict, total=False):
 
     indexes: list[str] | None
     daily_quota: int | None
+    daily_works: int | None
     expires_in: int | None
     rights_holders: list[str]
     keep_uploads: int | None

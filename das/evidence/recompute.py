@@ -74,6 +74,11 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
     from das.attribution import Attributor
 
     asked, places = report["question"], report["answer"]["works"]
+    if report["index"]["content_digest"] is None:
+        raise EvidenceError(
+            f"{report['index']['id']} wasn't there any more when the report was made, so that it doesn't tell what"
+            " the answer was computed from: it can't be computed again."
+        )
     if index.manifest.content_digest != report["index"]["content_digest"]:
         raise EvidenceError(f"{index.id} isn't the index of the report, which is {report['index']['id']}.")
     _refuse_left_out(report, index)

@@ -60,25 +60,31 @@ def pixels_digest(pixels: np.ndarray) -> str:
 
 
 def report(
-    index: AttributionIndex,
+    index: AttributionIndex | str,
     asked: Asked,
     result: Mapping[str, Any],
     notes: Sequence[str],
     copied: str | None,
     made_by: str,
     shared: Mapping[str, Any] | None = None,
+    named_by: AttributionIndex | None = None,
 ) -> dict[str, Any]:
     """The report of an answer, as plain values that have a canonical spelling.
 
     Args:
+        index: that was asked; its id alone where nobody has it any more, so that nothing else is told of it.
         result: the answer as `das.answer.Attribution.as_result` gives it.
         notes: what was told beside it.
         copied: what was said of the picture as a copy of a work.
         made_by: program and version that writes this.
         shared: what whoever hands the report on has left out of it: `left_out`, the names of the parts, and `works`,
             how many of the ranked works are told of, None for all.
+        named_by: the version of that index which says what its works are called; None: the index itself.
     """
-    quality, in_model = index.quality_of(asked.method), result.get("in_model")
+    there = None if isinstance(index, str) else index
+    named_by = named_by or there
+    quality = None if there is None else there.quality_of(asked.method)
+    in_model = result.get("in_model")
     limits = [*LIMITS, *notes_of(measured=quality is not None, in_model=in_model)]
     said = dict.fromkeys([*result.get("caveats", ()), *notes])
     handed_on = {} if shared is None else {"shared": dict(shared)}
@@ -100,13 +106,13 @@ def report(
             "seed": None if asked.seed is None else str(asked.seed),
         },
         "picture": {**asked.picture, "pixels": asked.pixels},
-        "index": _index(index, asked.method),
+        "index": {**dict.fromkeys(_INDEX), "id": index} if there is None else _index(there, asked.method),
         "answer": {
             "summary": result["summary"],
             "in_model": in_model,
             "certainty": result.get("certainty"),
             "copy": None if result.get("copy") is None else {**result["copy"], "summary": copied},
-            "works": [_work(index, place) for place in result["works"]],
+            "works": [_work(named_by, place) for place in result["works"]],
             "groups": {
                 kind: [{**_NO_INTERVAL, **group} for group in groups]
                 for kind, groups in result["groups"].items()
@@ -117,6 +123,13 @@ def report(
         "quality": None if quality is None else quality.model_dump(mode="json"),
         "limits": limits,
     }
+
+
+_INDEX = (
+    *("id", "content_digest", "works", "works_digest", "model", "timesteps", "features", "kernels", "seed"),
+    *("built_at", "versions"),
+)
+"""What is told of an index; of one that isn't there any more all but its id is null."""
 
 
 def _index(index: AttributionIndex, method: str) -> dict[str, Any]:
@@ -145,9 +158,9 @@ def _index(index: AttributionIndex, method: str) -> dict[str, Any]:
     }
 
 
-def _work(index: AttributionIndex, place: Mapping[str, Any]) -> dict[str, Any]:
-    row = index.works.find(place["work_id"])
-    about = {} if row is None else index.works.row(row)
+def _work(index: AttributionIndex | None, place: Mapping[str, Any]) -> dict[str, Any]:
+    row = None if index is None else index.works.find(place["work_id"])
+    about = {} if row is None or index is None else index.works.row(row)
     # The digest of the work's file says which picture is meant, whatever it is called.
     return {
         **_NO_INTERVAL,

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from das.answer import NOT_IN_MODEL
+from das.answer import HIDDEN_PREFIX, NOT_IN_MODEL
 from das.index import AttributionIndex
 from jobs.database import MIGRATIONS, open_engine, upgrade
 from jobs.settings import Settings
@@ -127,9 +127,10 @@ def test_works_that_an_index_no_longer_has_keep_id_score_and_share(old: Settings
         assert page.status_code == 200
         assert "w_gone" in page.text
 
-        # The same where the whole index is no longer served.
+        # Where the whole index is no longer served nobody knows who may see the work.
         elsewhere = client.get(f"/v1/attributions/{GONE}").json()
-        assert elsewhere["works"][0]["work_id"] == "w_kept"
+        assert elsewhere["works"][0]["work_id"] == f"{HIDDEN_PREFIX}1"
+        assert (elsewhere["works"][0]["score"], elsewhere["works"][0]["share"]) == (2.0, 1.0)
         assert elsewhere["works"][0]["title"] is None
         assert client.get(f"/a/{GONE}").status_code == 200
     store.close()

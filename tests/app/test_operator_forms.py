@@ -1,9 +1,11 @@
 """The operator's forms that are refused: what is wrong stands beside its field, and what was typed stays."""
 
+import html
 import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from starlette.testclient import TestClient
@@ -19,6 +21,7 @@ from jobs.store import JobStore
 from tests.app.test_refused_forms import beside, field
 
 OWN = {"Accept": "text/html", "Origin": "http://127.0.0.1:8000"}
+DAY = "This isn&#39;t a day: write it as 2026-03-01."
 LENGTH = "This isn&#39;t a length of time: write it as 90d, 12h, 30m or 45s."
 UNPRINTABLE = "There are control characters in this, which can&#39;t be kept: write it anew."
 NO_LINK = "A link can&#39;t run the service: make a key."
@@ -61,6 +64,55 @@ def post(client: TestClient, address: str, language: str = "en", **fields: str) 
 
 @pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("keys?named=%00&state=", {"named": UNPRINTABLE}),
+        ("keys?named=" + "x" * 201, {"named": "This is too long: 200 characters at most."}),
+        ("keys?named=me&state=none", {"state": "Choose one of these."}),
+        ("audit?actor=%00&since=2026-02-01", {"actor": UNPRINTABLE}),
+        ("audit?object=" + "x" * 201, {"object": "This is too long: 200 characters at most."}),
+        (
+            "audit?action=key&since=yesterday&until=2026-02-30",
+            {"since": DAY, "until": DAY},
+        ),
+    ],
+)  # fmt: skip
+def test_a_filter_that_is_wrong_says_so_beside_its_field_and_shows_nothing(
+    client: TestClient, address: str, told: dict[str, str]
+) -> None:
+    refused = client.get(f"/operator/{address}", headers=OWN)
+    assert refused.status_code == 422
+    assert beside(refused.text) == told
+    first, *_ = told
+    assert "autofocus" in field(refused.text, first) or first == "state"
+    # What was given stays, and nothing looks as if it had been found.
+    for name, value in parse_qsl(address.partition("?")[2]):
+        if name not in ("state", "since", "until") and "\0" not in value:
+            assert f'value="{value}"' in field(refused.text, name)
+    assert 'class="records"' not in refused.text
+    found = client.get(f"/operator/{address.partition('?')[0]}", headers=OWN)
+    assert found.status_code == 200
+    assert 'class="records"' in found.text
+    assert beside(found.text) == {}
+
+
+@pytest.mark.parametrize("code", [code for code in LANGUAGES if code != "en"])
+def test_wrong_filters_are_told_in_the_pages_language(
+    client: TestClient, operator: IssuedKey, code: str
+) -> None:
+    headers = {**OWN, "Accept-Language": code}
+    for address, name, words in (
+        ("audit?since=x", "since", "day"),
+        ("keys?state=x", "state", "literal_error"),
+    ):
+        told = beside(client.get(f"/operator/{address}", headers=headers).text)
+        assert {key: html.unescape(text) for key, text in told.items()} == {
+            name: LANGUAGES[code](f"mistake.{words}")
+        }
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize(
     ("fields", "told"),
     [
         ({"name": ""}, {"name": "Something has to stand here."}),
@@ -73,6 +125,12 @@ def post(client: TestClient, address: str, language: str = "en", **fields: str) 
             {"scope_admin": "yes"},
             {"indexes": "A key that runs the service can&#39;t be kept to some indexes: it could make one for all."},
         ),
+        (
+            {"scope_admin": "yes", "indexes": "", "works": "5"},
+            {"works": "A key that runs the service may be shown every work: leave it empty."},
+        ),
+        ({"works": "0"}, {"works": "This has to be 1 at least."}),
+        ({"works": "some"}, {"works": "This has to be a whole number."}),
         ({"indexes": "none such {n}"}, {"indexes": "There is no index none such {n} here."}),
         ({"indexes": "tiny\n" * 101}, {"indexes": "These are too many: 100 at most."}),
         ({"indexes": "x" * 201}, {"indexes": "This is too long: 200 characters at most."}),

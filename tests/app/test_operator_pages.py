@@ -169,7 +169,10 @@ def test_own_questions_are_cancelled_and_deleted(
     assert last(store) == ("question.cancelled", operator.key.prefix, job)
     again = post(client, f"/operator/jobs/{job}/cancel")
     assert (again.status_code, "no-store") == (303, again.headers["cache-control"])
-    assert post(client, f"/operator/jobs/{job}/erase").status_code == 303
+    sure = post(client, f"/operator/jobs/{job}/erase")
+    assert (sure.status_code, f'action="/operator/jobs/{job}/erase"' in sure.text) == (200, True)
+    assert last(store) == ("question.cancelled", operator.key.prefix, job)
+    assert post(client, f"/operator/jobs/{job}/erase", sure="yes").status_code == 303
     assert last(store) == ("question.erased", operator.key.prefix, job)
     late = post(client, f"/operator/jobs/{job}/cancel")
     assert late.status_code == 410

@@ -128,7 +128,15 @@ def test_cancel_and_delete_by_form(client, ask):
     page = asked["links"]["page"]
     assert client.post(page + "/cancel", headers=HTML, follow_redirects=False).headers["location"] == page
     assert "This question was cancelled." in client.get(page, headers=HTML).text
-    deleted = client.post(page + "/erase", headers=HTML)
+    # Without a script nobody has asked yet.
+    sure = client.post(page + "/erase", headers=HTML)
+    assert (sure.status_code, sure.headers["cache-control"]) == (200, "no-store")
+    assert "Delete this picture and its answer? They can&#39;t be had back." in sure.text
+    assert f'action="{page}/erase"' in sure.text
+    assert f'href="{page}"' in sure.text
+    assert client.get(page, headers=HTML).status_code == 200
+    assert client.post(page + "/erase", data={"sure": "no"}, headers=HTML).text == sure.text
+    deleted = client.post(page + "/erase", data={"sure": "yes"}, headers=HTML)
     assert deleted.status_code == 200
     assert "Deleted." in deleted.text
     gone = client.get(page, headers=HTML)

@@ -70,7 +70,9 @@ def restart(service: Service, removed: Path, monkeypatch: pytest.MonkeyPatch) ->
         catalogue = Catalogue([served], None)
         settings = service.settings.model_copy(update=changes)
         monkeypatch.setattr(service, "catalogue", catalogue)
-        monkeypatch.setattr(service, "visibility", Visibility(settings, catalogue, service.store.opt_outs))
+        monkeypatch.setattr(
+            service, "visibility", Visibility(settings, catalogue, service.store.opt_outs, service.budgets)
+        )
         return served
 
     return restart
@@ -171,7 +173,7 @@ def test_who_sees_all_levels_is_told_of_removed_works(
     later = AttributionIndex.open(removed)
     served = ServedIndex(removed, later)
     settings = service.settings.model_copy(update={"work_visibility": "signed-in", "hide_exposed": 0.0})
-    visibility = Visibility(settings, Catalogue([served], None), service.store.opt_outs)
+    visibility = Visibility(settings, Catalogue([served], None), service.store.opt_outs, service.budgets)
     anybody, signed_in = (visibility.to_viewer(Viewer(who, frozenset())).of(served) for who in (False, True))
     assert signed_in is None
     assert anybody is not None
@@ -200,6 +202,25 @@ def test_a_decisions_note_about_a_removed_work_names_it_no_more(
         "The picture itself is nearly the same as a work that isn't shown"
     )
     assert "Study no. 0" not in told.text
+
+
+def test_nor_does_it_where_nothing_is_hidden(
+    client: TestClient, gone: list[str], answered: Callable[..., str], restart: Callable[..., ServedIndex]
+) -> None:
+    rules = [{"code": "large-share", "outcome": "review", "when": {"top.share": {"at_least": 0.01}}}]
+    policy = client.post("/v1/policies", json={"policy": {"policy": "open", "rules": rules}})
+    client.post("/v1/policies/open/activate", json={"version": policy.json()["version"]})
+    match = {"work_id": gone[0], "verdict": "copy", "score": 0.97, "method": "pdq", "mirrored": False}
+    job_id = answered(copy={"verdict": "copy", "score": 0.97, "method": "pdq", "matches": [match]})
+    decided = client.post("/v1/decisions", json={"policy": "open", "attribution": job_id}).json()
+    assert "“Study no. 0”" in decided["notes"][0]
+    restart()
+    for language in ("en", "de", "fr"):
+        spoken = {"Accept-Language": language}
+        told = client.get(decided["links"]["self"], headers=spoken).json()
+        answer = client.get(decided["links"]["attribution"], headers=spoken).json()
+        assert told["notes"][0] == answer["copy"]["summary"]
+        assert "Study no. 0" not in told["notes"][0]
 
 
 def test_what_a_client_kept_before_a_restart_isnt_right_once_another_version_is_served(

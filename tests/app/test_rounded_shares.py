@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from app.callers import Caller, caller_of
 from app.rounding import Rounding
@@ -101,6 +102,22 @@ def test_the_api_tells_no_share_finer_than_its_step(client: Any, answered: Any) 
     assert all(float(number) % 3 == 0 for number in numbers(told["summary"]))
     (listed,) = client.get("/v1/attributions").json()["items"]
     assert listed["summary"] == told["summary"] != exact["summary"]
+
+
+def test_a_list_reads_its_answers_at_once(client: Any, answered: Any, store: Any) -> None:
+    asked = [answered()[1] for _ in range(3)]
+    read: list[str] = []
+    listen = (store.database.engine, "before_cursor_execute", lambda *given: read.append(given[2]))
+    event.listen(*listen)
+    try:
+        listed = client.get("/v1/attributions").json()["items"]
+    finally:
+        event.remove(*listen)
+    # The list itself, and the answers whose shares are rounded.
+    assert len([statement for statement in read if "FROM jobs" in statement]) == 2
+    assert [one["summary"] for one in listed] == [
+        client.get(one["links"]["self"]).json()["summary"] for one in reversed(asked)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from app.language import ENGLISH, LANGUAGES
+from app.language import ENGLISH, LANGUAGES, Language
 from app.rendering import _words, templates
 from app.samples import SHOWN_FIRST, Samples
 from das.errors import SettingsError
@@ -21,11 +21,11 @@ def folder_of(tmp_path: Path, count: int, told: object = None) -> Path:
     return tmp_path
 
 
-def home(samples: Samples) -> str:
+def home(samples: Samples, language: Language = ENGLISH) -> str:
     return templates.get_template("home.html").render(
-        language=ENGLISH,
+        language=language,
         languages=LANGUAGES.values(),
-        t=partial(_words, ENGLISH),
+        t=partial(_words, language),
         script_words={},
         max_upload_bytes=25_000_000,
         given={},
@@ -41,9 +41,9 @@ def test_a_picture_has_its_word_and_sentence(tmp_path: Path) -> None:
     entries = [{"file": "01.png", "title": "One", "shows": "A <word>", "about": "A sentence."}]
     samples = Samples(folder_of(tmp_path, 2, {"note": "Of all of them.", "samples": entries}))
     assert samples.note == "Of all of them."
-    assert [(one.name, one.title, one.shows, one.about) for one in samples] == [
-        ("01.png", "One", "A <word>", "A sentence."),
-        ("00.png", "Sample generation 2", "", ""),
+    assert [(one.name, one.number, one.title, one.shows, one.about) for one in samples] == [
+        ("01.png", 1, "One", "A <word>", "A sentence."),
+        ("00.png", 2, "", "", ""),
     ]
     page = home(samples)
     assert "Of all of them." in page
@@ -51,6 +51,8 @@ def test_a_picture_has_its_word_and_sentence(tmp_path: Path) -> None:
     assert 'title="A sentence."' in page
     assert 'alt="One"' in page
     assert 'title="Sample generation 2"' in page
+    assert 'title="Beispielbild 2"' in home(samples, LANGUAGES["de"])
+    assert 'title="Image d’exemple 2"' in home(samples, LANGUAGES["fr"])
 
 
 def test_a_list_needs_no_words(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import httpx2 as httpx
 import psutil
 import pytest
 
-from app.serve import _listen
+from app.serve import _listen, tell_address
 from jobs.settings import Settings
 
 DAS = Path(sys.executable).with_name("das")
@@ -77,6 +77,14 @@ def test_a_second_one_on_the_same_data_is_told_who_holds_it(running, environment
     assert second.returncode == 2
     assert f"process {process.pid}" in " ".join(second.stderr.split())
     assert address in "".join(second.stderr.split())
+
+
+def test_the_address_for_others_is_told_beside_this_machines(capsys):
+    here = "http://127.0.0.1:8000"
+    tell_address(Settings(_env_file=None))(here)
+    assert capsys.readouterr().err == f"Open {here}  (Ctrl-C ends it)\n"
+    tell_address(Settings(_env_file=None, public_url="https://das.example.org"))(here)
+    assert capsys.readouterr().err == f"Open {here}, for others https://das.example.org  (Ctrl-C ends it)\n"
 
 
 def test_a_port_in_use_is_a_sentence(running, environment, tmp_path):

@@ -570,7 +570,7 @@ def test_works_that_are_hidden_from_who_opens_it_stay_hidden(
 
     # For who shows a key alone: whoever opens it without one sees no name, and who has one does.
     signed_in = service.settings.model_copy(update={"work_visibility": "signed-in"})
-    visibility = Visibility(signed_in, service.catalogue, service.store.opt_outs)
+    visibility = Visibility(signed_in, service.catalogue, service.store.opt_outs, service.budgets)
     monkeypatch.setattr(service, "visibility", visibility)
     assert "Study no." not in client.get(share["at"], headers=HTML).text
     assert client.get(f"{share['at']}/works/1").status_code == 404

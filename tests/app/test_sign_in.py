@@ -143,6 +143,34 @@ def test_choosing_a_language_keeps_the_link(
     assert says in again.text
 
 
+@pytest.mark.parametrize("language", ["de", "fr", "en"])
+def test_choosing_a_language_keeps_where_signing_in_leads(
+    client: TestClient, issued: IssuedKey, sign_in: SignIn, language: str
+) -> None:
+    asked = f"/a/att_{32 * '0'}"
+    opened = client.get("/sign-in", params={"next": asked}, headers=HTML)
+    refused = sign_in("not a key", next=asked)
+    for shown in (opened, refused):
+        [following] = re.findall(r'action="/language".*?name="next" value="([^"]*)"', shown.text, re.S)
+        chosen = {"next": following, "language": language}
+        again = client.post("/language", data=chosen, headers={**OWN, "Sec-Fetch-Site": "same-origin"})
+        assert f'<html lang="{language}">' in again.text
+        assert f'name="next" value="{asked}"' in again.text
+    for elsewhere in (
+        "//evil.example",
+        "https://evil.example",
+        "/sign-out",
+        "/",
+        "",
+        "/x?y=z",
+        "/sign-in?next=/a",
+    ):
+        chosen = {"next": f"/sign-in?next={elsewhere}", "language": "en"}
+        own = {**OWN, "Sec-Fetch-Site": "same-origin"}
+        done = client.post("/language", data=chosen, headers=own, follow_redirects=False)
+        assert (done.status_code, done.headers.get("location")) == (303, "/"), done.text
+
+
 def test_a_key_in_place_of_a_link_is_no_way_in(client: TestClient, issued: IssuedKey) -> None:
     shown = client.get(f"/sign-in/{issued.secret}", headers=HTML)
     assert shown.status_code == 401

@@ -9,7 +9,10 @@ import pytest
 from sqlalchemy import update
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from app.webhooks import delivering
+from jobs.errors import StorageError
 from jobs.models import utc_now
+from jobs.outages import Outage
 from jobs.webhooks.models import WebhookDelivery, WebhookEndpoint
 from tests.app.receivers import receiving, talking, until
 
@@ -122,6 +125,27 @@ def test_a_secret_is_shown_once_and_never_logged(client, register, receiver, cap
     for secret in (made["secret"], new["secret"]):
         assert secret.startswith("whsec_")
         assert not [text for text in (*told, caplog.text) if secret[6:30] in text]
+
+
+def test_while_the_database_is_away_it_is_told_once_for_all_deliveries(
+    client, register, receiver, store, monkeypatch, caplog
+):
+    made = register()
+    failed = []
+
+    def away(*_arguments):
+        failed.append(1)
+        raise StorageError("the database can't be reached")
+
+    monkeypatch.setattr(delivering, "OUTAGE", Outage())
+    monkeypatch.setattr(store.webhook_deliveries, "taken", away)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(4):
+            client.post(f"{made['links']['self']}/test")
+        receiver.wait(4)
+        until(lambda: len(failed) >= 4)
+    told = [one for one in caplog.messages if "the database can't be reached" in one]
+    assert told == ["waiting (deliveries): the database can't be reached"]
 
 
 def test_for_the_overlap_a_delivery_has_both_signatures(client, register, receiver, store):

@@ -58,6 +58,23 @@ def test_dropping_a_picture_anywhere(page, tiny_works):
     expect_answer(page)
 
 
+def test_of_two_dropped_pictures_it_is_told_that_the_first_is_asked_about(page, tiny_works):
+    first = tiny_works / "work-004.png"
+    transfer = transfer_of(page, first)
+    data = base64.b64encode((tiny_works / "work-005.png").read_bytes()).decode()
+    second = page.evaluate_handle(TRANSFER, [data, "second.png", "image/png"])
+    page.evaluate("([one, two]) => one.items.add(two.files[0])", [transfer, second])
+    page.dispatch_event("footer", "drop", {"dataTransfer": transfer})
+    page.wait_for_url(ANSWERED)
+    expect(page.locator("#alert")).to_have_text("One picture at a time: only the first one is asked about.")
+    expect_answer(page)
+    expect(page.locator("#alert")).to_be_visible()
+    # Once: who looks again isn't told anew.
+    page.reload()
+    expect(page.locator("#alert")).to_be_hidden()
+    assert page.locator("#alert").text_content() == ""
+
+
 def test_pasting_a_picture_also_on_an_answers_page(page, tiny_works):
     def paste():
         transfer = transfer_of(page, tiny_works / "work-020.png")
@@ -155,6 +172,12 @@ def test_everything_works_without_javascript(plain_page, tiny_works, tmp_path, f
     page.wait_for_url(ANSWERED)
     # The page refreshes itself until the answer is there.
     expect(page.locator(".ranking li")).to_have_count(20)
+    answer = page.url
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator("h1")).to_have_text("Delete this picture and its answer? They can't be had back.")
+    page.get_by_role("link", name="No, go back").click()
+    page.wait_for_url(answer)
+    page.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Delete").click()
     expect(page.locator("h1")).to_have_text("Deleted.")
     page.get_by_role("link", name="Ask about a picture").click()

@@ -35,6 +35,7 @@ ON_EVERY_DATABASE = (
     "test_opt_outs_store",
     "test_policies_store",
     "test_retention",
+    "test_revealed",
     "test_session_rows",
     "test_shares_store",
     "test_store",

@@ -36,6 +36,19 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatc
     get_settings.cache_clear()
 
 
+def test_a_wrong_value_is_told_in_the_settings_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAS_PUBLIC_URL", "https://das.example.org/attribution")
+    get_settings.cache_clear()
+    with pytest.raises(SettingsError, match=r"DAS_PUBLIC_URL: has to be http:// or https://.*and no path"):
+        get_settings()
+    monkeypatch.delenv("DAS_PUBLIC_URL")
+    monkeypatch.setenv("DAS_SOFT_TIME_LIMIT_SECONDS", "700")
+    get_settings.cache_clear()
+    with pytest.raises(SettingsError, match=r"can't be used: [a-z_]*hard_time_limit_seconds must be longer"):
+        get_settings()
+    get_settings.cache_clear()
+
+
 def test_the_hard_limit_must_come_after_the_soft_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAS_SOFT_TIME_LIMIT_SECONDS", "700")
     get_settings.cache_clear()
