@@ -3,7 +3,7 @@
 import io
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -108,7 +108,7 @@ class ServedIndex:
     @cached_property
     def creators(self) -> int | None:
         """How many different creators the works name; None where they name none."""
-        return len({name for name in self.index.works.creators if name}) or None
+        return sum(name is not None for name in self.index.works.grouping("creator").names()) or None
 
     @cached_property
     def exposure(self) -> np.ndarray | None:
@@ -133,18 +133,17 @@ class ServedIndex:
     def rows_saying(self, tdm: str | None, begin: int, count: int, shown: Callable[[int], bool]) -> list[int]:
         """Rows from `begin` on, `count` at most, of works whose `tdm` is this and that are shown; "none" for those
         without a signal."""
-        wanted = None if tdm == "none" else tdm
-        found = (
-            row
-            for row in range(begin, len(self))
-            if (tdm is None or self._signals[row] == wanted) and shown(row)
-        )
-        return list(islice(found, count))
+        rows = range(begin, len(self)) if tdm is None else self._saying(tdm, begin)
+        return list(islice((row for row in rows if shown(row)), count))
 
-    @cached_property
-    def _signals(self) -> list[str | None]:
-        works = self.index.works
-        return works.column(TDM) if TDM in works.table.column_names else [None] * len(self)
+    def _saying(self, tdm: str, begin: int) -> Iterable[int]:
+        """Rows from `begin` on of works whose `tdm` is this, or that have none."""
+        wanted, works = None if tdm == "none" else tdm, self.index.works
+        if TDM not in works.table.column_names:
+            return range(begin, len(self)) if wanted is None else ()
+        signals = works.grouping(TDM)
+        said = [code for code, signal in enumerate(signals.names()) if signal == wanted]
+        return map(int, begin + np.flatnonzero(np.isin(signals.codes[begin:], said)))
 
     def further_columns(self, row: int) -> dict[str, Any]:
         """What the works' metadata says beyond the columns every index has."""

@@ -217,7 +217,7 @@ def _reason(reason: JsonObject, shade: Shade | Unserved) -> JsonObject:
     hidden = [work_id for work_id in reason["works"] if shade.work(work_id)]
     works = shade.served.index.works
     rows = [works.find(one) for one in hidden]
-    theirs = {works.creators[row] for row in rows if row is not None}
+    theirs = {works.value("creator", row) for row in rows if row is not None}
     # Whose a work is that isn't in the index any more isn't known.
     withheld = {name for name in reason["creators"] if None in rows or shade.withholds("creator", name)}
     unnamed = theirs | shade.creators | withheld

@@ -15,6 +15,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
+import numpy as np
+
 from app.rounding import Rounding
 from app.statement_schemas import HolderShare, LeftOut, Statement
 from das.errors import DasError
@@ -246,13 +248,16 @@ def statement(
 
 def _training_use(index: AttributionIndex) -> tuple[dict[str, Fraction], dict[str, int]]:
     """Of each holder, their part of the works by how often they were trained on, and how many works that are."""
-    repeats = index.works.column("repeats")
-    holders = Holders.of(index.works.column("rights_holder"))
+    grouping = index.works.grouping("rights_holder")
+    repeats = np.maximum(np.asarray(index.works.table["repeats"].fill_null(1)), 1)
+    # Whole numbers, which doubles hold exactly.
+    used, counted = np.bincount(grouping.codes, repeats).astype(int), np.bincount(grouping.codes)
+    holders = Holders.of(grouping.names())
     uses: Counter[str] = Counter()
     works: Counter[str] = Counter()
-    for row, code, part in zip(holders.rows.tolist(), holders.codes.tolist(), holders.parts, strict=True):
-        uses[holders.names[code]] += part * (repeats[row] or 1)  # type: ignore[assignment]
-        works[holders.names[code]] += 1
+    for text, code, part in zip(holders.texts.tolist(), holders.codes.tolist(), holders.parts, strict=True):
+        uses[holders.names[code]] += part * int(used[text])  # type: ignore[assignment]
+        works[holders.names[code]] += int(counted[text])
     return dict(uses), dict(works)  # type: ignore[arg-type]
 
 

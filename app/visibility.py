@@ -22,6 +22,7 @@ from app.catalogue import Catalogue, ServedIndex
 from app.names import folded
 from app.rounding import Rounding
 from das.answer import UNKNOWN_CREATOR
+from das.lookups import Grouping
 from das.rights.holders import Holders
 from jobs.errors import StorageError
 from jobs.opt_outs import Hiding, OptOuts
@@ -67,7 +68,7 @@ class Levels:
         works = served.index.works
         self.by_row = np.full(len(works), LEVELS[default], np.uint8)
         if COLUMN in works.table.column_names:
-            self._read(works.column(COLUMN))
+            self._read(works.grouping(COLUMN))
         if hide_exposed is None:
             hide_exposed = PRIVATE_HIDES if len(works) and self.by_row.min() > PUBLIC else 0.0
         if hide_exposed > 0 and served.exposure is not None:
@@ -78,15 +79,17 @@ class Levels:
         if COLUMN in works.table.column_names:
             self.removed = NEVER
 
-    def _read(self, said: list[object]) -> None:
-        unknown = set()
-        for row, text in enumerate(said):
+    def _read(self, said: Grouping) -> None:
+        unknown, default = set(), int(self.by_row[0]) if len(self.by_row) else PUBLIC
+        levels = np.full(len(said), default, np.uint8)
+        for code, text in enumerate(said.names()):
             word = str(text or "").strip().casefold().replace("_", "-")
             if not word:
                 continue
-            self.by_row[row] = LEVELS.get(word, NEVER)
+            levels[code] = LEVELS.get(word, NEVER)
             if word not in LEVELS:
                 unknown.add(word[:40])
+        self.by_row = levels[said.codes]
         if unknown:
             logger.error(
                 "%s: nobody is shown works whose visibility is %s; there is %s",
@@ -98,7 +101,8 @@ class Levels:
     @cached_property
     def creators(self) -> tuple[np.ndarray, list[str]]:
         """A code for each work's creator, and the names by code, as groups have them."""
-        return _coded(self.served.index.works.creators)
+        grouping = self.served.index.works.grouping("creator")
+        return grouping.codes, [name or UNKNOWN_CREATOR for name in grouping.names()]
 
     @cached_property
     def folded_creators(self) -> dict[str, list[int]]:
@@ -111,10 +115,13 @@ class Levels:
     @cached_property
     def holders(self) -> tuple[np.ndarray, list[str]]:
         """The same of rights holders; a work without one is its creator's."""
-        works = self.served.index.works
-        named = zip(works.column("rights_holder"), works.creators, strict=True)
-        codes, names = _coded([holder or creator for holder, creator in named])
-        return codes, [folded(name) for name in names]
+        holders = self.served.index.works.grouping("rights_holder")
+        codes, names = self.creators
+        texts = holders.names()
+        unnamed = np.array([text is None for text in texts], bool)[holders.codes]
+        # Codes of creators come behind those of holders.
+        of_works = np.where(unnamed, codes + len(texts), holders.codes)
+        return of_works, [folded(name) for name in (*(text or UNKNOWN_CREATOR for text in texts), *names)]
 
     def with_hidden(self, hidden: Iterable[Hiding]) -> np.ndarray:
         """The levels by row, where what is opted out is shown to nobody."""
@@ -210,10 +217,12 @@ class Shade:
     def shown_holders(self) -> frozenset[str]:
         """Whose the works are that are shown, as groups name them, folded: their rights holders, those of one without
         being not recorded, and its creator."""
-        works, rows = self.served.index.works, np.flatnonzero(~self.hidden)
-        texts = works.table["rights_holder"].take(rows).to_pylist()
-        creators = {works.creators[row] for row, text in zip(rows, texts, strict=True) if not text}
-        names = [*Holders.of([*dict.fromkeys(texts)]).names, *filter(None, creators)]
+        works, shown = self.served.index.works, ~self.hidden
+        holders, creators = (works.grouping(column) for column in ("rights_holder", "creator"))
+        texts = [holders[code] for code in np.unique(holders.codes[shown])]
+        unnamed = [code for code, text in enumerate(holders.names()) if text is None]
+        made = np.unique(creators.codes[shown & np.isin(holders.codes, unnamed)])
+        names = [*Holders.of(texts).names, *filter(None, (creators[code] for code in made))]
         return frozenset(name.casefold() for name in names)
 
     def withholds(self, kind: str, name: str) -> bool:
@@ -455,11 +464,3 @@ def _hidden(levels: Levels, by_row: np.ndarray, viewer: Viewer) -> np.ndarray:
         own = [code for code, name in enumerate(names) if name in viewer.rights_holders]
         hidden &= ~((by_row == RIGHTS_HOLDER) & np.isin(codes, own))
     return hidden
-
-
-def _coded(values: Iterable[str | None]) -> tuple[np.ndarray, list[str]]:
-    codes: dict[str, int] = {}
-    return (
-        np.fromiter((codes.setdefault(value or UNKNOWN_CREATOR, len(codes)) for value in values), np.int64),
-        list(codes),
-    )

@@ -9,6 +9,7 @@ import numpy as np
 
 from das.copies import CopyVerdict
 from das.intervals import ShareNoise
+from das.lookups import Grouping
 from das.manifest import NOT_MEASURED
 from das.plurals import counted
 from das.works import Works
@@ -144,7 +145,7 @@ def _kept(work: RankedWork) -> dict[str, Any]:
 def share_by_creator(
     shares: np.ndarray,
     codes: np.ndarray,
-    names: Sequence[str | None],
+    names: Sequence[str | None] | Grouping,
     leading: int,
     noise: ShareNoise | None = None,
 ) -> tuple[GroupShare, ...]:
@@ -282,7 +283,7 @@ def summarise(works: Works, first: RankedWork, groups: Sequence[GroupShare], can
     that they do, where its creator isn't known, or where they have no more influence than their number suggests; and
     where nothing stands out, that is said.
     """
-    title, creator = works.table["title"][first.row].as_py(), works.creators[first.row]
+    title, creator = (works.value(column, first.row) for column in ("title", "creator"))
     return sentence_of(title, creator, first, groups, candidates)
 
 

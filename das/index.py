@@ -1,7 +1,7 @@
 """The attribution index on disk: a directory whose numbers never change once finished, read here without torch.
 
     manifest.json         what it was made from, and the digest of every file (das.manifest)
-    works.parquet         the works, row by row (das.works)
+    works.parquet         the works, row by row; works/ has the same to be memory-mapped (das.lookups)
     features/SET/*.npy    whitened features L⁻¹ f̄_i of a feature set, a shard a file, memory-mapped
     kernel.safetensors    per kernel its factor and leverage; norms; residual weights; repeats
     pictures.npy          x_0 (N, d) float16, only for the methods that compare pixels
@@ -50,7 +50,7 @@ from das.references import References
 from das.sources import ModelSource, is_network, is_pipeline
 from das.stored_features import Features
 from das.verification import Damage, Verification, verify_index
-from das.works import Works, contents_of
+from das.works import Works
 
 WORKS_NAME = "works.parquet"
 KERNEL_NAME = "kernel.safetensors"
@@ -237,7 +237,7 @@ class AttributionIndex:
     @cached_property
     def content_repeats(self) -> np.ndarray:
         """W (N,) int64: how often each work's content was trained on, in all works that have it together."""
-        contents = contents_of(self.works.table)
+        contents = self.works.contents
         totals: np.ndarray = np.bincount(contents, weights=self.repeats).astype(np.int64)
         return np.take(totals, contents)
 

@@ -48,32 +48,24 @@ class Ranking:
             in_model, copy: what is known of the picture itself.
             caveats: to be said besides those that follow from the rest.
         """
-        everywhere = np.arange(len(self._index)) if rows is None else rows
         # Signed scores: a work that works against the query has no share in it.
-        positive = np.maximum(scores, 0.0)
-        total = float(positive.sum())
-        shares = positive / total if total > 0 else np.zeros_like(scores)
-        order = _best(scores, everywhere, top_k)
+        shares = np.maximum(scores, 0.0)
+        total = float(shares.sum())
+        if total > 0:
+            shares /= total
+        order, percentiles = _best(scores, rows, top_k)
         noise = self._noise(method) if rows is None else None
-        intervals = [
-            (None, None) if noise is None else noise.interval(float(shares[place]), "works")
-            for place in order
-        ]
-        leading = tuple(
-            RankedWork(
-                rank=rank,
-                work_id=self._index.works.id_of(int(everywhere[place])),
-                row=int(everywhere[place]),
-                score=float(scores[place]),
-                share=float(shares[place]),
-                percentile=100.0 * int((scores < scores[place]).sum()) / len(scores),
-                low=low,
-                high=high,
+        leading = []
+        for rank, (place, percentile) in enumerate(zip(order, percentiles, strict=True), 1):
+            row, share = int(place if rows is None else rows[place]), float(shares[place])
+            low, high = (None, None) if noise is None else noise.interval(share, "works")
+            work_id = self._index.works.id_of(row)
+            leading.append(
+                RankedWork(rank, work_id, row, float(scores[place]), share, float(percentile), low, high)
             )
-            for rank, (place, (low, high)) in enumerate(zip(order, intervals, strict=True), 1)
-        )
-        codes, names = self.creators
-        groups = share_by_creator(shares, codes[everywhere], names, int(codes[leading[0].row]), noise)
+        creators = self._index.works.grouping("creator")
+        codes = creators.codes if rows is None else creators.codes[rows]
+        groups = share_by_creator(shares, codes, creators, int(creators.codes[leading[0].row]), noise)
         candidates = CandidateSet("all" if rows is None else "screened", len(scores))
         summary = summarise(self._index.works, leading[0], groups, candidates)
         certainty = self._certainty(method, leading[0], candidates, shares)
@@ -81,8 +73,8 @@ class Ranking:
             self._index.id,
             method,
             candidates,
-            leading,
-            {"creator": groups, "rights_holder": self._by_holder(shares, everywhere)},
+            tuple(leading),
+            {"creator": groups, "rights_holder": self._by_holder(shares, rows)},
             headline_of(summary, in_model),
             dict(timings),
             in_model,
@@ -91,17 +83,16 @@ class Ranking:
             (*caveats_of(summary, in_model, certainty), *caveats),
         )
 
-    def _by_holder(self, shares: np.ndarray, rows: np.ndarray) -> tuple[GroupShare, ...]:
+    def _by_holder(self, shares: np.ndarray, rows: np.ndarray | None) -> tuple[GroupShare, ...]:
         """The candidates' shares by rights holder, a work of several divided as it says; largest first.
 
         Without intervals: the noise that was measured is that of creators.
         """
-        every = np.zeros(len(self._index))
-        every[rows] = shares
-        candidates = np.zeros(len(self._index))
-        candidates[rows] = 1 / len(rows)
-        totals, parts = self.holders.totals(every), self.holders.totals(candidates)
-        works = self.holders.counts(rows, len(self._index))
+        texts = self._index.works.grouping("rights_holder")
+        codes = texts.codes if rows is None else texts.codes[rows]
+        counts = np.bincount(codes, minlength=len(texts))
+        totals = self.holders.totals(np.bincount(codes, shares, len(texts)))
+        parts, works = self.holders.totals(counts / len(shares)), self.holders.counts(counts)
         present = np.flatnonzero(works)
         kept = present[np.argsort(-totals[present], kind="stable")][:GROUPS_KEPT]
         return tuple(
@@ -136,22 +127,20 @@ class Ranking:
 
     @cached_property
     def holders(self) -> Holders:
-        """Who has the rights in each work."""
-        return Holders.of(self._index.works.column("rights_holder"))
-
-    @cached_property
-    def creators(self) -> tuple[np.ndarray, list[str | None]]:
-        """A code for each work's creator (N,), and the creators by code."""
-        codes: dict[str | None, int] = {}
-        values = [codes.setdefault(name or None, len(codes)) for name in self._index.works.creators]
-        return np.array(values, np.int64), list(codes)
+        """Who has the rights in the works, by the texts that name them."""
+        return Holders.of(self._index.works.grouping("rights_holder").names())
 
 
-def _best(scores: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Places of the `count` largest scores, best first; equal scores in the order of their rows."""
+def _best(scores: np.ndarray, rows: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the `count` largest scores, best first, equal ones in the order of their rows; and how many percent
+    of all scores are less than each."""
     if count < len(scores):
         least = np.partition(scores, len(scores) - count)[len(scores) - count]
         places = np.flatnonzero(scores >= least)
     else:
         places = np.arange(len(scores))
-    return places[np.lexsort((rows[places], -scores[places]))][:count]
+    best = scores[places]
+    order = np.lexsort((places if rows is None else rows[places], -best))[:count]
+    # Whatever isn't among the places is less than each of them.
+    less = len(scores) - len(best) + np.searchsorted(np.sort(best), best[order], side="left")
+    return places[order], 100.0 * less / len(scores)

@@ -14,7 +14,10 @@ from das.stored_features import Features
 IN_MEMORY_BYTES = 256 * 2**20
 """Features up to this size are kept as float32; larger ones are converted chunk by chunk as they are read."""
 
-_CHUNK_ROWS = 8192
+_CHUNK_BYTES = 2 * 2**20
+"""Of float32 features that are converted at once on a CPU: what its cache holds until the product has read them. At
+k = 1,024 chunks of 8,192 rows take 2.4 times as long."""
+_CHUNK_ROWS_GPU = 8192
 _GPU_PART = 0.5
 
 
@@ -70,10 +73,12 @@ class KernelScorer:
             return (queries.to(self._resident.dtype) @ self._resident.T).double().cpu().numpy()
         products = np.empty((len(queries), len(self._features)))
         # One buffer for all chunks: fresh memory for each would cost more than the conversion itself.
-        buffer = torch.empty(_CHUNK_ROWS, queries.shape[1], device=self._device)
+        width = queries.shape[1]
+        rows = max(1, _CHUNK_BYTES // (4 * width)) if self._device == "cpu" else _CHUNK_ROWS_GPU
+        buffer = torch.empty(rows, width, device=self._device)
         for first, shard in self._shards:
-            for start in range(0, len(shard), _CHUNK_ROWS):
-                piece = shard[start : start + _CHUNK_ROWS]
+            for start in range(0, len(shard), rows):
+                piece = shard[start : start + rows]
                 chunk = buffer[: len(piece)].copy_(piece)
                 place = slice(first + start, first + start + len(piece))
                 products[:, place] = (queries @ chunk.T).double().cpu().numpy()

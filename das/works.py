@@ -4,6 +4,7 @@
 folders and configurations of training tools, and tables and archives that hold the pictures themselves.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Iterable
 from functools import cached_property
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from das import lookups
 from das.errors import WorksError
+from das.lookups import Grouping, contents_of
 from das.trainingsets.collection import QUIET, ReadOptions, SourceWorks
 from das.trainingsets.conventions import FORMATS, read
 from das.trainingsets.pictures import file_digest
@@ -28,7 +30,6 @@ __all__ = [
     "SourceWorks",
     "Works",
     "assign_ids",
-    "contents_of",
     "file_digest",
     "read_works",
 ]
@@ -37,9 +38,14 @@ COLUMNS = ("id", "file", "digest", *TEXT_COLUMNS, "repeats")
 
 
 class Works:
-    """The works of an index, row by row as its features are: `works.parquet` as a table with look-ups."""
+    """The works of an index, row by row as its features are: a table that is memory-mapped, with look-ups."""
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, folder: Path | None = None) -> None:
+        """Look works up in a table.
+
+        Args:
+            folder: where the look-ups are kept (das.lookups); None: they are made of the table.
+        """
         missing = [name for name in COLUMNS if name not in table.column_names]
         if missing:
             raise WorksError(f"the table of works lacks the column(s) {', '.join(missing)}.")
@@ -48,13 +54,26 @@ class Works:
             if table.column_names.count(name) > 1 or table.schema.field(name).type != expected:
                 raise WorksError(f"the table of works has a column {name} that isn't one of {expected}.")
         self.table = table
+        self._folder = folder
+        self._groupings: dict[str, Grouping] = {}
 
     @classmethod
     def open(cls, path: Path) -> "Works":
-        """Read `works.parquet`; raises WorksError if it can't be read or lacks a column."""
+        """Map what lies beside `works.parquet`, or read the file itself where nothing does.
+
+        Raises:
+            WorksError: it can't be read, or lacks a column.
+        """
+        folder = path.with_name(lookups.FOLDER)
         try:
-            return cls(pq.read_table(path, partitioning=None))
-        except (OSError, pa.ArrowException) as error:
+            if not lookups.has_table(folder):
+                return cls(pq.read_table(path, partitioning=None))
+            works = cls(lookups.map_table(folder), folder)
+            for name in (lookups.BY_ID, lookups.CONTENT, *lookups.GROUPED):
+                if len(lookups.map_array(folder, name)) != len(works):
+                    raise WorksError(f"{folder} is damaged: {name}.npy isn't of {len(works):,} works.")
+            return works
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise WorksError(f"{path} can't be read as a table of works: {error}") from error
 
     def __len__(self) -> int:
@@ -66,31 +85,62 @@ class Works:
             raise IndexError(f"row {row} of {len(self)} works")
         return {name: self.table[name][row].as_py() for name in self.table.column_names}
 
+    def value(self, column: str, row: int) -> Any:
+        """What a column says of one work; None: nothing."""
+        return self.table[column][row].as_py()
+
     def column(self, name: str) -> list[Any]:
-        """One column as Python values."""
+        """One column as Python values: for what goes through all works, and not while somebody waits."""
         return list(self.table[name].to_pylist())
 
-    @cached_property
+    @property
     def creators(self) -> list[str | None]:
-        """The creator of each work; None where the metadata names none."""
+        """The creator of each work, as `column`; None where the metadata names none."""
         return self.column("creator")
 
+    def grouping(self, column: str) -> Grouping:
+        """The works by what a column says."""
+        if column not in self._groupings:
+            if self._folder is not None and column in lookups.GROUPED:
+                codes, firsts = (
+                    lookups.map_array(self._folder, name) for name in (column, f"{column}-first")
+                )
+                self._groupings[column] = Grouping(codes, firsts, self.table[column])
+            else:
+                self._groupings[column] = Grouping.of(self.table[column])
+        return self._groupings[column]
+
     @cached_property
-    def _rows_by_id(self) -> dict[str, int]:
-        return {work_id: row for row, work_id in enumerate(self.column("id"))}
+    def contents(self) -> np.ndarray:
+        """`contents_of` the works, (N,) int64."""
+        if self._folder is None:
+            return contents_of(self.table)
+        return lookups.map_array(self._folder, lookups.CONTENT)
+
+    @cached_property
+    def _by_id(self) -> np.ndarray:
+        if self._folder is None:
+            return lookups.rows_by_id(self.table)
+        return lookups.map_array(self._folder, lookups.BY_ID)
 
     def id_of(self, row: int) -> str:
         """The id of the work in a row."""
-        found: str = self.table["id"][row].as_py()
+        found: str = self.value("id", row)
         return found
 
     def find(self, work_id: str) -> int | None:
         """The row of a work by its id; None for one that isn't here."""
-        return self._rows_by_id.get(work_id)
+        # Arrow orders by UTF-8's bytes, which is the order of Python's texts.
+        place = bisect_left(self._by_id, work_id, key=lambda row: self.id_of(int(row)))
+        row = int(self._by_id[place]) if place < len(self) else None
+        return row if row is not None and self.id_of(row) == work_id else None
 
     def row_of(self, work_id: str) -> int:
         """The row of a work by its id; raises KeyError for an unknown one."""
-        return self._rows_by_id[work_id]
+        row = self.find(work_id)
+        if row is None:
+            raise KeyError(work_id)
+        return row
 
 
 def assign_ids(digests: Iterable[str], taken: Container[str] = frozenset()) -> list[str]:
@@ -110,18 +160,6 @@ def assign_ids(digests: Iterable[str], taken: Container[str] = frozenset()) -> l
                 break
         ids.append(found)
     return ids
-
-
-def contents_of(table: pa.Table) -> np.ndarray:
-    """A number of each work's content, (n,) int64 from 0: equal for works with the same bytes and the same prompt.
-
-    Args:
-        table: with the columns `digest` and `prompt`.
-    """
-    prompts = pc.fill_null(table["prompt"], "")
-    both = pc.binary_join_element_wise(table["digest"], prompts, "\n")
-    encoded = both.combine_chunks().dictionary_encode()
-    return np.asarray(encoded.indices, np.int64)
 
 
 _WITHOUT_FOLDERS = ("parquet", "webdataset")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
@@ -39,11 +38,12 @@ from das.index import (
     thumbnail_name,
 )
 from das.kernel import Kernel, SummedForm, damped_kernel, effective_dimension_target
+from das.lookups import contents_of, write_table
 from das.manifest import KernelRecord
 from das.methods import ACTIVATION
 from das.rights.table import with_signals
 from das.screening import INDEX_NAME, write_screen
-from das.works import COLUMNS, assign_ids, contents_of
+from das.works import COLUMNS, assign_ids
 from index_build.gather import kernel_forms, sum_of
 from index_build.inputs import WorksOnDisk
 from index_build.progress import Reporter
@@ -189,7 +189,7 @@ def _write_works(directory: Path, works: WorksOnDisk, rows: np.ndarray, tdm: np.
     table = table.append_column("digest", pa.array(digests, pa.string()))
     table = table.append_column("id", pa.array(assign_ids(digests), pa.string()))
     table = table.select([*COLUMNS, *(name for name in table.column_names if name not in COLUMNS)])
-    durable.write_path(directory / WORKS_NAME, lambda path: pq.write_table(table, path, compression="zstd"))
+    write_table(directory / WORKS_NAME, table)
     return table
 
 

@@ -93,9 +93,9 @@ def _stored(workspace: Workspace, features: str) -> Iterator[np.ndarray]:
 def _roots(attributor: Attributor, answer: Attribution, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Roots of the replicates' shares (G, N), of the answer's first works (G, ·) and first creators (G, ·)."""
     works = shares[:, [work.row for work in answer.works]]
-    codes, names = attributor.ranking.creators
-    by_name = {name: code for code, name in enumerate(names)}
+    creators = attributor.index.works.grouping("creator")
+    by_name = {name: code for code, name in enumerate(creators.names())}
     first = [by_name.get(group.name) for group in answer.groups["creator"][:TOP_CREATORS]]
     chosen = [by_name[None] if code is None else code for code in first]
-    creators = np.stack([shares[:, codes == code].sum(1) for code in chosen], 1)
-    return np.sqrt(works), np.sqrt(creators)
+    together = np.stack([shares[:, creators.codes == code].sum(1) for code in chosen], 1)
+    return np.sqrt(works), np.sqrt(together)

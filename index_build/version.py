@@ -13,7 +13,6 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -43,11 +42,12 @@ from das.index import (
     thumbnail_name,
     whitening_key,
 )
+from das.lookups import contents_of, write_table
 from das.manifest import KernelRecord, canonical_json
 from das.references import References
 from das.rights.table import with_signals
 from das.screening import INDEX_NAME, write_screen
-from das.works import COLUMNS, assign_ids, contents_of
+from das.works import COLUMNS, assign_ids
 from index_build.finish import in_eight_bits, reads_residuals, save_tensors, write_array
 from index_build.inputs import WorksOnDisk
 from index_build.kept import Shared, keep_features, keep_file, keep_thumbnails, parts_of
@@ -167,8 +167,7 @@ class VersionWriter:
             added = added.append_column("digest", pa.array(digests, pa.string()))
             ids = assign_ids(digests, frozenset(table["id"].to_pylist()))
             table = joined(table, added.append_column("id", pa.array(ids, pa.string())))
-        path = self._directory / WORKS_NAME
-        durable.write_path(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+        write_table(self._directory / WORKS_NAME, table)
         return table
 
     def _write_numbers(self, count: int) -> tuple[list[RenewedKernel], tuple[KernelRecord, ...]]:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from das.config import FeatureType
 from das.device import check_device
 from das.durable import write_bytes
 from measure.approximate_cli import approximate
@@ -232,6 +233,42 @@ def changes(
             f"{figures['changed']:,} of {figures['works']:,} works: removed in {figures['remove']['wall_s']} s, added"
             f" in {figures['add']['wall_s']} s, where building takes {figures['build']['wall_s']} s:"
             f" {figures['remove_to_build']:.1%} and {figures['add_to_build']:.1%}."
+        )
+
+
+@bench.command()
+def search(
+    index: Annotated[Path, typer.Option(help="A real index, whose works are mixed to as many as wanted.")],
+    folder: Annotated[Path, typer.Option(help="Where the large index is put, and used again.")],
+    works: Annotated[int, typer.Option(help="Works of the large index.", min=2)] = 1_000_000,
+    dtype: Annotated[FeatureType, typer.Option(help="How its features are stored.")] = "float16",
+    answers: Annotated[int, typer.Option(help="Answers after the first; the medians count.", min=1)] = 5,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Time and memory of opening a large index and of answers among all its works.
+
+    The large index has the model, kernels and dimension of the real one, and its works mixed two by two.
+    """
+    from das.index import AttributionIndex
+    from measure.enlarged import enlarge
+    from measure.report import command_line
+    from measure.search import measure_search
+
+    large = folder / f"{works}-{dtype}"
+    if not large.exists():
+        enlarge(AttributionIndex.open(index), works, dtype, large)
+    figures = {"command": command_line(), **measure_search(large, answers, device)}
+    if out is not None:
+        write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        Console(highlight=False, markup=False, soft_wrap=True).print(
+            f"{figures['works']:,} works, {figures['feature_bytes'] / 1e9:.1f} GB of features: opened in"
+            f" {figures['opening']['wall_ms']} ms; an answer takes {figures['after_gradients_ms']} ms beside its"
+            " gradients."
         )
 
 

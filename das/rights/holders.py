@@ -76,41 +76,39 @@ def check_holders(table: pa.Table) -> None:
 
 @dataclass(frozen=True)
 class Holders:
-    """The holders of an index's works, as weights that roll figures of works up.
+    """The holders that texts name, as weights that roll figures of the texts up: those of their works together.
 
     Attributes:
-        names: the holders in the order of their first works; `UNKNOWN_HOLDER` for works without one.
-        rows, codes: of each entry, the work and the place of the holder in `names`.
-        parts: of each entry, the holder's part of that work.
+        names: the holders in the order of the texts; `UNKNOWN_HOLDER` for a text that names none.
+        texts, codes: of each entry, the place of the text, and of the holder in `names`.
+        parts: of each entry, the holder's part of the works that have this text.
     """
 
     names: tuple[str, ...]
-    rows: np.ndarray
+    texts: np.ndarray
     codes: np.ndarray
     parts: tuple[Fraction, ...]
 
     @classmethod
     def of(cls, texts: Sequence[str | None]) -> "Holders":
-        """From the column of an index. What an earlier version took and can't be read is one name, as it was then."""
+        """From the texts of an index, each once. What an earlier version took and can't be read is one name, as it
+        was then."""
         codes: dict[str, int] = {}
         names: list[str] = []
-        read: dict[str | None, Parts] = {}
         entries: list[tuple[int, int, Fraction]] = []
-        for row, text in enumerate(texts):
-            if text not in read:
-                try:
-                    found = holders_of(text)
-                except ValueError:
-                    found = ((_name(text or ""), Fraction(1)),)
-                read[text] = found or ((UNKNOWN_HOLDER, Fraction(1)),)
-            for name, part in read[text]:
+        for place, text in enumerate(texts):
+            try:
+                found = holders_of(text)
+            except ValueError:
+                found = ((_name(text or ""), Fraction(1)),)
+            for name, part in found or ((UNKNOWN_HOLDER, Fraction(1)),):
                 code = codes.setdefault(name.casefold(), len(names))
                 if code == len(names):
                     names.append(name)
-                entries.append((row, code, part))
-        rows, places = ([entry[side] for entry in entries] for side in (0, 1))
+                entries.append((place, code, part))
+        places, found_codes = ([entry[side] for entry in entries] for side in (0, 1))
         parts = tuple(entry[2] for entry in entries)
-        return cls(tuple(names), np.array(rows, np.int64), np.array(places, np.int64), parts)
+        return cls(tuple(names), np.array(places, np.int64), np.array(found_codes, np.int64), parts)
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -118,14 +116,12 @@ class Holders:
         return np.array([float(part) for part in self.parts])
 
     def totals(self, figures: np.ndarray) -> np.ndarray:
-        """Figures of all works (N,) rolled up by holder."""
-        return np.bincount(self.codes, self.weights * figures[self.rows], minlength=len(self.names))
+        """Figures of the texts (U,) rolled up by holder."""
+        return np.bincount(self.codes, self.weights * figures[self.texts], minlength=len(self.names))
 
-    def counts(self, rows: np.ndarray, works: int) -> np.ndarray:
-        """How many of the works in `rows`, of so many in all, each holder has a part in."""
-        chosen = np.zeros(works, np.int64)
-        chosen[rows] = 1
-        counted: np.ndarray = np.bincount(self.codes, chosen[self.rows], minlength=len(self.names))
+    def counts(self, works: np.ndarray) -> np.ndarray:
+        """How many works each holder has a part in, where so many (U,) int64 have each text."""
+        counted: np.ndarray = np.bincount(self.codes, works[self.texts], minlength=len(self.names))
         return counted.astype(np.int64)
 
 

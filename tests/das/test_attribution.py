@@ -202,7 +202,7 @@ def test_features_read_from_disk_give_the_scores_of_those_in_memory(
     for method in attributor.index.methods:
         resident = attributor.scores(QUERIES, method)
         monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 0)
-        monkeypatch.setattr(das.scoring, "_CHUNK_ROWS", 5)
+        monkeypatch.setattr(das.scoring, "_CHUNK_BYTES", 5 * 4 * 128)  # five rows
         streaming = Attributor(attributor.index, attributor.model)
         np.testing.assert_allclose(streaming.scores(QUERIES, method), resident, rtol=1e-2)
         monkeypatch.undo()

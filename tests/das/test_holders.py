@@ -84,8 +84,8 @@ def test_figures_add_up_by_holder():
     assert holders.names == ("Ada", "Eve", UNKNOWN_HOLDER)
     totals = holders.totals(np.array([0.5, 0.2, 0.2, 0.1]))
     assert totals == pytest.approx([0.4, 0.4, 0.2])
-    assert holders.counts(np.array([0, 2]), 4).tolist() == [1, 1, 1]
-    assert holders.counts(np.arange(4), 4).tolist() == [2, 2, 1]
+    assert holders.counts(np.array([1, 0, 1, 0])).tolist() == [1, 1, 1]
+    assert holders.counts(np.array([1, 1, 1, 1])).tolist() == [2, 2, 1]
 
 
 def test_an_answer_is_divided_by_holder_over_every_candidate(tiny_index):
