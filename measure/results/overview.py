@@ -1,13 +1,14 @@
-"""The page README.md of the results: the demo, memory, the feature engine, the service under load."""
+"""The page README.md of the results: the demo, the feature engine, other libraries, the service under load."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from measure.results.cells import table
+from measure.results.peers import peers_section
 
 DEMO, FEATURES, LOAD = "demo.json", "features.json", "load.json"
-DEMO_DEFAULT = "demo-default.json"
+DEMO_DEFAULT, PEERS = "demo-default.json", "peers.json"
 FULL_SIZE = "full-size-*.json"
 """What `das bench build` wrote."""
 
@@ -77,6 +78,7 @@ def overview_page(folder: Path) -> str:
     engine = "\n".join(engine_row(row) for row in json.loads((folder / FEATURES).read_text()))
     planted = demo["planted_total"]
     under_load = load_section(json.loads((folder / LOAD).read_text())) if (folder / LOAD).is_file() else ""
+    peers = peers_section(json.loads((folder / PEERS).read_text())) if (folder / PEERS).is_file() else ""
     full_size = full_size_section([json.loads(file.read_text()) for file in sorted(folder.glob(FULL_SIZE))])
     return f"""# Results
 
@@ -134,7 +136,7 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{full_size}{under_load}"""
+{peers}{full_size}{under_load}"""
 
 
 def engine_row(row: dict[str, Any]) -> str:
