@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from measure.results.cells import table
+from measure.results.changing import changes_section
 from measure.results.peers import peers_section
 
 DEMO, FEATURES, LOAD = "demo.json", "features.json", "load.json"
-DEMO_DEFAULT, PEERS = "demo-default.json", "peers.json"
+DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes.json"
 FULL_SIZE = "full-size-*.json"
 """What `das bench build` wrote."""
 
@@ -79,6 +80,9 @@ def overview_page(folder: Path) -> str:
     planted = demo["planted_total"]
     under_load = load_section(json.loads((folder / LOAD).read_text())) if (folder / LOAD).is_file() else ""
     peers = peers_section(json.loads((folder / PEERS).read_text())) if (folder / PEERS).is_file() else ""
+    changes = (
+        changes_section(json.loads((folder / CHANGES).read_text())) if (folder / CHANGES).is_file() else ""
+    )
     full_size = full_size_section([json.loads(file.read_text()) for file in sorted(folder.glob(FULL_SIZE))])
     return f"""# Results
 
@@ -136,7 +140,7 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{peers}{full_size}{under_load}"""
+{peers}{full_size}{changes}{under_load}"""
 
 
 def engine_row(row: dict[str, Any]) -> str:
