@@ -296,6 +296,19 @@ def peers(
                 )
 
 
+@bench.command()
+def growth(
+    results: Annotated[Path, typer.Option(help="Folder with the measured costs.")] = Path("docs/results"),
+) -> None:
+    """What an index of 10 thousand to 2 billion works takes, on paper, from the costs that were measured.
+
+    Time, disk, memory and money, as the tables of docs/operations.md.
+    """
+    from measure.growth import growth as tables
+
+    typer.echo(tables(results), nl=False)
+
+
 def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor") -> None:
     """A plain training pass over the same pairs: batched forward, mean loss, backward to all parameters."""
     import torch

@@ -19,8 +19,8 @@ LIMITS = {
     "traker-cuda": "Runs on CUDA alone, with a compiled extension.",
     "dattri-normal": "The same dense matrix, drawn again for every batch; the size of its blocks can't be chosen.",
     "dattri-mask": (
-        "The only projection on a CPU that a network of this size has room for; it keeps k of the gradient's numbers"
-        " and drops the others. All gradients of a batch exist at once. Features are kept in memory, for all works."
+        "Needs no matrix: it keeps k of the gradient's numbers and drops the others. All gradients of a batch exist"
+        " at once, flattened and copied. Features are kept in memory, for all works."
     ),
     "dattri-sjlt": "Its sparse projection, the nearest to a count sketch, isn't there on a CPU.",
     "dattri-logra": (
@@ -47,6 +47,7 @@ def peers_section(told: dict[str, Any]) -> str:
     parts = [_network(network) for network in told["networks"]]
     names = {name for network in told["networks"] for name in network["contenders"]}
     limits = "\n".join(f"- `{name}`: {limit}" for name, limit in LIMITS.items() if name in names)
+    note = f" {told['note']}" if "note" in told else ""
     return f"""
 ## Other libraries beside it
 
@@ -56,7 +57,10 @@ rounds: {told["rounds"]}, one thread, each time in a process of its own right af
 pass over the same pairs. Seconds are of CPU time;
 other work on the machine ({told["machine"]["load_average_before"]} running on {told["machine"]["cores"]} cores when \
 it began) delays, but isn't counted. The weights are random: on them neither time nor memory depends.
-A contender that wanted more than {told["memory_limit_gb"]:g} GB or {told["limit_s"]:g} s of CPU time is told so.
+`dattri`'s cache includes the kernel that TRAK solves with, `kronfluence-ekfac` its eigendecompositions: costs of a \
+run, divided by few pairs here.
+SIGKILL is the machine's, out of memory. A contender that wanted more than {told["memory_limit_gb"]:g} GB, or \
+{told["limit_s"]:g} s of CPU time, is told so.{note}
 
 {"".join(parts)}
 What each can't do:
@@ -81,8 +85,12 @@ def _row(name: str, one: dict[str, Any]) -> list[str]:
     return [
         f"`{name}`",
         one["what"],
-        f"{one['cpu_s_per_pair'] * 1e3:.3g} ms",
+        _milliseconds(one["cpu_s_per_pair"]),
         f"**{one['ratio']:.2f}** ({one['ratio_low']:.2f} to {one['ratio_high']:.2f})",
         f"{one['memory_bytes'] / 1e9:.2f} GB (plain {plain:.2f})",
         NOTHING if one["differs"] is None else f"{one['differs']:.0e}",
     ]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds < 0.1 else f"{seconds * 1e3:,.0f} ms"
