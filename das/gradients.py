@@ -21,7 +21,7 @@ from das import registry
 from das.activations import Activations
 from das.config import BuildConfig
 from das.errors import ExtensionError, ModelError, SettingsError
-from das.layers import Rule, rule_for
+from das.layers import Rule, examples_at_once, rule_for
 from das.methods import ACTIVATION
 from das.models import Conditioning, DiffusionModel, equally_long
 from das.prng import random_words, standard_normal
@@ -30,8 +30,8 @@ from das.sketch import CountSketch
 
 log = logging.getLogger(__name__)
 
-Sink = Callable[[str, Tensor], None]
-"""Takes a parameter's name and its gradients (B, *shape), one for each example of the batch."""
+Sink = Callable[[str, Tensor, slice], None]
+"""Takes a parameter's name, gradients (n, *shape) of some examples of the batch, and which ones these are."""
 
 
 class Backward(Protocol):
@@ -169,7 +169,7 @@ class PerExampleGradients:
         """
         called: set[nn.Module] = set()
         foreign: set[nn.Module] = set()
-        with self._prepared(), self._hooks(lambda name, gradient: None, called, foreign):
+        with self._prepared(), self._hooks(lambda name, gradient, rows: None, called, foreign):
             output = forward().detach()
         for module in (self._hooked.keys() - called) | foreign:
             names = self._hooked[module][1]
@@ -187,8 +187,9 @@ class PerExampleGradients:
     def _compare_with_autograd(self, forward: Callable[[], Tensor], direction: Tensor) -> None:
         hooked: dict[str, Tensor] = {}
 
-        def keep_first(name: str, gradient: Tensor) -> None:
-            hooked[name] = hooked[name] + gradient[0] if name in hooked else gradient[0].clone()
+        def keep_first(name: str, gradient: Tensor, rows: slice) -> None:
+            if rows.start == 0:
+                hooked[name] = hooked[name] + gradient[0] if name in hooked else gradient[0].clone()
 
         with self.recording(keep_first) as backward:
             output = forward()
@@ -252,21 +253,18 @@ class PerExampleGradients:
             yield backward
 
     def _one_by_one(self, output: Tensor, direction: Tensor, sink: Sink, *, keep_graph: bool) -> None:
-        names, parameters = list(self.fallback), list(self.fallback.values())
+        parameters = list(self.fallback.values())
         scalars = (output * direction).flatten(1).sum(1)
-        rows: list[list[Tensor]] = []
         self._muted = True
         try:
             for b, scalar in enumerate(scalars):
                 keep = keep_graph or b + 1 < len(scalars)
                 found = torch.autograd.grad(scalar, parameters, retain_graph=keep, allow_unused=True)
-                rows.append(
-                    [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
-                )
+                for (name, parameter), gradient in zip(self.fallback.items(), found, strict=True):
+                    given = torch.zeros_like(parameter) if gradient is None else gradient
+                    sink(name, given.unsqueeze(0), slice(b, b + 1))
         finally:
             self._muted = False
-        for place, name in enumerate(names):
-            sink(name, torch.stack([row[place] for row in rows]))
 
     _muted = False
 
@@ -296,9 +294,12 @@ class PerExampleGradients:
         def receive(rule: Rule, module: nn.Module, names: dict[str, str], a: Tensor, g: Tensor) -> None:
             if self._muted:
                 return
+            wanted, together = frozenset(names), examples_at_once(module, g)
             with torch.no_grad():
-                for local, gradient in rule(module, a, g, frozenset(names)):
-                    sink(names[local], gradient)
+                for start in range(0, len(g), together):
+                    rows = slice(start, start + together)
+                    for local, gradient in rule(module, a[rows], g[rows], wanted):
+                        sink(names[local], gradient, rows)
 
         def on_forward(
             rule: Rule, names: dict[str, str], module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
@@ -461,8 +462,8 @@ class FeatureExtractor:
         """Sketches, one (B, k) for each probe, and residual RMS (B,) of B pairs."""
         accumulator = self.sketch.accumulator(0)
 
-        def add(name: str, gradient: Tensor) -> None:
-            self.sketch.add(accumulator, name, gradient)
+        def add(name: str, gradient: Tensor, rows: slice) -> None:
+            self.sketch.add(accumulator[rows], name, gradient)
 
         sketches: dict[str, Tensor] = {}
         recording = nullcontext() if self._activations is None else self._activations.recording()

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -270,6 +270,81 @@ def search(
             f" {figures['opening']['wall_ms']} ms; an answer takes {figures['after_gradients_ms']} ms beside its"
             " gradients."
         )
+
+
+@bench.command()
+def peers(
+    models: Annotated[
+        list[str], typer.Option("--model", help="Pipeline of pixels, or hub id; may be given again.")
+    ],
+    images: Annotated[
+        list[int] | None, typer.Option(help="Random pictures of each model, in their order; 4 if not given.")
+    ] = None,
+    timesteps: Annotated[int, typer.Option(help="Timesteps of each picture.", min=1)] = 2,
+    dimension: Annotated[int, typer.Option(help="Dimension k of sketches and projections.", min=1)] = 2048,
+    batch_size: Annotated[int, typer.Option(help="(picture, timestep) pairs in one pass.", min=1)] = 4,
+    rounds: Annotated[int, typer.Option(help="Rounds; the medians count.", min=1)] = 3,
+    contenders: Annotated[
+        list[str] | None, typer.Option("--contender", help="Only these; may be given again.")
+    ] = None,
+    memory: Annotated[float, typer.Option(help="Gigabytes that a contender may allocate.", min=1)] = 10,
+    limit: Annotated[int, typer.Option(help="Seconds of CPU time that a contender may take.", min=1)] = 600,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Time per-example gradients side by side: das, a loop, `vmap(grad)`, traker, dattri and kronfluence.
+
+    Same network, pictures, timesteps and noise, on the CPU; round by round, each contender in a process of its own
+    after a plain training pass over the same pairs, whose CPU time is the ratio's unit. The libraries are
+    optional: `pip install das-attribution[peers]`; one that isn't there, or fails, is told with its reason.
+    """
+    from measure.peers.contenders import CONTENDERS
+    from measure.peers.side_by_side import side_by_side
+    from measure.report import command_line
+
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    figures: dict[str, Any] = {}
+    for found in side_by_side(
+        models,
+        names=contenders or list(CONTENDERS),
+        images=images or [4] * len(models),
+        timesteps=timesteps,
+        dimension=dimension,
+        batch_size=batch_size,
+        rounds=rounds,
+        memory=memory,
+        limit_s=limit,
+        progress=lambda round_, model, name: console.print(f"round {round_ + 1}: {Path(model).name}, {name}"),
+    ):
+        figures = {"command": command_line(), **found}
+        if out is not None:
+            write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    told = Console(highlight=False, markup=False, soft_wrap=True)
+    for network in figures["networks"]:
+        for name, one in network["contenders"].items():
+            if "failed" in one:
+                told.print(f"{name}: {one['failed']}")
+            else:
+                told.print(
+                    f"{name}: {one['ratio']} of a plain pass ({one['ratio_low']} to {one['ratio_high']}),"
+                    f" {one['cpu_s_per_pair']} s of CPU time a pair, {one['memory_bytes'] / 1e9:.1f} GB at most"
+                )
+
+
+@bench.command()
+def growth(
+    results: Annotated[Path, typer.Option(help="Folder with the measured costs.")] = Path("docs/results"),
+) -> None:
+    """What an index of 10 thousand to 2 billion works takes, on paper, from the costs that were measured.
+
+    Time, disk, memory and money, as the tables of docs/operations.md.
+    """
+    from measure.growth import growth as tables
+
+    typer.echo(tables(results), nl=False)
 
 
 def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor") -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ def measure_changes(
         size: side of a picture.
 
     Returns:
-        Wall time of each command with its start and its loading, and its stages; both as parts of the build's.
+        Wall and CPU time of each command with its start and its loading, and its stages; as parts of the build's
+        each, and, `loaded`, those of the stages alone after the model was loaded.
 
     Raises:
         SettingsError: there is something in the folder, too little changes, or a command failed.
@@ -99,6 +101,10 @@ def measure_changes(
         "add": added,
         "remove_to_build": round(removed["wall_s"] / built["wall_s"], 4),
         "add_to_build": round(added["wall_s"] / built["wall_s"], 4),
+        "remove_to_build_cpu": round(removed["cpu_s"] / built["cpu_s"], 4),
+        "add_to_build_cpu": round(added["cpu_s"] / built["cpu_s"], 4),
+        "remove_to_build_loaded": round(_work_s(removed) / _work_s(built), 4),
+        "add_to_build_loaded": round(_work_s(added) / _work_s(built), 4),
         "device": device,
         "machine": {
             "processor": platform.machine(),
@@ -119,12 +125,26 @@ def _write_pictures(folder: Path, numbers: range, size: int) -> None:
 
 
 def _timed(*words: str | Path) -> dict[str, Any]:
-    """Run a `das` command to its end; its wall time and the seconds of its stages."""
+    """Run a `das` command to its end; its wall and CPU time and the seconds of its stages."""
     command = [sys.executable, "-c", "from das.cli import main; main()", *map(str, words), "--json"]
-    began = time.monotonic()
+    began, cpu = time.monotonic(), _cpu_of_children()
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     wall = time.monotonic() - began
     if ended.returncode:
         raise SettingsError(f"das {' '.join(map(str, words[:2]))} ended with {ended.returncode}.")
     seconds = json.loads(ended.stdout.splitlines()[-1])["seconds"]
-    return {"wall_s": round(wall, 2), "stages_s": {name: round(value, 2) for name, value in seconds.items()}}
+    return {
+        "wall_s": round(wall, 2),
+        "cpu_s": round(_cpu_of_children() - cpu, 2),
+        "stages_s": {name: round(value, 2) for name, value in seconds.items()},
+    }
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _work_s(told: dict[str, Any]) -> float:
+    """Seconds of the stages that do something with works: all but loading the model."""
+    return float(sum(value for name, value in told["stages_s"].items() if name != "loading"))

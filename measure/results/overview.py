@@ -1,4 +1,4 @@
-"""The page README.md of the results: the demo, memory, the feature engine, the service under load."""
+"""The page README.md of the results: the demo, the feature engine, other libraries, the service under load."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,11 @@ from typing import Any
 
 from measure.results.approximate import approximate_section
 from measure.results.cells import table
+from measure.results.changing import changes_section
+from measure.results.peers import peers_section
 
 DEMO, FEATURES, LOAD = "demo.json", "features.json", "load.json"
-DEMO_DEFAULT = "demo-default.json"
+DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes.json"
 FULL_SIZE = "full-size-*.json"
 """What `das bench build` wrote."""
 
@@ -78,6 +80,10 @@ def overview_page(folder: Path) -> str:
     engine = "\n".join(engine_row(row) for row in json.loads((folder / FEATURES).read_text()))
     planted = demo["planted_total"]
     under_load = load_section(json.loads((folder / LOAD).read_text())) if (folder / LOAD).is_file() else ""
+    peers = peers_section(json.loads((folder / PEERS).read_text())) if (folder / PEERS).is_file() else ""
+    changes = (
+        changes_section(json.loads((folder / CHANGES).read_text())) if (folder / CHANGES).is_file() else ""
+    )
     full_size = full_size_section([json.loads(file.read_text()) for file in sorted(folder.glob(FULL_SIZE))])
     return f"""# Results
 
@@ -135,7 +141,7 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{full_size}{under_load}{approximate_section(folder)}"""
+{peers}{full_size}{changes}{under_load}{approximate_section(folder)}"""
 
 
 def engine_row(row: dict[str, Any]) -> str:

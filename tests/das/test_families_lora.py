@@ -108,7 +108,7 @@ def test_gradients_of_lora_matrices_equal_autograd_convolutions_included(base, t
     assert not gradients.fallback
     found: dict[str, torch.Tensor] = {}
 
-    def sink(name: str, gradient: torch.Tensor) -> None:
+    def sink(name: str, gradient: torch.Tensor, rows: slice) -> None:
         found[name] = found.get(name, 0) + gradient
 
     with gradients.recording(sink) as backward:

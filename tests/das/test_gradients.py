@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor, PerExampleGradients, attributed_parameters
+from das.layers import GRADIENT_BYTES, examples_at_once
 from das.methods import ACTIVATION, PROBES
 from das.models.ddpm import DDPMModel
 from das.probes import Point, direction_of
@@ -123,8 +124,9 @@ def batched(network: nn.Module, x: Tensor, directions: list[Tensor]) -> list[dic
     gradients.settle(lambda: network(x[:2]))
     found: list[dict[str, Tensor]] = []
 
-    def sink(name: str, gradient: Tensor) -> None:
-        found[-1][name] = found[-1].get(name, 0) + gradient
+    def sink(name: str, gradient: Tensor, rows: slice) -> None:
+        whole = found[-1].setdefault(name, gradient.new_zeros(len(x), *gradient.shape[1:]))
+        whole[rows] += gradient
 
     with gradients.recording(sink) as backward:
         output = network(x)
@@ -154,6 +156,26 @@ def test_every_layer_kind_equals_a_loop_over_examples(kind, dtype, tolerance):
             assert (
                 float((found.get(name, torch.zeros_like(expected)) - expected).norm()) <= tolerance * scale
             ), name
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("size", [1, 2 * 8 * 4 * 9 * 8])
+def test_how_many_examples_gradients_are_formed_together_changes_nothing(kind, size, monkeypatch):
+    network, x = network_and_input(kind, torch.float64)
+    direction = torch.randn_like(network(x))
+    (together,) = batched(network, x, [direction])
+    monkeypatch.setattr("das.layers.GRADIENT_BYTES", size)
+    (apart,) = batched(network, x, [direction])
+    assert apart.keys() == together.keys()
+    for name, expected in together.items():
+        torch.testing.assert_close(apart[name], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_small_layers_gradients_are_formed_for_all_examples_and_a_large_ones_for_some():
+    g = torch.zeros(64, 8)
+    assert examples_at_once(nn.Linear(8, 8), g) == 64
+    assert examples_at_once(nn.Linear(1024, 1024), g) == GRADIENT_BYTES // (4 * 1024**2)
+    assert examples_at_once(nn.Linear(4096, 4096), g) == 1
 
 
 def test_parameters_without_a_rule_are_named_and_the_others_keep_the_fast_path(caplog):

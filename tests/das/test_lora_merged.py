@@ -163,7 +163,7 @@ def same_gradients(model: Any) -> None:
     raw = {name for name in parameters if "hada_" in name or "lokr_" in name}
     assert set(gradients.fallback) == raw
     found: dict[str, Tensor] = {}
-    with gradients.recording(lambda name, g: found.update({name: found.get(name, 0) + g})) as backward:
+    with gradients.recording(lambda name, g, rows: found.update({name: found.get(name, 0) + g})) as backward:
         predicted = model.predict(x, t, given)
         backward(predicted, torch.ones_like(predicted))
     assert found.keys() == parameters.keys()

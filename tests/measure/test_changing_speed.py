@@ -10,6 +10,7 @@ from das.cli import build_app
 from das.errors import SettingsError
 from das.index import AttributionIndex
 from measure.changing import measure_changes
+from measure.results.changing import changes_section
 
 
 def test_the_commands_are_timed_and_make_what_they_say(tiny_model: Path, tmp_path: Path) -> None:
@@ -24,9 +25,15 @@ def test_the_commands_are_timed_and_make_what_they_say(tiny_model: Path, tmp_pat
     assert len(AttributionIndex.open(folder / "more")) == 12
     for name in ("build", "remove", "add"):
         assert 0 < sum(figures[name]["stages_s"].values()) < figures[name]["wall_s"]
+        assert figures[name]["cpu_s"] > 0
     assert figures["remove_to_build"] == pytest.approx(
         figures["remove"]["wall_s"] / figures["build"]["wall_s"], rel=0.01
     )
+    work = {
+        name: sum(seconds for stage, seconds in figures[name]["stages_s"].items() if stage != "loading")
+        for name in ("build", "add")
+    }
+    assert figures["add_to_build_loaded"] == pytest.approx(work["add"] / work["build"], rel=0.01, abs=1e-4)
 
 
 def test_what_cant_be_measured_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -36,3 +43,25 @@ def test_what_cant_be_measured_is_refused(tiny_model: Path, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="isn't empty"):
         measure_changes(str(tiny_model), tmp_path, works=10, part=0.2, **options)
+
+
+def test_the_page_tells_where_the_time_goes_that_works_dont_take() -> None:
+    told = {
+        "works": 100,
+        "changed": 1,
+        "size": 16,
+        "preset": "default",
+        "dimension": 64,
+        "command": "das bench",
+    }
+    told |= {"model": {"attributed": 1_000_000}, "machine": {"cores": 2, "load_average_before": 0.5}}
+    told |= {"remove_to_build": 0.2, "remove_to_build_cpu": 0.1, "add_to_build": 0.3, "add_to_build_cpu": 0.1}
+    stages = {"loading": 4.0, "gradients": 100.0, "finishing": 1.0}
+    told["build"] = {"wall_s": 120.0, "cpu_s": 110.0, "stages_s": stages}
+    changing = {"wall_s": 12.0, "cpu_s": 11.0, "stages_s": {"loading": 4.0, "gradients": 1.0, "writing": 2.0}}
+    told |= {"remove": changing, "add": changing}
+    page = changes_section(told)
+    # 10 s whatever the works are and 1 s a work: 5 % of 1 s times n is 10 s and 1 % of it from n = 250.
+    assert "take about 10 s of CPU time" in page
+    assert "With 1000 ms a work in the build, 5 % is met from about 200 works" in page
+    assert "| removing | 12 s | 20% | 11 s | 10% | 1.0 s | 2.0 s |" in page
