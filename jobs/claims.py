@@ -138,6 +138,21 @@ class Leases:
                 .limit(1)
             )
 
+    def questions_waiting(self, indexes: Collection[str], most: int) -> int:
+        """How many questions about these indexes wait, pictures of batches aside; counted up to `most`."""
+        waiting = (
+            select(Job.id)
+            .where(
+                Job.state == JobState.QUEUED,
+                ~Job.by_row,
+                Job.priority < BULK_PRIORITY,
+                Job.index_id.in_(indexes),
+            )
+            .limit(most)
+        )
+        with self._database.read() as session:
+            return session.scalar(select(func.count()).select_from(waiting.subquery())) or 0
+
     def renew(self, tokens: Sequence[str]) -> set[str]:
         """Extend these leases. Returns the tokens that still hold; the other jobs are no longer ours."""
         with self._database.write() as session:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from das.durable import is_unfinished
@@ -20,6 +20,7 @@ from das.errors import SettingsError
 from jobs.masking import masked
 from jobs.record_settings import RecordSettings
 from jobs.secret_files import SecretFiles
+from jobs.work_settings import WorkSettings
 
 MANIFEST = "manifest.json"
 
@@ -45,7 +46,7 @@ def host_names(listed: str) -> list[str]:
     return [name for part in listed.split(",") if (name := part.strip())]
 
 
-class Settings(RecordSettings):
+class Settings(WorkSettings, RecordSettings):
     """What can be set. Every field is also the environment variable `DAS_` and its name in capitals."""
 
     model_config = SettingsConfigDict(
@@ -212,27 +213,6 @@ class Settings(RecordSettings):
         description="Pictures of batches that may wait to be read, half of them of one owner; further batches are"
         " answered with 503.",
     )
-    bulk_size: int = Field(
-        default=2,
-        ge=1,
-        description="Most pictures of batches that share one backward pass, for which a question that comes"
-        " meanwhile waits. On a GPU, where a pass of eight takes little longer than one of two, use more.",
-    )
-    batch_size: int = Field(
-        default=8,
-        ge=1,
-        description="Most waiting pictures of the same index and options that share one backward pass.",
-    )
-    lease_seconds: float = Field(
-        default=10.0,
-        gt=0,
-        description="How long a worker holds a job without a sign of life; renewed three times as often.",
-    )
-    max_attempts: int = Field(
-        default=3,
-        ge=1,
-        description="How often a job is started before it is given up; a killed worker uses one up.",
-    )
     rering_seconds: float = Field(
         default=5.0,
         gt=0,
@@ -240,21 +220,6 @@ class Settings(RecordSettings):
     )
     sweep_seconds: float = Field(
         default=1.0, gt=0, description="How often lost bells and expired leases are looked for."
-    )
-    soft_time_limit_seconds: float = Field(
-        default=600.0,
-        gt=0,
-        description="Time for one batch, after which its pictures are tried alone or given up.",
-    )
-    hard_time_limit_seconds: float = Field(
-        default=660.0,
-        gt=0,
-        description="Time for one batch, after which the worker's process is killed and replaced.",
-    )
-    model_load_seconds: float = Field(
-        default=900.0,
-        gt=0,
-        description="Time a worker's process may take to load its model before it is replaced.",
     )
     heartbeat_seconds: float = Field(
         default=3.0,
@@ -369,12 +334,6 @@ class Settings(RecordSettings):
                         " networks such as 10.1.0.0/16, separated by commas"
                     ) from None
         return value
-
-    @model_validator(mode="after")
-    def _limits_in_order(self) -> "Settings":
-        if self.hard_time_limit_seconds <= self.soft_time_limit_seconds:
-            raise ValueError("hard_time_limit_seconds must be longer than soft_time_limit_seconds")
-        return self
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """What a traceback or a debugger shows: no password."""

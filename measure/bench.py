@@ -168,6 +168,41 @@ def service(
 
 
 @bench.command()
+def throughput(
+    url: Annotated[str, typer.Option(help="Where the service listens, on this machine.")],
+    clients: Annotated[int, typer.Option(help="How many ask at once, against one.")] = 8,
+    seconds: Annotated[float, typer.Option(help="How long each of both asks in a round.")] = 15.0,
+    rounds: Annotated[int, typer.Option(help="Of both in turn; the median of their ratios counts.")] = 3,
+    bulk: Annotated[int, typer.Option(help="Pictures of batches, beside which one client asks then.")] = 0,
+    bulk_seconds: Annotated[
+        float, typer.Option(help="After which what is left of them is cancelled.")
+    ] = 300.0,
+    out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="DAS_API_KEY", help="Sent by everybody, where the service asks for keys."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
+) -> None:
+    """Compare what a running service answers for several clients at once with what it answers for one.
+
+    Everybody asks again as soon as the answer is there. With --bulk one client then asks beside pictures of batches;
+    the service has to have room for them (DAS_BATCH_ITEMS_LIMIT, of which one owner gets half).
+    """
+    import asyncio
+
+    from measure.load.connection import Address
+    from measure.load.throughput import Throughput, Trial, lines
+    from measure.report import command_line, machine, tell_report, versions
+
+    trial = Trial(clients, seconds, rounds, bulk, bulk_seconds, seed, key)
+    facts = {"command": command_line(), "versions": versions(), "machine": machine()}
+    figures = {**facts, **asyncio.run(Throughput(trial, Address.of(url)).figures())}
+    tell_report(figures, lines(figures), out, as_json)
+
+
+@bench.command()
 def build(
     folder: Annotated[Path, typer.Option(help="Where the model, its works and the index are put.")],
     family: Annotated[

@@ -1,6 +1,7 @@
 """Rows of a measurement: JSON lines for machines, a table for people, a file that says where they come from."""
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psutil
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -73,6 +75,16 @@ def tell_report(report: dict[str, Any], lines: Iterable[str], out: Path | None, 
 def versions() -> dict[str, str]:
     """Of what computes the figures."""
     return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def machine() -> dict[str, Any]:
+    """What computes: kind of processor, cores that this process may use, memory, and how busy it is already."""
+    return {
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "load_average_before": round(os.getloadavg()[0], 1),
+    }
 
 
 def truth_record(truth: "Subject") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +20,10 @@ from worker.keeper import Keeper, end_process
 
 log = logging.getLogger(__name__)
 
+# How OpenMP's threads wait for each other: asleep. By default they spin for a while, which on busy cores keeps the
+# thread that is waited for from its core (docs/decisions/0040).
+WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
+
 
 def main(model_dir: Path | None = None) -> NoReturn:
     """Run a worker until it is told to end, and another where one dies; then end the process.
@@ -29,6 +34,8 @@ def main(model_dir: Path | None = None) -> NoReturn:
     Raises:
         DasError: a setting can't be used, or nothing says where the broker is.
     """
+    # Before torch is imported, whose OpenMP reads it then. Who has set it means it.
+    os.environ.update(WAIT_POLICY | os.environ)
     from worker.engine import AttributionEngine, import_ahead
 
     settings = get_settings()

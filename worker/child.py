@@ -24,6 +24,7 @@ from jobs.store import JobStore
 from jobs.tracing import Tracing, open_tracing
 from worker import spans
 from worker.lease import Held, JobsGone, Pulse
+from worker.linger import Linger
 from worker.spans import Marks
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Child:
         # Until then nothing is opened or let go; `inf`: at the next bell.
         self._keep_up_again_at = 0.0
         self._answered = 0
+        self._linger = Linger(settings)
         self._store: JobStore | None = None
         self._tracing = Tracing()
         # A page that parent and child share: the process id of the child while it loads its engine, and whether the
@@ -156,6 +158,7 @@ class Child:
             # The batch has its own bell, so that what was loaded takes nothing of its time.
             return
         held = engine.describe()["indexes"]
+        self._linger.wait(lambda most: store.leases.questions_waiting(held, most))
         began = time.perf_counter()
         jobs = store.leases.claim(self.worker_id, self.settings.batch_size, held)
         claim_ms = _milliseconds_since(began)
@@ -173,6 +176,7 @@ class Child:
             except Exception as error:  # noqa: BLE001 - whatever it is, these jobs are settled by it
                 self._settle_failure(leases, jobs, error)
                 failed = type(error).__name__
+        self._linger.after(jobs)
         spans.tell(self._tracing, jobs, marks, failed)
         waiting = store.leases.next_queued(held)
         if waiting is not None:

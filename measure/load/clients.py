@@ -10,25 +10,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 import h11
-import numpy as np
 
 from das.errors import SettingsError
-from das.images import encode_png
-from measure.load.connection import Address, Connection, Response, Stream
+from measure.load.connection import Address, Connection, Response, Stream, knock
 from measure.load.figures import FULL, RETRY_AFTER, Memory, Requests
+from measure.load.forms import CONTENT_TYPE, bodies
 
 QUESTIONS = "/v1/attributions"
 LISTED = 20  # questions on one page of the list
 LIST_EVERY = 20  # polls: one of so many asks for the list
 FINISHED = frozenset({"succeeded", "failed", "cancelled", "erased"})
-PICTURES, SIDE = 256, 32
 MOST = {"clients": 1000, "uploaders": 100, "seconds": 600, "polls_per_s": 20}
 MOST_STREAMERS = 1000
 _PAUSE_S = 1.0  # after a fault, and between two looks at the memory
 _ASKED_AT_ONCE = 8
 _LOOK_S = 0.1  # between two looks for a new question to follow
 NEWEST = 20  # questions that a follower chooses from
-_BOUNDARY = "das-bench-service"
 
 QUESTION, CHANGED, LIST, UPLOAD = "question", "question, if it changed", f"list of {LISTED}", "upload"
 STREAM, LAST_EVENT = "stream opened", "answer to its last event"
@@ -79,7 +76,7 @@ class Run:
         Raises:
             SettingsError: nothing answers at the address, or not yet.
         """
-        await self._knock()
+        await knock(self.address)
         load, cpu, busy = self.load, time.process_time(), os.getloadavg()[0]
         pictures = await asyncio.to_thread(bodies, load.seed)
         self._end = asyncio.get_running_loop().time() + load.seconds
@@ -113,15 +110,6 @@ class Run:
             # What else the machine was at shows in every figure above.
             "load_average_before": round(busy, 1),
         }
-
-    async def _knock(self) -> None:
-        where = f"{self.address.host}:{self.address.port}"
-        try:
-            ready = await Connection(self.address).request("GET", "/readyz")
-        except (OSError, h11.ProtocolError) as error:
-            raise SettingsError(f"No service answers at {where} ({error}); start one: das serve.") from error
-        if ready.status != 200:
-            raise SettingsError(f"The service at {where} isn't ready: {ready.body.decode(errors='replace')}")
 
     @property
     def _signed(self) -> dict[str, str]:
@@ -178,7 +166,7 @@ class Run:
     async def _upload(self, pictures: list[bytes]) -> None:
         """Upload these bodies, one after another and again from the first."""
         connection, turn = Connection(self.address), 0
-        headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+        headers = {"Content-Type": CONTENT_TYPE}
         while self._left() > 0:
             body = pictures[turn % len(pictures)]
             turn += 1
@@ -265,18 +253,3 @@ class Run:
             return found
 
         return sum(await asyncio.gather(*(count() for _ in range(_ASKED_AT_ONCE))))
-
-
-def bodies(seed: int) -> list[bytes]:
-    """Forms to upload, each with a picture of noise that no other has."""
-    generator = np.random.default_rng(seed)
-    before = (
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="noise.png"\r\n'
-        "Content-Type: image/png\r\n\r\n"
-    )
-    return [
-        before.encode()
-        + encode_png(generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
-        + f"\r\n--{_BOUNDARY}--\r\n".encode()
-        for _ in range(PICTURES)
-    ]

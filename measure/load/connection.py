@@ -191,5 +191,23 @@ class Connection:
         return self._protocol
 
 
+async def knock(address: Address) -> None:
+    """See that a service is ready to answer.
+
+    Raises:
+        SettingsError: nothing answers at the address, or not yet.
+    """
+    where = f"{address.host}:{address.port}"
+    connection = Connection(address)
+    try:
+        ready = await connection.request("GET", "/readyz")
+    except (OSError, h11.ProtocolError) as error:
+        raise SettingsError(f"No service answers at {where} ({error}); start one: das serve.") from error
+    finally:
+        connection.close()
+    if ready.status != 200:
+        raise SettingsError(f"The service at {where} isn't ready: {ready.body.decode(errors='replace')}")
+
+
 def _named(response: h11.Response) -> dict[str, str]:
     return {name.decode().lower(): value.decode("latin-1") for name, value in response.headers}

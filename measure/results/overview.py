@@ -9,7 +9,7 @@ from measure.results.cells import table
 from measure.results.changing import changes_section
 from measure.results.peers import peers_section
 
-DEMO, FEATURES, LOAD = "demo.json", "features.json", "load.json"
+DEMO, FEATURES, LOAD, THROUGHPUT = "demo.json", "features.json", "load.json", "throughput.json"
 DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes.json"
 FULL_SIZE = "full-size-*.json"
 """What `das bench build` wrote."""
@@ -84,6 +84,8 @@ def overview_page(folder: Path) -> str:
     changes = (
         changes_section(json.loads((folder / CHANGES).read_text())) if (folder / CHANGES).is_file() else ""
     )
+    several = folder / THROUGHPUT
+    together = throughput_section(json.loads(several.read_text())) if several.is_file() else ""
     full_size = full_size_section([json.loads(file.read_text()) for file in sorted(folder.glob(FULL_SIZE))])
     return f"""# Results
 
@@ -141,7 +143,7 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{peers}{full_size}{changes}{under_load}{approximate_section(folder)}"""
+{peers}{full_size}{changes}{under_load}{together}{approximate_section(folder)}"""
 
 
 def engine_row(row: dict[str, Any]) -> str:
@@ -227,3 +229,44 @@ on the machine of the service.
 {f"Memory at most: {memory}. " if memory else ""}The client itself took {load["client_cpu_share"]:.0%} of a core.
 Load average of the machine before it began: {load["load_average_before"]:.1f}.
 """
+
+
+def throughput_section(told: dict[str, Any]) -> str:
+    """Several clients at once against one, and one beside pictures of batches, as `das bench throughput` told."""
+    asking = [("one client", told["one"]), (f"{told['clients']} clients", told["several"])]
+    bulk = told["bulk"]
+    if bulk is not None:
+        asking.append((f"one client beside {bulk['pictures']:,} pictures of batches", bulk["questions"]))
+    body = [
+        [
+            who,
+            f"{one['answered']:,}",
+            f"{one['per_s']:.1f}",
+            f"{one['p50_ms']:.0f} ms",
+            f"{one['p95_ms']:.0f} ms",
+            f"{one['parts_ms']['queue_wait']:.0f} ms",
+            f"{one['parts_ms']['engine']:.0f} ms",
+        ]
+        for who, one in asking
+    ]
+    head = ["who asks", "answers", "a second", "p50", "p95", "waiting for the worker", "its computation"]
+    ratio = f"**{told['ratio']:.2f}** times as many ({told['ratio_low']:.2f} to {told['ratio_high']:.2f}; aim: ≥ 2)"
+    machine = told["machine"]
+    beside = ""
+    if bulk is not None:
+        beside = (
+            f"Beside the batches, {bulk['answered']:,} of whose pictures were answered at {bulk['per_s']:.1f} a"
+            f" second meanwhile, the 95th percentile is **{bulk['p95_ratio']:.2f}** times that without them"
+            " (aim: < 3).\n"
+        )
+    return f"""
+## Several questions at once
+
+`{told["command"]}` ([{THROUGHPUT}]({THROUGHPUT})): everybody asks again as soon as the answer is there, one client \
+and {told["clients"]} in turn, {told["rounds"]} rounds
+of {told["seconds"]:g} s each; {machine["cores"]} cores that did other things too (load average before: \
+{machine["load_average_before"]:.1f}), so that only what one run compares counts.
+
+{table(head, body)}
+{told["clients"]} clients are answered {ratio}.
+{beside}"""

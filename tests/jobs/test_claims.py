@@ -15,6 +15,7 @@ from jobs.claims import CLAIM
 from jobs.models import ClaimedJob, Job, utc_now
 from jobs.settings import Settings
 from jobs.store import JobStore
+from jobs.turns import BULK_PRIORITY
 
 Ask = Callable[..., Job]
 HELD = ("photographs@3f9c2a", "drawings@1")
@@ -48,6 +49,14 @@ def test_a_claim_takes_the_oldest_and_what_shares_its_pass(store: JobStore, ask:
     assert (state.state, state.leased_by, state.attempt, state.version) == ("running", "worker", 1, 2)
     assert state.lease_expires_at is not None
     assert timedelta(seconds=5) < state.lease_expires_at - utc_now() < timedelta(seconds=11)
+
+
+def test_questions_that_wait_are_counted_without_batches_and_other_indexes(store: JobStore, ask: Ask) -> None:
+    ask(), ask(method="das"), ask(index_id="elsewhere@1"), ask(priority=BULK_PRIORITY)
+    assert [store.leases.questions_waiting(HELD, most) for most in (1, 2, 8)] == [1, 2, 2]
+    assert store.leases.questions_waiting((), 8) == 0
+    store.leases.claim("worker", 1, HELD)
+    assert store.leases.questions_waiting(HELD, 8) == 1
 
 
 def test_a_job_that_was_tried_before_comes_alone(store: JobStore, ask: Ask) -> None:

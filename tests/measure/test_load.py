@@ -21,9 +21,11 @@ from typer.testing import CliRunner
 from das.cli import build_app
 from das.errors import SettingsError
 from das.images import normalise
-from measure.load.clients import Load, Run, bodies
+from measure.load.clients import Load, Run
 from measure.load.connection import Address, Connection, Response
 from measure.load.figures import Memory, Requests
+from measure.load.forms import bodies
+from measure.load.throughput import Throughput, Trial
 
 DAS = Path(sys.executable).with_name("das")
 START_S = 240
@@ -109,6 +111,46 @@ def test_a_small_load_on_a_real_service_has_no_fault(served: tuple[str, int], tm
     assert told["memory"]["api"]["peak_rss_mb"] >= told["memory"]["api"]["first_rss_mb"] > 50
     assert 0 < told["client_cpu_share"] < 1
     assert told["load_average_before"] >= 0
+
+
+def test_several_clients_are_compared_with_one_and_one_asks_beside_a_batch(
+    served: tuple[str, int], tmp_path: Path
+) -> None:
+    words = ["--url", served[0], "--clients", "3", "--seconds", "1", "--rounds", "2", "--bulk", "5"]
+    words += ["--out", str(tmp_path / "throughput.json"), "--json"]
+    done = CliRunner().invoke(build_app(), ["bench", "throughput", *words])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert json.loads((tmp_path / "throughput.json").read_text()) == told
+    assert told["machine"]["cores"] >= 1
+    assert told["machine"]["memory_bytes"] > 1e8
+    for who in (told["one"], told["several"], told["bulk"]["questions"]):
+        assert who["answered"] > 0
+        assert 0 < who["p50_ms"] <= who["p95_ms"]
+        assert who["parts_ms"]["engine"] >= who["parts_ms"]["gradients"] > 0
+        assert {"queue_wait", "claim", "decode", "write"} <= set(who["parts_ms"])
+    # Rounds differ, so that a ratio of sums need not lie among theirs; each of them is positive.
+    assert 0 < told["ratio_low"] <= told["ratio"] <= told["ratio_high"]
+    assert told["bulk"]["pictures"] == 5
+    assert 0 <= told["bulk"]["answered"] <= 5
+    assert told["bulk"]["p95_ratio"] == pytest.approx(
+        told["bulk"]["questions"]["p95_ms"] / told["one"]["p95_ms"], abs=0.002
+    )
+
+
+def test_a_service_without_room_for_the_batches_is_told_of(served: tuple[str, int]) -> None:
+    trial = Trial(clients=1, seconds=0.1, rounds=1, bulk=1200)
+    with pytest.raises(SettingsError, match="DAS_BATCH_ITEMS_LIMIT=2400"):
+        asyncio.run(Throughput(trial, Address.of(served[0])).figures())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"clients": 0}, {"clients": 101}, {"seconds": 0.0}, {"rounds": 21}, {"bulk": -1}, {"bulk_seconds": 0.0}],
+)
+def test_senseless_trials_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match=f"^{next(iter(wrong))} is"):
+        Trial(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

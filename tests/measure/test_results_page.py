@@ -263,6 +263,46 @@ def test_the_service_under_load_has_a_section(folder):
     assert "Memory at most: api 850 MB (at first 800 MB). The client itself took 12% of a core." in text
 
 
+def told_of(answered, per_s, p95_ms):
+    parts = {"queue_wait": 12.4, "engine": 26.6}
+    return {"answered": answered, "per_s": per_s, "p50_ms": 60.2, "p95_ms": p95_ms, "parts_ms": parts}
+
+
+THROUGHPUT = {
+    "command": "das bench throughput",
+    "machine": {"cores": 2, "load_average_before": 9.6},
+    "clients": 8,
+    "seconds": 15.0,
+    "rounds": 3,
+    "one": told_of(1185, 11.56, 180.4),
+    "several": told_of(2290, 23.12, 750.3),
+    "ratio": 2.0,
+    "ratio_low": 1.9,
+    "ratio_high": 2.33,
+    "bulk": {
+        "pictures": 1000,
+        "answered": 990,
+        "per_s": 9.96,
+        "questions": told_of(400, 4.0, 360.6),
+        "p95_ratio": 1.999,
+    },
+}
+
+
+@pytest.mark.parametrize("with_bulk", [True, False])
+def test_several_questions_at_once_have_a_section(folder, with_bulk):
+    for name in ("demo.json", "features.json"):
+        shutil.copy(FOLDER / name, folder)
+    assert "Several questions" not in pages(folder)["README.md"]
+    (folder / "throughput.json").write_text(json.dumps(THROUGHPUT | ({} if with_bulk else {"bulk": None})))
+    text = pages(folder)["README.md"]
+    assert "| 8 clients | 2,290 | 23.1 | 60 ms | 750 ms | 12 ms | 27 ms |" in text
+    assert "8 clients are answered **2.00** times as many (1.90 to 2.33; aim: ≥ 2)." in text
+    beside = "990 of whose pictures were answered at 10.0 a second meanwhile, the 95th percentile is **2.00** times"
+    assert (beside in text) is with_bulk
+    assert ("beside 1,000 pictures of batches" in text) is with_bulk
+
+
 def test_models_of_a_published_size_have_a_section(folder):
     for name in ("demo.json", "features.json"):
         shutil.copy(FOLDER / name, folder)
