@@ -187,7 +187,9 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     part, z2 = hits / count, NORMAL_95**2
     middle = (part + z2 / (2 * count)) / (1 + z2 / count)
     half = NORMAL_95 * np.sqrt(part * (1 - part) / count + z2 / (4 * count**2)) / (1 + z2 / count)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    # Of none and of all, the interval ends there but for rounding.
+    low = 0.0 if hits == 0 else float(middle - half)
+    return low, 1.0 if hits == count else float(middle + half)
 
 
 def mean_interval(values: np.ndarray, draws: int = 1000) -> tuple[float, float]:

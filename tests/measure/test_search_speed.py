@@ -42,6 +42,8 @@ def data_bytes():
         return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmData"))
 
 das.scoring.IN_MEMORY_BYTES = 0
+# What libraries set aside when they are first used, threads' stacks among it, is no part of what is measured.
+AttributionIndex.open(sys.argv[1]).works.row(0)
 if sys.argv[2] == "limited":
     limit = data_bytes() + int(sys.argv[3]) * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
