@@ -20,6 +20,7 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 from rich.console import Console
+from rich.markup import escape
 
 from das.device import check_device
 from das.durable import Lock, try_lock
@@ -119,8 +120,8 @@ def tell_address(settings: Settings) -> Callable[[str], None]:
         more = {} if public is None else {"public_address": public}
         return lambda address: logger.info("ready at %s", address, extra={"address": address, **more})
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    elsewhere = "" if public is None else f", for others [bold]{public}[/]"
-    return lambda address: console.print(f"Open [bold]{address}[/]{elsewhere}  (Ctrl-C ends it)")
+    elsewhere = "" if public is None else f", for others [bold]{escape(public)}[/]"
+    return lambda address: console.print(f"Open [bold]{escape(address)}[/]{elsewhere}  (Ctrl-C ends it)")
 
 
 class _EndedError(BaseException):

@@ -103,13 +103,6 @@ def publish(path: Path, name: Path) -> None:
     sync(name.parent)
 
 
-def remove_directory(path: Path) -> None:
-    """Remove a directory that others may be reading: its name goes first, so nobody finds a part of it."""
-    with _beside(path) as partial:
-        path.rename(partial)
-        sync(path.parent)
-
-
 def is_partial(name: str) -> bool:
     """Whether a file or directory of this name is unfinished: being written now, or left by a killed process."""
     return name.startswith(".") and name.endswith(PARTIAL_SUFFIX)

@@ -97,7 +97,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     for column in GROUPED:
         grouping = Grouping.of(mapped[column])
         _write(folder, column, grouping.codes)
-        _write(folder, f"{column}-first", grouping.firsts)
+        _write(folder, first_of(column), grouping.firsts)
 
 
 def has_table(folder: Path) -> bool:
@@ -112,10 +112,15 @@ def map_table(folder: Path) -> pa.Table:
     return table
 
 
-def map_array(folder: Path, name: str) -> np.ndarray:
-    """One of the arrays, memory-mapped; raises OSError or ValueError where it can't be read."""
-    mapped: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    return mapped
+def map_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays by their names, memory-mapped; raises OSError or ValueError where one can't be read."""
+    names = (BY_ID, CONTENT, *GROUPED, *map(first_of, GROUPED))
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+
+
+def first_of(column: str) -> str:
+    """The name of the array with the first row of each of a column's texts."""
+    return f"{column}-first"
 
 
 def _write(folder: Path, name: str, array: np.ndarray) -> None:

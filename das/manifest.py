@@ -24,7 +24,7 @@ _ID_DIGITS = 6
 _HASH_CHUNK = 1 << 20
 
 # Files that say how and when an index was made, not what it answers; they are no part of its identity.
-_TELLING_FILES = frozenset({"card.md", "build-report.json", REMOVED_NAME})
+TELLING_FILES = frozenset({"card.md", "build-report.json", REMOVED_NAME})
 
 
 class _Part(BaseModel):
@@ -398,7 +398,7 @@ def content_digest(
         "works": works_digest,
         "clip": clip_digest,
         "kernels": [kernel.model_dump(mode="json") for kernel in kernels],
-        "files": {name: record.sha256 for name, record in files.items() if name not in _TELLING_FILES},
+        "files": {name: record.sha256 for name, record in files.items() if name not in TELLING_FILES},
     }
     if extensions:
         body["extensions"] = [record.model_dump(mode="json") for record in extensions]
@@ -435,7 +435,7 @@ def read_manifest(directory: Path) -> Manifest:
         body = json.loads(raw)
         stated = body.pop("digest")
         version = body["schema_version"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IndexFormatError(f"{path} is damaged: {error}") from error
     if version != SCHEMA_VERSION:
         raise IndexFormatError(

@@ -6,7 +6,7 @@ folders and configurations of training tools, and tables and archives that hold 
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,11 @@ COLUMNS = ("id", "file", "digest", *TEXT_COLUMNS, "repeats")
 class Works:
     """The works of an index, row by row as its features are: a table that is memory-mapped, with look-ups."""
 
-    def __init__(self, table: pa.Table, folder: Path | None = None) -> None:
+    def __init__(self, table: pa.Table, arrays: Mapping[str, np.ndarray] | None = None) -> None:
         """Look works up in a table.
 
         Args:
-            folder: where the look-ups are kept (das.lookups); None: they are made of the table.
+            arrays: the look-ups of das.lookups by their names; None: they are made of the table.
         """
         missing = [name for name in COLUMNS if name not in table.column_names]
         if missing:
@@ -54,7 +54,8 @@ class Works:
             if table.column_names.count(name) > 1 or table.schema.field(name).type != expected:
                 raise WorksError(f"the table of works has a column {name} that isn't one of {expected}.")
         self.table = table
-        self._folder = folder
+        # Mapped once and for all: the index may be moved, or another put in its place, while this is used.
+        self._arrays = arrays
         self._groupings: dict[str, Grouping] = {}
 
     @classmethod
@@ -68,9 +69,10 @@ class Works:
         try:
             if not lookups.has_table(folder):
                 return cls(pq.read_table(path, partitioning=None))
-            works = cls(lookups.map_table(folder), folder)
+            arrays = lookups.map_arrays(folder)
+            works = cls(lookups.map_table(folder), arrays)
             for name in (lookups.BY_ID, lookups.CONTENT, *lookups.GROUPED):
-                if len(lookups.map_array(folder, name)) != len(works):
+                if len(arrays[name]) != len(works):
                     raise WorksError(f"{folder} is damaged: {name}.npy isn't of {len(works):,} works.")
             return works
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -101,10 +103,8 @@ class Works:
     def grouping(self, column: str) -> Grouping:
         """The works by what a column says."""
         if column not in self._groupings:
-            if self._folder is not None and column in lookups.GROUPED:
-                codes, firsts = (
-                    lookups.map_array(self._folder, name) for name in (column, f"{column}-first")
-                )
+            if self._arrays is not None and column in lookups.GROUPED:
+                codes, firsts = self._arrays[column], self._arrays[lookups.first_of(column)]
                 self._groupings[column] = Grouping(codes, firsts, self.table[column])
             else:
                 self._groupings[column] = Grouping.of(self.table[column])
@@ -113,15 +113,11 @@ class Works:
     @cached_property
     def contents(self) -> np.ndarray:
         """`contents_of` the works, (N,) int64."""
-        if self._folder is None:
-            return contents_of(self.table)
-        return lookups.map_array(self._folder, lookups.CONTENT)
+        return contents_of(self.table) if self._arrays is None else self._arrays[lookups.CONTENT]
 
     @cached_property
     def _by_id(self) -> np.ndarray:
-        if self._folder is None:
-            return lookups.rows_by_id(self.table)
-        return lookups.map_array(self._folder, lookups.BY_ID)
+        return lookups.rows_by_id(self.table) if self._arrays is None else self._arrays[lookups.BY_ID]
 
     def id_of(self, row: int) -> str:
         """The id of the work in a row."""

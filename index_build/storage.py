@@ -18,10 +18,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from das import durable
 from das.errors import BuildError, IndexFormatError
-from das.manifest import MANIFEST_NAME, FileRecord, Manifest, read_manifest
+from das.manifest import MANIFEST_NAME, TELLING_FILES, FileRecord, Manifest, read_manifest, record_file
 from das.verification import verify_index
 from das.versions import Version, versions_in
-from index_build.disk import check_disk, disk_may_be_full
+from index_build.disk import disk_may_be_full, in_bytes
 from index_build.progress import Reporter
 from index_build.workspace import building_path
 from jobs.remote import REMOTE_ADVICE, misses_bucket, open_place, reason_of
@@ -29,6 +29,7 @@ from jobs.remote import REMOTE_ADVICE, misses_bucket, open_place, reason_of
 KEPT = 2
 """Versions of a name that stay in a folder: the newest, and the one before it that questions may still name."""
 
+_OVER_PREFIX = ".over-"
 _LIST_NAME = ".mirrored.json"
 _LOCK_NAME = ".mirror.lock"
 
@@ -127,7 +128,7 @@ class IndexStore:
         Raises:
             BuildError: it can't be read.
         """
-        with self._explained(f"{name}/{file} can't be read from {self.url}"):
+        with self._explained(f"{name}/{file} can't be read from {self.url}", written_here=True):
             durable.write_path(
                 path, lambda partial: self._filesystem.get_file(f"{self._root}/{name}/{file}", str(partial))
             )
@@ -155,13 +156,13 @@ class IndexStore:
             self._filesystem.put_file(str(path), place)
 
     @contextmanager
-    def _explained(self, failed: str) -> Iterator[None]:
+    def _explained(self, failed: str, *, written_here: bool = False) -> Iterator[None]:
         try:
             yield
         except (BuildError, IndexFormatError):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in durable.NO_ROOM:
+            if written_here and isinstance(error, OSError) and error.errno in durable.NO_ROOM:
                 raise
             advice = "mend its rights or make room there" if self._is_directory else REMOTE_ADVICE
             raise BuildError(f"{failed} ({reason_of(error)}): {advice}.") from error
@@ -173,12 +174,15 @@ class Mirrored:
 
     Attributes:
         fetched, removed: names of directories.
+        failed: why the newest version of an index couldn't be fetched, by the name of its directory; the versions of
+            that index are left as they are.
         unreadable: why what is in the store isn't an index, by the name of its directory.
         kept: names that aren't in the store any more and stay, because nothing is in their place.
     """
 
     fetched: tuple[str, ...]
     removed: tuple[str, ...]
+    failed: Mapping[str, str]
     unreadable: Mapping[str, str]
     kept: tuple[str, ...]
 
@@ -209,80 +213,117 @@ class Mirror:
         except OSError as error:
             raise BuildError(f"{self._folder} can't be written: {error.strerror or error}.") from error
         with held:
-            durable.remove_partials(self._folder)
+            for over in self._folder.glob(f"{_OVER_PREFIX}*{durable.PARTIAL_SUFFIX}"):
+                shutil.rmtree(over, ignore_errors=True)
             yield
 
     def look(self, reporter: Reporter) -> Mirrored:
-        """Bring the folder in line with the store.
+        """Bring the folder in line with the store, index by index: what is wrong with one holds up no other.
 
         Raises:
-            BuildError: the store can't be read, an index in it is damaged, or there is no room.
+            BuildError: the store can't be read, or the folder can't be written.
         """
         manifests = self._store.manifests()
-        with tempfile.TemporaryDirectory() as listed, disk_may_be_full(self._folder):
+        with tempfile.TemporaryDirectory() as listed, self._explained("it can't be kept like the store"):
             for name, data in manifests.items():
                 (Path(listed) / name).mkdir()
                 (Path(listed) / name / MANIFEST_NAME).write_bytes(data)
             found = versions_in(sorted(Path(listed).iterdir()))
-            mirrored, fetched = self._list(), []
-            wanted: set[str] = set()
-            for versions in found.versions.values():
-                for version in versions[:KEPT]:
-                    name = version.place.name
-                    if version is versions[0] and self._outdated(version):
-                        self._write_list({*mirrored, name})
-                        self._fetch(version, reporter)
-                        mirrored.add(name)
-                        fetched.append(name)
+            mirrored, wanted = self._list(), set()
+            fetched, failed = [], {}
+            for index, versions in found.versions.items():
+                name = versions[0].place.name
+                try:
+                    with self._explained(f"{name} can't be fetched"):
+                        if self._take_up(versions[0], mirrored, reporter):
+                            fetched.append(name)
+                except (BuildError, IndexFormatError) as error:
+                    failed[name] = str(error)
+                    wanted |= {version.place.name for version in self._here(mirrored).get(index, ())}
                     wanted.add(name)
-            removed, kept = self._remove_all_but(wanted, mirrored, {*found.unreadable})
-        return Mirrored(tuple(fetched), removed, found.unreadable, kept)
+                    continue
+                here = [v for v in versions if v is versions[0] or (self._folder / v.place.name).is_dir()]
+                wanted |= {version.place.name for version in here[:KEPT]}
+            removed, kept = self._remove_all_but({*wanted, *found.unreadable}, mirrored)
+        return Mirrored(tuple(fetched), removed, failed, found.unreadable, kept)
 
-    def _outdated(self, version: Version) -> bool:
-        try:
-            there = (self._folder / version.place.name / MANIFEST_NAME).read_bytes()
-        except FileNotFoundError:
-            return True
-        return there != (version.directory / MANIFEST_NAME).read_bytes()
+    def _take_up(self, version: Version, mirrored: set[str], reporter: Reporter) -> bool:
+        """Fetch a version, or what was written again of it; whether there was anything to do.
 
-    def _fetch(self, version: Version, reporter: Reporter) -> None:
+        Raises:
+            BuildError: something else has its place, it is damaged, or there is no room.
+        """
         name, manifest = version.place.name, read_manifest(version.directory)
+        place = self._folder / name
+        if place.is_symlink() or place.exists():
+            there = place / MANIFEST_NAME
+            if not there.is_file():
+                raise BuildError(f"{place} is in the way and no index; move it away.")
+            if there.read_bytes() == (version.directory / MANIFEST_NAME).read_bytes():
+                return False
+            if read_manifest(place).content_digest != manifest.content_digest:
+                raise BuildError(f"{place} is another index than {name} in {self._store.url}; move it away.")
+            if name not in mirrored:
+                # Somebody else has put it here, and its card is theirs to renew.
+                return False
+            self._renew(place, version, manifest)
+            return True
         for file in manifest.files:
             if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
                 raise IndexFormatError(f"{name} in {self._store.url} names a file outside of itself: {file}.")
-        place = self._folder / name
-        if (place / MANIFEST_NAME).is_file():
-            if read_manifest(place).content_digest != manifest.content_digest:
-                raise BuildError(f"{place} is another index than {name} in {self._store.url}; move it away.")
-            self._renew(place, version, manifest)
-            return
-        check_disk(place, sum(record.bytes for record in manifest.files.values()))
+        mirrored.add(name)
+        self._write_list(mirrored)
+        self._fetch(version, manifest, reporter)
+        return True
+
+    def _fetch(self, version: Version, manifest: Manifest, reporter: Reporter) -> None:
+        name, place = version.place.name, self._folder / version.place.name
         building = building_path(place)
-        durable.make_directory(building)
         here = self._files_here()
-        with reporter.stage(name, sum(record.bytes for record in manifest.files.values())) as stage:
-            for file, record in manifest.files.items():
-                path = building / file
-                if not path.is_file() or path.stat().st_size != record.bytes:
-                    self._take(name, file, path, here.get(record.sha256))
+        missing = {
+            file: record
+            for file, record in manifest.files.items()
+            if not (building / file).is_file() or (building / file).stat().st_size != record.bytes
+        }
+        self._check_room(name, sum(r.bytes for r in missing.values() if r.sha256 not in here))
+        durable.make_directory(building)
+        with reporter.stage(name, sum(record.bytes for record in missing.values())) as stage:
+            for file, record in missing.items():
+                self._take(name, file, building / file, here.get(record.sha256))
                 stage.advance(record.bytes)
         durable.write_bytes(building / MANIFEST_NAME, (version.directory / MANIFEST_NAME).read_bytes())
         self._check(name, building)
         durable.sync_tree(building)
         durable.publish(building, place)
 
+    def _check_room(self, name: str, needed: int) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise BuildError(
+                f"{name} needs {in_bytes(needed)} of disk and {self._folder} has {in_bytes(free)} free: make room."
+            )
+
     def _renew(self, place: Path, version: Version, manifest: Manifest) -> None:
         """Fetch what was written again since: an index that was measured has another card, and the same id."""
         before = read_manifest(place).files
-        changed = {}
+        changed = {
+            file for file in {*before, *manifest.files} if before.get(file) != manifest.files.get(file)
+        }
+        if not changed <= TELLING_FILES & manifest.files.keys():
+            raise BuildError(
+                f"{place.name} in {self._store.url} has other files than before under the same id; withdraw it and"
+                " push it once more."
+            )
+        told = {}
         with tempfile.TemporaryDirectory() as folder:
-            for file, record in manifest.files.items():
-                if before.get(file) != record:
-                    self._store.fetch(place.name, file, Path(folder) / file)
-                    changed[place / file] = (Path(folder) / file).read_bytes()
-        changed[place / MANIFEST_NAME] = (version.directory / MANIFEST_NAME).read_bytes()
-        durable.write_together(changed)
-        self._check(place.name, place)
+            for file in sorted(changed):
+                path = Path(folder) / file
+                self._store.fetch(place.name, file, path)
+                if record_file(path) != manifest.files[file]:
+                    raise BuildError(f"{place.name}/{file} in {self._store.url} isn't as its manifest says.")
+                told[place / file] = path.read_bytes()
+        told[place / MANIFEST_NAME] = (version.directory / MANIFEST_NAME).read_bytes()
+        durable.write_together(told)
 
     def _take(self, name: str, file: str, path: Path, here: Path | None) -> None:
         """Have a file: of another version that has the same, else from the store."""
@@ -298,10 +339,11 @@ class Mirror:
                 return
         self._store.fetch(name, file, path)
 
-    def _check(self, name: str, place: Path) -> None:
-        damages = verify_index(place).damages
+    def _check(self, name: str, building: Path) -> None:
+        """Compare what was fetched with its digests, and remove what isn't as it should be."""
+        damages = verify_index(building).damages
         for damage in damages:
-            (place / damage.file).unlink(missing_ok=True)
+            (building / damage.file).unlink(missing_ok=True)
         damaged = [damage for damage in damages if damage.kind != "extra"]
         self._trusts_files_here = not damaged
         if damaged:
@@ -321,24 +363,31 @@ class Mirror:
                 here.setdefault(record.sha256, version.directory / file)
         return here
 
+    def _here(self, names: set[str]) -> dict[str, list[Version]]:
+        """What is in the folder under some names, by index, the newest first."""
+        places = (self._folder / name for name in sorted(names))
+        return versions_in(place for place in places if (place / MANIFEST_NAME).is_file()).versions
+
     def _remove_all_but(
-        self, wanted: set[str], mirrored: set[str], unreadable: set[str]
+        self, wanted: set[str], mirrored: set[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Remove what this made and is over, but never the last version of an index; what was removed, and kept."""
-        here = versions_in(self._folder / name for name in sorted(mirrored) if (self._folder / name).is_dir())
         removed, kept = [], []
-        for versions in here.versions.values():
+        for versions in self._here(mirrored).values():
             names = [version.place.name for version in versions]
-            over = [name for name in names if name not in wanted and name not in unreadable]
+            over = [name for name in names if name not in wanted]
             if len(over) == len(names):
                 kept.append(over.pop(0))
             for name in over:
-                durable.remove_directory(self._folder / name)
+                # Its name goes first: nobody finds a part of it.
+                hidden = self._folder / f"{_OVER_PREFIX}{name}{durable.PARTIAL_SUFFIX}"
+                durable.publish(self._folder / name, hidden)
+                shutil.rmtree(hidden, ignore_errors=True)
                 removed.append(name)
         for name in mirrored - wanted:
             # What was being fetched when it was withdrawn, or replaced.
             shutil.rmtree(building_path(self._folder / name), ignore_errors=True)
-        left = {name for name in mirrored - {*removed} if (self._folder / name).is_dir()}
+        left = {name for name in mirrored - {*removed} if name in wanted or (self._folder / name).is_dir()}
         if left != self._list():
             self._write_list(left)
         return tuple(removed), tuple(kept)
@@ -356,6 +405,16 @@ class Mirror:
     def _write_list(self, names: set[str]) -> None:
         durable.write_json(self._folder / _LIST_NAME, sorted(names))
 
+    @contextmanager
+    def _explained(self, failed: str) -> Iterator[None]:
+        with disk_may_be_full(self._folder):
+            try:
+                yield
+            except OSError as error:
+                if error.errno in durable.NO_ROOM:
+                    raise
+                raise BuildError(f"{self._folder}: {failed} ({error.strerror or error}).") from error
+
 
 def keep_looking(
     mirror: Mirror, reporter: Reporter, every_s: float | None, pause: Callable[[float], object]
@@ -370,7 +429,13 @@ def keep_looking(
         while True:
             try:
                 looked = mirror.look(reporter)
+            except BuildError as error:
+                if every_s is None:
+                    raise
+                concerns = {str(error)}
+            else:
                 concerns = {
+                    *looked.failed.values(),
                     *(f"{name} is left out: {reason}" for name, reason in looked.unreadable.items()),
                     *(
                         f"{name} is in the store no more and kept: nothing is in its place"
@@ -381,10 +446,8 @@ def keep_looking(
                     reporter.say(f"{name} is here")
                 for name in looked.removed:
                     reporter.say(f"{name} is over and was removed")
-            except (BuildError, IndexFormatError) as error:
-                if every_s is None:
-                    raise
-                concerns = {str(error)}
+                if every_s is None and looked.failed:
+                    raise BuildError(" ".join(looked.failed.values()))
             for concern in sorted(concerns - told):
                 reporter.warn(concern)
             told = concerns

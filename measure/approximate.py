@@ -224,6 +224,8 @@ def measure_approximate(
     Raises:
         SettingsError: the index can't be measured in this way.
     """
+    if max(samples) > works:
+        raise SettingsError(f"A sample of {max(samples):,} is more than the {works:,} works.")
     probes = probes_of(index, images, works, folder, seed)
     labels = _group_labels(len(index), works, seed)
     truth = exact(probes, labels, min(timed, len(images)))

@@ -57,7 +57,7 @@ def approximate(
         folder,
         factories=factory or ["PQ64x4fs"],
         depths=depth or [1000, 4000],
-        samples=sample or [10_000],
+        samples=sample or [min(10_000, works)],
         timed=timed,
         seed=seed,
     )

@@ -291,9 +291,10 @@ def search(
     from measure.report import command_line
     from measure.search import measure_search
 
-    large = folder / f"{works}-{dtype}"
+    opened = AttributionIndex.open(index)
+    large = folder / f"{opened.id}-{works}-{dtype}"
     if not large.exists():
-        enlarge(AttributionIndex.open(index), works, dtype, large)
+        enlarge(opened, works, dtype, large)
     figures = {"command": command_line(), **measure_search(large, answers, device)}
     if out is not None:
         write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())

@@ -180,6 +180,7 @@ async function ask(file) {
       return;
     }
     if (new URL(reached).pathname.startsWith("/a/")) {
+      if (file) leaveWord(onlyFirst);
       location.assign(reached);
       return;
     }
@@ -194,13 +195,29 @@ async function ask(file) {
   announceSending(false);
 }
 
+// What was chosen was the first of several: the answer's page says so too. A browser that keeps nothing of sites throws.
+let onlyFirst = "";
+
+function leaveWord(word) {
+  try {
+    if (word) sessionStorage.setItem(SAID, word);
+  } catch {}
+}
+
+function takeWord() {
+  try {
+    const word = sessionStorage.getItem(SAID);
+    sessionStorage.removeItem(SAID);
+    return word;
+  } catch {
+    return null;
+  }
+}
+
 function take(files) {
   if (sending || !files.length) return;
-  const said = files.length > 1 ? words("only_first") : "";
-  say(said);
-  // Where choosing is asking, the answer's page is next, and says it too.
-  if (said) sessionStorage.setItem(SAID, said);
-  else sessionStorage.removeItem(SAID);
+  onlyFirst = files.length > 1 ? words("only_first") : "";
+  say(onlyFirst);
   clearMistakes();
   const [file] = files;
   if (!fits(file)) {
@@ -370,8 +387,8 @@ document.addEventListener("keydown", (event) => {
 });
 
 const article = document.getElementById("answer");
-if (article && sessionStorage.getItem(SAID)) {
-  say(sessionStorage.getItem(SAID));
-  sessionStorage.removeItem(SAID);
+if (article) {
+  const word = takeWord();
+  if (word) say(word);
+  follow(article);
 }
-if (article) follow(article);

@@ -69,7 +69,8 @@ def kohya_folders(folder: Folder, *, certain: bool) -> dict[str, Numbered]:
             if said and 1 <= said[0] <= (MAX_REPEATS if certain else _MOST_LIKELY_REPEATS):
                 found[parent.as_posix()] = Numbered(*said, regularisation)
     # Folders that are called 0, 1, 2 and no more are classes, or parts of a large set.
-    return found if certain or any(one.words for one in found.values()) else {}
+    kohyas = any(one.regularisation or "_" in PurePosixPath(name).name for name, one in found.items())
+    return found if certain or kohyas else {}
 
 
 def read_folder(folder: Folder, options: ReadOptions, *, kohya: dict[str, Numbered]) -> SourceWorks:

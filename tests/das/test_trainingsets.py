@@ -120,6 +120,16 @@ def test_folders_of_classes_are_not_taken_for_repeats(tmp_path: Path) -> None:
     assert ("9/c.png", 9) in table(read_works(tmp_path), "repeats")
 
 
+@pytest.mark.parametrize("files", [{"10_/a.png": 1}, {"img/10/a.png": 1, "reg/1/b.png": 2}])
+def test_folders_without_words_are_kohyas_where_something_says_so(
+    tmp_path: Path, files: dict[str, int]
+) -> None:
+    write(tmp_path, dict(files))
+    found = read_works(tmp_path)
+    assert found.format == "kohya"
+    assert next(row for row in table(found, "repeats") if "10" in row[0])[1] == 10
+
+
 def test_metadata_goes_before_captions_and_they_before_folders(tmp_path: Path) -> None:
     write(tmp_path, {"5_x/a.png": 1, "5_x/a.txt": "by file", "5_x/b.png": 2, "5_x/b.txt": "by file"})
     write(tmp_path, {"metadata.csv": "file_name,prompt,repeats\n5_x/a.png,by row,7\n5_x/b.png,,\n"})
