@@ -183,6 +183,7 @@ def throughput(
         str | None,
         typer.Option(envvar="DAS_API_KEY", help="Sent by everybody, where the service asks for keys."),
     ] = None,
+    note: Annotated[str | None, typer.Option(help="What to say of this run on the page of results.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """Compare what a running service answers for several clients at once with what it answers for one.
@@ -194,10 +195,10 @@ def throughput(
 
     from measure.load.connection import Address
     from measure.load.throughput import Throughput, Trial, lines
-    from measure.report import command_line, machine, tell_report, versions
+    from measure.report import command_line, machine, noted, tell_report, versions
 
     trial = Trial(clients, seconds, rounds, bulk, bulk_seconds, seed, key)
-    facts = {"command": command_line(), "versions": versions(), "machine": machine()}
+    facts = {"command": command_line(), **noted(note), "versions": versions(), "machine": machine()}
     figures = {**facts, **asyncio.run(Throughput(trial, Address.of(url)).figures())}
     tell_report(figures, lines(figures), out, as_json)
 
@@ -326,6 +327,7 @@ def peers(
     memory: Annotated[float, typer.Option(help="Gigabytes that a contender may allocate.", min=1)] = 10,
     limit: Annotated[int, typer.Option(help="Seconds of CPU time that a contender may take.", min=1)] = 600,
     out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
+    note: Annotated[str | None, typer.Option(help="What to say of this run on the page of results.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:
     """Time per-example gradients side by side: das, a loop, `vmap(grad)`, traker, dattri and kronfluence.
@@ -336,7 +338,7 @@ def peers(
     """
     from measure.peers.contenders import CONTENDERS
     from measure.peers.side_by_side import side_by_side
-    from measure.report import command_line
+    from measure.report import command_line, noted
 
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     figures: dict[str, Any] = {}
@@ -352,7 +354,7 @@ def peers(
         limit_s=limit,
         progress=lambda round_, model, name: console.print(f"round {round_ + 1}: {Path(model).name}, {name}"),
     ):
-        figures = {"command": command_line(), **found}
+        figures = {"command": command_line(), **noted(note), **found}
         if out is not None:
             write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
     if as_json:

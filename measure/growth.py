@@ -1,8 +1,10 @@
 """What an index of n works takes, on paper: time, disk, memory and money from measured costs of one work.
 
-Every quantity is a straight line in n but the kernel's, which is k² and doesn't grow. Measured are the seconds of a
-core for one (picture, timestep) pair (`das bench peers`, `das bench features`) and for one work of a latent model
-(`das bench build`); sizes are those of the stored types; `Assumed` is what nobody measured here.
+Every quantity is a straight line in n but the kernel's, which is k² and doesn't grow. Measured with
+the preset default are the seconds of a core for one (picture, timestep) pair (`das bench peers`) and those of wall
+time for one work of a latent model (`das bench build`); economical is reckoned from them with the part that its probe
+took on another network (`das bench features`). Sizes are those of the stored types; `Assumed` is what
+nobody measured.
 """
 
 import json
@@ -60,15 +62,17 @@ class Assumed:
 
 @dataclass(frozen=True)
 class UnitCosts:
-    """Measured seconds of one core for one (picture, timestep) pair, by preset.
+    """Seconds of one core for one (picture, timestep) pair, by preset.
 
     Attributes:
         name: of the network.
-        core_s: by the name of the preset.
+        core_s: by the name of the preset; default as measured, economical reckoned.
+        origin: what else to know of the measurement, in Markdown for a page in `docs`.
     """
 
     name: str
     core_s: dict[str, float]
+    origin: str
 
     @classmethod
     def of(cls, results: Path) -> "tuple[UnitCosts, ...]":
@@ -76,10 +80,12 @@ class UnitCosts:
         features = {tuple(row["probes"]): row for row in json.loads((results / "features.json").read_text())}
         activation = features["activation",]["ratio_to_floor"]
         both = features["loss", "activation"]["ratio_to_floor"]
-        pixels = json.loads((results / "peers.json").read_text())["networks"][-1]
+        peers = json.loads((results / "peers.json").read_text())
+        pixels = peers["networks"][-1]
         ours = pixels["contenders"]["das-default"]
         latent = json.loads((results / "full-size-stable-diffusion.json").read_text())
-        pair_s = latent["s_per_work"] / latent["timesteps"] * latent["machine"]["threads"]
+        threads = latent["machine"]["threads"]
+        pair_s = latent["s_per_work"] / latent["timesteps"] * threads
         return (
             cls(
                 f"a U-Net of {pixels['parameters'] / 1e6:.1f} M parameters at 32 × 32",
@@ -87,11 +93,14 @@ class UnitCosts:
                     "default": ours["cpu_s_per_pair"],
                     "economical": ours["plain_cpu_s_per_pair"] * activation,
                 },
+                # A note's links are those of the results' own page, a folder deeper.
+                peers.get("note", "").replace("](../", "]("),
             ),
             # Its activations alone weren't timed; they are taken to be the same part of both as in features.json.
             cls(
                 f"Stable Diffusion 1.5 with a LoRA of {latent['attributed'] / 1e6:.1f} M at 256 × 256",
                 {"default": pair_s, "economical": pair_s * activation / both},
+                f"Measured was wall time, counted for each of its {threads} threads.",
             ),
         )
 
@@ -104,13 +113,19 @@ def growth(results: Path, assumed: Assumed | None = None) -> str:
     kept = [_keeping(works, preset, k, assumed) for works in WORKS for preset in PRESETS for k in DIMENSIONS]
     head = ["works", "preset", *(f"building, {one.name}" for one in costs)]
     sizes = ["works", "preset", "k", "features", "beside them", "a month", "reading all", "building needs"]
-    pairs = "; ".join(
-        f"{one.name} {', '.join(f'{name} {value:.2g} s' for name, value in one.core_s.items())}"
+    pairs = "\n".join(
+        f"- {one.name}: default {one.core_s['default']:.2g} s measured, economical {one.core_s['economical']:.2g} s"
+        f" reckoned. {one.origin}".rstrip()
         for one in costs
     )
     changes = "\n".join(f"- {works:,}: {words}" for works, words in TO_CHANGE.items())
-    return f"""Measured, seconds of one core for one (picture, timestep) pair: {pairs}. The preset default takes \
-{_timesteps("default")} pairs a work, economical {_timesteps("economical")}.
+    return f"""Seconds of one core for one (picture, timestep) pair; the preset default takes \
+{_timesteps("default")} pairs a work, economical {_timesteps("economical")}:
+
+{pairs}
+
+Economical wasn't timed on these networks: it is reckoned with the part that activations alone took on the demo's \
+small network ([features.json](results/features.json)).
 Assumed, as no GPU was measured: a GPU does the work of {assumed.cores_of_a_gpu:g} such cores and costs \
 {assumed.gpu_hour:g} $ an hour, a core {assumed.core_hour:g} $; an SSD {assumed.disk_gb_month:g} $ a GB and month;
 a machine reads {assumed.memory_bytes_s / 1e9:g} GB of memory a second. Hours are divided by machines.

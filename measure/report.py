@@ -47,11 +47,22 @@ _OF_LOW = {"low": _Interval("95 %", "high"), "difference_low": _Interval("its 95
 _HIGH = frozenset(interval.high for interval in _OF_LOW.values())
 _WORDS = frozenset({"label", "function", "embedding"})
 NOTHING = "–"
+_NOTE = "--note"
 
 
 def command_line() -> str:
     """The command that is running. Where a directory lies is nobody's business but this machine's."""
-    return shlex.join(["das", *map(_without_place, sys.argv[1:])])
+    words = [
+        word
+        for before, word in zip(sys.argv, sys.argv[1:], strict=False)
+        if before != _NOTE and not (word + "=").startswith(_NOTE + "=")
+    ]
+    return shlex.join(["das", *map(_without_place, words)])
+
+
+def noted(note: str | None) -> dict[str, str]:
+    """A report's `note`: what a person has to say of the run, if anything; the command is told without it."""
+    return {"note": note} if note else {}
 
 
 def _without_place(word: str) -> str:

@@ -26,6 +26,9 @@ MOST_BULK = 10_000
 _WARM_UP_S = 3.0
 _PAUSE_S = 1.0
 _LOOK_S = 0.2
+_PATIENCE_S = 60.0
+"""Without an answer for so long beside the seconds of a phase, the trial is given up."""
+_CANCEL_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,14 @@ class Throughput:
         self._address = address
         self._forms = bodies(trial.seed)
         self._asked = 0
+        self._given_up_at = float("inf")
 
     async def figures(self) -> dict[str, Any]:
         """Ask, and tell how many questions were answered in how much time.
 
         Raises:
-            SettingsError: nothing answers at the address or not yet, a question fails, or the batches don't fit.
+            SettingsError: nothing answers at the address or not yet, a question fails, the batches don't fit, or
+                nothing is answered for a minute more than a phase has.
         """
         await knock(self._address)
         trial = self._trial
@@ -136,10 +141,18 @@ class Throughput:
     async def _phase(self, clients: int, seconds: float) -> Phase:
         """Let so many ask for so long, or until the first answer."""
         phase, began = Phase(clients, seconds), time.perf_counter()
-        async with asyncio.TaskGroup() as asking:
-            for _ in range(clients):
-                asking.create_task(self._ask_until(phase, began, seconds))
+        self._be_patient()
+        try:
+            async with asyncio.TaskGroup() as asking:
+                for _ in range(clients):
+                    asking.create_task(self._ask_until(phase, began, seconds))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
         return phase
+
+    def _be_patient(self) -> None:
+        """Wait from now on for the next answer."""
+        self._given_up_at = time.perf_counter() + self._trial.seconds + _PATIENCE_S
 
     async def _ask_until(self, phase: Phase, began: float, seconds: float) -> None:
         connection = Connection(self._address)
@@ -169,6 +182,7 @@ class Throughput:
                 told = json.loads(response.body)
         if told["state"] != "succeeded":
             raise SettingsError(f"a question ended without an answer: {told.get('error')}")
+        self._be_patient()
         return Answered(time.perf_counter() - began, told["timings_ms"] or {})
 
     async def _send(
@@ -182,8 +196,13 @@ class Throughput:
         """The answer; None, after as long a pause as it asks for, where it says that the service is full.
 
         Raises:
-            SettingsError: any other answer than success.
+            SettingsError: any other answer than success, or nothing was answered for too long.
         """
+        if time.perf_counter() > self._given_up_at:
+            raise SettingsError(
+                f"nothing was answered in {self._trial.seconds + _PATIENCE_S:g} s: the service is full, or its worker"
+                " doesn't come to it. Look at its log and queue, or give more --seconds."
+            )
         typed = {"Content-Type": CONTENT_TYPE} if body else {}
         try:
             response = await connection.request(
@@ -192,8 +211,7 @@ class Throughput:
         except (OSError, h11.ProtocolError) as error:
             raise SettingsError(f"the service gave no answer: {error}") from error
         if response.status in FULL:
-            told = response.headers.get(RETRY_AFTER, "")
-            await asyncio.sleep(min(float(told), 10.0) if told.isdigit() else _PAUSE_S)
+            await _pause(response)
             return None
         if response.status not in (200, 202):
             raise SettingsError(
@@ -202,27 +220,19 @@ class Throughput:
         return response
 
     async def _beside_bulk(self, alone: Sequence[Phase]) -> dict[str, Any]:
-        """One client asks while pictures of batches are computed, until those are over."""
-        trial = self._trial
-        batches, connection = Connection(self._address), Connection(self._address)
-        names = [
-            await self._send_batch(batches, count, place) for place, count in enumerate(_parts(trial.bulk))
-        ]
-        while not (first := await self._ended(batches, names)):
-            await asyncio.sleep(_LOOK_S)
-        phase, began = Phase(1, 0.0), time.perf_counter()
-        left = asyncio.create_task(self._watch(batches, names, began + trial.bulk_seconds))
-        while not left.done() or not phase.answered:
-            answered = await self._ask(connection, phase)
-            if answered is not None and (not left.done() or not phase.answered):
-                phase.answered.append(answered)
-        ended, phase.seconds = await left, time.perf_counter() - began
-        for name in names:
-            response = await batches.request("POST", f"{BATCHES}/{name}/cancel", self._signed)
-            if response.status not in (200, 409):
-                raise SettingsError(f"a batch can't be cancelled: {response.status}")
-        batches.close()
-        connection.close()
+        """One client asks while pictures of batches are computed, until those are over; what is left is cancelled."""
+        trial, names = self._trial, list[str]()
+        batches = Connection(self._address)
+        try:
+            for place, count in enumerate(_parts(trial.bulk)):
+                names.append(await self._send_batch(batches, count, place))
+                self._be_patient()
+            while not (first := await self._ended(batches, names)):
+                await asyncio.sleep(_LOOK_S)
+            phase, ended = await self._ask_beside(batches, names)
+        finally:
+            batches.close()
+            await self._cancel(names)
         unloaded = _quantile([one for each in alone for one in each.answered], 0.95)
         return {
             "pictures": trial.bulk,
@@ -231,6 +241,47 @@ class Throughput:
             "questions": _told([phase]),
             "p95_ratio": round(phase.p95_ms / unloaded, 3),
         }
+
+    async def _ask_beside(self, batches: Connection, names: Sequence[str]) -> tuple[Phase, int]:
+        """What one client is answered until the batches are over, and how many of their pictures had ended then."""
+        connection = Connection(self._address)
+        phase, began = Phase(1, 0.0), time.perf_counter()
+        self._be_patient()
+        left = asyncio.create_task(self._watch(batches, names, began + self._trial.bulk_seconds))
+        try:
+            while not left.done() or not phase.answered:
+                answered = await self._ask(connection, phase)
+                if answered is not None and (not left.done() or not phase.answered):
+                    phase.answered.append(answered)
+            ended, phase.seconds = await left, time.perf_counter() - began
+        finally:
+            left.cancel()
+            await asyncio.gather(left, return_exceptions=True)
+            connection.close()
+        return phase, ended
+
+    async def _cancel(self, names: Sequence[str]) -> None:
+        """Cancel every batch that goes on.
+
+        Raises:
+            SettingsError: one can't be cancelled; the others are, all the same.
+        """
+        connection, still = Connection(self._address), list[str]()
+        for name in names:
+            try:
+                for _ in range(_CANCEL_TRIES):
+                    response = await connection.request("POST", f"{BATCHES}/{name}/cancel", self._signed)
+                    if response.status not in FULL:
+                        break
+                    await _pause(response)
+            except (OSError, h11.ProtocolError) as error:
+                still.append(f"{name} ({error})")
+            else:
+                if response.status not in (200, 409):
+                    still.append(f"{name} ({response.status})")
+        connection.close()
+        if still:
+            raise SettingsError(f"these batches couldn't be cancelled and may go on: {', '.join(still)}")
 
     async def _send_batch(self, connection: Connection, count: int, place: int) -> str:
         """Send a batch of pictures that nothing else asks about; its id."""
@@ -267,7 +318,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
 
     def line(who: str, told: dict[str, Any]) -> str:
         times = f"p50 {told['p50_ms']:.0f} ms, p95 {told['p95_ms']:.0f} ms"
-        return f"{who}: {told['per_s']:.1f} answers a second, {times}"
+        return f"{who}: {told['per_s']:.1f} answers a second, {times}, {told['refused']} refused"
 
     said = [
         line("one client", figures["one"]),
@@ -280,6 +331,12 @@ def lines(figures: dict[str, Any]) -> list[str]:
             f"its p95 is {bulk['p95_ratio']:.2f} times that without the batch",
         ]
     return said
+
+
+async def _pause(response: Response) -> None:
+    """As long as a full service asks for, ten seconds at most."""
+    told = response.headers.get(RETRY_AFTER, "")
+    await asyncio.sleep(min(float(told), 10.0) if told.isdigit() else _PAUSE_S)
 
 
 def _parts(bulk: int) -> list[int]:

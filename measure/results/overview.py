@@ -241,6 +241,7 @@ def throughput_section(told: dict[str, Any]) -> str:
         [
             who,
             f"{one['answered']:,}",
+            f"{one['refused']:,}",
             f"{one['per_s']:.1f}",
             f"{one['p50_ms']:.0f} ms",
             f"{one['p95_ms']:.0f} ms",
@@ -249,9 +250,19 @@ def throughput_section(told: dict[str, Any]) -> str:
         ]
         for who, one in asking
     ]
-    head = ["who asks", "answers", "a second", "p50", "p95", "waiting for the worker", "its computation"]
+    head = [
+        "who asks",
+        "answers",
+        "refused",
+        "a second",
+        "p50",
+        "p95",
+        "waiting for the worker",
+        "its computation",
+    ]
     ratio = f"**{told['ratio']:.2f}** times as many ({told['ratio_low']:.2f} to {told['ratio_high']:.2f}; aim: ≥ 2)"
     machine = told["machine"]
+    note = f" {told['note']}" if "note" in told else ""
     beside = ""
     if bulk is not None:
         beside = (
@@ -265,7 +276,7 @@ def throughput_section(told: dict[str, Any]) -> str:
 `{told["command"]}` ([{THROUGHPUT}]({THROUGHPUT})): everybody asks again as soon as the answer is there, one client \
 and {told["clients"]} in turn, {told["rounds"]} rounds
 of {told["seconds"]:g} s each; {machine["cores"]} cores that did other things too (load average before: \
-{machine["load_average_before"]:.1f}), so that only what one run compares counts.
+{machine["load_average_before"]:.1f}), so that only what one run compares counts.{note}
 
 {table(head, body)}
 {told["clients"]} clients are answered {ratio}.

@@ -59,7 +59,7 @@ other work on the machine ({told["machine"]["load_average_before"]} running on {
 it began) delays, but isn't counted. The weights are random: on them neither time nor memory depends.
 `dattri`'s cache includes the kernel that TRAK solves with, `kronfluence-ekfac` its eigendecompositions: costs of a \
 run, divided by few pairs here.
-SIGKILL is the machine's, out of memory. A contender that wanted more than {told["memory_limit_gb"]:g} GB, or \
+What SIGKILL ended was probably out of memory. A contender that wanted more than {told["memory_limit_gb"]:g} GB, or \
 {told["limit_s"]:g} s of CPU time, is told so.{note}
 
 {"".join(parts)}

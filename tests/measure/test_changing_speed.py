@@ -59,9 +59,9 @@ def test_the_page_tells_where_the_time_goes_that_works_dont_take() -> None:
     stages = {"loading": 4.0, "gradients": 100.0, "finishing": 1.0}
     told["build"] = {"wall_s": 120.0, "cpu_s": 110.0, "stages_s": stages}
     changing = {"wall_s": 12.0, "cpu_s": 11.0, "stages_s": {"loading": 4.0, "gradients": 1.0, "writing": 2.0}}
-    told |= {"remove": changing, "add": changing}
+    told |= {"remove": {**changing, "cpu_s": 21.0}, "add": changing}
     page = changes_section(told)
-    # 10 s whatever the works are and 1 s a work: 5 % of 1 s times n is 10 s and 1 % of it from n = 250.
-    assert "take about 10 s of CPU time" in page
-    assert "With 1000 ms a work in the build, 5 % is met from about 200 works" in page
-    assert "| removing | 12 s | 20% | 11 s | 10% | 1.0 s | 2.0 s |" in page
+    # 10 s (20 s when removing) whatever the works are and 1 s a work: 20 + n / 100 is 5 % of 10 + n from n = 487.5.
+    assert "take about 10 s of CPU time when adding and 20 s when removing" in page
+    assert "With 1000 ms a work in the build, both meet the aim from about 500 works" in page
+    assert "| removing | 12 s | 20% | 21 s | 10% | 1.0 s | 2.0 s |" in page

@@ -22,8 +22,20 @@ def test_the_page_shows_what_the_command_prints() -> None:
 def test_costs_are_those_that_were_measured() -> None:
     pixels, latent = UnitCosts.of(DOCS / "results")
     assert pixels.core_s["default"] > pixels.core_s["economical"] > 0
+    assert all(set(one.core_s) == {"default", "economical"} for one in (pixels, latent))
     # 18.17 s a work of three timesteps on two threads.
     assert latent.core_s["default"] == pytest.approx(18.17 / 3 * 2)
+
+
+def test_what_was_measured_is_told_from_what_was_reckoned() -> None:
+    text = growth(DOCS / "results")
+    pixels, latent = (line for line in text.splitlines() if line.startswith("- ") and "reckoned." in line)
+    assert (
+        "default 0.7 s measured, economical 0.14 s reckoned. The run was ended after its first round"
+        in pixels
+    )
+    assert "[decision 41](decisions/" in pixels
+    assert latent.endswith(" 2.9 s reckoned. Measured was wall time, counted for each of its 2 threads.")
 
 
 def test_a_dearer_core_makes_only_money_grow() -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from das.cli import build_app
 from das.errors import SettingsError
 from das.images import normalise
+from measure.load import throughput
 from measure.load.clients import Load, Run
 from measure.load.connection import Address, Connection, Response
 from measure.load.figures import Memory, Requests
@@ -117,11 +118,12 @@ def test_several_clients_are_compared_with_one_and_one_asks_beside_a_batch(
     served: tuple[str, int], tmp_path: Path
 ) -> None:
     words = ["--url", served[0], "--clients", "3", "--seconds", "1", "--rounds", "2", "--bulk", "5"]
-    words += ["--out", str(tmp_path / "throughput.json"), "--json"]
+    words += ["--note", "quiet", "--out", str(tmp_path / "throughput.json"), "--json"]
     done = CliRunner().invoke(build_app(), ["bench", "throughput", *words])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert json.loads((tmp_path / "throughput.json").read_text()) == told
+    assert told["note"] == "quiet"
     assert told["machine"]["cores"] >= 1
     assert told["machine"]["memory_bytes"] > 1e8
     for who in (told["one"], told["several"], told["bulk"]["questions"]):
@@ -142,6 +144,53 @@ def test_a_service_without_room_for_the_batches_is_told_of(served: tuple[str, in
     trial = Trial(clients=1, seconds=0.1, rounds=1, bulk=1200)
     with pytest.raises(SettingsError, match="DAS_BATCH_ITEMS_LIMIT=2400"):
         asyncio.run(Throughput(trial, Address.of(served[0])).figures())
+    # The first of its batches had been taken, and nobody waits for them now.
+    listed = httpx.get(served[0] + "/v1/attribution-batches", params={"limit": 100}, timeout=30).json()[
+        "items"
+    ]
+    big = [batch["counts"] for batch in listed if sum(batch["counts"].values()) == 100]
+    assert big
+    assert all(counts.get("cancelled", 0) > 0 for counts in big)
+    assert not any(counts.get("queued", 0) for counts in big)
+
+
+@pytest.mark.parametrize("full", ["POST", "GET"])
+def test_a_service_that_never_answers_a_question_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    monkeypatch.setattr(throughput, "_PATIENCE_S", 0.3)
+    methods: list[str] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        methods.append(head.split()[0].decode())
+        length = int(re.search(rb"content-length: (\d+)", head.lower())[1])  # type: ignore[index]
+        await reader.readexactly(length)
+        body = b'{"state": "queued", "id": "att_1"}'
+        ready = b"/readyz" in head
+        refused = not ready and methods[-1] == full
+        status = b"503 Full\r\nRetry-After: 0" if refused else b"200 OK" if ready else b"202 Accepted"
+        told = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+        writer.write(told % (status, len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async def measured() -> None:
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        async with server:
+            address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+            await Throughput(Trial(clients=2, seconds=0.1, rounds=1), address).figures()
+
+    with pytest.raises(SettingsError, match=r"^nothing was answered in 0\.4 s"):
+        asyncio.run(measured())
+    assert methods.count(full) > 2
+
+
+def test_people_are_told_how_many_questions_were_refused() -> None:
+    one = {"per_s": 4.0, "p50_ms": 60.0, "p95_ms": 90.0, "refused": 7}
+    figures = {"one": one, "several": one, "clients": 2, "bulk": None}
+    told = throughput.lines({**figures, "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0})
+    assert told[0] == "one client: 4.0 answers a second, p50 60 ms, p95 90 ms, 7 refused"
 
 
 @pytest.mark.parametrize(

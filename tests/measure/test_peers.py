@@ -25,6 +25,7 @@ def test_contenders_are_timed_at_the_same_pairs_and_one_without_its_library_is_t
     words = ["bench", "peers", "--model", tiny_model, "--images", 2, "--timesteps", 2, "--dimension", 16]
     words += ["--batch-size", 3, "--rounds", 1, "--out", out]
     words += [word for name in ("das", "loop", "traker-cuda") for word in ("--contender", name)]
+    words += ["--note", "On a quiet machine."]
     done = CliRunner().invoke(build_app(), [str(word) for word in words])
     assert done.exit_code == 0, done.output
     told = json.loads(out.read_text())
@@ -39,6 +40,7 @@ def test_contenders_are_timed_at_the_same_pairs_and_one_without_its_library_is_t
     without = network["contenders"]["traker-cuda"]["failed"]
     assert without == "not installed" if installed("traker") is None else "CUDA" in without
     page = peers_section(told)
+    assert "is told so. On a quiet machine.\n" in page
     assert f"A network of {network['parameters'] / 1e6:.1f} M parameters" in page
     assert f"**{network['contenders']['loop']['ratio']:.2f}**" in page
     assert LIMITS["traker-cuda"] in page

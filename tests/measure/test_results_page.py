@@ -265,7 +265,8 @@ def test_the_service_under_load_has_a_section(folder):
 
 def told_of(answered, per_s, p95_ms):
     parts = {"queue_wait": 12.4, "engine": 26.6}
-    return {"answered": answered, "per_s": per_s, "p50_ms": 60.2, "p95_ms": p95_ms, "parts_ms": parts}
+    times = {"p50_ms": 60.2, "p95_ms": p95_ms}
+    return {"answered": answered, "refused": 1234, "per_s": per_s, **times, "parts_ms": parts}
 
 
 THROUGHPUT = {
@@ -296,11 +297,15 @@ def test_several_questions_at_once_have_a_section(folder, with_bulk):
     assert "Several questions" not in pages(folder)["README.md"]
     (folder / "throughput.json").write_text(json.dumps(THROUGHPUT | ({} if with_bulk else {"bulk": None})))
     text = pages(folder)["README.md"]
-    assert "| 8 clients | 2,290 | 23.1 | 60 ms | 750 ms | 12 ms | 27 ms |" in text
+    assert "| 8 clients | 2,290 | 1,234 | 23.1 | 60 ms | 750 ms | 12 ms | 27 ms |" in text
     assert "8 clients are answered **2.00** times as many (1.90 to 2.33; aim: ≥ 2)." in text
     beside = "990 of whose pictures were answered at 10.0 a second meanwhile, the 95th percentile is **2.00** times"
     assert (beside in text) is with_bulk
     assert ("beside 1,000 pictures of batches" in text) is with_bulk
+    told = json.loads((folder / "throughput.json").read_text())
+    assert "Before the fan." not in text
+    (folder / "throughput.json").write_text(json.dumps(told | {"note": "Before the fan."}))
+    assert "so that only what one run compares counts. Before the fan.\n" in pages(folder)["README.md"]
 
 
 def test_models_of_a_published_size_have_a_section(folder):

@@ -1,11 +1,14 @@
 """The rows of a comparison: figures, what a variant takes, and differences to the paper's form."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from measure.curves import CURVES, curve_rows, dimensions, fewer
 from measure.lds import predictions, resampled
 from measure.methods import REFERENCE, Variant
+from measure.report import command_line, noted
 from measure.rows import comparison_rows
 from measure.spectrum import DAMPING_GRID
 from measure.statistics import DIFFERENCE
@@ -75,3 +78,11 @@ def test_curves_are_held_against_the_papers_form_with_the_same_choices(study):
     for row in rows:
         expected = row["lds"] - paper[row["varied"], tuple(row["timesteps"]), row["dimension"]]
         assert row["difference"] == (None if row["label"] == "das" else expected)
+
+
+@pytest.mark.parametrize("words", [["--note", "see ../a, it's busy"], ["--note=see ../a, it's busy"]])
+def test_a_command_is_told_without_its_note(monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["/bin/das", "bench", *words, "--out", "/srv/figures.json"])
+    assert command_line() == "das bench --out figures.json"
+    assert noted("busy") == {"note": "busy"}
+    assert noted(None) == noted("") == {}
