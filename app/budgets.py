@@ -24,8 +24,12 @@ TOLD_FOR_S = 600
 class Allows(Protocol):
     """What says which works may be shown."""
 
-    def reveal(self, index_name: str, work_ids: Sequence[str]) -> frozenset[str]:
+    def reveal(self, work_ids: Sequence[str]) -> frozenset[str]:
         """Those of these works that may be shown, which is recorded. May block for a moment."""
+        ...
+
+    def free(self, work_ids: Sequence[str]) -> frozenset[str]:
+        """Those of these works that were shown already. May block for a moment."""
         ...
 
 
@@ -42,10 +46,14 @@ class Budget:
         """Tells what is told by this budget now from others, in an ETag."""
         return f".b{self.most}-{int(time.time()) // TOLD_FOR_S}"
 
-    def reveal(self, index_name: str, work_ids: Sequence[str]) -> frozenset[str]:
+    def reveal(self, work_ids: Sequence[str]) -> frozenset[str]:
         """Those of these works that may be shown: what was in the last day, and the first others for which there is
         room. Raises StorageError where it can't be recorded, so that nothing may be."""
-        return self._rows.reveal(self.owner, index_name, work_ids, self.most)
+        return self._rows.reveal(self.owner, work_ids, self.most)
+
+    def free(self, work_ids: Sequence[str]) -> frozenset[str]:
+        """Those of these works that were shown in the last day. Raises StorageError where it can't be read."""
+        return self._rows.reveal(self.owner, work_ids, 0)
 
     def told(self) -> Allowance:
         """How much of it is used up. Blocks for a moment."""
@@ -64,9 +72,13 @@ class Granted:
 
     works: frozenset[str] = frozenset()
 
-    def reveal(self, _index_name: str, work_ids: Sequence[str]) -> frozenset[str]:
+    def reveal(self, work_ids: Sequence[str]) -> frozenset[str]:
         """Those of these works that are among them."""
         return self.works & frozenset(work_ids)
+
+    def free(self, work_ids: Sequence[str]) -> frozenset[str]:
+        """Those of these works that are among them."""
+        return self.reveal(work_ids)
 
 
 class Budgets:

@@ -18,7 +18,7 @@ from app.moderation.retelling import fixed, retold_verdict
 from app.moderation.schemas import DecisionLinks, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
 from app.moderation.words import ERASED
 from app.problems import Problem, bad_parameter, invalid
-from app.redaction import told_verdict
+from app.redaction import told_verdict, works_of
 from app.retelling import retold
 from app.schemas import Attribution, AttributionRequest
 from app.service import Service
@@ -292,9 +292,11 @@ def _shown(service: Service, caller: Caller, decision: Decision, job: Job | None
     copied = ((job.result or {}).get("copy") or {}).get("matches", ())
     named += [match["work_id"] for match in copied[:1] if own]
     named = [one for one in dict.fromkeys(named) if shade is None or not shade.work(one)]
-    allowed = frozenset(named) if served is None else view.allowed(served, named)
-    if served is not None and len(allowed) < len(named):
-        shade = view.narrowed(served, allowed)
+    allowed = frozenset(named) if served is None else view.allowed(named)
+    if served is not None and view.budget is not None:
+        # Creators are named whom the answer names by what is free, which takes nothing from the budget.
+        free = view.budget.free([] if job.by_row else works_of(job))
+        shade = view.narrowed(served, allowed | free)
     answer, instead = None, dict[str, str | None]()
     if own:
         # The rest of the answer isn't told here, and takes from no budget.

@@ -49,7 +49,8 @@ def without(job: Job, share: Share, served: ServedIndex, view: View) -> tuple[Jo
     if CREATORS in left:
         # It shows no work, so that it takes from no budget.
         view = replace(view, budget=None)
-    shown = seen(asked, view, served)
+    # What the sender shows no work of takes from no budget either.
+    shown = seen(asked if share.works is None else _of_first_works(asked), view, served)
     if CREATORS in left or share.works is not None:
         named = [] if CREATORS in left else _named(shown)
         fewer = told(asked, view.narrowed(served, named))
@@ -67,6 +68,20 @@ def _named(job: Job) -> list[str]:
     """The works of an answer that aren't hidden."""
     places = (job.result or {})["works"]
     return [place["work_id"] for place in places if not hidden_id(place["work_id"])]
+
+
+def _of_first_works(job: Job) -> Job:
+    """The job with no look-alikes and no matches of a copy but those that are among its ranked works."""
+    result = job.result or {}
+    first = {place["work_id"] for place in result["works"]}
+    copy = result.get("copy")
+    if copy is not None:
+        matches = [match for match in copy["matches"] if match["work_id"] in first]
+        result = {**result, "copy": {**copy, "matches": matches}}
+    lookalikes = job.lookalikes
+    if lookalikes is not None:
+        lookalikes = [one for one in lookalikes if one["work_id"] in first]
+    return instead(job, result=result, lookalikes=lookalikes)
 
 
 def _dissimilar(place: JsonObject) -> JsonObject:

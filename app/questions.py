@@ -212,23 +212,32 @@ def summaries(service: Service, caller: Caller, jobs: Sequence[JobSummary]) -> l
     """Questions in short, as they may be told to a caller. Blocks for a moment where a sentence may name what the
     caller isn't shown, or has exact shares: then it is made anew, of answers that are all read at once."""
     view = service.visibility.to(caller)
-    anew, first_works = set(), dict[str, list[str]]()
+    anew, firsts = set(), dict[str, list[JobSummary]]()
     for job in jobs:
         served = service.catalogue.reading(job.index_id)
         if redaction.may_name(job, view.of(served), served):
             anew.add(job.id)
         elif job.summary is not None and job.first_work is not None and served is not None:
-            first_works.setdefault(served.id, []).append(job.first_work)
+            firsts.setdefault(served.id, []).append(job)
     allowed: frozenset[str] = frozenset()
     if view.budget is not None:
         # A list names the first work of each answer and no other.
         for served in service.catalogue:
-            allowed |= view.allowed(served, first_works.get(served.id, ()))
-        anew |= {job.id for job in jobs if job.first_work is not None and job.first_work not in allowed}
-        view = view.granting(allowed)
+            of_it = firsts.get(served.id, [])
+            free = view.allowed([job.first_work for job in of_it if job.first_work is not None])
+            allowed |= free
+            # A sentence may be about another creator than the first work's.
+            shade = view.narrowed(served, free)
+            anew |= {
+                job.id for job in of_it if job.first_work not in free or shade.named_in(job.summary or "")
+            }
     if view.rounding is not None:
         anew |= {job.id for job in jobs}
     wholes = service.store.get_all([job.id for job in jobs if job.id in anew and job.summary is not None])
+    if view.budget is not None:
+        # Beside these the sentence may name whom the answer itself was shown with.
+        further = [one for whole in wholes if not whole.by_row for one in redaction.works_of(whole)]
+        view = view.granting(allowed | view.budget.free(further))
     told = {
         whole.id: None if whole.by_row else redaction.shown(whole, view, service.catalogue).result
         for whole in wholes

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from app.catalogue import Catalogue, ServedIndex
 from app.language import ENGLISH
+from app.moderation.logic import NAMED
 from app.rounding import Interval, Rounding
 from app.schemas import Group
 from app.visibility import Shade, Unserved, View
@@ -81,8 +82,8 @@ def seen(job: Job, view: View, served: ServedIndex | None) -> Job:
     visible = told(job, view.of(served))
     if view.budget is None or job.by_row:
         return visible
-    named = _named(visible)
-    allowed = view.allowed(served, named)
+    named = works_of(visible)
+    allowed = view.allowed(named)
     if len(allowed) == len(named):
         return _without_other_candidates(visible, allowed)
     fewer = told(job, view.narrowed(served, allowed))
@@ -97,7 +98,7 @@ def _notes(job: Job) -> list[str]:
     return list((job.result or {}).get("notes", ()))
 
 
-def _named(job: Job) -> list[str]:
+def works_of(job: Job) -> list[str]:
     """The ids of the works that an answer shows, in the order in which a budget is spent on them."""
     result = (job.result if job.state == JobState.SUCCEEDED else None) or {}
     parts = [(result.get("copy") or {}).get("matches", ()), result.get("works", ())]
@@ -199,6 +200,7 @@ def told_verdict(
     """What a policy said of an answer, without the names of what isn't shown; the outcome and its codes stay.
 
     Args:
+        shade: None only where nothing is hidden and there is no budget of works.
         instead: notes that name it, and what is said in place of each.
     """
     reasons = [reason if shade is None else _reason(reason, shade) for reason in verdict["reasons"]]
@@ -221,7 +223,9 @@ def _reason(reason: JsonObject, shade: Shade | Unserved) -> JsonObject:
     # Whose a work is that isn't in the index any more isn't known.
     withheld = {name for name in reason["creators"] if None in rows or shade.withholds("creator", name)}
     unnamed = theirs | shade.creators | withheld
-    if not hidden and not unnamed & {*reason["creators"]}:
+    # Verdicts that were kept by earlier versions may tell of more works and creators than they name.
+    further = len(reason["works"]) >= NAMED or len(reason["creators"]) >= NAMED
+    if not further and not hidden and not unnamed & {*reason["creators"]}:
         return reason
     return {
         **reason,

@@ -295,10 +295,10 @@ class View:
         shade = self.of(served)
         return shade is None or not shade.row(row)
 
-    def allowed(self, served: ServedIndex, work_ids: Sequence[str]) -> frozenset[str]:
+    def allowed(self, work_ids: Sequence[str]) -> frozenset[str]:
         """Which of these works, none of them hidden, may be shown: all of them, or those that the viewer's budget has
         room for, which they take from it. Blocks for a moment where there is one."""
-        return frozenset(work_ids) if self.budget is None else self.budget.reveal(served.name, work_ids)
+        return frozenset(work_ids) if self.budget is None else self.budget.reveal(work_ids)
 
     def granting(self, work_ids: frozenset[str]) -> "View":
         """The same where a budget has said already that these works may be shown and no others."""

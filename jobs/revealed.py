@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Index, String, delete, func, insert, select, text
+from sqlalchemy import ColumnElement, Index, String, delete, func, select, text, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.database import Database
@@ -23,13 +24,13 @@ BUDGET_LOCK = 0xDA5_B0D
 
 
 class RevealedWork(Base):
-    """A work of an index, by its name, that was shown to somebody for the first time of a day at `shown_at`."""
+    """A work that was shown to somebody for the first time of a day at `shown_at`, of whichever index: its id is made
+    of its file's digest."""
 
     __tablename__ = "revealed_works"
     __table_args__ = (Index("ix_revealed_works_shown_at", "shown_at"),)
 
     owner: Mapped[str] = mapped_column(String(80), primary_key=True)
-    index_name: Mapped[str] = mapped_column(String(200), primary_key=True)
     work_id: Mapped[str] = mapped_column(String(200), primary_key=True)
     shown_at: Mapped[datetime]
 
@@ -47,7 +48,7 @@ class RevealedWorks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def reveal(self, owner: str, index_name: str, work_ids: Sequence[str], most: int) -> frozenset[str]:
+    def reveal(self, owner: str, work_ids: Sequence[str], most: int) -> frozenset[str]:
         """Which of these works may be shown to an owner: those that were in the last day, and the first of the others
         until it is `most` in all. What may be shown is recorded as shown.
 
@@ -61,7 +62,7 @@ class RevealedWorks:
             return frozenset()
         since = utc_now() - FREE_FOR
         with self._database.read() as session:
-            known = _known(session, owner, index_name, wanted, since)
+            known = _known(session, owner, wanted, since)
             # Almost always there is nothing new, or nothing left, and a reader holds nobody up.
             if len(known) == len(wanted) or _used(session, owner, since) >= most:
                 return frozenset(known)
@@ -70,15 +71,11 @@ class RevealedWorks:
                 # SQLite has one writer at a time by itself.
                 lock = text("SELECT pg_advisory_xact_lock(:key, hashtext(:owner))")
                 session.execute(lock, {"key": BUDGET_LOCK, "owner": owner})
-            known = _known(session, owner, index_name, wanted, since)
+            known = _known(session, owner, wanted, since)
             left = max(0, most - _used(session, owner, since))
             new = [work_id for work_id in wanted if work_id not in known][:left]
             if new:
-                # What is over would be in the way of the same work's new row.
-                over = delete(RevealedWork).where(RevealedWork.owner == owner, RevealedWork.shown_at <= since)
-                session.execute(over)
-                row = {"owner": owner, "index_name": index_name, "shown_at": utc_now()}
-                session.execute(insert(RevealedWork), [{**row, "work_id": work_id} for work_id in new])
+                _record(session, owner, new)
         return frozenset((*known, *new))
 
     def spent(self, owner: str) -> Spent:
@@ -93,12 +90,14 @@ class RevealedWorks:
         """Drop what doesn't count any more, `DROPPED_AT_ONCE` at most; returns how many."""
         old = RevealedWork.shown_at <= utc_now() - FREE_FOR
         with self._database.read() as session:
-            oldest = select(RevealedWork.shown_at).where(old).order_by(RevealedWork.shown_at)
-            dated = session.scalars(oldest.limit(DROPPED_AT_ONCE)).all()
-        if not dated:
-            return 0
+            if session.scalar(select(RevealedWork.work_id).where(old).limit(1)) is None:
+                return 0
+        key = (RevealedWork.owner, RevealedWork.work_id)
+        oldest = select(*key).where(old).order_by(RevealedWork.shown_at).limit(DROPPED_AT_ONCE)
+        # Whoever shows such a work again holds its row on PostgreSQL, and isn't waited for.
+        over = oldest.with_for_update(skip_locked=True).cte("over")
         with self._database.write() as session:
-            dropped = delete(RevealedWork).where(RevealedWork.shown_at <= dated[-1])
+            dropped = delete(RevealedWork).where(tuple_(*key).in_(select(over)))
             return len(session.scalars(dropped.returning(RevealedWork.work_id)).all())
 
 
@@ -111,12 +110,21 @@ def _used(session: Session, owner: str, since: datetime) -> int:
     return session.scalar(counted) or 0
 
 
-def _known(
-    session: Session, owner: str, index_name: str, work_ids: Sequence[str], since: datetime
-) -> set[str]:
+def _record(session: Session, owner: str, work_ids: Sequence[str]) -> None:
+    """Have these works be shown now; a row may be there that is over."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    row = dialect.insert(RevealedWork)
+    shown = row.on_conflict_do_update(
+        index_elements=[RevealedWork.owner, RevealedWork.work_id], set_={"shown_at": row.excluded.shown_at}
+    )
+    now = utc_now()
+    session.execute(shown, [{"owner": owner, "work_id": one, "shown_at": now} for one in work_ids])
+
+
+def _known(session: Session, owner: str, work_ids: Sequence[str], since: datetime) -> set[str]:
     """Which of these works are free."""
     found: set[str] = set()
-    own = select(RevealedWork.work_id).where(*_of(owner, since), RevealedWork.index_name == index_name)
+    own = select(RevealedWork.work_id).where(*_of(owner, since))
     for begin in range(0, len(work_ids), ASKED_AT_ONCE):
         found |= {
             *session.scalars(own.where(RevealedWork.work_id.in_(work_ids[begin : begin + ASKED_AT_ONCE])))

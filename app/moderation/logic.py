@@ -427,10 +427,13 @@ def _gathered(holds: Truth, causes: list[Cause]) -> Cause:
         # Everything is looked at; what is told of it is bounded.
         return tuple(dict.fromkeys(one for group in groups for one in group))[:most]
 
-    compared = [one for cause in causes for one in cause.compared][:COMPARED]
-    return Cause(
-        holds,
-        tuple(compared),
-        some((cause.works for cause in causes), NAMED),
-        some((cause.creators for cause in causes), NAMED),
-    )
+    works = some((cause.works for cause in causes), NAMED)
+    creators = some((cause.creators for cause in causes), NAMED)
+    # Whether a comparison may be told is judged by the works and creators that are kept, so it is about no others.
+    compared = [
+        one
+        for cause in causes
+        if {*cause.works} <= {*works} and {*cause.creators} <= {*creators}
+        for one in cause.compared
+    ]
+    return Cause(holds, tuple(compared[:COMPARED]), works, creators)

@@ -88,7 +88,7 @@ def list_works(
     rows = served.rows_saying(tdm, cursor or 0, limit + 1, partial(view.shows, served))
     following = str(rows[limit]) if len(rows) > limit else None
     ids = [served.index.works.id_of(row) for row in rows[:limit]]
-    allowed = view.allowed(served, ids)
+    allowed = view.allowed(ids)
     items = [
         _work(served, row)
         if work_id in allowed
@@ -108,7 +108,7 @@ def get_work(request: Request, caller: Reading, work_id: WorkId, index: InIndex 
     """One training work and whose it is."""
     service = service_of(request)
     served, row = _find(service, caller, work_id, index)
-    if not service.visibility.to(caller).allowed(served, [work_id]):
+    if not service.visibility.to(caller).allowed([work_id]):
         return _withheld(served, work_id, caller.language)
     return _work(served, row)
 
@@ -127,11 +127,13 @@ def get_work_thumbnail(request: Request, caller: Reading, work_id: WorkId, index
     """A small picture of a work. It never changes, and may be hidden: caches keep it for ten minutes at most."""
     service = service_of(request)
     served, row = _find(service, caller, work_id, index)
-    if not service.visibility.to(caller).allowed(served, [work_id]):
+    view = service.visibility.to(caller)
+    if not view.allowed([work_id]):
         raise Problem("quota-exhausted", WITHHELD_WORK, {"Retry-After": str(LOOK_AGAIN_S)})
-    # A cache that many share would hand it on to who has no key.
+    # A cache that many share would hand it on to who has no key, or to whom it would take from a budget.
     restricted = service.visibility.restricted(served, row)
-    only_some = service.settings.keys_required or restricted
+    budgets = view.budget is not None or service.settings.revealed_works_per_day is not None
+    only_some = service.settings.keys_required or restricted or budgets
     headers = {"Cache-Control": f"{'private' if only_some else 'public'}, {A_WHILE}", "ETag": f'"{work_id}"'}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)

@@ -196,7 +196,7 @@ def _work(service: Service, caller: Caller, served: ServedIndex | None, work_id:
     view = service.visibility.to(caller)
     if served is None or row is None or not view.shows(served, row):
         return None
-    if Scope.READ not in caller.scopes or not view.allowed(served, [work_id]):
+    if Scope.READ not in caller.scopes or not view.allowed([work_id]):
         return Shown(work_id, served.id)
     work = served.work(row)
     return Shown(work_id, served.id, work["title"], work["creator"], served.picture(row))
@@ -210,7 +210,7 @@ def _titles(service: Service, caller: Caller, told: OptOut) -> list[str]:
     known = service.visibility.known_to(caller, served)
     found = ((work_id, served.index.works.find(work_id)) for work_id in told.works or [])
     rows = {work_id: row for work_id, row in found if row is not None and known[row]}
-    allowed = service.visibility.to(caller).allowed(served, [*rows])
+    allowed = service.visibility.to(caller).allowed([*rows])
     return [
         served.work(rows[work_id])["title"] or work_id if work_id in allowed else work_id
         for work_id in told.works or []

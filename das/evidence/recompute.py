@@ -88,6 +88,8 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
     if candidates is not None:
         # A score depends on no other work, so that those that aren't named may be missing.
         named = [one for one in candidates if not one.startswith(HIDDEN_PREFIX)]
+        if candidates and not named and all(place["work_id"].startswith(HIDDEN_PREFIX) for place in places):
+            return Recomputed(0, 0.0, (), _not_compared(places, ()))
         rows = np.asarray([index.works.row_of(one) for one in named])
     again = Attributor(index, device=device).attribute(
         pixels,
@@ -135,13 +137,19 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
     differences += [
         f"{work_id} isn't in the report and has the score {score:.6g}." for work_id, score in further.items()
     ]
-    not_compared = tuple(
+    compared, not_compared = len(places) + len(by_share), _not_compared(unnamed, unrated)
+    return Recomputed(compared, furthest, tuple(differences), not_compared, len(by_share))
+
+
+def _not_compared(
+    unnamed: Sequence[Mapping[str, Any]], unrated: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """A sentence for each work without a name or a score in the report."""
+    return tuple(
         f"{place['work_id']}, rank {place['rank']}, {why}, so it can't be compared."
         for some, why in ((unnamed, "isn't named in the report"), (unrated, "has no score in the report"))
         for place in some
     )
-    compared = len(places) + len(by_share)
-    return Recomputed(compared, furthest, tuple(differences), not_compared, len(by_share))
 
 
 def _shares_that_differ(

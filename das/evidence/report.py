@@ -85,7 +85,8 @@ def report(
     named_by = named_by or there
     quality = None if there is None else there.quality_of(asked.method)
     in_model = result.get("in_model")
-    limits = [*LIMITS, *notes_of(measured=quality is not None, in_model=in_model)]
+    # Of an index that isn't there any more nobody can tell whether it was measured.
+    limits = [*LIMITS, *notes_of(measured=there is None or quality is not None, in_model=in_model)]
     said = dict.fromkeys([*result.get("caveats", ()), *notes])
     handed_on = {} if shared is None else {"shared": dict(shared)}
     return {

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import delete, event
 
 from app.language import ENGLISH, LANGUAGES
-from app.redaction import ABOUT_HIDDEN, NOTE_SPENT, WITHHELD, hidden_id
+from app.redaction import ABOUT_HIDDEN, NOTE_SPENT, WITHHELD, hidden_id, told_verdict
 from app.service import Service
+from app.visibility import Viewer
 from das.index import AttributionIndex
 from jobs.credentials import Scope
 from jobs.keys import IssuedKey, NewKey
@@ -235,6 +236,121 @@ def test_a_decision_names_what_there_is_room_for(
         assert spent(client, key) == (before + 1 if daily_works > 1 else before)
         told.append((reason["works"] == [first], reason["text"] == ABOUT_HIDDEN, reason["code"]))
     assert told == [(True, False, "any"), (False, True, "any")]
+
+
+def test_a_link_takes_nothing_for_works_that_it_leaves_out(
+    client: Any, make: Make, answered: Any, store: Any
+) -> None:
+    key = make(daily_works=1000)
+    asked = answered(key, ALL)
+    # The answer to the question may have shown look-alikes; that was yesterday.
+    with store.database.write() as session:
+        session.execute(delete(RevealedWork))
+    made = client.post(f"{asked['links']['self']}/shares", json={"works": 2}, headers=key)
+    assert made.status_code == 201, made.text
+    told = client.get("/s/" + made.json()["url"].rpartition("/")[2] + "/report.json").json()["report"][
+        "answer"
+    ]
+    shown = {work["work_id"] for work in told["works"]}
+    assert len(shown) == 2
+    assert spent(client, key) == 2
+    whole = client.get(asked["links"]["self"], headers=key).json()
+    assert len(whole["lookalikes"]) > 2
+    assert spent(client, key) == len(named(whole)) > 2
+
+
+def decided(
+    client: Any,
+    store: Any,
+    index: AttributionIndex,
+    picture: bytes,
+    key: dict[str, str],
+    when: dict[str, Any],
+) -> dict[str, Any]:
+    """A decision by one rule about an answer of the model's own picture, nothing of which was shown yet."""
+    document = {"policy": "any", "rules": [{"code": "any", "outcome": "review", "when": when}]}
+    made = client.post("/v1/policies", json={"policy": document}, headers=key)
+    assert made.status_code in (200, 201), made.text
+    body = {"version": made.json()["version"]}
+    assert client.post("/v1/policies/any/activate", json=body, headers=key).status_code == 200
+    files, data = {"image": ("p.png", picture)}, {"policy": "any", "top_k": ALL}
+    asked = client.post("/v1/decisions", files=files, data=data, headers=key)
+    assert asked.status_code == 202, asked.text
+    (job,) = store.leases.claim("a-worker", 1, [index.id])
+    origin = {"verdict": "likely", "p_value": 0.4, "p_value_re_encoded": 0.5, "references": 100}
+    assert store.leases.finish(job.token, {**scored(index, job), "in_model": origin}, {})
+    decision: dict[str, Any] = asked.json()
+    return decision
+
+
+def test_a_decision_names_the_creators_that_its_answer_does(
+    client: Any, make: Make, picture: bytes, store: Any, tiny_index: Any
+) -> None:
+    index = AttributionIndex.open(tiny_index)
+    when = {"creators": {"share": {"above": 0}}}
+    creators = {one for one in index.works.column("creator") if one}
+    for daily_works in (1, 1000):
+        key = make(daily_works=daily_works)
+        decision = decided(client, store, index, picture, key, when)
+        # None of its works was shown yet, and a decision takes nothing for creators.
+        before = spent(client, key)
+        (reason,) = client.get(decision["links"]["self"], headers=key).json()["reasons"]
+        assert (reason["creators"], reason["compared"], reason["text"]) == ([], [], ABOUT_HIDDEN)
+        assert spent(client, key) == before
+        told = client.get(decision["links"]["attribution"], headers=key).json()
+        shown = {group["name"] for group in told["groups"]["creator"]} - {WITHHELD}
+        (reason,) = client.get(decision["links"]["self"], headers=key).json()["reasons"]
+        assert {*reason["creators"]} <= shown
+        assert (reason["text"] == ABOUT_HIDDEN) == (daily_works == 1)
+        assert not [name for name in creators - shown if name in json.dumps(reason)]
+
+
+def test_a_stored_reason_that_tells_of_more_than_it_names_tells_nothing(service: Service, make: Make) -> None:
+    """Earlier versions kept comparisons of twenty works and the names of ten."""
+    served = next(iter(service.catalogue))
+    ids, titles = (served.index.works.column(name) for name in ("id", "title"))
+    reason = {
+        "code": "any",
+        "text": f"{titles[11]}, its share: 0.01",
+        "compared": [{"text": f"{title}, its share: 0.01"} for title in titles[:20]],
+        "works": [*ids[:10]],
+        "creators": [],
+    }
+    view = service.visibility.to_viewer(Viewer(True, frozenset()))
+    told = told_verdict({"reasons": [reason], "notes": []}, view.narrowed(served, ids[:10]), {})["reasons"][0]
+    assert (told["text"], told["compared"], told["works"]) == (ABOUT_HIDDEN, [], [*ids[:10]])
+    few = {**reason, "works": [*ids[:3]], "compared": reason["compared"][:3]}
+    assert told_verdict({"reasons": [few], "notes": []}, view.narrowed(served, ids[:10]), {})["reasons"] == [
+        few
+    ]
+
+
+def test_a_list_names_no_creator_who_was_not_shown(
+    client: Any, make: Make, picture: bytes, store: Any, tiny_index: Any
+) -> None:
+    index, told = AttributionIndex.open(tiny_index), []
+    for daily_works in (1, 1000):
+        key = make(daily_works=daily_works)
+        # The first work takes the only room.
+        first = index.works.row(0)
+        assert client.get(f"/v1/works/{first['id']}", headers=key).json()["withheld"] is None
+        files = {"image": ("p.png", picture)}
+        asked = client.post("/v1/attributions", files=files, data={"top_k": ALL}, headers=key)
+        assert asked.status_code == 202, asked.text
+        (job,) = store.leases.claim("a-worker", 1, [index.id])
+        result = scored(index, job)
+        result["works"].sort(key=lambda place: place["work_id"] != first["id"])
+        groups = result["groups"]["creator"]
+        other = next(group for group in groups if group["name"] != first["creator"])
+        summary = f"The {other['works']} works by {other['name']} account for 30 % of the measured influence."
+        assert store.leases.finish(job.token, {**result, "summary": summary}, {})
+        for _ in range(2):
+            (item,) = client.get("/v1/attributions", headers=key).json()["items"]
+            told.append(other["name"] in item["summary"])
+            assert client.get(asked.json()["links"]["self"], headers=key).status_code == 200
+    # They are named where the answer has shown a work of theirs, a look-alike perhaps when it was asked.
+    assert told[:2] == [False, False]
+    assert told[3]
 
 
 @pytest.mark.parametrize("code", LANGUAGES)

@@ -16,6 +16,7 @@ from app.language import LANGUAGES
 from app.redaction import ABOUT_HIDDEN, WITHHELD, hidden_id
 from app.service import Service
 from app.visibility import Visibility
+from das.answer import NOT_MEASURED
 from das.errors import EvidenceError
 from das.evidence.recompute import recompute
 from das.index import AttributionIndex
@@ -106,6 +107,9 @@ def test_reports_say_that_the_version_isnt_served_and_tell_what_is_stored(
     assert report["answer"]["groups"] == before["answer"]["groups"]
     assert REPLACED.format(index=index.id, served=later.id) in report["answer"]["notes"]
     assert report["quality"] is None
+    # It may have been measured: nobody can tell any more.
+    assert NOT_MEASURED in before["limits"]
+    assert NOT_MEASURED not in report["limits"]
     for words in (page, paper):
         assert "this version isn't served any more" in " ".join(words.split())
         assert "not known any more" in " ".join(words.split())

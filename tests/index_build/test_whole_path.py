@@ -171,6 +171,13 @@ def test_the_service_answers_from_that_index(app, own, tmp_path):
     screened["question"]["candidate_works"] = [place["work_id"] for place in places[:3]] + ["hidden_1"]
     del screened["answer"]["works"][3:]
     assert recompute(screened, index, picture).agrees
+    # Where no candidate is named, there is nothing to compute.
+    nobody = deepcopy(screened)
+    nobody["question"]["candidate_works"] = [f"hidden_{number}" for number in range(1, 5)]
+    for number, place in enumerate(nobody["answer"]["works"], 1):
+        place["work_id"] = f"hidden_{number}"
+    found = recompute(nobody, index, picture)
+    assert (found.agrees, found.works, len(found.not_compared)) == (True, 0, 3)
     # Without scores, shares are held against what they were rounded to, or what they are below.
     rounding = Rounding.by(0.03, sorted(place["share"] for place in places)[2])
     assert rounding is not None

@@ -13,7 +13,6 @@ def upgrade() -> None:
     op.create_table(
         "revealed_works",
         sa.Column("owner", sa.String(80), primary_key=True),
-        sa.Column("index_name", sa.String(200), primary_key=True),
         sa.Column("work_id", sa.String(200), primary_key=True),
         sa.Column("shown_at", sa.DateTime(timezone=True), nullable=False),
     )

@@ -1,5 +1,6 @@
 """What policies decide: each operator, three-valued logic, precedence, and the two promises about `clear`."""
 
+import re
 from typing import Any
 
 import pytest
@@ -285,7 +286,30 @@ def test_what_is_told_of_a_rule_that_a_thousand_works_meet_is_bounded() -> None:
     works = [work(n, 0.001) for n in range(1, 1001)]
     many = answer(works=works, candidates={"mode": "all", "count": 1000, "asked": "all"})
     (reason,) = decide(policy(("review", {"works": {"share": {"above": 0}}})), many).reasons
-    assert (len(reason.works), len(reason.compared), len(reason.creators)) == (10, 20, 10)
+    assert (len(reason.works), len(reason.compared), len(reason.creators)) == (10, 10, 10)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"works": {"share": {"above": 0}}},
+        {"creators": {"share": {"above": 0}}},
+        {"any": [{"works": {"rank": {"above": 8}}}, {"creators": {"share": {"above": 0}}}]},
+        {"all": [{"works": {"share": {"above": 0}}}, {"works": {"rank": {"above": 12}}}]},
+    ],
+)
+def test_a_reason_tells_of_no_work_or_creator_that_it_does_not_name(when: dict[str, Any]) -> None:
+    """What may be told of it is judged by those that it names."""
+    works = [work(n, 0.02) for n in range(1, 31)]
+    groups = {"creator": [creator(f"Creator {n}", 0.02) for n in range(1, 31)]}
+    many = answer(works=works, groups=groups, candidates={"mode": "all", "count": 30, "asked": "all"})
+    (reason,) = decide(policy(("review", when)), many).reasons
+    told = " ".join([reason.text, *(one.text for one in reason.compared)])
+    named = {f"Study no. {int(one.removeprefix('w_'), 16)}" for one in reason.works} | {*reason.creators}
+    everyone = [name for n in range(1, 31) for name in (f"Study no. {n}", f"Creator {n}")]
+    said = {name for name in everyone if re.search(rf"{name}(?!\d)", told)}
+    assert said
+    assert said <= named
 
 
 # Any policy, any answer.
