@@ -87,12 +87,17 @@ async def is_sure(request: Request) -> bool:
     return (await small_form(service_of(request), request)).get("sure") == "yes"
 
 
-def sure_page(request: Request, back: str) -> Response:
-    """Ask whether a question shall be deleted, where no script did; `back` is where one goes who isn't sure."""
+def sure_page(request: Request, back: str, deed: str = "answer.delete") -> Response:
+    """Ask what a form asks before it is sent, where no script did.
+
+    Args:
+        back: where one goes who isn't sure.
+        deed: the text of the form's button; the question has the same name with `_sure`.
+    """
     return render(
         request,
         "sure.html",
-        {"action": request.url.path, "here": back},
+        {"action": request.url.path, "here": back, "deed": deed},
         headers={"Cache-Control": "no-store"},
     )
 

@@ -22,6 +22,7 @@ from app.operator_forms import (
     overlap_of,
 )
 from app.problems import Problem
+from app.rendering import is_sure, sure_page
 from app.service import Service, service_of
 from app.uploads import small_form
 from jobs.credentials import Kind, Scope
@@ -80,6 +81,9 @@ async def rotate(request: Request, caller: Administering, key_id: str) -> Respon
 @router.post("/keys/{key_id}/revoke")
 async def revoke(request: Request, caller: Administering, key_id: str) -> Response:
     """End it, and every session of it."""
+    if not await is_sure(request):
+        await run_in_threadpool(found_key, service_of(request), key_id)
+        return sure_page(request, f"/operator/keys/{key_id}", "operator.revoke")
     await keys.revoke(service_of(request), caller, key_id)
     return RedirectResponse(f"/operator/keys/{key_id}", SEE_OTHER, NO_STORE)
 

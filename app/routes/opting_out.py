@@ -20,7 +20,7 @@ from app.language import Language, language_of
 from app.opt_out_schemas import MAX_CREATOR, OptOut, OptOutQuery, OptOutRequest
 from app.problems import Problem
 from app.refusals import mistaken, refusal
-from app.rendering import render, wants_html
+from app.rendering import is_sure, render, sure_page, wants_html
 from app.service import Service, service_of
 from app.uploads import parse_as, small_form
 from jobs.credentials import Scope
@@ -128,6 +128,8 @@ async def enter_token(request: Request, caller: Following, opt_out_id: str) -> R
 @router.post("/opt-outs/{opt_out_id}/withdraw")
 async def withdraw_by_form(request: Request, caller: Following, opt_out_id: str) -> Response:
     """Take a request back."""
+    if not await is_sure(request):
+        return await _sure(request, caller, opt_out_id, "opt_out.withdraw")
     try:
         await opt_outs.withdraw(service_of(request), caller, opt_out_id, request.cookies.get(COOKIE))
     except Problem as problem:
@@ -140,6 +142,8 @@ async def withdraw_by_form(request: Request, caller: Following, opt_out_id: str)
 @router.post("/opt-outs/{opt_out_id}/erase")
 async def erase_by_form(request: Request, caller: Following, opt_out_id: str) -> Response:
     """Erase what is known of who asked; the request stays."""
+    if not await is_sure(request):
+        return await _sure(request, caller, opt_out_id, "opt_out.erase")
     try:
         await opt_outs.erase(service_of(request), caller, opt_out_id, request.cookies.get(COOKIE))
     except Problem as problem:
@@ -147,6 +151,15 @@ async def erase_by_form(request: Request, caller: Following, opt_out_id: str) ->
     response = RedirectResponse("/opt-out/erased", SEE_OTHER, NO_STORE)
     response.delete_cookie(COOKIE, path=f"/opt-outs/{opt_out_id}")
     return response
+
+
+async def _sure(request: Request, caller: Caller, opt_out_id: str, deed: str) -> Response:
+    """Ask who may see the request whether they are sure."""
+    try:
+        await opt_outs.look(service_of(request), caller, opt_out_id, request.cookies.get(COOKIE))
+    except Problem as problem:
+        return _ask_for_token(request, opt_out_id, problem)
+    return sure_page(request, f"/opt-outs/{opt_out_id}", deed)
 
 
 def _asked(given: dict[str, str]) -> dict[str, object]:

@@ -13,7 +13,7 @@ from app.callers import caller_of, key_required
 from app.language import language_of
 from app.middleware import request_id_of
 from app.refusals import mistaken
-from app.rendering import page_of, render, sign_in_to
+from app.rendering import is_sure, page_of, render, sign_in_to, sure_page
 from app.service import Service, service_of
 from app.sessions import Shown
 from app.uploads import small_form
@@ -111,6 +111,8 @@ async def sign_out_everywhere(request: Request) -> Response:
     """End every session of the key that this browser is signed in with."""
     service = service_of(request)
     key, _shown = await _who(service, request)
+    if not await is_sure(request):
+        return sure_page(request, "/signed-in", "signed_in.everywhere")
     await service.sessions.end_all(key, Actor(key.prefix, request_id_of(request)))
     response = RedirectResponse("/sign-in", SEE_OTHER, NO_TRACE)
     service.sessions.forget_cookie(request, response)

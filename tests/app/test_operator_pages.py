@@ -221,7 +221,11 @@ def test_a_keys_life(client: TestClient, store: JobStore, operator: IssuedKey, s
     assert twice.status_code == 409
     assert "make a new key instead" in twice.text
 
-    assert post(client, f"/operator/keys/{new}/revoke").headers["location"] == f"/operator/keys/{new}"
+    sure = post(client, f"/operator/keys/{new}/revoke")
+    assert (sure.status_code, "Revoke this key?" in sure.text) == (200, True)
+    assert last(store)[0] == "key.rotated"
+    done = post(client, f"/operator/keys/{new}/revoke", sure="yes")
+    assert done.headers["location"] == f"/operator/keys/{new}"
     assert last(store) == ("key.revoked", operator.key.prefix, f"das_{new}")
     assert "/revoke" not in page(client, f"/operator/keys/{new}")
     assert new in page(client, "/operator/keys?named=onerror&state=revoked")

@@ -98,7 +98,11 @@ def test_from_each_work_one_click_leads_to_the_form(
     assert "Ihre Bitte ist eingegangen." in state
     assert first["title"] in state
 
-    assert request_in(sent(client, f"/opt-outs/{made}/withdraw")) == made
+    asked = sent(client, f"/opt-outs/{made}/withdraw")
+    assert asked.status_code == 200
+    assert "Withdraw this request? What it hid is shown again." in asked.text
+    assert "Your request is here." in client.get(f"/opt-outs/{made}", headers=HTML).text
+    assert request_in(sent(client, f"/opt-outs/{made}/withdraw", sure="yes")) == made
     after = client.get(f"/opt-outs/{made}", headers=HTML).text
     assert "Your request is withdrawn." in after
     assert "/withdraw" not in after
@@ -121,12 +125,12 @@ def test_a_creators_works_and_what_became_of_them(client: TestClient, service: S
     page = client.get(f"/opt-outs/{made}", headers=HTML)
     assert "Your request was found right." in page.text
     assert page.text.count("not yet") == 2
-    assert request_in(sent(client, f"/opt-outs/{made}/withdraw")) == made
+    assert request_in(sent(client, f"/opt-outs/{made}/withdraw", sure="yes")) == made
     assert "shown again since" in client.get(f"/opt-outs/{made}", headers=HTML).text
 
     refused = request_in(sent(client, **fields))
     service.store.opt_outs.reject(refused, LOCAL.actor, "You are <i>another</i>.")
-    assert request_in(sent(client, f"/opt-outs/{refused}/withdraw")) == refused
+    assert request_in(sent(client, f"/opt-outs/{refused}/withdraw", sure="yes")) == refused
     page = client.get(f"/opt-outs/{refused}", headers=HTML)
     assert "Your request was refused." in page.text
     assert "You are &lt;i&gt;another&lt;/i&gt;." in page.text
@@ -225,14 +229,14 @@ def test_who_has_no_key_asks_follows_and_withdraws_by_a_code(
         assert refused.status_code == 404
         assert "no request with this address and this code" in refused.text
         assert "set-cookie" not in refused.headers
-    assert sent(client, f"/opt-outs/{made}/withdraw").status_code == 404
+    assert sent(client, f"/opt-outs/{made}/withdraw", sure="yes").status_code == 404
     assert request_in(sent(client, f"/opt-outs/{made}", token=f" {found[1]}\n")) == made
     assert "ada@example.org" in client.get(f"/opt-outs/{made}", headers=HTML).text
     from_elsewhere = client.post(
         f"/opt-outs/{made}/withdraw", headers={**HTML, "Sec-Fetch-Site": "cross-site"}
     )
     assert from_elsewhere.status_code == 403
-    assert request_in(sent(client, f"/opt-outs/{made}/withdraw")) == made
+    assert request_in(sent(client, f"/opt-outs/{made}/withdraw", sure="yes")) == made
     withdrawn = service.store.opt_outs.get(made)
     assert withdrawn is not None
     assert withdrawn.state == "withdrawn"
@@ -293,7 +297,10 @@ def test_a_keys_requests_are_listed_and_what_is_known_of_who_asked_is_erased(
 
     address = f"/opt-outs/{made[3]}"
     assert client.post(f"{address}/erase", headers=eve).status_code == 404
-    done = client.post(f"{address}/erase", headers=ada, follow_redirects=False)
+    sure = client.post(f"{address}/erase", headers=ada, follow_redirects=False)
+    assert (sure.status_code, f'action="{address}/erase"' in sure.text) == (200, True)
+    assert "3@example.org" in client.get(address, headers=ada).text
+    done = client.post(f"{address}/erase", data={"sure": "yes"}, headers=ada, follow_redirects=False)
     assert (done.status_code, done.headers["location"]) == (303, "/opt-out/erased")
     assert "What is hidden stays hidden." in client.get("/opt-out/erased", headers=HTML).text
     page = client.get(address, headers=ada).text
@@ -308,7 +315,7 @@ def test_erasing_closes_the_page_to_the_code(
     shut(True)
     made = request_in(sent(client, creator="Hokusai", contact="ada@example.org"))
     assert client.get(f"/opt-outs/{made}", headers=HTML).status_code == 200
-    done = sent(client, f"/opt-outs/{made}/erase")
+    done = sent(client, f"/opt-outs/{made}/erase", sure="yes")
     assert (done.status_code, done.headers["location"]) == (303, "/opt-out/erased")
     assert client.get(f"/opt-outs/{made}", headers=HTML).status_code == 404
     row = service.store.opt_outs.get(made)

@@ -93,7 +93,10 @@ def test_everywhere_ends_all_of_a_key_and_nobody_elses(
     bearer = {"Authorization": f"Bearer {issued.secret}"}
     assert client.post("/sign-out/everywhere", headers=bearer).json()["code"] == "key-required"
     assert seen(client, elsewhere) == 200
-    done = client.post("/sign-out/everywhere", headers={**OWN, "Cookie": here}, follow_redirects=False)
+    own = {**OWN, "Cookie": here}
+    sure = client.post("/sign-out/everywhere", headers=own, follow_redirects=False)
+    assert (sure.status_code, 'name="sure"' in sure.text) == (200, True)
+    done = client.post("/sign-out/everywhere", data={"sure": "yes"}, headers=own, follow_redirects=False)
     assert done.headers["location"] == "/sign-in"
     assert [seen(client, one) for one in (here, elsewhere, others)] == [401, 401, 200]
     (told, *_) = service.store.audit.list(AuditFilters(action="sign-out", object=issued.key.prefix)).events
