@@ -51,56 +51,17 @@ def features(
     The floor is `loss.backward()` with ordinary parameter gradients, same images, timesteps, noise and batches. The
     two alternate, round by round; `ratio_to_floor` is the median of the rounds' ratios.
     """
-    import torch
-
-    from das.gradients import FeatureConfig, FeatureExtractor
-    from das.models import load_model
-
-    loaded = load_model(model, device=device)
-    spaced = tuple(i * loaded.schedule.num_train_timesteps // timesteps for i in range(timesteps))
-    config = FeatureConfig(dimension, tuple(probes or ["loss"]), spaced)
-    extractor = FeatureExtractor(loaded, config, batch_size=batch_size)
-    x0 = torch.rand(images, *loaded.sample_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    x0 = x0.to(loaded.device)
-
-    def wait() -> None:
-        if loaded.device.type == "cuda":
-            torch.cuda.synchronize(loaded.device)
-
-    def seconds(work: Callable[[], object]) -> float:
-        wait()
-        start = time.perf_counter()
-        work()
-        wait()
-        return time.perf_counter() - start
-
-    plain, ours = [], []
-    for round_ in track(
-        range(rounds + 1), "Timing", console=Console(stderr=True), disable=as_json, transient=True
-    ):
-        floor_s = seconds(lambda: _floor(loaded, extractor, x0))
-        features_s = seconds(lambda: extractor.features(x0))
-        if round_:  # the first round warms caches and allocators up
-            plain.append(floor_s)
-            ours.append(features_s)
-    pairs = images * timesteps
-    ratios = sorted(a / b for a, b in zip(ours, plain, strict=True))
-    result = {
-        "ratio_to_floor": round(statistics.median(ratios), 3),
-        "ratio_low": round(ratios[0], 3),
-        "ratio_high": round(ratios[-1], 3),
-        "features_ms_per_pair": round(statistics.median(ours) / pairs * 1e3, 3),
-        "floor_ms_per_pair": round(statistics.median(plain) / pairs * 1e3, 3),
-        "pairs": pairs,
-        "rounds": rounds,
-        "batch_size": batch_size,
-        "dimension": dimension,
-        "probes": list(config.probes),
-        "parameters": sum(p.numel() for p in extractor.parameters.values()),
-        "threads": torch.get_num_threads(),
-        "device": device,
-        "torch": torch.__version__,
-    }
+    result = _features(
+        model,
+        tuple(probes or ["loss"]),
+        images=images,
+        timesteps=timesteps,
+        dimension=dimension,
+        batch_size=batch_size,
+        rounds=rounds,
+        device=device,
+        quiet=as_json,
+    )
     if as_json:
         typer.echo(json.dumps(result))
     else:
@@ -372,6 +333,54 @@ def peers(
                 )
 
 
+@bench.command("all")
+def everything(
+    model: Annotated[str, typer.Option(help="Pipeline directory or hub id.")],
+    index: Annotated[Path, typer.Option(help="A real index, as for `search`.")],
+    folder: Annotated[Path, typer.Option(help="An empty folder for models, works and indexes: up to 20 GB.")],
+    out: Annotated[Path, typer.Option(help="Folder that the figures are written to, a file for each.")],
+    only: Annotated[
+        list[str] | None, typer.Option(help="features, changes, search or build; may be given again.")
+    ] = None,
+    works: Annotated[int, typer.Option(help="Works of the large index of `search`.", min=2)] = 1_000_000,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
+) -> None:
+    """Take the figures of a machine one after the other, as on one with a GPU: features, changes, search, build.
+
+    Each is written when it is there. One that fails is told and the others go on; the exit code is then 1.
+    """
+    from das.errors import DasError, SettingsError
+
+    def all_features() -> None:
+        rows = [
+            _features(model, probes, device=device, quiet=True)
+            for probes in (("loss",), ("activation",), ("loss", "activation"))
+        ]
+        write_bytes(out / "features.json", (json.dumps(rows, indent=1) + "\n").encode())
+
+    benches: dict[str, Callable[[], None]] = {
+        "features": all_features,
+        "changes": lambda: changes(model, folder / "changes", device=device, out=out / "changes.json"),
+        "search": lambda: search(
+            index, folder / "search", works=works, device=device, out=out / "search.json"
+        ),
+        "build": lambda: build(folder / "build", device=device, out=out / "full-size-stable-diffusion.json"),
+    }
+    if unknown := set(only or ()) - benches.keys():
+        raise SettingsError(f"--only {min(unknown)}: there are {', '.join(benches)}.")
+    console, failed = Console(stderr=True, highlight=False, markup=False, soft_wrap=True), False
+    for name in only or benches:
+        console.print(f"{name} …")
+        try:
+            benches[name]()
+        except (DasError, RuntimeError, MemoryError) as error:
+            # torch's errors of a device, such as that its memory is full, are RuntimeErrors.
+            console.print(f"{name} failed: {error}")
+            failed = True
+    if failed:
+        raise typer.Exit(EXIT_FAULTY)
+
+
 @bench.command()
 def growth(
     results: Annotated[Path, typer.Option(help="Folder with the measured costs.")] = Path("docs/results"),
@@ -383,6 +392,71 @@ def growth(
     from measure.growth import growth as tables
 
     typer.echo(tables(results), nl=False)
+
+
+def _features(
+    model: str,
+    probes: tuple[str, ...],
+    *,
+    images: int = 16,
+    timesteps: int = 10,
+    dimension: int = 2048,
+    batch_size: int = 32,
+    rounds: int = 7,
+    device: str,
+    quiet: bool,
+) -> dict[str, Any]:
+    """What `das bench features` tells."""
+    import torch
+
+    from das.gradients import FeatureConfig, FeatureExtractor
+    from das.models import load_model
+
+    loaded = load_model(model, device=device)
+    spaced = tuple(i * loaded.schedule.num_train_timesteps // timesteps for i in range(timesteps))
+    config = FeatureConfig(dimension, probes, spaced)
+    extractor = FeatureExtractor(loaded, config, batch_size=batch_size)
+    x0 = torch.rand(images, *loaded.sample_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    x0 = x0.to(loaded.device)
+
+    def wait() -> None:
+        if loaded.device.type == "cuda":
+            torch.cuda.synchronize(loaded.device)
+
+    def seconds(work: Callable[[], object]) -> float:
+        wait()
+        start = time.perf_counter()
+        work()
+        wait()
+        return time.perf_counter() - start
+
+    plain, ours = [], []
+    for round_ in track(
+        range(rounds + 1), "Timing", console=Console(stderr=True), disable=quiet, transient=True
+    ):
+        floor_s = seconds(lambda: _floor(loaded, extractor, x0))
+        features_s = seconds(lambda: extractor.features(x0))
+        if round_:  # the first round warms caches and allocators up
+            plain.append(floor_s)
+            ours.append(features_s)
+    pairs = images * timesteps
+    ratios = sorted(a / b for a, b in zip(ours, plain, strict=True))
+    return {
+        "ratio_to_floor": round(statistics.median(ratios), 3),
+        "ratio_low": round(ratios[0], 3),
+        "ratio_high": round(ratios[-1], 3),
+        "features_ms_per_pair": round(statistics.median(ours) / pairs * 1e3, 3),
+        "floor_ms_per_pair": round(statistics.median(plain) / pairs * 1e3, 3),
+        "pairs": pairs,
+        "rounds": rounds,
+        "batch_size": batch_size,
+        "dimension": dimension,
+        "probes": list(config.probes),
+        "parameters": sum(p.numel() for p in extractor.parameters.values()),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "torch": torch.__version__,
+    }
 
 
 def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor") -> None:

@@ -37,3 +37,27 @@ def test_people_get_a_sentence(tiny_model):
 @pytest.mark.parametrize("words", [[], ["--model", "MODEL", "--rounds", "0"]])
 def test_a_model_is_required_and_a_round_at_least(words):
     assert run(*words).exit_code == 2
+
+
+def test_all_figures_of_a_machine_are_taken_and_one_that_fails_is_told(tiny_model, tiny_index, tmp_path):
+    def all_of(*words):
+        options = [
+            "--model",
+            tiny_model,
+            "--folder",
+            tmp_path / "made",
+            "--out",
+            tmp_path / "figures",
+            *words,
+        ]
+        return CliRunner().invoke(build_app(), ["bench", "all", *map(str, options)])
+
+    done = all_of("--index", tiny_index, "--only", "search", "--works", 200)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "figures" / "search.json").read_text())["works"] == 200
+    done = all_of("--index", tmp_path / "nowhere", "--only", "search", "--only", "features")
+    assert done.exit_code == 1
+    assert "search failed: " in done.output
+    rows = json.loads((tmp_path / "figures" / "features.json").read_text())
+    assert [row["probes"] for row in rows] == [["loss"], ["activation"], ["loss", "activation"]]
+    assert all_of("--index", tiny_index, "--only", "everything").exit_code != 0
