@@ -159,7 +159,11 @@ class Screen:
 
 
 def write_screen(path: Path, embeddings: np.ndarray) -> str:
-    """Write the FAISS index of `embeddings` (N, e) float32; returns its kind, "flat" or "flat-float16"."""
+    """Write the FAISS index of `embeddings` (N, e) float32; returns its kind, "flat" or "flat-float16".
+
+    Raises:
+        OSError: it can't be written.
+    """
     import faiss
 
     dimension = embeddings.shape[1]
@@ -173,7 +177,9 @@ def write_screen(path: Path, embeddings: np.ndarray) -> str:
         )
     for start in range(0, len(embeddings), _ADD_CHUNK):
         index.add(np.ascontiguousarray(embeddings[start : start + _ADD_CHUNK], np.float32))
-    faiss.write_index(index, str(path))
+    # By a stream of ours: FAISS's own tells of a full disk in an error of any kind.
+    with path.open("wb") as stream:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))  # type: ignore[attr-defined]
     return kind
 
 

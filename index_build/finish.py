@@ -223,12 +223,12 @@ def in_eight_bits(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _write_embeddings(path: Path, shards: list[StoredShard]) -> None:
     rows, width = sum(len(shard) for shard in shards), shards[0].embeddings.shape[1]
-    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, width))
-    start = 0
-    for shard in shards:
-        whole[start : start + len(shard)] = shard.embeddings
-        start += len(shard)
-    whole.flush()
+    # Written and not mapped: a full disk is an error then, and kills nobody.
+    with path.open("wb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for shard in shards:
+            stream.write(np.ascontiguousarray(shard.embeddings, "<f4").data)
 
 
 def _thumbnail_places(shards: list[StoredShard]) -> np.ndarray:

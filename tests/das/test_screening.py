@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 import das.screening
 from das.config import ClipSpec
+from das.durable import NO_ROOM
 from das.errors import IndexFormatError, ModelError, SettingsError
 from das.screening import Embedder, Screen, write_screen
 from tests.conftest import make_clip, make_picture
@@ -84,6 +86,17 @@ def test_equal_works_come_in_the_order_of_their_rows(tmp_path: Path) -> None:
     rows, _ = Screen.open(tmp_path).nearest(vectors[5], 4)
     assert rows.tolist() == [4, 5, 6, 7]
     assert len(Screen.open(tmp_path).nearest(vectors[0], 1000)[0]) == 12
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            write_screen(tmp_path / "screening.faiss", unit_vectors(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused.value.errno in NO_ROOM
 
 
 def test_a_damaged_index_is_named(tmp_path: Path) -> None:
