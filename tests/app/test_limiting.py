@@ -11,9 +11,11 @@ from limits.aio.storage import MemoryStorage, RedisStorage
 from starlette.requests import Request
 
 from app.callers import Caller
+from app.key_schemas import Allowance
 from app.limiting import Limit, Limiter
 from app.problems import Problem
 from jobs.broker import Broker, broker_url
+from jobs.models import utc_now
 from jobs.settings import Settings
 
 KEY = Caller("key_a", "192.0.2.1", key="das_a")
@@ -131,7 +133,8 @@ def test_while_counting_fails_everybody_goes_through_and_it_is_counted(
         # One of them waits for the server at most, not all.
         assert time.monotonic() - began < 1
         assert limiter.let_through == 52
-        assert (await limiter.told(KEY)).counting is False
+        works = Allowance(limit=None, used=0, remaining=None, renewed_at=utc_now())
+        assert (await limiter.told(KEY, works)).counting is False
 
     asyncio.run(fails())
     lines = [record for record in caplog.records if record.name == "app.limiting"]

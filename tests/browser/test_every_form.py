@@ -22,7 +22,8 @@ def form_actions() -> set[str]:
     """Where the forms of all templates are sent, with a star for what is filled in."""
     texts = [path.read_text() for path in TEMPLATES.glob("*.html")]
     actions = {re.sub(r"{{.*?}}", "*", action) for text in texts for action in FORM.findall(text)}
-    return {action for action in actions if not action.startswith(OPERATING)}
+    # A page that asks whether somebody is sure sends the form that led to it once more.
+    return {action for action in actions - {"*"} if not action.startswith(OPERATING)}
 
 
 @pytest.fixture(params=[True, False], ids=["javascript", "plain"])
@@ -64,8 +65,12 @@ def test_each_is_taken_for_the_services_own(watched, site, tiny_works, paused_wo
     page.get_by_role("button", name="Um Ausnahme bitten").click()
     expect(page.locator("h1")).to_have_text("Ihre Bitte ist eingegangen.")
     page.get_by_role("button", name="Bitte zurückziehen").click()
+    if not scripted:
+        page.get_by_role("button", name="Bitte zurückziehen").click()
     expect(page.locator("h1")).to_have_text("Ihre Bitte ist zurückgezogen.")
     page.get_by_role("button", name="Kontakt und Angaben löschen").click()
+    if not scripted:
+        page.get_by_role("button", name="Kontakt und Angaben löschen").click()
     expect(page.locator("h1")).to_have_text("Gelöscht.")
 
     submitted = {re.sub(r"(att|opt)_[0-9a-f]{32}", "*", r.url.removeprefix(site.url)) for r in sent}
@@ -76,4 +81,5 @@ def test_each_is_taken_for_the_services_own(watched, site, tiny_works, paused_wo
         headers = request.all_headers()
         assert headers["origin"] == site.url, request.url
         assert headers["sec-fetch-site"] == "same-origin", request.url
-        assert request.response().status == 303, request.url
+        # Without JavaScript a page asks first.
+        assert request.response().status in ({303} if scripted else {200, 303}), request.url

@@ -141,6 +141,14 @@ def press(page: Page, name: str) -> None:
     raise AssertionError(f"{name} isn't reached by keyboard")
 
 
+def press_surely(page: Page, name: str) -> None:
+    """Press a button that asks first: by a dialog, which is taken, or without JavaScript by a page of its own."""
+    with page.expect_navigation():
+        press(page, name)
+    if page.locator("input[name=sure]").count():
+        press(page, name)
+
+
 def test_each_action_by_keyboard(
     page: Page,
     site: Site,
@@ -162,7 +170,7 @@ def test_each_action_by_keyboard(
     page.goto(f"{site.url}/operator/jobs")
     press(page, "Cancel")
     page.get_by_role("link", name="cancelled").click()
-    press(page, "Delete")
+    press_surely(page, "Delete")
     expect(heading).to_have_text("Questions")
 
     # A key: made, replaced, signed in with, signed out, revoked.
@@ -175,10 +183,10 @@ def test_each_action_by_keyboard(
     press(page, "Replace it")
     expect(heading).to_have_text("Your new key")
     page.goto(f"{site.url}/operator/keys/{secret[4:16]}")
-    press(page, "Revoke it")
+    press_surely(page, "Revoke it")
     expect(page.locator(".figures .flag")).to_have_text("revoked")
     page.goto(f"{site.url}/operator/keys/{operator.key.id}")
-    press(page, "Sign out everywhere")
+    press_surely(page, "Sign out everywhere")
     expect(heading).to_have_text("Sign in")
     sign_in(page, site, operator)
 
@@ -224,7 +232,7 @@ def test_signed_out_everywhere_by_its_holder(page: Page, site: Site, asker: Issu
     (cookie,) = [one for one in page.context.cookies() if one["name"] == "das"]
     page.get_by_role("link", name=LONG).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Where this key is signed in")
-    press(page, "Sign out everywhere")
+    press_surely(page, "Sign out everywhere")
     expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
     page.context.add_cookies([cookie])
     page.goto(f"{site.url}/signed-in")

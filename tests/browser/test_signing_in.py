@@ -112,7 +112,9 @@ def test_with_a_link_until_it_is_withdrawn(
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_who_has_no_key_asks_to_be_left_out_and_comes_back_by_a_code(visit: Callable[[], Page]) -> None:
+def test_who_has_no_key_asks_to_be_left_out_and_comes_back_by_a_code(
+    visit: Callable[[], Page], request: pytest.FixtureRequest
+) -> None:
     page = visit()
     page.get_by_role("link", name="My work is in here").click()
     page.get_by_label("The creator's name").fill("Anna Atkins")
@@ -131,6 +133,8 @@ def test_who_has_no_key_asks_to_be_left_out_and_comes_back_by_a_code(visit: Call
     expect(elsewhere.locator("main")).to_contain_text("anna@example.org")
     elsewhere.on("dialog", lambda dialog: dialog.accept())
     elsewhere.get_by_role("button", name="Withdraw the request").click()
+    if not request.node.callspec.params["visit"]:
+        elsewhere.get_by_role("button", name="Withdraw the request").click()
     expect(elsewhere.get_by_role("heading", level=1)).to_have_text("Your request is withdrawn.")
     page.reload()
     expect(page.get_by_role("heading", level=1)).to_have_text("Your request is withdrawn.")

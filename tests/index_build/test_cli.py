@@ -93,7 +93,8 @@ def test_build_verify_and_query_from_the_command_line(
     )
     assert json.loads(screened.stdout)["candidates"] == {"mode": "screened", "count": 3}
     table = runner.invoke(app, query[:-1], catch_exceptions=False).stdout
-    assert "accounts for" in table
+    # A model of a few steps' training takes its works for its own or not by the processor's rounding.
+    assert ("accounts for" in table) == (answer["in_model"]["verdict"] != "unlikely")
     assert table.count("│ Study no. ") == 2
     assert all(note in " ".join(table.split()) for note in answer["notes"])
 
