@@ -173,9 +173,22 @@ def exact(probes: Sequence[Probe], groups: np.ndarray, timed: int) -> Exact:
 
 
 def quantised(probe: Probe, factory: str, seed: int) -> tuple[Any, float]:
-    """A FAISS index of a probe's works by inner product, and the CPU seconds that making it took."""
+    """A FAISS index of a probe's works by inner product, and the CPU seconds that making it took.
+
+    Args:
+        factory: FAISS's name of it, and behind an @ what it is searched with, as `IVF1024,PQ64x4fs@nprobe=128`.
+
+    Raises:
+        SettingsError: FAISS knows none of that name, or nothing of what it is searched with.
+    """
     began = time.process_time()
-    index = faiss.index_factory(probe.features.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    name, _, parameters = factory.partition("@")
+    try:
+        index = faiss.index_factory(probe.features.shape[1], name, faiss.METRIC_INNER_PRODUCT)
+        if parameters:
+            faiss.ParameterSpace().set_index_parameters(index, parameters)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise SettingsError(f"FAISS makes no index {factory}: {error}") from error
     works = len(probe.features)
     chosen = np.sort(np.random.default_rng(seed).permutation(works)[:_TRAINING])
     index.train(probe.features[chosen].astype(np.float32) * probe.scales[chosen, None])

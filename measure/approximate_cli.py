@@ -1,13 +1,9 @@
 """`das bench approximate`: approximate search over an index's features, held against the exact pass."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-
-from das.durable import write_bytes
 
 
 def approximate(
@@ -20,7 +16,10 @@ def approximate(
         int, typer.Option(help="As many works; beyond the index's own they are mixed of two.")
     ] = 1_000_000,
     factory: Annotated[
-        list[str] | None, typer.Option(help="FAISS's name of an index; may be given again.")
+        list[str] | None,
+        typer.Option(
+            help="FAISS's name of an index, such as IVF1024,PQ64x4fs@nprobe=128; may be given again."
+        ),
     ] = None,
     depth: Annotated[
         list[int] | None, typer.Option(help="Candidates of each sign and probe; may be given again.", min=1)
@@ -43,7 +42,7 @@ def approximate(
     from das.errors import SettingsError
     from das.index import AttributionIndex
     from measure.approximate import measure_approximate
-    from measure.report import command_line, versions
+    from measure.report import command_line, tell_report, versions
 
     try:
         with np.load(queries, allow_pickle=False) as file:
@@ -62,14 +61,11 @@ def approximate(
         seed=seed,
     )
     figures = {"command": command_line(), "versions": versions(), **found}
-    if out is not None:
-        write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
-    if as_json:
-        typer.echo(json.dumps(figures))
-        return
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{works:,} works, exact: {found['exact']['p50_ms']:,} ms")
-    for row in found["approximate"]:
-        console.print(
+    lines = [
+        f"{works:,} works, exact: {found['exact']['p50_ms']:,} ms",
+        *(
             f"{row['factory']}, {row['depth']:,} candidates: recall {row['recall_at_20']:.3f} in {row['p50_ms']:,} ms"
-        )
+            for row in found["approximate"]
+        ),
+    ]
+    tell_report(figures, lines, out, as_json)

@@ -183,21 +183,21 @@ def build(
     The model is written into FOLDER (2 GB for stable-diffusion, 7 GB for stable-diffusion-xl) and used again.
     """
     from measure.full_size import measure_build
-    from measure.report import command_line
+    from measure.report import command_line, tell_report
 
     found = measure_build(
         family, folder, works=works, size=size, rank=rank, timesteps=timesteps, device=device
     )
     figures = {"command": command_line(), **found}
-    if out is not None:
-        write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
-    if as_json:
-        typer.echo(json.dumps(figures))
-    else:
-        Console(highlight=False, markup=False, soft_wrap=True).print(
+    tell_report(
+        figures,
+        [
             f"{figures['parameters']:,} parameters, {figures['attributed']:,} attributed:"
             f" {figures['s_per_work']} s a work, {figures['peak_memory_bytes'] / 1e9:.1f} GB of memory at most"
-        )
+        ],
+        out,
+        as_json,
+    )
 
 
 @bench.command()
@@ -217,20 +217,20 @@ def changes(
     Each is its command in a process of its own, with the start of Python and the loading of the model.
     """
     from measure.changing import measure_changes
-    from measure.report import command_line
+    from measure.report import command_line, tell_report
 
     found = measure_changes(model, folder, works=works, part=part, size=size, preset=preset, device=device)
     figures = {"command": command_line(), **found}
-    if out is not None:
-        write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
-    if as_json:
-        typer.echo(json.dumps(figures))
-    else:
-        Console(highlight=False, markup=False, soft_wrap=True).print(
+    tell_report(
+        figures,
+        [
             f"{figures['changed']:,} of {figures['works']:,} works: removed in {figures['remove']['wall_s']} s, added"
             f" in {figures['add']['wall_s']} s, where building takes {figures['build']['wall_s']} s:"
             f" {figures['remove_to_build']:.1%} and {figures['add_to_build']:.1%}."
-        )
+        ],
+        out,
+        as_json,
+    )
 
 
 @bench.command()
@@ -250,7 +250,7 @@ def search(
     """
     from das.index import AttributionIndex
     from measure.enlarged import enlarge
-    from measure.report import command_line
+    from measure.report import command_line, tell_report
     from measure.search import measure_search
 
     opened = AttributionIndex.open(index)
@@ -258,16 +258,16 @@ def search(
     if not large.exists():
         enlarge(opened, works, dtype, large)
     figures = {"command": command_line(), **measure_search(large, answers, device)}
-    if out is not None:
-        write_bytes(out, (json.dumps(figures, indent=1) + "\n").encode())
-    if as_json:
-        typer.echo(json.dumps(figures))
-    else:
-        Console(highlight=False, markup=False, soft_wrap=True).print(
+    tell_report(
+        figures,
+        [
             f"{figures['works']:,} works, {figures['feature_bytes'] / 1e9:.1f} GB of features: opened in"
             f" {figures['opening']['wall_ms']} ms; an answer takes {figures['after_gradients_ms']} ms beside its"
             " gradients."
-        )
+        ],
+        out,
+        as_json,
+    )
 
 
 @bench.command()

@@ -6,14 +6,20 @@ from typing import Any
 
 from measure.results.cells import table
 
-APPROXIMATE = "approximate.json"
+APPROXIMATE = "approximate*.json"
+"""What `das bench approximate` wrote, a file for each number of works."""
 
 
 def approximate_section(folder: Path) -> str:
     """Recall against time, and group shares from samples; nothing where it wasn't measured."""
-    if not (folder / APPROXIMATE).is_file():
+    files = sorted(folder.glob(APPROXIMATE))
+    if not files:
         return ""
-    told: dict[str, Any] = json.loads((folder / APPROXIMATE).read_text())
+    return "\n".join(["", "## Approximate search", *(_section(file) for file in files)])
+
+
+def _section(file: Path) -> str:
+    told: dict[str, Any] = json.loads(file.read_text())
     head = [
         "FAISS",
         "candidates of a sign",
@@ -48,9 +54,7 @@ def approximate_section(folder: Path) -> str:
         for row in told["groups"]
     ]
     return f"""
-## Approximate search
-
-`das bench approximate` ([{APPROXIMATE}]({APPROXIMATE})): {told["works"]:,} works of k = {told["dimension"]:,} in \
+`das bench approximate` ([{file.name}]({file.name})): {told["works"]:,} works of k = {told["dimension"]:,} in \
 eight bits, {told["base_works"]:,} of them real
 ones' whitened features and the others mixed of two; {told["queries"]} real queries, one at a time, on \
 {told["threads"]} thread of a machine that was busy with other things.

@@ -11,27 +11,12 @@ from starlette.testclient import TestClient
 from app.answers import quality
 from app.catalogue import Catalogue
 from das.index import AttributionIndex
-from das.manifest import NOT_MEASURED, QualityRecord
+from das.manifest import NOT_MEASURED
 from jobs.settings import Settings
 from measure.index_quality import record_quality
+from tests.quality import QUALITY
 
 HTML = {"Accept": "text/html"}
-QUALITY = QualityRecord(
-    method="das-block",
-    lds=41.26,
-    low=38.04,
-    high=44.96,
-    ceiling=55.04,
-    perfect=74.2,
-    subsets=36,
-    queries=1200,
-    generated=600,
-    truth="truth, 48 models trained on 36 subsets of the 40 works",
-    truth_digest="ab" * 32,
-    measured_at="2026-01-31T12:00:00+00:00",
-    command="das evaluate index index --truth truth",
-    versions={"torch": "2.6"},
-)
 
 
 @pytest.fixture(scope="module")

@@ -15,31 +15,16 @@ from das.cli import build_app
 from das.durable import is_unfinished
 from das.errors import BuildError, IndexFormatError, SettingsError
 from das.index import CARD_NAME, AttributionIndex
-from das.manifest import MANIFEST_NAME, FileRecord, QualityRecord, list_files, manifest_bytes, read_manifest
+from das.manifest import MANIFEST_NAME, FileRecord, list_files, manifest_bytes, read_manifest
 from das.versions import versions_in
 from index_build.changing import remove
 from index_build.progress import QuietReporter
 from index_build.storage import IndexStore, Mirror, keep_looking
 from measure.index_quality import record_quality
+from tests.quality import QUALITY
 from tests.s3 import S3
 
 QUIET = QuietReporter()
-QUALITY = QualityRecord(
-    method="das-block",
-    lds=40.0,
-    low=35.0,
-    high=45.0,
-    ceiling=60.0,
-    perfect=77.0,
-    subsets=8,
-    queries=20,
-    generated=10,
-    truth="truth",
-    truth_digest="ab" * 32,
-    measured_at="2026-01-31T12:00:00+00:00",
-    command="das evaluate index index --truth truth",
-    versions={"torch": "2.6"},
-)
 
 
 class Told(QuietReporter):

@@ -13,7 +13,7 @@ from das.config import BuildConfig
 from das.errors import SettingsError
 from das.index import AttributionIndex
 from index_build.build import build
-from measure.approximate import TOP_WORKS, exact, measure_approximate, mixture, probes_of
+from measure.approximate import TOP_WORKS, exact, measure_approximate, mixture, probes_of, quantised
 
 WORKS = 3000
 
@@ -104,6 +104,33 @@ def test_a_search_that_misses_nothing_finds_all_and_a_rough_one_fewer(
     assert 0.85 < half["inside_95"] <= 1
     assert half["median_relative_error"] > whole["median_relative_error"]
     assert (told["works"], told["base_works"], told["probes"]) == (WORKS, 40, 2)
+
+
+def test_what_an_index_is_searched_with_decides_what_it_finds(
+    index: AttributionIndex, images: np.ndarray, tmp_path: Path
+) -> None:
+    told = measure_approximate(
+        index,
+        images,
+        WORKS,
+        tmp_path,
+        factories=["IVF16,Flat@nprobe=1", "IVF16,Flat@nprobe=16"],
+        depths=[WORKS],
+        samples=[WORKS],
+        timed=1,
+        seed=0,
+    )
+    some, every = (row["recall_at_20"] for row in told["approximate"])
+    assert some < every == 1.0
+
+
+@pytest.mark.parametrize("factory", ["Nothing7", "IVF16,Flat@nothing=1"])
+def test_an_index_that_faiss_doesnt_make_is_refused(
+    index: AttributionIndex, images: np.ndarray, tmp_path: Path, factory: str
+) -> None:
+    probes = probes_of(index, images, 40, tmp_path, 0)
+    with pytest.raises(SettingsError, match="FAISS makes no index"):
+        quantised(probes[0], factory, 0)
 
 
 def test_it_needs_as_many_works_as_the_index_has(
