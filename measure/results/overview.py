@@ -11,6 +11,8 @@ from measure.results.peers import peers_section
 
 DEMO, FEATURES, LOAD, THROUGHPUT = "demo.json", "features.json", "load.json", "throughput.json"
 DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes.json"
+QUESTIONS = "questions*.json"
+"""What `das bench query` told, of an index each."""
 FULL_SIZE = "full-size-*.json"
 """What `das bench build` wrote."""
 
@@ -86,6 +88,7 @@ def overview_page(folder: Path) -> str:
     )
     several = folder / THROUGHPUT
     together = throughput_section(json.loads(several.read_text())) if several.is_file() else ""
+    questions = questions_section([json.loads(file.read_text()) for file in sorted(folder.glob(QUESTIONS))])
     full_size = full_size_section([json.loads(file.read_text()) for file in sorted(folder.glob(FULL_SIZE))])
     return f"""# Results
 
@@ -143,7 +146,7 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{peers}{full_size}{changes}{under_load}{together}{approximate_section(folder)}"""
+{peers}{full_size}{changes}{questions}{under_load}{together}{approximate_section(folder)}"""
 
 
 def engine_row(row: dict[str, Any]) -> str:
@@ -189,6 +192,35 @@ def full_size_section(builds: list[dict[str, Any]]) -> str:
 `das bench build --folder DIR --family …`: the published classes and sizes with random weights, on which neither \
 time nor memory depends,
 a LoRA on the attention matrices as in the paper, the default preset's probes, in single precision.
+
+{table(head, body)}"""
+
+
+def questions_section(told: list[dict[str, Any]]) -> str:
+    """Questions alone and several in a pass, as `das bench query` told of an index each; nothing where none did."""
+    if not told:
+        return ""
+    head = ["sets", "together", "wall", "of one alone", "CPU", "features", "scores", "load before"]
+    body = [
+        [
+            f"{' and '.join(one['sets'])}, {one['timesteps']} timesteps",
+            str(row["together"]),
+            f"{row['wall_ms']:.0f} ms",
+            f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})",
+            f"{row['cpu_ms']:.0f} ms",
+            f"{row['gradients_ms']:.0f} ms",
+            f"{row['scoring_ms']:.1f} ms",
+            f"{one['machine']['load_average_before']:.1f}",
+        ]
+        for one in told
+        for row in one["rows"]
+    ]
+    first = told[0]
+    return f"""
+## Questions in one process
+
+`{first["command"]}`: {first["works"]:,} works, {first["threads"]} threads; what a question takes of a pass that so \
+many share, the medians of {first["rounds"]} rounds.
 
 {table(head, body)}"""
 

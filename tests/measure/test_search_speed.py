@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from das.cli import build_app
 from das.index import AttributionIndex
 from measure.enlarged import enlarge
+from measure.results.overview import questions_section
 
 WORKS = 100_000
 LIMIT_MIB = 32
@@ -117,3 +118,20 @@ def test_figures_are_told_for_machines_and_people(tiny_index: Path, tmp_path: Pa
     assert told["first"]["wall_ms"] > told["first"]["scoring_ms"] > 0
     again = CliRunner().invoke(build_app(), words)
     assert "300 works" in again.stdout
+
+
+def test_questions_are_timed_alone_and_together(tiny_index: Path, tmp_path: Path) -> None:
+    out = tmp_path / "questions.json"
+    words = ["bench", "query", "--index", str(tiny_index), "--rounds", "2", "--out", str(out)]
+    done = CliRunner().invoke(build_app(), [*words, "--together", "1", "--together", "3"])
+    assert done.exit_code == 0, done.output
+    assert "3 together: " in done.stdout
+    told = json.loads(out.read_text())
+    one, three = told["rows"]
+    assert (told["works"], one["together"], three["together"]) == (40, 1, 3)
+    assert (one["ratio"], one["ratio_low"], one["ratio_high"]) == (1.0, 1.0, 1.0)
+    assert 0 < three["ratio_low"] <= three["ratio"] <= three["ratio_high"]
+    assert one["wall_ms"] > one["gradients_ms"] > 0
+    page = questions_section([told])
+    assert f"| 3 | {three['wall_ms']:.0f} ms | {three['ratio']:.2f} (" in page
+    assert questions_section([]) == ""
