@@ -8,11 +8,12 @@ from measure.results.approximate import approximate_section
 from measure.results.cells import table
 from measure.results.changing import changes_section
 from measure.results.peers import peers_section
+from measure.results.questions import questions_section, search_section
 
 DEMO, FEATURES, LOAD, THROUGHPUT = "demo.json", "features.json", "load.json", "throughput.json"
 DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes.json"
-QUESTIONS = "questions*.json"
-"""What `das bench query` told, of an index each."""
+QUESTIONS, SEARCH = "questions*.json", "search*.json"
+"""What `das bench query` and `das bench search` told, of an index each."""
 FULL_SIZE = "full-size-*.json"
 """What `das bench build` wrote."""
 
@@ -88,8 +89,8 @@ def overview_page(folder: Path) -> str:
     )
     several = folder / THROUGHPUT
     together = throughput_section(json.loads(several.read_text())) if several.is_file() else ""
-    questions = questions_section([json.loads(file.read_text()) for file in sorted(folder.glob(QUESTIONS))])
-    full_size = full_size_section([json.loads(file.read_text()) for file in sorted(folder.glob(FULL_SIZE))])
+    questions = questions_section(_all_of(folder, QUESTIONS)) + search_section(_all_of(folder, SEARCH))
+    full_size = full_size_section(_all_of(folder, FULL_SIZE))
     return f"""# Results
 
 Made by `das results write` from the JSON files beside it. Two cores of a shared virtual machine (AMD \
@@ -149,6 +150,10 @@ Loss and activation are the default; activation alone is the preset economical.
 {peers}{full_size}{changes}{questions}{under_load}{together}{approximate_section(folder)}"""
 
 
+def _all_of(folder: Path, pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted(folder.glob(pattern))]
+
+
 def engine_row(row: dict[str, Any]) -> str:
     """A line of the feature engine's table."""
     probes = " and ".join(row["probes"])
@@ -192,35 +197,6 @@ def full_size_section(builds: list[dict[str, Any]]) -> str:
 `das bench build --folder DIR --family …`: the published classes and sizes with random weights, on which neither \
 time nor memory depends,
 a LoRA on the attention matrices as in the paper, the default preset's probes, in single precision.
-
-{table(head, body)}"""
-
-
-def questions_section(told: list[dict[str, Any]]) -> str:
-    """Questions alone and several in a pass, as `das bench query` told of an index each; nothing where none did."""
-    if not told:
-        return ""
-    head = ["sets", "together", "wall", "of one alone", "CPU", "features", "scores", "load before"]
-    body = [
-        [
-            f"{' and '.join(one['sets'])}, {one['timesteps']} timesteps",
-            str(row["together"]),
-            f"{row['wall_ms']:.0f} ms",
-            f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})",
-            f"{row['cpu_ms']:.0f} ms",
-            f"{row['gradients_ms']:.0f} ms",
-            f"{row['scoring_ms']:.1f} ms",
-            f"{one['machine']['load_average_before']:.1f}",
-        ]
-        for one in told
-        for row in one["rows"]
-    ]
-    first = told[0]
-    return f"""
-## Questions in one process
-
-`{first["command"]}`: {first["works"]:,} works, {first["threads"]} threads; what a question takes of a pass that so \
-many share, the medians of {first["rounds"]} rounds.
 
 {table(head, body)}"""
 
@@ -307,8 +283,8 @@ def throughput_section(told: dict[str, Any]) -> str:
 
 `{told["command"]}` ([{THROUGHPUT}]({THROUGHPUT})): everybody asks again as soon as the answer is there, one client \
 and {told["clients"]} in turn, {told["rounds"]} rounds
-of {told["seconds"]:g} s each; {machine["cores"]} cores that did other things too (load average before: \
-{machine["load_average_before"]:.1f}), so that only what one run compares counts.{note}
+of {told["seconds"]:g} s each; {machine["cores"]} cores (load average before: \
+{machine["load_average_before"]:.1f}).{note}
 
 {table(head, body)}
 {told["clients"]} clients are answered {ratio}.

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from das.cli import build_app
 from das.index import AttributionIndex
 from measure.enlarged import enlarge
-from measure.results.overview import questions_section
+from measure.results.questions import questions_section, search_section
 
 WORKS = 100_000
 LIMIT_MIB = 32
@@ -116,6 +116,8 @@ def test_figures_are_told_for_machines_and_people(tiny_index: Path, tmp_path: Pa
     assert told["feature_bytes"] == 2 * (19 * 128 + 300 * 128 * 2)
     assert len(told["later"]) == 1
     assert told["first"]["wall_ms"] > told["first"]["scoring_ms"] > 0
+    assert f"| **{told['after_gradients_ms']:.0f} ms** |" in search_section([told])
+    assert search_section([]) == ""
     again = CliRunner().invoke(build_app(), words)
     assert "300 works" in again.stdout
 
