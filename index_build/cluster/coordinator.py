@@ -18,7 +18,6 @@ from jobs.settings import Settings
 LOST_S = 10 * BEAT_S
 """Seconds without a beat after which a shard is asked for again."""
 
-_LOOK_S = 0.2
 _ASK_AGAIN_S = 3.0
 _REMIND_S = 60.0
 _AWAY_S = 600.0
@@ -60,7 +59,7 @@ def gather(
                     if not exchange.is_done(done):
                         _look(exchange, asking, range(done, plan.shards))
                         away_since = None
-                        time.sleep(_LOOK_S)
+                        time.sleep(exchange.look_s)
                         continue
                     total = {name: matrix.copy() for name, matrix in sums.items()}
                     add(total, exchange.sums(done))

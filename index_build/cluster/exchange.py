@@ -104,6 +104,7 @@ class Exchange:
         """
         self._place = place_at(location)
         self.location = self._place.location
+        self.look_s = self._place.look_s
 
     @classmethod
     def begin(cls, shared: "Shared", plan: Plan, digests: Sequence[str]) -> "Exchange":

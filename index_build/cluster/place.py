@@ -34,6 +34,11 @@ class Place(Protocol):
         """What names the place to others: `place_at` finds it by that."""
         ...
 
+    @property
+    def look_s(self) -> float:
+        """Seconds between two looks at what is there: in a store each is paid for."""
+        ...
+
     def make(self) -> None:
         """Make it, if it has to be made."""
         ...
@@ -77,6 +82,8 @@ class Place(Protocol):
 
 class Directory:
     """A place on a disk."""
+
+    look_s = 0.2
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -139,6 +146,8 @@ class Directory:
 
 class Store:
     """A place in an object store, which shows an object whole or not at all."""
+
+    look_s = 2.0
 
     def __init__(self, url: str, filesystem: Any, root: str) -> None:
         """`root` is what `filesystem` calls the place at `url`."""
