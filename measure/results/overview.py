@@ -11,7 +11,7 @@ from measure.results.peers import peers_section
 from measure.results.questions import questions_section, search_section
 
 DEMO, FEATURES, LOAD, THROUGHPUT = "demo.json", "features.json", "load.json", "throughput.json"
-DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes.json"
+DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes*.json"
 QUESTIONS, SEARCH = "questions*.json", "search*.json"
 """What `das bench query` and `das bench search` told, of an index each."""
 FULL_SIZE = "full-size-*.json"
@@ -84,9 +84,7 @@ def overview_page(folder: Path) -> str:
     planted = demo["planted_total"]
     under_load = load_section(json.loads((folder / LOAD).read_text())) if (folder / LOAD).is_file() else ""
     peers = peers_section(json.loads((folder / PEERS).read_text())) if (folder / PEERS).is_file() else ""
-    changes = (
-        changes_section(json.loads((folder / CHANGES).read_text())) if (folder / CHANGES).is_file() else ""
-    )
+    changes = changes_section(_all_of(folder, CHANGES))
     several = folder / THROUGHPUT
     together = throughput_section(json.loads(several.read_text())) if several.is_file() else ""
     questions = questions_section(_all_of(folder, QUESTIONS)) + search_section(_all_of(folder, SEARCH))
