@@ -6,7 +6,8 @@ Everything but the engine is the real thing. What it does with a job is said in 
 `sleep S`, `steps N S`, `crash` (SIGKILL to this process), `slow-once`, `raise`, `refuse`, or `stubborn`, which
 neither ends nor heeds the soft time limit. Where the data directory has a file `load-slowly`, loading takes for ever,
 where it has `cannot-load`, that fails. Where the directory of indexes has a file `slowness`, an index that comes
-takes so many seconds.
+takes so many seconds; where it has a file `room`, so many indexes are in memory at once, each that is loaded has a
+line in the data directory's `loads`, and loading is said to take as many seconds as stand behind.
 """
 
 import os
@@ -30,6 +31,7 @@ class ScriptedEngine:
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self._settings = settings
         self._journal = settings.data_dir / "journal"
+        self._loaded: list[str] = []
         tell("the script")
         if (settings.data_dir / "load-slowly").exists():
             time.sleep(120)
@@ -52,10 +54,26 @@ class ScriptedEngine:
         if before not in (None, now) and slowness.exists():
             time.sleep(float(slowness.read_text()))
         self._indexes = now
+        self._loaded = [one for one in self._loaded if one in now] if self._room() else now
         return before != now
 
+    def _room(self) -> int | None:
+        room = self._settings.index_dir / "room"
+        return int(room.read_text().split()[0]) if room.exists() else None
+
     def describe(self) -> JsonObject:
-        return {"indexes": self._indexes}
+        return {"indexes": self._indexes, "loaded": self._loaded}
+
+    def load(self, index_id: str) -> None:
+        room = self._room()
+        assert room is not None
+        assert index_id in {*self._indexes} - {*self._loaded}
+        self._loaded = [*self._loaded, index_id][-room:]
+        with (self._settings.data_dir / "loads").open("a") as loads:
+            loads.write(f"{os.getpid()} {index_id}\n")
+
+    def load_seconds(self, index_id: str) -> float:
+        return float((self._settings.index_dir / "room").read_text().split()[1])
 
     def decode(self, image_png: bytes) -> int:
         return len(image_png)
@@ -64,6 +82,7 @@ class ScriptedEngine:
         with self._journal.open("a") as journal:
             journal.write(" ".join(job.id for job in jobs) + "\n")
         progress("gradients", 0, 1)
+        assert {job.index_id for job in jobs} <= {*self._loaded}
         for job in jobs:
             self._play(job, (job.prompt or "").split(), progress)
         progress("scored", 1, 1)
