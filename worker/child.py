@@ -29,6 +29,7 @@ from worker.lease import Held, JobsGone, Pulse
 from worker.linger import Linger
 from worker.preference import to_load
 from worker.spans import Marks
+from worker.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,10 @@ class Engine(Protocol):
 
     def load(self, index_id: str) -> None:
         """Have an index in memory that it answers about, whatever makes way; refused where that can't be done."""
+        ...
+
+    def leave_out(self, index_id: str, reason: str) -> None:
+        """Refuse an index for an hour; `reason` is a sentence."""
         ...
 
     def load_seconds(self, index_id: str) -> float:
@@ -116,6 +121,7 @@ class Child:
         # Until then nothing is opened or let go; `inf`: at the next bell.
         self._keep_up_again_at = 0.0
         self._loaded_at = LONG_AGO
+        self._trials = Trials()
         self._answered = 0
         self._linger = Linger(settings)
         self._store: JobStore | None = None
@@ -229,7 +235,8 @@ class Child:
         others = self._to_load(engine)
         if others is None:
             return False
-        engine.load(others.index_id)
+        with self._trials.of(others.index_id):
+            engine.load(others.index_id)
         self._loaded_at = utc_now()
         self._tell_ready(engine)
         return True
@@ -358,6 +365,12 @@ class Child:
             raise
         log.info("the engine is loaded after %.1f s", time.perf_counter() - began)
         self._engine = engine
+        if (index_id := self._trials.left_out()) is not None:
+            engine.leave_out(
+                index_id,
+                f"{index_id} ended the worker's process each time that it was loaded, as too little memory does; it"
+                " is tried again in an hour.",
+            )
         self._tell_ready(engine)
         return engine
 

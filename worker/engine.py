@@ -180,12 +180,18 @@ class AttributionEngine:
             self._open(version)
         except SoftTimeLimitExceeded:
             limit = self._settings.soft_time_limit_seconds
-            reason = (
+            self.leave_out(
+                index_id,
                 f"{version.place} isn't loaded after {limit:g} s (DAS_SOFT_TIME_LIMIT_SECONDS); it is tried again in"
-                " an hour."
+                " an hour.",
             )
-            log.error("%s", reason)
-            self._refuse(version, reason, look_of(version.directory), time.monotonic() + OVERDUE_AGAIN_S)
+
+    def leave_out(self, index_id: str, reason: str) -> None:
+        log.error("%s", reason)
+        for version in _versions(self._settings):
+            if version.id == index_id and index_id not in self._attributors:
+                look, again_at = look_of(version.directory), time.monotonic() + OVERDUE_AGAIN_S
+                self._refuse(version, reason, look, again_at)
 
     def load_seconds(self, index_id: str) -> float:
         return self._room.seconds_of(index_id)

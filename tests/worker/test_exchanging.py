@@ -10,6 +10,7 @@ from das.footprint import index_bytes, model_bytes
 from das.images import encode_png
 from das.index import AttributionIndex
 from jobs.turns import BULK_PRIORITY
+from worker.trials import MOST_DEATHS
 
 if TYPE_CHECKING:
     from conftest import Service
@@ -92,6 +93,21 @@ def test_the_worker_that_has_it_loaded_takes_the_question(
     eventually(lambda: sum(worker.fresh for worker in service.store.workers.known()) == 1)
     assert service.wait(service.ask(index_id="one@1")).state == "succeeded"
     assert loads(service)[-1][1] == "one@1"
+
+
+def test_one_that_kills_whoever_loads_it_is_left_out_and_the_others_are_answered(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    service = start_service(index_wait_seconds=3.0)
+    service.start_worker(index_dir=with_room(tmp_path / "indexes", 1, "heavy@1", "light@2"))
+    heavy = service.ask(index_id="heavy@1")
+    light = service.ask(index_id="light@2")
+    failed = service.wait(heavy)
+    assert (failed.state, failed.attempt) == ("failed", 0)
+    assert failed.error is not None
+    assert "heavy@1 ended the worker's process each time that it was loaded" in failed.error["message"]
+    assert service.wait(light).state == "succeeded"
+    assert [index_id for _, index_id in loads(service)].count("heavy@1") == MOST_DEATHS
 
 
 def test_a_worker_with_room_for_one_model_answers_about_two(
