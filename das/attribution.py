@@ -41,6 +41,23 @@ ImageLike = np.ndarray | Image.Image | bytes | Path | str
 _MILLISECONDS = 1000.0
 
 
+def load_model_of(
+    index: AttributionIndex, source: ModelSource | None = None, device: str = "cpu"
+) -> DiffusionModel:
+    """Load the model of `index` and check that it is the one the index was built with.
+
+    Args:
+        source: where to load it from; None: the place in the manifest.
+
+    Raises:
+        ModelError: it can't be loaded, or its weights aren't those of the index.
+    """
+    source = source or index.model_source
+    model = load_model(source, lora=index.loras, device=device)
+    _check(index, model, index.manifest.model, source.model)
+    return model
+
+
 class Attributor:
     """Answers queries against one index. Keeps the model, the kernels and, if small, the features in memory."""
 
@@ -66,26 +83,16 @@ class Attributor:
         self.device = device
         if model is None or isinstance(model, str | Path):
             source = index.model_source if model is None else ModelSource(str(model))
-            self.model = load_model(source, lora=index.loras, device=device)
-            self._check(self.model, index.manifest.model, source.model)
+            self.model = load_model_of(index, source, device)
         else:
             self.model = model
-            self._check(self.model, index.manifest.model, "the model given")
+            _check(index, self.model, index.manifest.model, "the model given")
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
         self._statistics: dict[tuple[str, ...], np.ndarray] = {}
         self._copies, copy_caveats = copy_finder(index, device)
         self._caveats = (*copy_caveats, *index.caveats)
         self.ranking = Ranking(index)
-
-    def _check(self, model: DiffusionModel, record: ModelRecord, source: str) -> None:
-        found = model.identity["digest"]
-        if found != record.digest:
-            raise ModelError(
-                f"{source} isn't the model that {self.index.id} was built with: the digest of its weights is"
-                f" {found[:12]}, the index has {record.digest[:12]}. Name the right one, or build an index for this"
-                " one."
-            )
 
     def attribute(
         self,
@@ -386,7 +393,7 @@ class Attributor:
             return self.model
         source = self.index.checkpoint_source(number)
         model = load_model(source, lora=self.index.loras, device=self.device)
-        self._check(model, self.index.manifest.checkpoints[number - 1], source.model)
+        _check(self.index, model, self.index.manifest.checkpoints[number - 1], source.model)
         return model
 
     def _scorer(self, kernel: KernelRecord) -> KernelScorer:
@@ -414,6 +421,15 @@ class Attributor:
         if len(np.unique(rows)) != len(rows):
             raise SettingsError("a candidate is given twice.")
         return rows
+
+
+def _check(index: AttributionIndex, model: DiffusionModel, record: ModelRecord, source: str) -> None:
+    found = model.identity["digest"]
+    if found != record.digest:
+        raise ModelError(
+            f"{source} isn't the model that {index.id} was built with: the digest of its weights is {found[:12]}, the"
+            f" index has {record.digest[:12]}. Name the right one, or build an index for this one."
+        )
 
 
 def _averaged(features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

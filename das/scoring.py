@@ -21,6 +21,17 @@ _CHUNK_ROWS_GPU = 8192
 _GPU_PART = 0.5
 
 
+def resident_bytes(index: AttributionIndex, kernel: KernelRecord, device: str = "cpu") -> int:
+    """About what a scorer of this kernel keeps in memory; on a GPU also features that it keeps only if they fit."""
+    rows, dimension = len(index), index.manifest.features.dimension
+    own = kernel.form == "block" and index.manifest.features.whitening == "block"
+    factors = 8 * dimension**2 * (1 if own or kernel.form == "none" else 2)
+    small = rows * dimension * 4
+    if small <= IN_MEMORY_BYTES:
+        return factors + small
+    return factors + (small // 2 if device.startswith("cuda") else 0)
+
+
 class KernelScorer:
     """`φᵀH⁻¹f̄_i` for one kernel H of an index, from the features whitened by a factor L.
 

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.metrics import alive, looking
 from app.metrics.exposition import open_port, written
+from app.metrics.loading import Loading
 from app.metrics.looking import Look
 from app.service import Service
 from das.errors import SettingsError
@@ -212,6 +213,36 @@ def test_workers_parts_and_the_process_are_told(service: Service, scrape: Callab
         assert time.monotonic() < deadline
         time.sleep(0.1)
     service.store.workers.retire("loads")
+
+
+def test_loading_is_counted_from_what_workers_add_up(service: Service, scrape: Callable[[], Samples]) -> None:
+    def told(worker: str, loads: int, evictions: int, seconds: float, pid: int = 7) -> None:
+        memory = {"taken": 5e9, "loads": loads, "evictions": evictions, "seconds": seconds}
+        info = {"engine": "ready", "pid": pid, "loaded": ["a@1", "b@2"], "memory": memory}
+        service.store.workers.heartbeat(worker, info)
+
+    told("old", 50, 40, 500.0)
+    counter = Loading()
+    counter.look(service.store.workers.known())
+    told("old", 53, 41, 530.0)
+    told("new", 2, 0, 8.0)
+    counter.look(service.store.workers.known())
+    # Its process was replaced: what it says begins anew.
+    told("new", 1, 1, 3.0, pid=8)
+    counter.look(service.store.workers.known())
+    counter.look(service.store.workers.known())
+    counted = {one.name: one.samples[0].value for one in counter.collect()}
+    assert counted == {
+        "das_index_loads": 3 + 2 + 1,
+        "das_index_evictions": 1 + 1,
+        "das_index_load_seconds": 30.0 + 8.0 + 3.0,
+    }
+    found = scrape()
+    assert of(found, "das_workers_loaded_indexes") == 4
+    assert of(found, "das_workers_loaded_bytes") == 10e9
+    assert (of(found, "das_index_loads_total") or 0) >= 0
+    for worker in ("old", "new"):
+        service.store.workers.retire(worker)
 
 
 def test_no_label_holds_an_id(

@@ -160,6 +160,37 @@ def test_questions_are_told_without_what_was_asked(
     assert client.get(f"/v1/attributions/{job}").status_code == 404
 
 
+def test_what_workers_have_in_memory_is_told(
+    client: TestClient, store: JobStore, operator: IssuedKey
+) -> None:
+    memory = {
+        "budget": 8_000_000_000,
+        "taken": 4_600_000_000,
+        "indexes": {"a@1": 2_500_000_000, f"b{EVIL}": 3_100_000_000},
+        "loads": 12,
+        "evictions": 10,
+        "seconds": 300.0,
+    }
+    info = {
+        "engine": "ready",
+        "loading": "c@3",
+        "answers": ["a@1", "c@3"],
+        "loaded": ["a@1"],
+        "memory": memory,
+        "oversized": ["a@1"],
+    }
+    store.workers.heartbeat("budgeted", info)
+    shown = " ".join(re.sub(r"<[^>]+>", "", page(client, "/operator/workers")).split())
+    assert "Indexes: a@1, c@3" in shown
+    assert "In memory, each with its model: a@1 (2.5 GB), b&lt;img" in shown
+    assert "4.6 GB together, of 8.0 GB · loaded 12 times · one made way 10 times" in shown
+    assert "It loads c@3." in shown
+    assert "a@1 alone takes more than DAS_MEMORY_BUDGET_GB, so nothing else is loaded beside it." in shown
+    store.workers.heartbeat("budgeted", {**info, "memory": {**memory, "budget": None}})
+    assert "4.6 GB together ·" in page(client, "/operator/workers")
+    store.workers.retire("budgeted")
+
+
 def test_own_questions_are_cancelled_and_deleted(
     client: TestClient, store: JobStore, operator: IssuedKey, asked: Asked
 ) -> None:

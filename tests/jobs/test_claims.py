@@ -59,6 +59,23 @@ def test_questions_that_wait_are_counted_without_batches_and_other_indexes(store
     assert store.leases.questions_waiting(HELD, 8) == 1
 
 
+def test_what_waits_is_told_by_index_as_it_would_be_claimed(store: JobStore, ask: Ask) -> None:
+    assert store.leases.waiting_by_index(HELD) == []
+    bulk = ask(priority=BULK_PRIORITY)
+    first, drawing, _ = ask(), ask(index_id="drawings@1"), ask()
+    ask(index_id="elsewhere@1")
+    told = store.leases.waiting_by_index(HELD)
+    assert [(one.index_id, one.priority, one.first) for one in told] == [
+        (HELD[0], 0, first.id),
+        (HELD[1], 0, drawing.id),
+        (HELD[0], BULK_PRIORITY, bulk.id),
+    ]
+    assert [one.since for one in told] == [first.created_at, drawing.created_at, bulk.created_at]
+    assert [store.leases.claim("worker", 1, HELD)[0].id for _ in told][:2] == [first.id, drawing.id]
+    assert [one.index_id for one in store.leases.waiting_by_index(("drawings@1",))] == []
+    assert store.leases.waiting_by_index(()) == []
+
+
 def test_a_job_that_was_tried_before_comes_alone(store: JobStore, ask: Ask) -> None:
     jobs = [ask().id for _ in range(4)]
     lost = [job.token for job in store.leases.claim("worker", 2, HELD)]
