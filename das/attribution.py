@@ -89,7 +89,6 @@ class Attributor:
             _check(index, self.model, index.manifest.model, "the model given")
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
-        self._statistics: dict[tuple[str, ...], np.ndarray] = {}
         self._copies, copy_caveats = copy_finder(index, device)
         self._caveats = (*copy_caveats, *index.caveats)
         self.ranking = Ranking(index)
@@ -221,7 +220,8 @@ class Attributor:
             unit = self._unit(kernel, len(kernels))
             for query in range(len(values)):
                 total[query] += (
-                    self._estimate(kernel, values[query][None], lengths[query : query + 1], None)[0] / unit
+                    self._estimate(kernel, values[query][None], lengths[query : query + 1], slice(None))[0]
+                    / unit
                 )
         return total
 
@@ -303,16 +303,17 @@ class Attributor:
         """Scores of each query's candidates, (n,) float64."""
         if (record := registry.method(method)).compares:
             return self._similarity.scores(record, images, chosen)
-        totals: list[np.ndarray] = [np.zeros(1)] * len(chosen)
+        totals = [np.zeros(len(self.index) if rows is None else len(rows)) for rows in chosen]
         kernels = self.index.manifest.kernels_of(method)
         for kernel in kernels:
             found = averages[kernel.features]
             norms = torch.linalg.vector_norm(found.double(), dim=1).cpu().numpy()
-            products = self._scorer(kernel).products(found, chosen)
             unit = self._unit(kernel, len(kernels))
-            for query, (values, rows) in enumerate(zip(products, chosen, strict=True)):
-                scores = self._estimate(kernel, values[None], norms[query : query + 1], rows)[0]
-                totals[query] = totals[query] + scores / unit
+            for queries, rows, products in self._scorer(kernel).pieces(found, chosen):
+                place = rows if isinstance(rows, slice) else slice(None)
+                scores = self._estimate(kernel, products, norms[queries], rows)
+                for query, values in zip(queries, scores, strict=True):
+                    totals[query][place] += values / unit
         return totals
 
     def _unit(self, kernel: KernelRecord, kernels: int) -> float:
@@ -326,45 +327,41 @@ class Attributor:
         return kernel.mean_square
 
     def _estimate(
-        self, kernel: KernelRecord, products: np.ndarray, query_norms: np.ndarray, rows: np.ndarray | None
+        self,
+        kernel: KernelRecord,
+        products: np.ndarray,
+        query_norms: np.ndarray,
+        rows: np.ndarray | slice,
     ) -> np.ndarray:
-        """Scores (1, n) of one query from its products (1, n) with the works in `rows`."""
+        """Scores (B, n) of queries from their products (B, n) with the works in `rows`."""
         method = registry.method(kernel.method)
-        chosen = slice(None) if rows is None else rows
         quantities = {
-            need: query_norms if need == "query_norms" else self._quantity(need, kernel)[chosen]
+            need: query_norms if need == "query_norms" else self._quantity(need, kernel, rows)
             for need in method.needs
         }
         with registry.blamed("method", method.name):
             return method.scores(products, quantities)
 
-    def _quantity(self, name: Quantity, kernel: KernelRecord) -> np.ndarray:
-        """A number of every work, (N,), that an estimator asks for, read from the index once."""
+    def _quantity(self, name: Quantity, kernel: KernelRecord, rows: np.ndarray | slice) -> np.ndarray:
+        """A number of some works, (n,), that an estimator asks for."""
         index, features, form = self.index, kernel.features, kernel.form
         match name:
             case "repeats":
-                return index.repeats
+                return index.repeats[rows]
             case "content_repeats":
-                return index.content_repeats
+                return index.content_repeats(rows)
             case "residuals":
-                return index.residual_weights
+                return index.residual_weights[rows]
             case "leverage":
                 # Of a work as a whole: the block kernel sums T features of each.
                 summed = len(index.manifest.timesteps) if form == "block" else 1
-                return summed * self._statistic(index.leverage, features, form)
+                return summed * index.leverage(features, form)[rows]
             case "solved_norms":
-                return self._statistic(index.solved_norms, features, form)
+                return index.solved_norms(features, form)[rows]
             case "norms":
-                return self._statistic(index.norms, features)
+                return index.norms(features)[rows]
             case "query_norms":
                 raise ValueError("query_norms are the query's, not the works'")
-
-    def _statistic(self, read: Callable[..., np.ndarray], *key: str) -> np.ndarray:
-        """A number of every work, (N,), read from the index once."""
-        whole = (read.__name__, *key)
-        if whole not in self._statistics:
-            self._statistics[whole] = read(*key)
-        return self._statistics[whole]
 
     @cached_property
     def _similarity(self) -> Similarity:

@@ -1,7 +1,7 @@
 """Inner products of queries with stored features: one linear map of the query, one product over all works."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ _CHUNK_BYTES = 2 * 2**20
 """Of float32 features that are converted at once on a CPU: what its cache holds until the product has read them. At
 k = 1,024 chunks of 8,192 rows take 2.4 times as long."""
 _CHUNK_ROWS_GPU = 8192
+_PIECE_ROWS = 32_768
+"""Works whose products are handed on at once: what estimators make of them stays small, whatever an index's size."""
 _GPU_PART = 0.5
 
 
@@ -57,15 +59,25 @@ class KernelScorer:
 
         `chosen` has the candidates' rows of each query; None in it for every work.
         """
+        found = [np.empty(len(self._features) if rows is None else len(rows)) for rows in chosen]
+        for queries, rows, products in self.pieces(averages, chosen):
+            for query, values in zip(queries, products, strict=True):
+                found[query][rows if isinstance(rows, slice) else slice(None)] = values
+        return found
+
+    def pieces(
+        self, averages: Tensor, chosen: Sequence[np.ndarray | None]
+    ) -> Iterator[tuple[list[int], slice | np.ndarray, np.ndarray]]:
+        """The same some works at a time: which queries, with which rows, and their products (b, n) float64, which are
+        overwritten by those that come next."""
         queries = self._mapped(averages)
-        found: dict[int, np.ndarray] = {}
         everywhere = [query for query, rows in enumerate(chosen) if rows is None]
         if everywhere:
-            found.update(zip(everywhere, self._against_all(queries[everywhere]), strict=True))
+            for place, products in self._against_all(queries[everywhere]):
+                yield everywhere, place, products
         for query, rows in enumerate(chosen):
             if rows is not None:
-                found[query] = self._against_rows(queries[query], rows)
-        return [found[query] for query in range(len(chosen))]
+                yield [query], rows, self._against_rows(queries[query], rows)[None]
 
     def _mapped(self, averages: Tensor) -> Tensor:
         """The queries in the stored features' space, (B, k) float32 on the device."""
@@ -78,22 +90,38 @@ class KernelScorer:
             mapped = self._whitening.T @ torch.cholesky_solve(columns, self._other)
         return mapped.T.to(self._device, torch.float32).contiguous()
 
-    def _against_all(self, queries: Tensor) -> np.ndarray:
-        """(B, N) float64."""
+    def _against_all(self, queries: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows and products (B, n) float64."""
+        count, begin = len(self._features), 0
+        found = np.empty((len(queries), min(count, _PIECE_ROWS)))
+        for start, piece in self._chunks(queries.shape[1]):
+            if start + len(piece) - begin > _PIECE_ROWS:
+                yield self._piece(found, begin, start)
+                begin = start
+            place = slice(start - begin, start - begin + len(piece))
+            found[:, place] = (queries.to(piece.dtype) @ piece.T).double().cpu().numpy()
+        yield self._piece(found, begin, count)
+
+    def _piece(self, found: np.ndarray, begin: int, end: int) -> tuple[slice, np.ndarray]:
+        products = found[:, : end - begin]
+        if self._resident is None and self._features.scales is not None:
+            products *= self._features.scales[begin:end]
+        return slice(begin, end), products
+
+    def _chunks(self, width: int) -> Iterator[tuple[int, Tensor]]:
+        """First row and features (n, k) on the device, to be used before the next are asked for."""
         if self._resident is not None:
-            return (queries.to(self._resident.dtype) @ self._resident.T).double().cpu().numpy()
-        products = np.empty((len(queries), len(self._features)))
+            for start in range(0, len(self._resident), _PIECE_ROWS):
+                yield start, self._resident[start : start + _PIECE_ROWS]
+            return
         # One buffer for all chunks: fresh memory for each would cost more than the conversion itself.
-        width = queries.shape[1]
         rows = max(1, _CHUNK_BYTES // (4 * width)) if self._device == "cpu" else _CHUNK_ROWS_GPU
+        rows = min(rows, _PIECE_ROWS)
         buffer = torch.empty(rows, width, device=self._device)
         for first, shard in self._shards:
             for start in range(0, len(shard), rows):
                 piece = shard[start : start + rows]
-                chunk = buffer[: len(piece)].copy_(piece)
-                place = slice(first + start, first + start + len(piece))
-                products[:, place] = (queries @ chunk.T).double().cpu().numpy()
-        return products if self._features.scales is None else products * self._features.scales
+                yield first + start, buffer[: len(piece)].copy_(piece)
 
     def _against_rows(self, query: Tensor, rows: np.ndarray) -> np.ndarray:
         """(len(rows),) float64."""
@@ -121,7 +149,7 @@ class KernelScorer:
         piece = torch.from_numpy(np.array(shard)).to(self._device)
         if self._features.scales is None:
             return piece
-        scales = torch.from_numpy(self._features.scales[first : first + len(shard), None])
+        scales = torch.from_numpy(np.array(self._features.scales[first : first + len(shard), None]))
         return (piece.float() * scales.to(self._device)).half()
 
 

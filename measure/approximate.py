@@ -100,7 +100,7 @@ def probes_of(
 def _weighted(index: AttributionIndex, kernel: KernelRecord) -> np.ndarray:
     """`√c_i w_i` of an index's works, (N, k) float32."""
     leverage = len(index.manifest.timesteps) * index.leverage(kernel.features, kernel.form)
-    weights = das_block_scores(np.ones((1, len(index))), leverage, index.repeats, index.content_repeats)[0]
+    weights = das_block_scores(np.ones((1, len(index))), leverage, index.repeats, index.content_repeats())[0]
     features = np.asarray(index.features(kernel.features), np.float32)
     weighted: np.ndarray = features * np.sqrt(weights).astype(np.float32)[:, None]
     return weighted
