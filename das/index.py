@@ -21,6 +21,7 @@ and rounding costs about 3e-4 of an element's size until elements fall under 6e-
 eight bits a work has one scale, the size of its largest element over 127.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -487,7 +488,9 @@ def _open_array(path: Path) -> np.ndarray:
     try:
         return map_array(path)
     except (OSError, ValueError) as error:
-        raise IndexFormatError(f"{path} can't be read as an array: {error}") from error
+        full = os.strerror(errno.ENOMEM) in str(error)
+        hint = " Raise vm.max_map_count, or build with a larger --shard-size." if full else ""
+        raise IndexFormatError(f"{path} can't be read as an array: {error}.{hint}") from error
 
 
 def _expect(path: Path, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:
