@@ -208,7 +208,7 @@ def test_workers_parts_and_the_process_are_told(service: Service, scrape: Callab
     assert (of(found, "das_disk_free_bytes") or 0) > 0
     assert of(found, "das_queue_limit") == 20
     assert (of(found, "process_resident_memory_bytes") or 0) > 1e7
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (of(scrape(), "das_duty_rounds_total", duty="sweep", result="done") or 0) < 1:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -306,9 +306,10 @@ def test_it_answers_without_database_and_broker(tmp_path: Any, settings: Setting
         assert of(found, "das_jobs", state="queued") == 0
         client.app.state.service.store.database.engine.dispose()  # type: ignore[attr-defined]
         (lonely.data_dir / "das.sqlite3").rename(tmp_path / "away")
+        # At once: what the service does on the side would make a new one.
+        (lonely.data_dir / "das.sqlite3").mkdir()
         for left in lonely.data_dir.glob("das.sqlite3-*"):
             left.unlink()
-        (lonely.data_dir / "das.sqlite3").mkdir()
         time.sleep(looking.FRESH_S)
         found = samples(written(registry, "")[0].decode())
         assert of(found, "das_part_up", part="database") == 0
@@ -323,16 +324,16 @@ def test_what_hangs_is_waited_for_once_and_then_told_as_gone(monkeypatch: pytest
 
     def hang() -> str:
         looks.append(1)
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return "there"
 
     look = Look("clock", hang, StorageError)
     began = time.monotonic()
     assert [look.latest() for _ in range(3)] == [None] * 3
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert len(looks) == 1
     go_on.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while look.latest() != "there":
         assert time.monotonic() < deadline
 

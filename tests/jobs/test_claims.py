@@ -38,17 +38,19 @@ def test_a_claim_takes_the_oldest_and_what_shares_its_pass(store: JobStore, ask:
     other_candidates = ask(candidates="1000", candidate_works=["w_1", "w_2"])
     other_index = ask(index_id="drawings@1")
     also, third = ask(top_k=5, prompt="else"), ask()
+    before = utc_now()
     batch = store.leases.claim("worker", 2, HELD)
+    after = utc_now()
     assert [job.id for job in batch] == [first.id, also.id]
     assert (batch[1].top_k, batch[1].prompt, batch[1].attempt) == (5, "else", 1)
     assert len({job.token for job in batch}) == 2
-    assert all(0 <= job.queue_wait_ms < 5000 for job in batch)
+    assert all(0 <= job.queue_wait_ms < 60_000 for job in batch)
     following = [[job.id for job in store.leases.claim("worker", 8, HELD)] for _ in range(5)]
     assert following == [[other_method.id], [other_candidates.id], [other_index.id], [third.id], []]
     state = get(store, first.id)
     assert (state.state, state.leased_by, state.attempt, state.version) == ("running", "worker", 1, 2)
     assert state.lease_expires_at is not None
-    assert timedelta(seconds=5) < state.lease_expires_at - utc_now() < timedelta(seconds=11)
+    assert before <= state.lease_expires_at - timedelta(seconds=10) <= after
 
 
 def test_questions_that_wait_are_counted_without_batches_and_other_indexes(store: JobStore, ask: Ask) -> None:
@@ -84,8 +86,11 @@ def test_a_job_that_was_tried_before_comes_alone(store: JobStore, ask: Ask) -> N
     assert batches == [[jobs[0]], [jobs[1]], jobs[2:], []]
 
 
-def test_a_job_that_is_being_written_is_claimed_when_it_is_free(store: JobStore, ask: Ask) -> None:
+def test_a_job_that_is_being_written_is_claimed_when_it_is_free(
+    store: JobStore, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As by the API, which adds the look-alikes of a question that it has rung for: nobody rings again soon."""
+    monkeypatch.setattr("jobs.claims._PAUSES_S", (0.05,) * 1200)
     job, held = ask(), threading.Event()
 
     def write() -> None:
@@ -96,7 +101,7 @@ def test_a_job_that_is_being_written_is_claimed_when_it_is_free(store: JobStore,
 
     with ThreadPoolExecutor(1) as threads:
         writing = threads.submit(write)
-        assert held.wait(10)
+        assert held.wait(60)
         assert claim_one(store).id == job.id
         writing.result()
 

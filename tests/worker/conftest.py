@@ -102,6 +102,10 @@ class Service:
         path = self.settings.data_dir / "journal"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
+    def let_go(self, name: str) -> None:
+        """Have the engines go on that play `hold NAME`."""
+        (self.settings.data_dir / name).touch()
+
     def stop(self) -> None:
         for worker in self.workers:
             worker.stop()
@@ -121,9 +125,12 @@ def until(condition: Callable[[], object], patience: float = PATIENCE_S) -> None
 
 
 def quick_settings(data_dir: Path, **changes: object) -> Settings:
-    """Settings under which waiting for leases and bells takes seconds and not minutes."""
+    """Settings under which waiting for bells takes seconds and not minutes.
+
+    A lease is long enough for a worker that a busy machine keeps waiting; tests in which one runs out shorten it.
+    """
     quick: dict[str, object] = {
-        "lease_seconds": 3.0,
+        "lease_seconds": 60.0,
         "rering_seconds": 1.0,
         "sweep_seconds": 0.2,
         "heartbeat_seconds": 0.5,

@@ -2,13 +2,13 @@
 
     python tests/worker/engines.py
 
-Everything but the engine is the real thing. What it does with a job is said in the job's prompt:
-`sleep S`, `steps N S`, `crash` (SIGKILL to this process), `slow-once`, `raise`, `refuse`, or `stubborn`, which
-neither ends nor heeds the soft time limit. Where the data directory has a file `load-slowly`, loading takes for ever,
-where it has `cannot-load`, that fails. Where the directory of indexes has a file `slowness`, an index that comes
-takes so many seconds; where it has a file `room`, so many indexes are in memory at once, each that is loaded has a
-line in the data directory's `loads`, and loading is said to take as many seconds as stand behind. One whose name
-begins with `heavy` kills the process that loads it.
+Everything but the engine is the real thing. What it does with a job is said in the job's prompt: `sleep S`,
+`steps N S`, `hold NAME` (until the data directory has such a file), `crash` (SIGKILL to this process), `slow-once`,
+`raise`, `refuse`, or `stubborn`, which neither ends nor heeds the soft time limit. Where the data directory has a
+file `load-slowly`, loading takes for ever, where it has `cannot-load`, that fails. Where the directory of indexes has
+a file `slowness`, an index that comes takes so many seconds; where it has a file `room`, so many indexes are in
+memory at once, each that is loaded has a line in the data directory's `loads`, and loading is said to take as many
+seconds as stand behind. One whose name begins with `heavy` kills the process that loads it.
 """
 
 import os
@@ -108,6 +108,9 @@ class ScriptedEngine:
                 for step in range(int(count)):
                     time.sleep(float(seconds))
                     progress("gradients", step + 1, int(count))
+            case ["hold", name]:
+                while not (self._settings.data_dir / name).exists():
+                    time.sleep(0.01)
             case ["slow-once"] if job.attempt == 1:
                 time.sleep(60)
             case ["crash"]:
