@@ -22,6 +22,7 @@ from das.errors import SettingsError
 from das.estimators import das_block_scores
 from das.index import AttributionIndex
 from das.manifest import KernelRecord
+from measure.qdrant import NAME, QdrantGraph
 
 TOP_WORKS = 20
 _ROWS = 65_536
@@ -197,6 +198,15 @@ def quantised(probe: Probe, factory: str, seed: int) -> tuple[Any, float]:
     return index, time.process_time() - began
 
 
+def _made(probe: Probe, factory: str, folder: Path, seed: int) -> tuple[Any, float]:
+    """As `quantised`; the factory `qdrant` is Qdrant's engine, whose files are in `folder`."""
+    if factory != NAME:
+        return quantised(probe, factory, seed)
+    began = time.process_time()
+    graph = QdrantGraph(probe.chunks(), probe.features.shape[1], folder)
+    return graph, time.process_time() - began
+
+
 def search(probes: Sequence[Probe], indexes: Sequence[Any], query: int, depth: int) -> np.ndarray:
     """The works that come first by their exact scores among the candidates of one query, best first."""
     found = []
@@ -244,9 +254,11 @@ def measure_approximate(
     truth = exact(probes, labels, min(timed, len(images)))
     rows = []
     for factory in factories:
-        made = [quantised(probe, factory, seed) for probe in probes]
+        made = [_made(probe, factory, folder / f"{NAME}-{place}", seed) for place, probe in enumerate(probes)]
         indexes = [one for one, _ in made]
-        size = sum(len(faiss.serialize_index(one)) for one in indexes)
+        size = sum(
+            one.bytes if isinstance(one, QdrantGraph) else len(faiss.serialize_index(one)) for one in indexes
+        )
         for depth in depths:
             rows.append(
                 {
