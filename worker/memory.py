@@ -14,6 +14,8 @@ _MAPPINGS = Path("/proc/self/smaps")
 # Addresses, rights, offset, device, inode, and the file's path, if it is of one.
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)")
 _KIB = 1024
+_OWN, _WHOLE = ("Anonymous:", "Swap:"), ("Size:",)
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 # What PyTorch, CUDA's libraries and the C library say, in errors of any class.
 _RAN_OUT = ("out of memory", "can't allocate memory", "cannot allocate memory", "cublas_status_alloc_failed")
@@ -43,20 +45,22 @@ def settled(device: str, apart: Collection[Path] = ()) -> int:
 
 
 def resident_bytes(apart: Collection[Path] = ()) -> int:
-    """What this process has in memory or swapped out, in bytes, without pages of files in the directories `apart`.
+    """What this process needs in memory, in bytes, without files in the directories `apart`.
 
-    Weights are files too, that are mapped and not read, but every pass needs all of them. Of an index's features it
-    needs what the system can drop and read again.
+    Counted are memory that no file backs, swapped out or not, and mapped files of weights with all their bytes: every
+    pass needs all of those. How much of a file is in memory says nothing, as the system drops pages and reads them
+    again; of an index's features that is as much as may be needed.
     """
     try:
         lines = _MAPPINGS.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return int(psutil.Process().memory_info().rss)
     places = tuple(f"{place}/" for place in apart)
-    taken, counted = 0, ("Rss:", "Swap:")
+    taken, counted = 0, _OWN
     for line in lines:
         if found := _MAPPING.match(line):
-            counted = ("Anonymous:", "Swap:") if places and found[1].startswith(places) else ("Rss:", "Swap:")
+            weights = found[1].endswith(_WEIGHTS) and not (places and found[1].startswith(places))
+            counted = _WHOLE if weights else _OWN
         elif line.startswith(counted):
             taken += int(line.split()[1]) * _KIB
     return taken

@@ -52,11 +52,15 @@ class Room:
         self._models.setdefault(model, of_model)
 
     def measured(self, index_id: str, own: int, of_model: int | None, seconds: float) -> None:
-        """An expected index is loaded: what it was measured to take. `of_model` is None where its model was there."""
-        model = self._figures[index_id].model
-        self._figures[index_id] = _Figure(model, max(0, own), True, seconds)
-        if of_model is not None:
-            self._models[model] = max(0, of_model)
+        """An expected index is loaded: what it was measured to take. `of_model` is None where its model was there.
+
+        Nothing, or less, is no measurement: something else became smaller meanwhile. What was expected stays then.
+        """
+        expected = self._figures[index_id]
+        model = expected.model
+        self._figures[index_id] = _Figure(model, own if own > 0 else expected.own, own > 0, seconds)
+        if of_model is not None and of_model > 0:
+            self._models[model] = of_model
         self.use(index_id)
         self.loads += 1
         self.seconds += seconds

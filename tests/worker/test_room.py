@@ -74,3 +74,13 @@ def test_without_a_budget_nothing_makes_way(own: int) -> None:
     assert account.fits("b")
     assert account.in_the_way("b") == []
     assert not account.too_large("b")
+
+
+def test_nothing_is_no_measurement() -> None:
+    """Something else may have become smaller while an index was loaded; what was expected is counted then."""
+    account = Room(budget=100)
+    account.expect("a", "model", 30, 50)
+    account.measured("a", -5, 0, 1.0)
+    assert account.bytes_of("a") == 80
+    account.measured("a", 20, None, 1.0)
+    assert account.bytes_of("a") == 70
