@@ -14,7 +14,8 @@ _MAPPINGS = Path("/proc/self/smaps")
 # Addresses, rights, offset, device, inode, and the file's path, if it is of one.
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)")
 _KIB = 1024
-_OWN, _WHOLE = ("Anonymous:", "Swap:"), ("Size:",)
+_OWN: tuple[str, ...] = ("Anonymous:", "Swap:")
+_WHOLE: tuple[str, ...] = ("Size:",)
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 # What PyTorch, CUDA's libraries and the C library say, in errors of any class.
