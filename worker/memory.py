@@ -25,7 +25,7 @@ _RAN_OUT = ("out of memory", "can't allocate memory", "cannot allocate memory", 
 def settled(device: str, apart: Collection[Path] = ()) -> int:
     """Give back what nothing needs any more, and return the bytes that are taken then.
 
-    On a GPU these are the bytes of tensors there, on a CPU what `resident_bytes` says.
+    On a GPU these are the bytes of tensors there, on a CPU what `needed_bytes` says.
     """
     # Models and hooks refer to each other in circles.
     gc.collect()
@@ -42,10 +42,10 @@ def settled(device: str, apart: Collection[Path] = ()) -> int:
     if (trim := getattr(_c_library(), "malloc_trim", None)) is not None:
         # glibc keeps what was freed between pieces that are in use.
         trim(0)
-    return resident_bytes(apart)
+    return needed_bytes(apart)
 
 
-def resident_bytes(apart: Collection[Path] = ()) -> int:
+def needed_bytes(apart: Collection[Path] = ()) -> int:
     """What this process needs in memory, in bytes, without files in the directories `apart`.
 
     Counted are memory that no file backs, swapped out or not, and mapped files of weights with all their bytes: every

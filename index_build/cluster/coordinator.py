@@ -71,6 +71,7 @@ def gather(
                     done += 1
                     stage.advance(gatherer.works_in(done) - gatherer.works_in(counted))
                     exchange.forget(counted)
+                    away_since = None
                 except PlaceAway as error:
                     away_since = _wait(error, away_since, reporter)
     finally:

@@ -226,7 +226,7 @@ def test_shards_left_in_a_store_give_the_same_bytes_too(
     killed_at_work(out, worker(), url)
     assert status(out, url).shards == SHARDS
     worker()
-    # Counted shards are renamed into the build, three renames each, after the two of its beginning.
+    # On its own disk it renames two files at its beginning, and two for each shard that it counts.
     assert built.result(PATIENCE_S) == {"killed": True}
     assert start(out, **ours).result(PATIENCE_S)["state"] == "built"
     assert digests(out) == whole
