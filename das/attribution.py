@@ -17,6 +17,7 @@ from PIL import Image
 
 from das import registry
 from das.answer import Attribution
+from das.approximate import ApproximateSearch
 from das.config import FeatureSet
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
@@ -24,7 +25,6 @@ from das.images import normalise
 from das.index import AttributionIndex
 from das.kernel import prepared
 from das.manifest import KernelRecord, ModelRecord
-from das.methods import Quantity
 from das.models import Conditioning, DiffusionModel, load_model
 from das.origin import origin_statistics
 from das.ranking import Ranking
@@ -32,7 +32,9 @@ from das.scoring import KernelScorer
 from das.similarity import Similarity
 from das.sources import ModelSource
 from das.sscd import copy_finder
+from das.tally import Tally, tally_of
 from das.trajectories import invert, regenerate
+from das.work_numbers import WorkNumbers
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
 Progress = Callable[[str, int, int], None]
@@ -73,7 +75,7 @@ class Attributor:
             self._check(self.model, index.manifest.model, "the model given")
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
-        self._statistics: dict[tuple[str, ...], np.ndarray] = {}
+        self._numbers = WorkNumbers(index)
         self._copies, copy_caveats = copy_finder(index, device)
         self._caveats = (*copy_caveats, *index.caveats)
         self.ranking = Ranking(index)
@@ -96,6 +98,7 @@ class Attributor:
         progress: Progress | None = None,
         prompt: str | None = None,
         seed: int | None = None,
+        exact: bool = False,
     ) -> Attribution:
         """Attribute one image: pixels (H, W, 3) uint8 sRGB, a PIL image, an encoded file or its path.
 
@@ -106,6 +109,7 @@ class Attributor:
             progress: told `("gradients", done, total)` and `("scored", 1, 1)`.
             prompt: what the picture was generated from, for models that are conditioned on text.
             seed: what it was generated with, for journey-trak; without it the picture is inverted.
+            exact: score every work also where the index has an approximate search (das.approximate).
 
         Raises:
             SettingsError: the index doesn't answer `method`, or the candidates are no rows of it.
@@ -122,6 +126,7 @@ class Attributor:
             progress=progress,
             prompts=[prompt],
             seeds=[seed],
+            exact=exact,
         )[0]
 
     def attribute_batch(
@@ -134,6 +139,7 @@ class Attributor:
         progress: Progress | None = None,
         prompts: Sequence[str | None] | None = None,
         seeds: Sequence[int | None] | None = None,
+        exact: bool = False,
     ) -> list[Attribution]:
         """Attribute several images, each (H, W, 3) uint8 sRGB, in shared backward passes.
 
@@ -155,7 +161,7 @@ class Attributor:
         averages = _averaged(self._features(x0, conditioning, method, progress, seeds))
         gradients_ms = (time.perf_counter() - began) * _MILLISECONDS
         began = time.perf_counter()
-        scores = self._scores(images, averages, method, chosen)
+        tallies = self._tallies(images, averages, method, chosen, wanted, exact)
         scoring_ms = (time.perf_counter() - began) * _MILLISECONDS
         if progress is not None:
             progress("scored", 1, 1)
@@ -169,9 +175,77 @@ class Attributor:
         if self.index.hashes is not None:
             timings["copies"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
         return [
-            self.ranking.rank(method, values, rows, count, timings, origin, copy, caveats=self._caveats)
-            for values, rows, count, origin, copy in zip(scores, chosen, wanted, origins, copies, strict=True)
+            self.ranking.rank(method, tally, count, timings, origin, copy, self._caveats_of(tally))
+            for tally, count, origin, copy in zip(tallies, wanted, origins, copies, strict=True)
         ]
+
+    def _tallies(
+        self,
+        images: Sequence[np.ndarray],
+        averages: dict[str, torch.Tensor],
+        method: str,
+        chosen: Sequence[np.ndarray | None],
+        wanted: Sequence[int],
+        exact: bool,
+    ) -> list[Tally]:
+        """What the scores of each query come to."""
+        record = self.index.manifest.approximate
+        searched = []
+        if not exact and record is not None and record.method == method:
+            searched = [query for query, rows in enumerate(chosen) if rows is None]
+        found = dict(zip(searched, self._searched(averages, method, searched, wanted), strict=True))
+        others = [query for query in range(len(chosen)) if query not in found]
+        if others:
+            some = [chosen[query] for query in others]
+            asked = {name: values[others] for name, values in averages.items()}
+            scores = self._scores([images[query] for query in others], asked, method, some)
+            for query, values, rows in zip(others, scores, some, strict=True):
+                found[query] = tally_of(self.index.works, values, rows, wanted[query])
+        return [found[query] for query in range(len(chosen))]
+
+    def _searched(
+        self, averages: dict[str, torch.Tensor], method: str, queries: Sequence[int], wanted: Sequence[int]
+    ) -> list[Tally]:
+        """The same of some queries by the index's approximate search."""
+        if not queries:
+            return []
+        search = self._search
+        asked = {name: values[list(queries)] for name, values in averages.items()}
+        mapped = self.mapped(asked, method)
+        candidates = search.candidates(mapped)
+        scores = self.scores_of(asked, method, candidates)
+        sampled = self.scores_of(asked, method, [search.sample] * len(queries))
+        kernels = self.index.manifest.kernels_of(method)
+        totals = search.totals(mapped, [self._unit(kernel, len(kernels)) for kernel in kernels])
+        return [
+            search.tally(candidates[place], scores[place], sampled[place], float(totals[place]), wanted[query])
+            for place, query in enumerate(queries)
+        ]
+
+    def _caveats_of(self, tally: Tally) -> tuple[str, ...]:
+        record = self.index.manifest.approximate
+        approximate = tally.candidates.mode == "approximate" and record is not None
+        return (*([record.caveat] if approximate and record else []), *self._caveats)
+
+    @cached_property
+    def _search(self) -> ApproximateSearch:
+        record = self.index.manifest.approximate
+        assert record is not None
+        search = ApproximateSearch.open(self.index, record)
+        for kernel in self.index.manifest.kernels_of(record.method):
+            self._scorer(kernel).pin(search.sample)
+        return search
+
+    def mapped(self, averages: dict[str, torch.Tensor], method: str) -> list[np.ndarray]:
+        """Queries `averages` (B, k) in the stored features' space of each of the method's kernels, (B, k) float32."""
+        kernels = self.index.manifest.kernels_of(method)
+        return [self._scorer(kernel).mapped(averages[kernel.features]).cpu().numpy() for kernel in kernels]
+
+    def scores_of(
+        self, averages: dict[str, torch.Tensor], method: str, chosen: Sequence[np.ndarray | None]
+    ) -> list[np.ndarray]:
+        """Scores of the candidates of queries `averages` (B, k), (n,) float64 each: rows, or None for every work."""
+        return self._scores([], averages, method, chosen)
 
     def scores(
         self, images: Sequence[np.ndarray], method: str | None = None, progress: Progress | None = None
@@ -325,39 +399,11 @@ class Attributor:
         method = registry.method(kernel.method)
         chosen = slice(None) if rows is None else rows
         quantities = {
-            need: query_norms if need == "query_norms" else self._quantity(need, kernel)[chosen]
+            need: query_norms if need == "query_norms" else self._numbers.of(need, kernel)[chosen]
             for need in method.needs
         }
         with registry.blamed("method", method.name):
             return method.scores(products, quantities)
-
-    def _quantity(self, name: Quantity, kernel: KernelRecord) -> np.ndarray:
-        """A number of every work, (N,), that an estimator asks for, read from the index once."""
-        index, features, form = self.index, kernel.features, kernel.form
-        match name:
-            case "repeats":
-                return index.repeats
-            case "content_repeats":
-                return index.content_repeats
-            case "residuals":
-                return index.residual_weights
-            case "leverage":
-                # Of a work as a whole: the block kernel sums T features of each.
-                summed = len(index.manifest.timesteps) if form == "block" else 1
-                return summed * self._statistic(index.leverage, features, form)
-            case "solved_norms":
-                return self._statistic(index.solved_norms, features, form)
-            case "norms":
-                return self._statistic(index.norms, features)
-            case "query_norms":
-                raise ValueError("query_norms are the query's, not the works'")
-
-    def _statistic(self, read: Callable[..., np.ndarray], *key: str) -> np.ndarray:
-        """A number of every work, (N,), read from the index once."""
-        whole = (read.__name__, *key)
-        if whole not in self._statistics:
-            self._statistics[whole] = read(*key)
-        return self._statistics[whole]
 
     @cached_property
     def _similarity(self) -> Similarity:

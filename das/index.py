@@ -9,6 +9,7 @@
     hashes.npy            PDQ hashes (N, 33) uint8: 32 bytes and their quality (das.copies)
     sscd.npy              SSCD embeddings (N, e) float16 of unit norm, where the build was given SSCD's file
     thumbnails/*.bin      thumbnails end to end, a shard a file; places.npy (N, 3): shard, offset, size
+    approximate/          what finds works without scoring all of them (das.approximate), where somebody made that
     references.safetensors  what the model's own pictures look like to it (das.references), where there are some
     card.md               the manifest in words; build-report.json: works left out and why
     removed.txt           digests of the ids of works that came and went (das.changes), where some did
@@ -31,6 +32,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from das import registry
+from das.approximation import SAMPLE_NAME, sum_name
 from das.changes import caveats_of
 from das.config import ClipSpec
 from das.errors import IndexFormatError, ModelError, SettingsError, WorksError
@@ -436,6 +438,12 @@ class AttributionIndex:
             _expect(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
         if (embeddings := self.sscd_embeddings) is not None and manifest.copies and manifest.copies.sscd:
             _expect(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
+        if (approximate := manifest.approximate) is not None:
+            rows = _open_array(self.path / SAMPLE_NAME)
+            _expect(self.path, SAMPLE_NAME, rows, (approximate.sample,), "int64")
+            for name in (sum_name(kernel.features) for kernel in manifest.kernels_of(approximate.method)):
+                total = _open_array(self.path / name)
+                _expect(self.path, name, total, (record.dimension,) * 2, "float64")
         each = ("F64", [count])
         expected = {"residual_weights": each, "repeats": ("I64", [count])}
         if screening is not None:

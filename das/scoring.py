@@ -18,6 +18,8 @@ _CHUNK_BYTES = 2 * 2**20
 """Of float32 features that are converted at once on a CPU: what its cache holds until the product has read them. At
 k = 1,024 chunks of 8,192 rows take 2.4 times as long."""
 _CHUNK_ROWS_GPU = 8192
+_ROWS_AT_ONCE = 8192
+"""Of rows that are gathered from all over an index."""
 _GPU_PART = 0.5
 
 
@@ -38,26 +40,31 @@ class KernelScorer:
         other = None if own or kernel.form == "none" else index.factor(kernel.features, kernel.form)
         self._other = None if other is None else torch.from_numpy(other).to(self._algebra)
         self._features = index.features(kernel.features)
-        self._resident = self._load(self._features)
-        self._shards = [] if self._resident is not None else _mapped_tensors(self._features)
+        self._stored = StoredFeatures(self._features, device)
+        self._pinned: tuple[np.ndarray, StoredFeatures] | None = None
 
     def products(self, averages: Tensor, chosen: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """`φᵀH⁻¹f̄_i` of queries `averages` (B, k) with their candidates, (n,) float64 for each query.
 
         `chosen` has the candidates' rows of each query; None in it for every work.
         """
-        queries = self._mapped(averages)
+        queries = self.mapped(averages)
         found: dict[int, np.ndarray] = {}
         everywhere = [query for query, rows in enumerate(chosen) if rows is None]
         if everywhere:
-            found.update(zip(everywhere, self._against_all(queries[everywhere]), strict=True))
+            found.update(zip(everywhere, self._stored.with_all(queries[everywhere]), strict=True))
+        if self._pinned is not None:
+            rows_kept, kept = self._pinned
+            pinned = [query for query, rows in enumerate(chosen) if rows is rows_kept]
+            if pinned:
+                found.update(zip(pinned, kept.with_all(queries[pinned]), strict=True))
         for query, rows in enumerate(chosen):
-            if rows is not None:
-                found[query] = self._against_rows(queries[query], rows)
+            if query not in found and rows is not None:
+                found[query] = self._stored.with_rows(queries[query], rows)
         return [found[query] for query in range(len(chosen))]
 
-    def _mapped(self, averages: Tensor) -> Tensor:
-        """The queries in the stored features' space, (B, k) float32 on the device."""
+    def mapped(self, averages: Tensor) -> Tensor:
+        """Queries (B, k) in the stored features' space, (B, k) float32 on the device."""
         columns = averages.to(self._algebra, torch.float64).T
         if self._form == "none":
             mapped = self._whitening.T @ columns
@@ -67,8 +74,22 @@ class KernelScorer:
             mapped = self._whitening.T @ torch.cholesky_solve(columns, self._other)
         return mapped.T.to(self._device, torch.float32).contiguous()
 
-    def _against_all(self, queries: Tensor) -> np.ndarray:
-        """(B, N) float64."""
+    def pin(self, rows: np.ndarray) -> None:
+        """Keep the features of some works together in memory, for questions whose candidates are this very array."""
+        self._pinned = rows, StoredFeatures(self._features.part(rows), self._device)
+
+
+class StoredFeatures:
+    """Inner products with features as an index stores them: in memory where they are small, else read in pieces."""
+
+    def __init__(self, features: Features, device: str) -> None:
+        self._features = features
+        self._device = device
+        self._resident = self._load(features)
+        self._shards = [] if self._resident is not None else _mapped_tensors(features)
+
+    def with_all(self, queries: Tensor) -> np.ndarray:
+        """Of queries (B, k) with all features, (B, n) float64."""
         if self._resident is not None:
             return (queries.to(self._resident.dtype) @ self._resident.T).double().cpu().numpy()
         products = np.empty((len(queries), len(self._features)))
@@ -84,13 +105,17 @@ class KernelScorer:
                 products[:, place] = (queries @ chunk.T).double().cpu().numpy()
         return products if self._features.scales is None else products * self._features.scales
 
-    def _against_rows(self, query: Tensor, rows: np.ndarray) -> np.ndarray:
-        """(len(rows),) float64."""
-        if self._resident is not None:
-            chosen = self._resident[torch.from_numpy(rows).to(self._resident.device)]
-        else:
-            chosen = _as_float32(self._features.take(rows)).to(self._device)
-        return (chosen @ query.to(chosen.dtype)).double().cpu().numpy()
+    def with_rows(self, query: Tensor, rows: np.ndarray) -> np.ndarray:
+        """Of one query (k,) with the features of some rows, (len(rows),) float64."""
+        products = np.empty(len(rows))
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            if self._resident is not None:
+                chosen = self._resident[torch.from_numpy(some).to(self._resident.device)]
+            else:
+                chosen = _as_float32(self._features.take(some)).to(self._device)
+            products[start : start + len(some)] = (chosen @ query.to(chosen.dtype)).double().cpu().numpy()
+        return products
 
     def _load(self, features: Features) -> Tensor | None:
         """The features on the device if they are small, or on a GPU if they fit it in half precision."""

@@ -25,6 +25,7 @@ import das.scoring
 from das.index import AttributionIndex
 from das.ranking import Ranking
 from das.scoring import KernelScorer
+from das.tally import tally_of
 
 torch.set_num_threads(1)
 torch.ones(256, 256) @ torch.ones(256, 256)
@@ -34,7 +35,8 @@ def answer():
     queries = torch.randn(2, index.manifest.features.dimension, generator=torch.Generator().manual_seed(0))
     kernel = index.manifest.kernels_of("das-block")[0]
     scores = KernelScorer(index, kernel).products(queries, [None, None])
-    answers = [Ranking(index).rank("das-block", one**2, None, 20, {}, None, None) for one in scores]
+    tallies = [tally_of(index.works, one**2, None, 20) for one in scores]
+    answers = [Ranking(index).rank("das-block", one, 20, {}, None, None) for one in tallies]
     return scores, [one.as_result() for one in answers]
 
 def data_bytes():
