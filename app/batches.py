@@ -77,12 +77,17 @@ async def create(
 
 
 async def told(
-    service: Service, caller: Caller, batch: batch_rows.BatchSummary, after: int = 0, limit: int = 100
-) -> Batch:
-    """A batch with a page of its items."""
-    items = await run_in_threadpool(service.batches.items, batch.id, after, limit + 1)
+    service: Service, caller: Caller, batch_id: str, after: int = 0, limit: int = 100
+) -> tuple[batch_rows.BatchSummary, Batch]:
+    """A batch as it is kept, and as it is told with a page of its items; both are of the same moment.
+
+    Raises `Problem`: not-found or erased.
+    """
+    found = await run_in_threadpool(service.batches.get_with_items, batch_id, caller.owner, after, limit + 1)
+    batch = _there(None if found is None else found[0])
+    items = [] if found is None else found[1]
     shown = await run_in_threadpool(_items, service, caller, items[:limit])
-    return Batch(
+    return batch, Batch(
         **_summary(batch).model_dump(),
         items=shown,
         next_cursor=str(shown[-1].position) if len(items) > limit else None,
@@ -204,7 +209,10 @@ def _kept_index(asked: str | None, served: ServedIndex) -> str:
 
 def _look(service: Service, caller: Caller, batch_id: str) -> batch_rows.BatchSummary:
     # Whatever else is asked for was never given, and a database may choke on it.
-    batch = service.batches.get(batch_id, caller.owner) if BATCH_ID.fullmatch(batch_id) else None
+    return _there(service.batches.get(batch_id, caller.owner) if BATCH_ID.fullmatch(batch_id) else None)
+
+
+def _there(batch: batch_rows.BatchSummary | None) -> batch_rows.BatchSummary:
     if batch is None:
         raise Problem("not-found", NOT_FOUND)
     if batch.state == BatchState.ERASED:

@@ -30,6 +30,7 @@ from jobs.masking import masked
 from jobs.models import LOCAL_OWNER, WorkerInfo, utc_now
 from jobs.overview import JobLine, Overview
 from jobs.retention import Retention
+from jobs.workers import OVERSIZED
 
 NO_STORE = {"Cache-Control": "no-store"}
 SEE_OTHER = 303
@@ -225,6 +226,7 @@ def _troubles(worker: WorkerInfo) -> list[str]:
     error = worker.info.get("error")
     refused = worker.info.get("refused") or {}
     said = [*([str(error)] if error else []), *(f"{name}: {why}" for name, why in refused.items())]
+    said += [f"{OVERSIZED.format(index=index_id)}." for index_id in worker.info.get("oversized") or ()]
     return [masked(sentence) for sentence in said]
 
 

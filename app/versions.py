@@ -58,12 +58,15 @@ class Coming:
 
 
 def loaded_by(workers: Sequence[WorkerInfo]) -> set[str]:
-    """The indexes that workers answer about by now."""
+    """The indexes that workers answer about by now: those with a budget of memory load them when they are asked."""
     return {
         index_id
         for worker in workers
         if worker.ready
-        for index_id in worker.info.get("loaded") or worker.info.get("indexes") or ()
+        for index_id in worker.info.get("answers")
+        or worker.info.get("loaded")
+        or worker.info.get("indexes")
+        or ()
     }
 
 

@@ -7,13 +7,11 @@ result = Attributor(index).attribute("picture.png", top_k=20)
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
 from das import registry
 from das.answer import Attribution
@@ -21,7 +19,7 @@ from das.approximate import ApproximateSearch
 from das.config import FeatureSet
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
-from das.images import normalise
+from das.images.given import ImageLike, pixels_of
 from das.index import AttributionIndex
 from das.kernel import prepared
 from das.manifest import KernelRecord, ModelRecord
@@ -34,13 +32,29 @@ from das.sources import ModelSource
 from das.sscd import copy_finder
 from das.tally import Tally, tally_of
 from das.trajectories import invert, regenerate
-from das.work_numbers import WorkNumbers
+from das.work_numbers import work_number
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
 Progress = Callable[[str, int, int], None]
-ImageLike = np.ndarray | Image.Image | bytes | Path | str
 
 _MILLISECONDS = 1000.0
+
+
+def load_model_of(
+    index: AttributionIndex, source: ModelSource | None = None, device: str = "cpu"
+) -> DiffusionModel:
+    """Load the model of `index` and check that it is the one the index was built with.
+
+    Args:
+        source: where to load it from; None: the place in the manifest.
+
+    Raises:
+        ModelError: it can't be loaded, or its weights aren't those of the index.
+    """
+    source = source or index.model_source
+    model = load_model(source, lora=index.loras, device=device)
+    _check(index, model, index.manifest.model, source.model)
+    return model
 
 
 class Attributor:
@@ -68,26 +82,15 @@ class Attributor:
         self.device = device
         if model is None or isinstance(model, str | Path):
             source = index.model_source if model is None else ModelSource(str(model))
-            self.model = load_model(source, lora=index.loras, device=device)
-            self._check(self.model, index.manifest.model, source.model)
+            self.model = load_model_of(index, source, device)
         else:
             self.model = model
-            self._check(self.model, index.manifest.model, "the model given")
+            _check(index, self.model, index.manifest.model, "the model given")
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
-        self._numbers = WorkNumbers(index)
         self._copies, copy_caveats = copy_finder(index, device)
         self._caveats = (*copy_caveats, *index.caveats)
         self.ranking = Ranking(index)
-
-    def _check(self, model: DiffusionModel, record: ModelRecord, source: str) -> None:
-        found = model.identity["digest"]
-        if found != record.digest:
-            raise ModelError(
-                f"{source} isn't the model that {self.index.id} was built with: the digest of its weights is"
-                f" {found[:12]}, the index has {record.digest[:12]}. Name the right one, or build an index for this"
-                " one."
-            )
 
     def attribute(
         self,
@@ -119,7 +122,7 @@ class Attributor:
         if isinstance(candidates, str) and candidates != "all":
             raise SettingsError(f"candidates is {candidates!r}; give 'all' or rows of the index.")
         return self.attribute_batch(
-            [_pixels(image)],
+            [pixels_of(image)],
             candidates=[rows],
             method=method,
             top_k=top_k,
@@ -218,7 +221,9 @@ class Attributor:
         kernels = self.index.manifest.kernels_of(method)
         totals = search.totals(mapped, [self._unit(kernel, len(kernels)) for kernel in kernels])
         return [
-            search.tally(candidates[place], scores[place], sampled[place], float(totals[place]), wanted[query])
+            search.tally(
+                candidates[place], scores[place], sampled[place], float(totals[place]), wanted[query]
+            )
             for place, query in enumerate(queries)
         ]
 
@@ -288,7 +293,8 @@ class Attributor:
             unit = self._unit(kernel, len(kernels))
             for query in range(len(values)):
                 total[query] += (
-                    self._estimate(kernel, values[query][None], lengths[query : query + 1], None)[0] / unit
+                    self._estimate(kernel, values[query][None], lengths[query : query + 1], slice(None))[0]
+                    / unit
                 )
         return total
 
@@ -370,16 +376,16 @@ class Attributor:
         """Scores of each query's candidates, (n,) float64."""
         if (record := registry.method(method)).compares:
             return self._similarity.scores(record, images, chosen)
-        totals: list[np.ndarray] = [np.zeros(1)] * len(chosen)
+        totals = [np.zeros(len(self.index) if rows is None else len(rows)) for rows in chosen]
         kernels = self.index.manifest.kernels_of(method)
         for kernel in kernels:
             found = averages[kernel.features]
             norms = torch.linalg.vector_norm(found.double(), dim=1).cpu().numpy()
-            products = self._scorer(kernel).products(found, chosen)
             unit = self._unit(kernel, len(kernels))
-            for query, (values, rows) in enumerate(zip(products, chosen, strict=True)):
-                scores = self._estimate(kernel, values[None], norms[query : query + 1], rows)[0]
-                totals[query] = totals[query] + scores / unit
+            for piece in self._scorer(kernel).pieces(found, chosen):
+                scores = self._estimate(kernel, piece.products, norms[piece.queries], piece.rows)
+                for query, values in zip(piece.queries, scores, strict=True):
+                    totals[query][piece.place] += values / unit
         return totals
 
     def _unit(self, kernel: KernelRecord, kernels: int) -> float:
@@ -393,13 +399,16 @@ class Attributor:
         return kernel.mean_square
 
     def _estimate(
-        self, kernel: KernelRecord, products: np.ndarray, query_norms: np.ndarray, rows: np.ndarray | None
+        self,
+        kernel: KernelRecord,
+        products: np.ndarray,
+        query_norms: np.ndarray,
+        rows: np.ndarray | slice,
     ) -> np.ndarray:
-        """Scores (1, n) of one query from its products (1, n) with the works in `rows`."""
+        """Scores (B, n) of queries from their products (B, n) with the works in `rows`."""
         method = registry.method(kernel.method)
-        chosen = slice(None) if rows is None else rows
         quantities = {
-            need: query_norms if need == "query_norms" else self._numbers.of(need, kernel)[chosen]
+            need: query_norms if need == "query_norms" else work_number(self.index, need, kernel, rows)
             for need in method.needs
         }
         with registry.blamed("method", method.name):
@@ -432,7 +441,7 @@ class Attributor:
             return self.model
         source = self.index.checkpoint_source(number)
         model = load_model(source, lora=self.index.loras, device=self.device)
-        self._check(model, self.index.manifest.checkpoints[number - 1], source.model)
+        _check(self.index, model, self.index.manifest.checkpoints[number - 1], source.model)
         return model
 
     def _scorer(self, kernel: KernelRecord) -> KernelScorer:
@@ -462,6 +471,15 @@ class Attributor:
         return rows
 
 
+def _check(index: AttributionIndex, model: DiffusionModel, record: ModelRecord, source: str) -> None:
+    found = model.identity["digest"]
+    if found != record.digest:
+        raise ModelError(
+            f"{source} isn't the model that {index.id} was built with: the digest of its weights is {found[:12]}, the"
+            f" index has {record.digest[:12]}. Name the right one, or build an index for this one."
+        )
+
+
 def _averaged(features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """`f̄` (B, k) of features (B, T, k) by feature set."""
     return {name: values.mean(1) for name, values in features.items()}
@@ -470,18 +488,3 @@ def _averaged(features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _part_of(progress: Progress, place: int, parts: int) -> Callable[[int, int], None]:
     """Progress of one of several equal parts of the gradients."""
     return lambda done, total: progress("gradients", place * total + done, parts * total)
-
-
-def _pixels(image: ImageLike) -> np.ndarray:
-    """Any image a caller may have as (H, W, 3) uint8 sRGB."""
-    if isinstance(image, np.ndarray):
-        return image
-    if isinstance(image, Image.Image):
-        if image.mode == "RGB":
-            return np.asarray(image)
-        buffer = BytesIO()
-        image.save(buffer, "TIFF")  # the format that holds every mode
-        image = buffer.getvalue()
-    if isinstance(image, str | Path):
-        image = Path(image).read_bytes()
-    return normalise(image).pixels

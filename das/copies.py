@@ -26,7 +26,8 @@ SSCD_COPY = 0.75
 """SSCD's cosine of copies: a precision of 90 % on its authors' benchmark (Pizzi et al., CVPR 2022)."""
 
 MATCHES_KEPT = 20
-_CHUNK = 65_536
+_CHUNK = 1024
+"""SSCD embeddings that are compared at once: of 512 numbers, 2 MiB in single precision."""
 
 COMPARED = (
     "That is told by comparing pictures, apart from influence; of the work itself the same would be told."
@@ -107,24 +108,18 @@ class CopyFinder:
             return CopyVerdict("unclear", None, "pdq")
         # The pixels are mirrored, not the hash by the signs of its waves: sampling isn't quite symmetric.
         mirrored, _ = pdq(pixels[:, ::-1])
-        asked, turned = _bits(hashes, straight), _bits(hashes, mirrored)
-        bits, flipped = np.minimum(asked, turned), turned < asked
-        near = np.flatnonzero(bits <= NEAR_BITS)
-        found = {int(row): self._match(int(row), int(bits[row]), bool(flipped[row])) for row in near}
+        near, least = _near(hashes, np.stack([straight, mirrored]))
+        found = {row: self._match(row, bits, flipped) for bits, row, flipped in near}
         method: Method = "pdq"
-        best = _score(int(bits.min()))
+        best = _score(least)
         if self._embedder is not None and (embeddings := self._index.sscd_embeddings) is not None:
             method = "sscd"
-            asked, turned = (
-                _cosines(embeddings, self._embedder.embed(np.ascontiguousarray(one)))
-                for one in (pixels, pixels[:, ::-1])
-            )
-            cosines, flipped = np.maximum(asked, turned), turned > asked
-            best = round(float(cosines.max()), 4)
+            asked = [self._embedder.embed(np.ascontiguousarray(one)) for one in (pixels, pixels[:, ::-1])]
+            copies, most = _alike(embeddings, np.stack(asked))
+            best = round(most, 4)
             # What SSCD calls a copy is one, whatever PDQ says; what only PDQ finds stays.
-            for row in map(int, np.flatnonzero(cosines > SSCD_COPY)):
-                work_id, cosine = self._index.works.id_of(row), round(float(cosines[row]), 4)
-                found[row] = Match(work_id, row, "copy", cosine, "sscd", bool(flipped[row]))
+            for cosine, row, flipped in copies:
+                found[row] = Match(self._index.works.id_of(row), row, "copy", cosine, "sscd", flipped)
         # Scores of two kinds can't be compared: copies first, SSCD's before PDQ's, equal ones in the order of rows.
         matches = sorted(
             found.values(),
@@ -180,21 +175,36 @@ def summary_of(found: CopyVerdict, index: AttributionIndex, in_model: Mapping[st
     return copy_sentence(found.verdict, name, mirrored=mirrored, in_model=origin)
 
 
-def _bits(hashes: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Distances of the stored hashes (N, 33) uint8, memory-mapped, from one (32,): (N,) int64."""
-    parts = [
-        distances(hashes[start : start + _CHUNK, :BYTES], asked) for start in range(0, len(hashes), _CHUNK)
-    ]
-    return np.concatenate(parts)
+def _near(hashes: np.ndarray, asked: np.ndarray) -> tuple[list[tuple[int, int, bool]], int]:
+    """The nearest of the stored hashes (N, 33) uint8, memory-mapped, to a picture's as it is and mirrored (2, 32):
+    bits, row, and whether the mirrored one is nearer; and the fewest bits of all.
+
+    Those that a verdict may name, of `NEAR_BITS` at most: more than `MATCHES_KEPT` are never told.
+    """
+    near: list[tuple[int, int, bool]] = []
+    least = BITS
+    for start, (straight, mirrored) in distances(hashes[:, :BYTES], asked):
+        bits = np.minimum(straight, mirrored)
+        least = min(least, int(bits.min()))
+        places = np.flatnonzero(bits <= NEAR_BITS)
+        best = places[np.argsort(bits[places], kind="stable")][:MATCHES_KEPT]
+        near += [(int(bits[at]), start + int(at), bool(mirrored[at] < straight[at])) for at in best]
+    return sorted(near)[:MATCHES_KEPT], least
 
 
-def _cosines(embeddings: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Cosines of embeddings (N, e) float16, memory-mapped, with one (e,) float32: (N,) float32."""
-    parts = [
-        embeddings[start : start + _CHUNK].astype(np.float32) @ asked
-        for start in range(0, len(embeddings), _CHUNK)
-    ]
-    return np.concatenate(parts)
+def _alike(embeddings: np.ndarray, asked: np.ndarray) -> tuple[list[tuple[float, int, bool]], float]:
+    """The same by embeddings (N, e) float16, memory-mapped, and (2, e) float32: cosines above `SSCD_COPY`, told in
+    four digits, largest first; and the largest of all."""
+    alike: list[tuple[float, int, bool]] = []
+    most = -1.0
+    for start in range(0, len(embeddings), _CHUNK):
+        straight, mirrored = asked @ embeddings[start : start + _CHUNK].astype(np.float32).T
+        cosines = np.maximum(straight, mirrored)
+        most = max(most, float(cosines.max()))
+        for at in np.flatnonzero(cosines > SSCD_COPY):
+            alike.append((round(float(cosines[at]), 4), start + int(at), bool(mirrored[at] > straight[at])))
+        alike = sorted(alike, key=lambda one: (-one[0], one[1]))[:MATCHES_KEPT]
+    return alike, most
 
 
 def _score(bits: int) -> float:

@@ -3,7 +3,7 @@
     manifest.json         what it was made from, and the digest of every file (das.manifest)
     works.parquet         the works, row by row; works/ has the same to be memory-mapped (das.lookups)
     features/SET/*.npy    whitened features L⁻¹ f̄_i of a feature set, a shard a file, memory-mapped
-    kernel.safetensors    per kernel its factor and leverage; norms; residual weights; repeats
+    kernel.safetensors    per kernel its factor and leverage; norms; residual weights; repeats: memory-mapped
     pictures.npy          x_0 (N, d) float16, only for the methods that compare pixels
     embeddings.npy        CLIP embeddings (N, e) float32; screening.faiss searches the same (das.screening)
     hashes.npy            PDQ hashes (N, 33) uint8: 32 bytes and their quality (das.copies)
@@ -22,6 +22,8 @@ and rounding costs about 3e-4 of an element's size until elements fall under 6e-
 eight bits a work has one scale, the size of its largest element over 127.
 """
 
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -29,7 +31,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from das import registry
 from das.approximation import SAMPLE_NAME, sum_name
@@ -45,6 +46,7 @@ from das.manifest import (
     QualityRecord,
     read_manifest,
 )
+from das.mapped import Tensors, expect_array, open_array
 from das.methods import KernelForm
 from das.pdq import BYTES
 from das.places import find, is_clip, is_lora, is_model, is_torchscript
@@ -67,6 +69,8 @@ SSCD_NAME = "sscd.npy"
 EMBEDDING_NORMS = "embedding_norms"
 RESIDUAL_RMS = "residual_rms"
 """Name in kernel.safetensors of `RMS(r_t(x_i))` (N, T) float32, where a method reads residual weights."""
+
+_CHUNK_ROWS = 65_536
 
 NO_SCREENING = (
     "was built without screening, so it can't tell which works look similar;"
@@ -135,17 +139,7 @@ class AttributionIndex:
         """
         path = Path(path)
         manifest = read_manifest(path)
-        for name, record in manifest.files.items():
-            file = path / name
-            if not file.is_file():
-                raise IndexFormatError(f"{path} lacks {name}; build the index again or restore the file.")
-            # Measuring an index replaces its card and then its manifest. Between the two, or after a crash there,
-            # the card has another size: `verify` tells, but nothing that answers depend on is damaged.
-            if name != CARD_NAME and file.stat().st_size != record.bytes:
-                raise IndexFormatError(
-                    f"{file} has {file.stat().st_size} bytes instead of {record.bytes};"
-                    " build the index again or restore the file."
-                )
+        _check_sizes(path, manifest)
         try:
             works = Works.open(path / WORKS_NAME)
         except WorksError as error:
@@ -182,7 +176,7 @@ class AttributionIndex:
         return {
             name: Features(
                 [
-                    _open_array(self.path / feature_name(name, shard))
+                    open_array(self.path / feature_name(name, shard))
                     for shard in range(len(record.shard_rows))
                 ],
                 self._tensor(scale_key(name)) if record.dtype == "int8" else None,
@@ -191,12 +185,12 @@ class AttributionIndex:
         }
 
     def factor(self, features: str, form: KernelForm) -> np.ndarray:
-        """L (k, k) float64, lower triangular, of one of the index's kernels; read anew at each call."""
-        return self._tensor(factor_key(features, form))
+        """L (k, k) float64, lower triangular, of one of the index's kernels; a copy at each call."""
+        return self._tensor(factor_key(features, form)).copy()
 
     def whitening(self, features: str) -> np.ndarray:
-        """The factor (k, k) float64, lower triangular, by which the features are whitened."""
-        return self._tensor(self._whitening_key(features))
+        """The factor (k, k) float64, lower triangular, by which the features are whitened; a copy at each call."""
+        return self._tensor(self._whitening_key(features)).copy()
 
     def _whitening_key(self, features: str) -> str:
         # A block kernel that no method reads is kept for whitening alone, and isn't renewed.
@@ -204,7 +198,7 @@ class AttributionIndex:
         return whitening_key(features) if former else factor_key(features, "block")
 
     def leverage(self, features: str, form: KernelForm) -> np.ndarray:
-        """h (N,) float64: `f̄_iᵀH⁻¹f̄_i` of one copy of each work."""
+        """h (N,) float64: `f̄_iᵀH⁻¹f̄_i` of one copy of each work. Memory-mapped, as all numbers of works here."""
         return self._tensor(leverage_key(features, form))
 
     def norms(self, features: str) -> np.ndarray:
@@ -215,7 +209,7 @@ class AttributionIndex:
         """`‖H⁻¹f̄_i‖`, (N,) float64."""
         return self._tensor(solved_norm_key(features, form))
 
-    @cached_property
+    @property
     def residual_weights(self) -> np.ndarray:
         """r (N,) float64: each work's residual relative to the mean work's (METHOD section 2)."""
         return self._tensor("residual_weights")
@@ -223,32 +217,36 @@ class AttributionIndex:
     @property
     def residual_rms(self) -> np.ndarray | None:
         """`RMS(r_t(x_i))`, (N, T) float32; None where no method reads residuals, or they weren't kept yet."""
-        return self._tensor(RESIDUAL_RMS) if RESIDUAL_RMS in self.numbers else None
+        return self._tensors.get(RESIDUAL_RMS)
 
-    @cached_property
-    def numbers(self) -> frozenset[str]:
-        """The names of all that kernel.safetensors holds."""
-        with safe_open(self.path / KERNEL_NAME, framework="numpy") as tensors:
-            return frozenset(tensors.keys())
-
-    @cached_property
+    @property
     def repeats(self) -> np.ndarray:
         """w (N,) int64: how often each work was trained on."""
         return self._tensor("repeats")
 
+    def content_repeats(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """W of some works, (n,) int64: how often their content was trained on, in all works that have it together."""
+        return self._content_repeats[rows].astype(np.int64)
+
     @cached_property
-    def content_repeats(self) -> np.ndarray:
-        """W (N,) int64: how often each work's content was trained on, in all works that have it together."""
-        contents = self.works.contents
-        totals: np.ndarray = np.bincount(contents, weights=self.repeats).astype(np.int64)
-        return np.take(totals, contents)
+    def _content_repeats(self) -> np.ndarray:
+        """W (N,) in as few bytes as hold it: it is the one number of works that isn't mapped, but where no two have
+        the same content."""
+        contents, repeats = self.works.contents, self.repeats
+        totals = np.zeros(int(contents.max()) + 1, np.int64)
+        if len(totals) == len(self):
+            return repeats
+        for start in range(0, len(self), _CHUNK_ROWS):
+            rows = slice(start, start + _CHUNK_ROWS)
+            np.add.at(totals, contents[rows], repeats[rows])
+        return np.take(totals.astype(np.min_scalar_type(int(totals.max()))), contents)
 
     @cached_property
     def embeddings(self) -> np.ndarray:
         """CLIP embeddings (N, e) float32 of unit norm, memory-mapped."""
-        return _open_array(self.path / EMBEDDINGS_NAME)
+        return open_array(self.path / EMBEDDINGS_NAME)
 
-    @cached_property
+    @property
     def embedding_norms(self) -> np.ndarray:
         """The embeddings' norms before they were normalised, (N,) float64."""
         return self._tensor(EMBEDDING_NORMS)
@@ -260,7 +258,7 @@ class AttributionIndex:
         Raises:
             IndexFormatError: the index was built for no method that compares pixels.
         """
-        return _open_array(self.path / PICTURES_NAME)
+        return open_array(self.path / PICTURES_NAME)
 
     @cached_property
     def references(self) -> References | None:
@@ -279,13 +277,13 @@ class AttributionIndex:
 
         None where the index was built before there were any.
         """
-        return None if self.manifest.copies is None else _open_array(self.path / HASHES_NAME)
+        return None if self.manifest.copies is None else open_array(self.path / HASHES_NAME)
 
     @cached_property
     def sscd_embeddings(self) -> np.ndarray | None:
         """SSCD embeddings of the works, (N, e) float16 of unit norm, memory-mapped; None where there are none."""
         copies = self.manifest.copies
-        return None if copies is None or copies.sscd is None else _open_array(self.path / SSCD_NAME)
+        return None if copies is None or copies.sscd is None else open_array(self.path / SSCD_NAME)
 
     def thumbnail(self, row: int) -> bytes:
         """The thumbnail of a work, an encoded picture of at most 256 pixels a side."""
@@ -299,7 +297,7 @@ class AttributionIndex:
     @cached_property
     def thumbnail_places(self) -> np.ndarray:
         """Where each thumbnail lies: shard, offset, size, (N, 3) int64, memory-mapped."""
-        return _open_array(self.path / PLACES_NAME)
+        return open_array(self.path / PLACES_NAME)
 
     @property
     def card(self) -> str:
@@ -407,14 +405,19 @@ class AttributionIndex:
             if damage.kind != "extra" and damage.file != CARD_NAME:
                 raise IndexFormatError(f"{self.path}: {damage.file} is damaged ({damage.message}).")
 
-    def _tensor(self, name: str) -> np.ndarray:
+    @cached_property
+    def _tensors(self) -> Tensors:
         path = self.path / KERNEL_NAME
         try:
-            with safe_open(path, framework="numpy") as tensors:
-                found: np.ndarray = tensors.get_tensor(name)
-                return found
-        except (OSError, SafetensorError) as error:
-            raise IndexFormatError(f"{path}: {name} can't be read: {error}") from error
+            return Tensors(path)
+        except (OSError, ValueError) as error:
+            raise IndexFormatError(f"{path} can't be read: {error}") from error
+
+    def _tensor(self, name: str) -> np.ndarray:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            raise IndexFormatError(f"{self.path / KERNEL_NAME} lacks {name}.") from None
 
     def _check_schema(self) -> None:
         """Shapes and types of everything, from headers alone."""
@@ -427,61 +430,62 @@ class AttributionIndex:
             )
         for name in record.sets:
             for (_, shard), rows in zip(self.features(name).shards(), record.shard_rows, strict=True):
-                _expect(self.path, f"features {name}", shard, (rows, record.dimension), record.dtype)
+                expect_array(self.path, f"features {name}", shard, (rows, record.dimension), record.dtype)
         if manifest.config.keeps_pictures:
             size = int(np.prod(manifest.model.sample_shape))
-            _expect(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
+            expect_array(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
         if (screening := manifest.screening) is not None:
-            _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, screening.dimension), "float32")
-        _expect(self.path, PLACES_NAME, self.thumbnail_places, (count, 3), "int64")
+            expect_array(self.path, EMBEDDINGS_NAME, self.embeddings, (count, screening.dimension), "float32")
+        expect_array(self.path, PLACES_NAME, self.thumbnail_places, (count, 3), "int64")
         if self.hashes is not None:
-            _expect(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
+            expect_array(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
         if (embeddings := self.sscd_embeddings) is not None and manifest.copies and manifest.copies.sscd:
-            _expect(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
+            expect_array(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
+        each, square = ((count,), "float64"), ((record.dimension,) * 2, "float64")
         if (approximate := manifest.approximate) is not None:
-            rows = _open_array(self.path / SAMPLE_NAME)
-            _expect(self.path, SAMPLE_NAME, rows, (approximate.sample,), "int64")
+            expect_array(
+                self.path, SAMPLE_NAME, open_array(self.path / SAMPLE_NAME), (approximate.sample,), "int64"
+            )
             for name in (sum_name(kernel.features) for kernel in manifest.kernels_of(approximate.method)):
-                total = _open_array(self.path / name)
-                _expect(self.path, name, total, (record.dimension,) * 2, "float64")
-        each = ("F64", [count])
-        expected = {"residual_weights": each, "repeats": ("I64", [count])}
+                expect_array(self.path, name, open_array(self.path / name), *square)
+        expected: dict[str, tuple[tuple[int, ...], str]] = {
+            "residual_weights": each,
+            "repeats": ((count,), "int64"),
+        }
         if screening is not None:
             expected[EMBEDDING_NORMS] = each
         for name in record.sets:
-            expected[factor_key(name, "block")] = ("F64", [record.dimension] * 2)
-            expected[self._whitening_key(name)] = ("F64", [record.dimension] * 2)
+            expected[factor_key(name, "block")] = square
+            expected[self._whitening_key(name)] = square
             expected[norm_key(name)] = each
             if record.dtype == "int8":
-                expected[scale_key(name)] = ("F32", [count])
+                expected[scale_key(name)] = ((count,), "float32")
         for kernel in manifest.kernels:
             if kernel.form != "none":
-                expected[factor_key(kernel.features, kernel.form)] = ("F64", [record.dimension] * 2)
+                expected[factor_key(kernel.features, kernel.form)] = square
                 expected[leverage_key(kernel.features, kernel.form)] = each
             if "solved_norms" in registry.method(kernel.method).needs:
                 expected[solved_norm_key(kernel.features, kernel.form)] = each
-        path = self.path / KERNEL_NAME
+        for name, (shape, dtype) in expected.items():
+            expect_array(self.path / KERNEL_NAME, name, self._tensor(name), shape, dtype)
+
+
+def _check_sizes(path: Path, manifest: Manifest) -> None:
+    """Raise IndexFormatError unless every file is there in its size."""
+    for name, record in manifest.files.items():
+        file = f"{path}/{name}"  # thousands of them: building a Path takes longer than looking
         try:
-            with safe_open(path, framework="numpy") as tensors:
-                found = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
-                headers = {name: (piece.get_dtype(), piece.get_shape()) for name, piece in found.items()}
-        except (OSError, SafetensorError) as error:
-            raise IndexFormatError(f"{path} can't be read: {error}") from error
-        for name, header in expected.items():
-            if headers.get(name) != header:
-                raise IndexFormatError(
-                    f"{path}: {name} is {headers.get(name, 'missing')} instead of {header}."
-                )
-
-
-def _open_array(path: Path) -> np.ndarray:
-    try:
-        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise IndexFormatError(f"{path} can't be read as an array: {error}") from error
-    return mapped
-
-
-def _expect(path: Path, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise IndexFormatError(f"{path}: {what} is {array.shape} {array.dtype} instead of {shape} {dtype}.")
+            found = os.stat(file)  # noqa: PTH116 - see above
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        except OSError as error:
+            raise IndexFormatError(f"{file} can't be read: {error}") from error
+        if found is None or not stat.S_ISREG(found.st_mode):
+            raise IndexFormatError(f"{path} lacks {name}; build the index again or restore the file.")
+        # Measuring an index replaces its card and then its manifest. Between the two, or after a crash there, the
+        # card has another size: `verify` tells, but nothing that answers depend on is damaged.
+        if name != CARD_NAME and found.st_size != record.bytes:
+            raise IndexFormatError(
+                f"{file} has {found.st_size} bytes instead of {record.bytes};"
+                " build the index again or restore the file."
+            )

@@ -7,6 +7,7 @@ they are one matrix for the rows and one for the columns. No torch in here; a de
 (docs/decisions/0021-copies-are-another-verdict.md).
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +15,9 @@ from PIL import Image
 
 BITS = 256
 BYTES = BITS // 8
+_WORDS = BITS // 64
+_CHUNK = 8192
+"""Hashes that are compared at once: a core's cache holds what is made of them."""
 
 SIDE = 64
 """Samples a side."""
@@ -42,11 +46,22 @@ def pdq(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     return _hash(_cosines() @ samples @ _cosines().T), _quality(samples)
 
 
-def distances(hashes: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """In how many bits hashes (N, 32) uint8 differ from one (32,): (N,) int64."""
-    words = np.ascontiguousarray(hashes).view(np.uint64) ^ asked.view(np.uint64)
-    found: np.ndarray = np.bitwise_count(words).sum(1, dtype=np.int64)
-    return found
+def distances(hashes: np.ndarray, asked: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """In how many bits hashes (N, 32) uint8 differ from each of some (Q, 32): the first row and (Q, n) uint16, for
+    some rows after another, overwritten by those that come next."""
+    queries, size = np.ascontiguousarray(asked).view(np.uint64), min(_CHUNK, len(hashes))
+    words, differing = np.empty((2, _WORDS, size), np.uint64)
+    bits, found = np.empty((_WORDS, size), np.uint8), np.empty((len(asked), size), np.uint16)
+    for start in range(0, len(hashes), _CHUNK):
+        piece = np.ascontiguousarray(hashes[start : start + _CHUNK]).view(np.uint64)
+        width = len(piece)
+        # Word by word, so that each step goes through one stretch of memory that the cache holds.
+        words[:, :width] = piece.T
+        for query, total in zip(queries, found, strict=True):
+            np.bitwise_xor(words, query[:, None], out=differing)
+            np.bitwise_count(differing, out=bits)
+            np.sum(bits, 0, np.uint16, out=total)
+        yield start, found[:, :width]
 
 
 def _samples(pixels: np.ndarray) -> np.ndarray:

@@ -1,14 +1,14 @@
 """Shares of groups from a random sample of the works: for questions that don't score every work.
 
-Some works are *known*: they were found, and scored exactly. Of the rest it is known what all of them hold together and
-how many are in which group, and a sample drawn without replacement was scored. A group's rest is then its number of
-works times the mean of those of it that were drawn, and all groups together are brought to the total: a
+Some works are *known*: they were found, and scored exactly. Of the rest it is known what all of them hold together
+and how many are in which group, and a sample drawn without replacement was scored. A group's rest is then its number
+of works times the mean of those of it that were drawn, and all groups together are brought to the total: a
 post-stratified estimator, calibrated by a ratio, without bias but for that ratio's, which is of the order of 1/n.
 
-Its interval is Gaffke's (2005) for the mean of numbers within bounds, of which only the sample is known: weights from
-a flat Dirichlet distribution on the sample and on the bound. Of works that were all drawn with nothing in them that is
-the rule of three, of none drawn the bound, and of many the normal interval. The weighted mean's distribution is taken
-for a beta distribution with its mean and variance, which it is where numbers are 0 or the bound.
+Its interval is Gaffke's (2005) for the mean of numbers within bounds, of which only the sample is known: weights
+from a flat Dirichlet distribution on the sample and on the bound. Of works that were all drawn with nothing in them
+that is the rule of three, of none drawn the bound, and of many the normal interval. The weighted mean's distribution
+is taken for a beta distribution with its mean and variance, which it is where numbers are 0 or the bound.
 """
 
 from dataclasses import dataclass
@@ -87,8 +87,9 @@ class Sampled:
 
     @property
     def shares(self) -> np.ndarray:
-        """The groups' shares, (U,) float64. One of which nothing was drawn has the mean work's for each of its own."""
-        return self.known + self._of_rest
+        """The groups' shares, (U,) float64. Where nothing was drawn, the mean work's for each."""
+        shares: np.ndarray = self.known + self._of_rest
+        return shares
 
     def interval(self, code: int) -> tuple[float, float]:
         """Of one group's share, 95 %; as far as the sampling goes."""

@@ -1,12 +1,14 @@
 """Inner products of queries with stored features: one linear map of the query, one product over all works."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from das.config import FEATURE_BYTES
 from das.index import AttributionIndex
 from das.manifest import KernelRecord
 from das.stored_features import Features
@@ -18,9 +20,32 @@ _CHUNK_BYTES = 2 * 2**20
 """Of float32 features that are converted at once on a CPU: what its cache holds until the product has read them. At
 k = 1,024 chunks of 8,192 rows take 2.4 times as long."""
 _CHUNK_ROWS_GPU = 8192
-_ROWS_AT_ONCE = 8192
+_PIECE_ROWS = 32_768
+"""Works whose products are handed on at once: what estimators make of them stays small, whatever an index's size."""
+_GATHERED_ROWS = 8192
 """Of rows that are gathered from all over an index."""
 _GPU_PART = 0.5
+
+
+def resident_bytes(index: AttributionIndex, kernel: KernelRecord, device: str = "cpu") -> int:
+    """About what a scorer of this kernel keeps in memory; on a GPU also features that it keeps only if they fit."""
+    features, approximate = index.manifest.features, index.manifest.approximate
+    own = kernel.form == "block" and features.whitening == "block"
+    factors = 8 * features.dimension**2 * (1 if own or kernel.form == "none" else 2)
+    kept = _kept_bytes(len(index), features.dimension, device)
+    if approximate is not None and approximate.method == kernel.method:
+        # The search, the sum of squares, and the sample as it is stored and as it is multiplied.
+        kept += approximate.bytes * len(index) + 8 * features.dimension**2
+        kept += approximate.sample * features.dimension * FEATURE_BYTES[features.dtype]
+        kept += _kept_bytes(approximate.sample, features.dimension, device)
+    return factors + kept
+
+
+def _kept_bytes(rows: int, dimension: int, device: str) -> int:
+    small = rows * dimension * 4
+    if small <= IN_MEMORY_BYTES:
+        return small
+    return small // 2 if device.startswith("cuda") else 0
 
 
 class KernelScorer:
@@ -48,20 +73,28 @@ class KernelScorer:
 
         `chosen` has the candidates' rows of each query; None in it for every work.
         """
+        found = [np.empty(len(self._features) if rows is None else len(rows)) for rows in chosen]
+        for piece in self.pieces(averages, chosen):
+            for query, values in zip(piece.queries, piece.products, strict=True):
+                found[query][piece.place] = values
+        return found
+
+    def pieces(self, averages: Tensor, chosen: Sequence[np.ndarray | None]) -> Iterator["Piece"]:
+        """The same some works at a time; a piece's products are overwritten by the next's."""
         queries = self.mapped(averages)
-        found: dict[int, np.ndarray] = {}
+        kept, stored = (None, None) if self._pinned is None else self._pinned
         everywhere = [query for query, rows in enumerate(chosen) if rows is None]
         if everywhere:
-            found.update(zip(everywhere, self._stored.with_all(queries[everywhere]), strict=True))
-        if self._pinned is not None:
-            rows_kept, kept = self._pinned
-            pinned = [query for query, rows in enumerate(chosen) if rows is rows_kept]
-            if pinned:
-                found.update(zip(pinned, kept.with_all(queries[pinned]), strict=True))
+            for place, products in self._stored.with_all(queries[everywhere]):
+                yield Piece(everywhere, place, place, products)
+        pinned = [query for query, rows in enumerate(chosen) if rows is not None and rows is kept]
+        if pinned and kept is not None and stored is not None:
+            for place, products in stored.with_all(queries[pinned]):
+                yield Piece(pinned, place, kept[place], products)
         for query, rows in enumerate(chosen):
-            if query not in found and rows is not None:
-                found[query] = self._stored.with_rows(queries[query], rows)
-        return [found[query] for query in range(len(chosen))]
+            if rows is not None and rows is not kept:
+                for place, products in self._stored.with_rows(queries[query], rows):
+                    yield Piece([query], place, rows[place], products[None])
 
     def mapped(self, averages: Tensor) -> Tensor:
         """Queries (B, k) in the stored features' space, (B, k) float32 on the device."""
@@ -79,6 +112,22 @@ class KernelScorer:
         self._pinned = rows, StoredFeatures(self._features.part(rows), self._device)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Products (b, n) float64 of some queries with some of their candidates.
+
+    Attributes:
+        queries: which queries, (b,).
+        place: where these stand among the queries' candidates.
+        rows: the same works' rows in the index.
+    """
+
+    queries: list[int]
+    place: slice
+    rows: slice | np.ndarray
+    products: np.ndarray
+
+
 class StoredFeatures:
     """Inner products with features as an index stores them: in memory where they are small, else read in pieces."""
 
@@ -88,34 +137,49 @@ class StoredFeatures:
         self._resident = self._load(features)
         self._shards = [] if self._resident is not None else _mapped_tensors(features)
 
-    def with_all(self, queries: Tensor) -> np.ndarray:
-        """Of queries (B, k) with all features, (B, n) float64."""
+    def with_all(self, queries: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+        """Of queries (B, k) with all features: their places and products (B, n) float64, some at a time."""
+        count, begin = len(self._features), 0
+        found = np.empty((len(queries), min(count, _PIECE_ROWS)))
+        for start, piece in self._chunks(queries.shape[1]):
+            if start + len(piece) - begin > _PIECE_ROWS:
+                yield self._piece(found, begin, start)
+                begin = start
+            place = slice(start - begin, start - begin + len(piece))
+            found[:, place] = (queries.to(piece.dtype) @ piece.T).double().cpu().numpy()
+        yield self._piece(found, begin, count)
+
+    def _piece(self, found: np.ndarray, begin: int, end: int) -> tuple[slice, np.ndarray]:
+        products = found[:, : end - begin]
+        if self._resident is None and self._features.scales is not None:
+            products *= self._features.scales[begin:end]
+        return slice(begin, end), products
+
+    def _chunks(self, width: int) -> Iterator[tuple[int, Tensor]]:
+        """First row and features (n, k) on the device, to be used before the next are asked for."""
         if self._resident is not None:
-            return (queries.to(self._resident.dtype) @ self._resident.T).double().cpu().numpy()
-        products = np.empty((len(queries), len(self._features)))
+            for start in range(0, len(self._resident), _PIECE_ROWS):
+                yield start, self._resident[start : start + _PIECE_ROWS]
+            return
         # One buffer for all chunks: fresh memory for each would cost more than the conversion itself.
-        width = queries.shape[1]
         rows = max(1, _CHUNK_BYTES // (4 * width)) if self._device == "cpu" else _CHUNK_ROWS_GPU
+        rows = min(rows, _PIECE_ROWS)
         buffer = torch.empty(rows, width, device=self._device)
         for first, shard in self._shards:
             for start in range(0, len(shard), rows):
                 piece = shard[start : start + rows]
-                chunk = buffer[: len(piece)].copy_(piece)
-                place = slice(first + start, first + start + len(piece))
-                products[:, place] = (queries @ chunk.T).double().cpu().numpy()
-        return products if self._features.scales is None else products * self._features.scales
+                yield first + start, buffer[: len(piece)].copy_(piece)
 
-    def with_rows(self, query: Tensor, rows: np.ndarray) -> np.ndarray:
-        """Of one query (k,) with the features of some rows, (len(rows),) float64."""
-        products = np.empty(len(rows))
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = rows[start : start + _ROWS_AT_ONCE]
+    def with_rows(self, query: Tensor, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Of one query (k,) with the features of some rows: places among these and products (n,), some at a time."""
+        for start in range(0, len(rows), _GATHERED_ROWS):
+            some = rows[start : start + _GATHERED_ROWS]
             if self._resident is not None:
                 chosen = self._resident[torch.from_numpy(some).to(self._resident.device)]
             else:
                 chosen = _as_float32(self._features.take(some)).to(self._device)
-            products[start : start + len(some)] = (chosen @ query.to(chosen.dtype)).double().cpu().numpy()
-        return products
+            products = (chosen @ query.to(chosen.dtype)).double().cpu().numpy()
+            yield slice(start, start + len(some)), products
 
     def _load(self, features: Features) -> Tensor | None:
         """The features on the device if they are small, or on a GPU if they fit it in half precision."""
@@ -135,7 +199,7 @@ class StoredFeatures:
         piece = torch.from_numpy(np.array(shard)).to(self._device)
         if self._features.scales is None:
             return piece
-        scales = torch.from_numpy(self._features.scales[first : first + len(shard), None])
+        scales = torch.from_numpy(np.array(self._features.scales[first : first + len(shard), None]))
         return (piece.float() * scales.to(self._device)).half()
 
 

@@ -22,9 +22,8 @@ INDEX_NAME = "screening.faiss"
 HALF_PRECISION_FROM = 200_000
 """Works from which the vectors are kept in half precision: a million of 512 are 1 GB instead of 2.
 
-The search stays exhaustive either way. One query against a million such vectors is one pass over that
-gigabyte, a few tenths of a second on two cores, so an approximate index (IVF, HNSW) would add a recall to
-measure and to explain, and save nothing that a person would notice.
+The search stays exhaustive either way, and the vectors are mapped. One query against a million is one pass over that
+gigabyte, some 40 ms of a core; inverted lists save most of it and miss candidates (decision 46 has the figures).
 """
 
 _ADD_CHUNK = 65_536
@@ -124,19 +123,19 @@ class Screen:
         self._index = index
 
     @classmethod
-    def open(cls, index_dir: Path, device: str = "cpu") -> Self:
-        """Open an index's screening part, on the GPU where `device` is one and FAISS can use it."""
+    def open(cls, index_dir: Path) -> Self:
+        """Map an index's screening part: its vectors aren't read into memory.
+
+        Raises:
+            IndexFormatError: it isn't one, or is cut short.
+        """
         import faiss
 
         path = index_dir / INDEX_NAME
         try:
-            index = faiss.read_index(str(path))
+            return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
         except RuntimeError as error:
             raise IndexFormatError(f"{path} can't be read as a FAISS index: {error}") from error
-        if device.startswith("cuda") and faiss.get_num_gpus() > 0:
-            number = int(device.partition(":")[2] or 0)
-            index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
-        return cls(index)
 
     @property
     def dimension(self) -> int:

@@ -14,7 +14,7 @@ from das.card import card_of
 from das.clip_download import check_clip
 from das.config import BuildConfig
 from das.device import check_device
-from das.errors import BuildError
+from das.errors import BuildError, SettingsError
 from das.index import CARD_NAME, REFERENCES_NAME, REPORT_NAME, WORKS_NAME, AttributionIndex
 from das.loras import choices
 from das.manifest import (
@@ -40,7 +40,7 @@ from das.rights.table import signals_beside
 from das.sources import check_source
 from das.weight_files import weight_files
 from das.works import QUIET, Works
-from index_build.cluster.exchange import remove_exchange
+from index_build.cluster.exchange import Shared, forget_shards
 from index_build.disk import check_disk, disk_may_be_full, only_builder
 from index_build.inputs import (
     WorksOnDisk,
@@ -89,6 +89,7 @@ def build(
     command: str = "",
     reporter: Reporter | None = None,
     distributed: bool = False,
+    exchange: str | None = None,
 ) -> BuildResult:
     """Build the index `out`, go on with one that was interrupted, or find it finished.
 
@@ -97,12 +98,15 @@ def build(
         follow_links: read also the works that links lead to which lie outside the folder.
         works_format, creator_from: as `das.works.read_works` takes them, for the works alone.
         distributed: have build workers compute the features (`index_build.cluster`); the rest is done here.
+        exchange: URL where they leave them; None: beside `out`.
 
     Raises:
         BuildError: the place is taken, was begun with other options, or the disk is too small.
         WorksError, ModelError, SettingsError: an input can't be used.
     """
     check_device(device)
+    if exchange is not None and not distributed:
+        raise SettingsError("--exchange is where build workers leave shards; it needs --distributed.")
     reporter = reporter or QuietReporter()
     source = check_source(config.source)
     if not (out / MANIFEST_NAME).is_file() and (remark := check_clip(config.clip)) is not None:
@@ -127,15 +131,16 @@ def build(
         if config.held_out is not None:
             held_out = read_digested_works(config.held_out, reporter, follow_links=follow_links)
         read = WorksReading(follow_links, works_format, creator_from)
+        shared = Shared(out, exchange)
         run = _Build(config, out, works, given, held_out, device, command, reporter, read)
         for place in (out, building_path(out)):
             if (place / MANIFEST_NAME).is_file():
                 run.compare_with_finished(place)
                 if place != out:
                     Workspace(out).publish()
-                remove_exchange(out)
+                forget_shards(shared, reporter)
                 return run.present()
-        return run.run(strict=strict, distributed=distributed)
+        return run.run(strict=strict, shared=shared, distributed=distributed)
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,7 @@ class _Build:
         self.reporter.say(f"{self.out} is there already: {index.id}, {len(index):,} works.")
         return BuildResult(self.out, index.id, "present", len(index), report)
 
-    def run(self, *, strict: bool, distributed: bool) -> BuildResult:
+    def run(self, *, strict: bool, shared: Shared, distributed: bool) -> BuildResult:
         """Build or resume, and publish."""
         from das.attribution import Attributor
         from index_build.estimate import disk_needed, estimate
@@ -277,7 +282,7 @@ class _Build:
 
         began = time.monotonic()
         if distributed:
-            sums = self._gather_distributed(gatherer, workspace, ours, strict=strict)
+            sums = self._gather_distributed(gatherer, workspace, shared, ours, strict=strict)
         else:
             sums = gatherer.run(workspace, self.reporter, strict=strict)
         self.seconds["gradients"] = time.monotonic() - began
@@ -320,12 +325,12 @@ class _Build:
         manifest = self._finished(workspace, manifest)
         durable.write_bytes(workspace.path / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
-        remove_exchange(self.out)
+        forget_shards(shared, self.reporter)
         self._tell(report)
         return BuildResult(self.out, manifest.id, "built", manifest.works.count, report)
 
     def _gather_distributed(
-        self, gatherer: Any, workspace: Workspace, identity: dict[str, Any], *, strict: bool
+        self, gatherer: Any, workspace: Workspace, shared: Shared, identity: dict[str, Any], *, strict: bool
     ) -> dict[str, Any]:
         """The kernel sums of what build workers compute."""
         import torch
@@ -349,7 +354,7 @@ class _Build:
             extensions=extension_records(self.config),
             threads=torch.get_num_threads(),
         )
-        return gather(gatherer, workspace, plan, self.works.digests, get_settings(), self.reporter)
+        return gather(gatherer, workspace, shared, plan, self.works.digests, get_settings(), self.reporter)
 
     def _asked_references(self) -> int | str:
         """How many the model is to make, or the digest of the folder given."""

@@ -204,6 +204,13 @@ def build_index(
             " (DAS_REDIS_URL) and, under the same paths, works, model and --out.",
         ),
     ] = False,
+    exchange: Annotated[
+        str | None,
+        typer.Option(
+            help="With --distributed: where they leave what they computed, such as s3://bucket/builds, instead of"
+            " beside --out, which they needn't reach then."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build an attribution index of a diffusion model and the works it was trained on.
@@ -249,6 +256,7 @@ def build_index(
         command=command,
         reporter=reporter,
         distributed=distributed,
+        exchange=exchange,
     )
     if as_json:
         _print_json(

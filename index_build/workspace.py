@@ -8,9 +8,10 @@ whole, and going on from there gives the same bits.
 import json
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -188,19 +189,19 @@ class Workspace:
 
     def commit(self, shard: int, products: ShardProducts, sums: dict[str, np.ndarray]) -> None:
         """Keep a shard's products, then the kernel sums that include it."""
-        write_products(self._shard(shard), products)
+        durable.write_file(self._shard(shard), lambda stream: save_products(stream, products))
         self._count(shard, sums)
 
-    def take(self, shard: int, path: Path, sums: dict[str, np.ndarray]) -> bool:
-        """Keep a shard's products that somebody else wrote to `path` (`write_products`), as `commit` does.
+    def take(self, shard: int, bring: Callable[[Path], bool], sums: dict[str, np.ndarray]) -> bool:
+        """Keep a shard's products that somebody else wrote (`save_products`), as `commit` does.
 
         False if they aren't there, and neither here, where a build may have moved them that was killed before it
         counted them.
+
+        Args:
+            bring: brings the file to a path; False if it isn't there.
         """
-        if path.exists():
-            durable.make_directory(self._shard(shard).parent)
-            durable.publish(path, self._shard(shard))
-        elif not self._shard(shard).exists():
+        if not bring(self._shard(shard)) and not self._shard(shard).exists():
             return False
         self._count(shard, sums)
         return True
@@ -251,7 +252,7 @@ def building_path(out: Path) -> Path:
     return out.with_name(out.name + durable.BUILDING_SUFFIX)
 
 
-def write_products(path: Path, products: ShardProducts) -> None:
+def save_products(stream: IO[bytes], products: ShardProducts) -> None:
     """Write what a shard gave, as `StoredShard` reads it."""
     pieces: dict[str, Any] = {
         "rows": products.rows,
@@ -270,4 +271,4 @@ def write_products(path: Path, products: ShardProducts) -> None:
         pieces["pictures"] = products.pictures.astype(np.float16)
     pieces |= {f"averages.{features}": averages for features, averages in products.averages.items()}
     pieces |= {f"replicates.{features}": values for features, values in products.replicates.items()}
-    durable.write_file(path, lambda stream: np.savez(stream, **pieces))
+    np.savez(stream, **pieces)

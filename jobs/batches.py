@@ -126,7 +126,8 @@ class Batches:
         except BaseException:
             self._drop(batch.id, kept)
             raise
-        return self._summaries([batch])[0]
+        with self._database.read() as session:
+            return _summaries(session, [batch])[0]
 
     def check_room(self, owner: str, items: int) -> None:
         """See that a batch of so many would be taken now; raises `QueueFull`."""
@@ -136,10 +137,15 @@ class Batches:
     def get(self, batch_id: str, owner: str | None = None) -> BatchSummary | None:
         """The batch, or None if there never was one of this id. An erased one is there, as a tombstone."""
         with self._database.read() as session:
-            batch = session.get(Batch, batch_id)
-        if batch is None or owner not in (None, batch.owner):
-            return None
-        return self._summaries([batch])[0]
+            return _batch(session, batch_id, owner)
+
+    def get_with_items(
+        self, batch_id: str, owner: str, after: int, limit: int
+    ) -> tuple[BatchSummary, list[ItemSummary]] | None:
+        """The batch as `get` and its items as `items` have them, of one moment where the database is a file."""
+        with self._database.read() as session:
+            batch = _batch(session, batch_id, owner)
+            return None if batch is None else (batch, _items(session, batch_id, after, limit))
 
     def page(self, filters: BatchFilters, cursor: str | None = None, limit: int = 20) -> BatchPage:
         """A page of batches, newest first; raises `BadCursor`."""
@@ -159,32 +165,13 @@ class Batches:
             statement = statement.where(Batch.created_at > filters.created_after)
         with self._database.read() as session:
             found = session.scalars(statement).all()
-        shown = self._summaries(found[:limit])
+            shown = _summaries(session, found[:limit])
         return BatchPage(shown, shown[-1].id if len(found) > limit else None)
 
-    def items(self, batch_id: str, after: int, limit: int) -> Sequence[ItemSummary]:
+    def items(self, batch_id: str, after: int, limit: int) -> list[ItemSummary]:
         """Items in their order, from the one after number `after` on, each in short."""
-        statement = (
-            select(BatchItem, STATE.label("shown"), *SUMMARISED)
-            .outerjoin(Job, Job.id == BatchItem.job_id)
-            .where(BatchItem.batch_id == batch_id, BatchItem.position > after)
-            .order_by(BatchItem.position)
-            .limit(limit)
-        )
         with self._database.read() as session:
-            rows = session.execute(statement).all()
-        names = JobSummary.__dataclass_fields__
-        return [
-            ItemSummary(
-                position=item.position,
-                name=item.name,
-                state=str(shown),
-                client_tag=item.asked.get("client_tag"),
-                problem=item.problem,
-                job=None if job[0] is None else JobSummary(**dict(zip(names, job, strict=True))),
-            )
-            for item, shown, *job in rows
-        ]
+            return _items(session, batch_id, after, limit)
 
     def take(self, now: datetime | None = None) -> ItemClaim | None:
         """The item whose turn it is, held for `HELD_FOR`; None if none waits. Owners take turns.
@@ -385,39 +372,6 @@ class Batches:
                 announce_ended(session, [batch_id])
         return ended, jobs
 
-    def _summaries(self, batches: Sequence[Batch]) -> list[BatchSummary]:
-        statement = (
-            select(
-                BatchItem.batch_id,
-                STATE.label("shown"),
-                func.count(),
-                func.sum(BatchItem.version + func.coalesce(Job.version, 0)),
-            )
-            .outerjoin(Job, Job.id == BatchItem.job_id)
-            .where(BatchItem.batch_id.in_([batch.id for batch in batches]))
-            .group_by(BatchItem.batch_id, "shown")
-        )
-        with self._database.read() as session:
-            rows = session.execute(statement).all()
-        counts: dict[str, dict[str, int]] = {batch.id: {} for batch in batches}
-        versions = {batch.id: batch.version for batch in batches}
-        for batch_id, state, count, version in rows:
-            counts[batch_id][str(state)] = count
-            versions[batch_id] += int(version)
-        return [
-            BatchSummary(
-                id=batch.id,
-                owner=batch.owner,
-                state=batch.state,
-                version=versions[batch.id],
-                created_at=batch.created_at,
-                client_tag=batch.client_tag,
-                size=batch.size,
-                counts=counts[batch.id],
-            )
-            for batch in batches
-        ]
-
     def _check_room(self, session: Session, owner: str, items: int) -> None:
         limit = self._settings.batch_items_limit
         waiting = select(func.count()).select_from(BatchItem).where(BatchItem.state == ItemState.WAITING)
@@ -447,6 +401,67 @@ class Batches:
                 self._store.blobs.delete(blob_of(batch_id, position), UPLOAD)
             except StorageError as error:
                 log.warning("a picture of %s isn't removed yet: %s", batch_id, error)
+
+
+def _batch(session: Session, batch_id: str, owner: str | None) -> BatchSummary | None:
+    batch = session.get(Batch, batch_id)
+    if batch is None or owner not in (None, batch.owner):
+        return None
+    return _summaries(session, [batch])[0]
+
+
+def _summaries(session: Session, batches: Sequence[Batch]) -> list[BatchSummary]:
+    statement = (
+        select(
+            BatchItem.batch_id,
+            STATE.label("shown"),
+            func.count(),
+            func.sum(BatchItem.version + func.coalesce(Job.version, 0)),
+        )
+        .outerjoin(Job, Job.id == BatchItem.job_id)
+        .where(BatchItem.batch_id.in_([batch.id for batch in batches]))
+        .group_by(BatchItem.batch_id, "shown")
+    )
+    counts: dict[str, dict[str, int]] = {batch.id: {} for batch in batches}
+    versions = {batch.id: batch.version for batch in batches}
+    for batch_id, state, count, version in session.execute(statement):
+        counts[batch_id][str(state)] = count
+        versions[batch_id] += int(version)
+    return [
+        BatchSummary(
+            id=batch.id,
+            owner=batch.owner,
+            state=batch.state,
+            version=versions[batch.id],
+            created_at=batch.created_at,
+            client_tag=batch.client_tag,
+            size=batch.size,
+            counts=counts[batch.id],
+        )
+        for batch in batches
+    ]
+
+
+def _items(session: Session, batch_id: str, after: int, limit: int) -> list[ItemSummary]:
+    statement = (
+        select(BatchItem, STATE.label("shown"), *SUMMARISED)
+        .outerjoin(Job, Job.id == BatchItem.job_id)
+        .where(BatchItem.batch_id == batch_id, BatchItem.position > after)
+        .order_by(BatchItem.position)
+        .limit(limit)
+    )
+    names = JobSummary.__dataclass_fields__
+    return [
+        ItemSummary(
+            position=item.position,
+            name=item.name,
+            state=str(shown),
+            client_tag=item.asked.get("client_tag"),
+            problem=item.problem,
+            job=None if job[0] is None else JobSummary(**dict(zip(names, job, strict=True))),
+        )
+        for item, shown, *job in session.execute(statement)
+    ]
 
 
 def _claim(item: BatchItem, batch: Batch) -> ItemClaim:

@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from das.durable import is_partial, write_bytes
 from das.errors import SettingsError
 from jobs.errors import StorageError
-from jobs.remote import REMOTE_ADVICE, misses_bucket, open_place, reason_of
+from jobs.remote import REMOTE_ADVICE, misses_bucket, modified, open_place, reason_of
 from jobs.settings import Settings, writable_directory
 
 SUFFIX = ".png"
@@ -107,7 +107,7 @@ class BlobStore:
         ids: list[str] = []
         for entry in self._listed():
             name = str(entry["name"]).rsplit("/", 1)[-1]
-            if self._modified(entry) >= before:
+            if modified(self._filesystem, entry) >= before:
                 continue
             if name.endswith(suffix):
                 ids.append(name.removesuffix(suffix))
@@ -167,13 +167,6 @@ class BlobStore:
             raise StorageError(
                 f"{failed} ({reason_of(error)}): {advice if self._is_directory else REMOTE_ADVICE}"
             ) from error
-
-    def _modified(self, entry: dict[str, Any]) -> datetime:
-        # In the listing of a directory it is `mtime`, in seconds; elsewhere asking anew is the common way.
-        if "mtime" in entry:
-            return datetime.fromtimestamp(float(entry["mtime"]), UTC)
-        moment: datetime = entry.get("LastModified") or self._filesystem.modified(entry["name"])
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def _path(self, job_id: str, suffix: str) -> str:
         if "/" in job_id or job_id.startswith("."):

@@ -9,7 +9,7 @@ the lease.
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, cast
@@ -67,6 +67,22 @@ HEAD = ("id", "index_id", "method", "candidates", "attempt", "priority", "turn")
 
 # What ends a lease, whichever way the job goes on.
 NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_expires_at": None, "leased_by": None}
+
+
+@dataclass(frozen=True, order=True)
+class Waiting:
+    """What waits for one index in one priority. Sorts as claims are taken.
+
+    Attributes:
+        turn, first: the earliest turn, and the id of the oldest question.
+        since: when that one was asked.
+    """
+
+    priority: int
+    turn: int
+    first: str
+    index_id: str
+    since: datetime
 
 
 class Leases:
@@ -152,6 +168,22 @@ class Leases:
         )
         with self._database.read() as session:
             return session.scalar(select(func.count()).select_from(waiting.subquery())) or 0
+
+    def waiting_by_index(self, indexes: Collection[str]) -> list[Waiting]:
+        """What waits for these indexes, in the order in which it would be claimed. Reads the whole queue."""
+        with self._database.read() as session:
+            rows = session.execute(
+                select(
+                    Job.priority,
+                    func.min(Job.turn),
+                    func.min(Job.id),
+                    Job.index_id,
+                    func.min(Job.created_at),
+                )
+                .where(Job.state == JobState.QUEUED, ~Job.by_row, Job.index_id.in_(indexes))
+                .group_by(Job.priority, Job.index_id)
+            ).all()
+        return sorted(Waiting(*row) for row in rows)
 
     def renew(self, tokens: Sequence[str]) -> set[str]:
         """Extend these leases. Returns the tokens that still hold; the other jobs are no longer ours."""

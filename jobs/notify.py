@@ -131,8 +131,10 @@ class ChangeFeed:
             except (redis.RedisError, OSError, BrokerError) as error:
                 log.debug("not listening to changes: %s", error)
             finally:
-                self.connected = False
-                self._wake_all()
+                # What was announced since may be lost. Where nobody listened before either, the looks go on.
+                if self.connected:
+                    self.connected = False
+                    self._wake_all()
             await asyncio.sleep(RECONNECT_S)
 
     async def _keep_looking(self) -> None:

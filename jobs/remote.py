@@ -1,5 +1,6 @@
 """Places that a URL names: a directory, or what fsspec reaches, such as `s3://bucket/das`."""
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,3 +49,12 @@ def reason_of(error: Exception) -> str:
 def misses_bucket(error: FileNotFoundError) -> bool:
     """Whether S3 misses the whole bucket and not an object in it."""
     return "NoSuchBucket" in repr(error.__cause__)
+
+
+def modified(filesystem: Any, entry: dict[str, Any]) -> datetime:
+    """When a file of a listing was written last."""
+    # In the listing of a directory it is `mtime`, in seconds; elsewhere asking anew is the common way.
+    if "mtime" in entry:
+        return datetime.fromtimestamp(float(entry["mtime"]), UTC)
+    moment: datetime = entry.get("LastModified") or filesystem.modified(entry["name"])
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

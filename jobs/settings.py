@@ -52,6 +52,8 @@ class Settings(WorkSettings, RecordSettings):
     model_config = SettingsConfigDict(
         env_prefix="DAS_",
         env_file=".env",
+        # As `${DAS_MODEL_DIR:-}` in a compose file gives it; an empty path would be the working directory.
+        env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         # A value that can't be used may hold a password.

@@ -53,6 +53,15 @@ class WorkSettings(BaseSettings):
         description="Time a worker's process may take to load its model before it is replaced.",
     )
 
+    memory_budget_gb: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="How many GB (of 10⁹ bytes) a worker's loaded indexes may take with their models: of the GPU, or"
+        " of the process's own memory on a CPU. Then it keeps those that were used last, and loads another when a"
+        " question needs it. Unset: every index is loaded at the start and stays.",
+    )
+
     @model_validator(mode="after")
     def _limits_in_order(self) -> Self:
         if self.hard_time_limit_seconds <= self.soft_time_limit_seconds:

@@ -16,6 +16,8 @@ FORGET_WORKER_AFTER = timedelta(hours=1)
 # its last sign of life it still counts for the indexes that it held.
 COMING_BACK = timedelta(minutes=1)
 
+OVERSIZED = "{index} alone takes more than DAS_MEMORY_BUDGET_GB, so nothing else is loaded beside it"
+
 
 class Workers:
     """Who works for this service, and when each was last heard of."""

@@ -33,6 +33,7 @@ from das.manifest import KernelRecord
 from das.sampled import Sampled
 from das.stored_features import Features
 from measure.mixing import mixed_after, mixture
+from measure.qdrant import NAME, QdrantGraph
 
 _ROWS = 65_536
 _PIECE_ROWS = 1_024
@@ -166,6 +167,13 @@ def exact(probes: Sequence[Probe], groups: np.ndarray, timed: int) -> Exact:
     return Exact(best, sums.sum(1), sums, ms, cpu_ms)
 
 
+def _made(probe: Probe, factory: str, folder: Path, seed: int) -> Any:
+    """As `quantised`; the factory `qdrant` is Qdrant's engine, whose files are in `folder`."""
+    if factory != NAME:
+        return quantised(probe.stored, None, factory, seed)
+    return QdrantGraph(probe.chunks(), probe.features.shape[1], folder)
+
+
 def search(probes: Sequence[Probe], indexes: Sequence[Any], query: int, depth: int) -> np.ndarray:
     """The works that come first by their exact scores among the candidates of one query, best first."""
     asked = [probe.queries[query : query + 1] for probe in probes]
@@ -207,9 +215,13 @@ def measure_approximate(
     rows = []
     for factory in factories:
         began = time.process_time()
-        indexes = [quantised(probe.stored, None, factory, seed) for probe in probes]
+        indexes = [
+            _made(probe, factory, folder / f"{NAME}-{place}", seed) for place, probe in enumerate(probes)
+        ]
         build_cpu_s = time.process_time() - began
-        size = sum(len(faiss.serialize_index(one)) for one in indexes)
+        size = sum(
+            one.bytes if isinstance(one, QdrantGraph) else len(faiss.serialize_index(one)) for one in indexes
+        )
         for depth in depths:
             rows.append(
                 {

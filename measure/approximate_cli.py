@@ -18,7 +18,8 @@ def approximate(
     factory: Annotated[
         list[str] | None,
         typer.Option(
-            help="FAISS's name of an index, such as IVF1024,PQ64x4fs@nprobe=128; may be given again."
+            help="FAISS's name of an index, such as IVF1024,PQ64x4fs@nprobe=128, or qdrant for its engine, if it is"
+            " installed (das-attribution\\[engines]); may be given again."
         ),
     ] = None,
     depth: Annotated[

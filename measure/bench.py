@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from das.config import FeatureType
 from das.device import check_device
 from das.durable import write_bytes
 from measure.approximate_cli import approximate
+from measure.questions_cli import query, search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -234,43 +234,6 @@ def changes(
 
 
 @bench.command()
-def search(
-    index: Annotated[Path, typer.Option(help="A real index, whose works are mixed to as many as wanted.")],
-    folder: Annotated[Path, typer.Option(help="Where the large index is put, and used again.")],
-    works: Annotated[int, typer.Option(help="Works of the large index.", min=2)] = 1_000_000,
-    dtype: Annotated[FeatureType, typer.Option(help="How its features are stored.")] = "float16",
-    answers: Annotated[int, typer.Option(help="Answers after the first; the medians count.", min=1)] = 5,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
-    out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
-) -> None:
-    """Time and memory of opening a large index and of answers among all its works.
-
-    The large index has the model, kernels and dimension of the real one, and its works mixed two by two.
-    """
-    from das.index import AttributionIndex
-    from measure.enlarged import enlarge
-    from measure.report import command_line, tell_report
-    from measure.search import measure_search
-
-    opened = AttributionIndex.open(index)
-    large = folder / f"{opened.id}-{works}-{dtype}"
-    if not large.exists():
-        enlarge(opened, works, dtype, large)
-    figures = {"command": command_line(), **measure_search(large, answers, device)}
-    tell_report(
-        figures,
-        [
-            f"{figures['works']:,} works, {figures['feature_bytes'] / 1e9:.1f} GB of features: opened in"
-            f" {figures['opening']['wall_ms']} ms; an answer takes {figures['after_gradients_ms']} ms beside its"
-            " gradients."
-        ],
-        out,
-        as_json,
-    )
-
-
-@bench.command()
 def peers(
     models: Annotated[
         list[str], typer.Option("--model", help="Pipeline of pixels, or hub id; may be given again.")
@@ -480,5 +443,6 @@ def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor")
 
 def register(app: typer.Typer) -> None:
     """Add `das bench`."""
-    bench.command("approximate")(approximate)
+    for command in (search, query, approximate):
+        bench.command()(command)
     app.add_typer(bench, name="bench")

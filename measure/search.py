@@ -1,11 +1,12 @@
-"""What it takes to ask an index: time and memory of opening it, of the first answer, and of later ones."""
+"""What it takes to ask an index: opening it, the first answer, later ones, and several that share a pass."""
 
 import io
 import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,9 @@ from das.index import AttributionIndex
 from measure.report import versions
 
 T = TypeVar("T")
+
+TOGETHER = (1, 2, 4, 8)
+"""Questions in a pass, if nobody says how many; 8 is what a worker takes at most by default."""
 
 
 def anonymous_bytes() -> int:
@@ -42,8 +46,7 @@ def measure_search(path: Path, answers: int, device: str) -> dict[str, Any]:
     attributor, loading = _timed(lambda: Attributor(index, device=device))
     after_gradients, steps = [], []
     for row in range(answers + 1):
-        with Image.open(io.BytesIO(index.thumbnail(row % len(index)))) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = _picture(index, row)
         answer, step = _timed(lambda pixels=pixels: attributor.attribute(pixels))  # type: ignore[misc]
         after_gradients.append(step["wall_ms"] - answer.timings_ms["gradients"])
         steps.append({**step, **{f"{name}_ms": value for name, value in answer.timings_ms.items()}})
@@ -66,6 +69,64 @@ def measure_search(path: Path, answers: int, device: str) -> dict[str, Any]:
         "later": steps[1:],
         "after_gradients_ms": round(statistics.median(after_gradients[1:]), 1),
     }
+
+
+def measure_questions(
+    path: Path, together: Sequence[int], method: str | None, rounds: int, threads: int | None, device: str
+) -> dict[str, Any]:
+    """Ask for the index's own works among all works, so many at once as each of `together` says, round by round.
+
+    Returns:
+        For each of `together` wall and CPU time of a question in milliseconds, its parts, and the wall time's ratio
+        to that of one alone, or of the first number given: medians over the rounds, ratios with their range.
+    """
+    index = AttributionIndex.open(path)
+    attributor = Attributor(index, device=device, threads=threads)
+    pictures = [_picture(index, row) for row in range(max(together))]
+    # The first answers load what later ones find loaded.
+    attributor.attribute_batch(pictures[: together[0]], method=method)
+    steps: dict[int, list[dict[str, float]]] = {count: [] for count in together}
+    for _ in range(rounds):
+        for count in together:
+            answers, step = _timed(partial(attributor.attribute_batch, pictures[:count], method=method))
+            parts = {f"{name}_ms": value for name, value in answers[0].timings_ms.items()}
+            times = {"wall_ms": step["wall_ms"], "cpu_ms": step["cpu_ms"], **parts}
+            steps[count].append({name: value / count for name, value in times.items()})
+    rows = []
+    for count, taken in steps.items():
+        ratios = [
+            one["wall_ms"] / alone["wall_ms"] for one, alone in zip(taken, steps[together[0]], strict=True)
+        ]
+        medians = {name: round(statistics.median(one[name] for one in taken), 2) for name in taken[0]}
+        rows.append(
+            {
+                "together": count,
+                **medians,
+                "ratio": round(statistics.median(ratios), 3),
+                "ratio_low": round(min(ratios), 3),
+                "ratio_high": round(max(ratios), 3),
+            }
+        )
+    manifest = index.manifest
+    return {
+        "versions": versions(),
+        "works": len(index),
+        "parameters": manifest.model.attributed_parameters,
+        "method": answers[0].method,
+        "sets": list(manifest.features.sets),
+        "dimension": manifest.features.dimension,
+        "timesteps": len(manifest.timesteps),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "rounds": rounds,
+        "rows": rows,
+    }
+
+
+def _picture(index: AttributionIndex, row: int) -> np.ndarray:
+    """(H, W, 3) uint8: the thumbnail of a work, from the first again after the last."""
+    with Image.open(io.BytesIO(index.thumbnail(row % len(index)))) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, dict[str, Any]]:

@@ -18,7 +18,7 @@ class Collector:
     url: str
     spans: list[tuple[str, Any]] = field(default_factory=list)
 
-    def named(self, name: str, patience_s: float = 20.0) -> tuple[str, Any]:
+    def named(self, name: str, patience_s: float = 90.0) -> tuple[str, Any]:
         """The one span of this name, waited for."""
         deadline = time.monotonic() + patience_s
         while True:

@@ -145,7 +145,7 @@ def _once(path: Path, make: Callable[[Path], object]) -> Path:
     return path
 
 
-def make_model(path: Path, seed: int = 0) -> None:
+def make_model(path: Path, seed: int = 0, channels: tuple[int, int] = (16, 32)) -> None:
     """Save a small DDPMPipeline with weights from `seed`."""
     import torch
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
@@ -156,7 +156,7 @@ def make_model(path: Path, seed: int = 0) -> None:
         in_channels=3,
         out_channels=3,
         layers_per_block=1,
-        block_out_channels=(16, 32),
+        block_out_channels=channels,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=8,

@@ -42,6 +42,8 @@ NOT_RUN = {
     "das build-worker --device cpu": "needs a broker; tests/index_build/test_cluster.py runs it",
     "das build --distributed --model PIPELINE --works FOLDER --out shared/": "the same",
     "das build-status shared/": "the same",
+    "das build --distributed --exchange s3://bucket/builds --model PIPELINE --works FOLDER --out index/": "the same",
+    "das build-status index/ --exchange s3://bucket/builds": "the same",
     "das index remove /srv/indexes/photographs --creator Hokusai --out /srv/indexes/photographs-2": (
         "names a folder that isn't here; the page's other removals run"
     ),

@@ -9,14 +9,16 @@ import signal
 import struct
 import time
 from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import psutil
 from celery.exceptions import SoftTimeLimitExceeded
 
 from das.errors import DasError
+from jobs.claims import Waiting
 from jobs.errors import StorageError
-from jobs.models import ClaimedJob, JobState, JsonObject
+from jobs.models import ClaimedJob, JobState, JsonObject, utc_now
 from jobs.process import end_with_parent
 from jobs.queue import Doorbell
 from jobs.settings import Settings
@@ -25,7 +27,9 @@ from jobs.tracing import Tracing, open_tracing
 from worker import spans
 from worker.lease import Held, JobsGone, Pulse
 from worker.linger import Linger
+from worker.preference import to_load
 from worker.spans import Marks
+from worker.trials import Trials
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ _LOADING, _ENDING = 0, _NUMBER.size
 LOAD_AGAIN_S = 30.0
 # A version that took longer than a batch may would take as long again, while questions wait.
 OVERDUE_AGAIN_S = 3600.0
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 # Where API and worker share the cores, a page that somebody waits for goes before an answer that takes longer anyway.
 NICENESS = 10
 
@@ -47,8 +52,8 @@ class Engine(Protocol):
     def describe(self) -> JsonObject:
         """What it has loaded, for the heartbeat.
 
-        `indexes` are those that it answers about; `refused`, if given, those that it found and can't open,
-        each with the reason.
+        `indexes` are those that it answers about, `loaded` those of them that are in memory; `refused`, if given,
+        those that it found and can't open, each with the reason.
         """
         ...
 
@@ -64,6 +69,18 @@ class Engine(Protocol):
         """
         ...
 
+    def load(self, index_id: str) -> None:
+        """Have an index in memory that it answers about, whatever makes way; refused where that can't be done."""
+        ...
+
+    def leave_out(self, index_id: str, reason: str) -> None:
+        """Refuse an index for an hour; `reason` is a sentence."""
+        ...
+
+    def load_seconds(self, index_id: str) -> float:
+        """How long loading an index took the last time; 0 where that isn't known."""
+        ...
+
     def decode(self, image_png: bytes) -> Any:
         """The stored image as the engine takes it."""
         ...
@@ -71,7 +88,7 @@ class Engine(Protocol):
     def run(
         self, jobs: Sequence[ClaimedJob], images: Sequence[Any], progress: Progress
     ) -> Sequence[JsonObject]:
-        """The results of jobs of the same index, method and candidates, in their order.
+        """The results of jobs of the same index, which is loaded, method and candidates, in their order.
 
         It calls `progress(stage, done, total)` between its steps and lets through what that raises.
         """
@@ -82,7 +99,7 @@ Tell = Callable[[str], None]
 
 
 class EngineFactory(Protocol):
-    """Makes the engine, which loads every index that can be found, and tells what it is loading as it goes on."""
+    """Makes the engine, which loads what it finds and has room for, and tells what it is loading as it goes on."""
 
     def __call__(self, settings: Settings, tell: Tell, /) -> Engine: ...
 
@@ -103,6 +120,8 @@ class Child:
         self._load_again_at = 0.0
         # Until then nothing is opened or let go; `inf`: at the next bell.
         self._keep_up_again_at = 0.0
+        self._loaded_at = LONG_AGO
+        self._trials = Trials()
         self._answered = 0
         self._linger = Linger(settings)
         self._store: JobStore | None = None
@@ -157,13 +176,15 @@ class Child:
         if self._kept_up(engine) and self._doorbell.ring(rung_for, passed_on):
             # The batch has its own bell, so that what was loaded takes nothing of its time.
             return
-        held = engine.describe()["indexes"]
-        self._linger.wait(lambda most: store.leases.questions_waiting(held, most))
+        if self._loaded_another(engine) and self._doorbell.ring(rung_for, passed_on):
+            return
+        loaded = engine.describe()["loaded"]
+        self._linger.wait(lambda most: store.leases.questions_waiting(loaded, most))
         began = time.perf_counter()
-        jobs = store.leases.claim(self.worker_id, self.settings.batch_size, held)
+        jobs = store.leases.claim(self.worker_id, self.settings.batch_size, loaded)
         claim_ms = _milliseconds_since(began)
         if rung_for not in {job.id for job in jobs}:
-            self._pass_on(rung_for, held, passed_on)
+            self._pass_on(rung_for, loaded, passed_on)
         if not jobs:
             return
         marks, failed = Marks(), None
@@ -178,7 +199,11 @@ class Child:
                 failed = type(error).__name__
         self._linger.after(jobs)
         spans.tell(self._tracing, jobs, marks, failed)
-        waiting = store.leases.next_queued(held)
+        # Where memory ran out, others made way.
+        self._state = {**engine.describe(), "engine": "ready"}
+        waiting = store.leases.next_queued(self._state["loaded"])
+        if waiting is None and (others := self._to_load(engine)) is not None:
+            waiting = others.first
         if waiting is not None:
             self._doorbell.ring(waiting)
 
@@ -202,9 +227,34 @@ class Child:
                 self.settings.soft_time_limit_seconds,
             )
             self._keep_up_again_at = time.monotonic() + OVERDUE_AGAIN_S
-        self._state = {**engine.describe(), "engine": "ready"}
-        self._pulse.beat()
+        self._tell_ready(engine)
         return True
+
+    def _loaded_another(self, engine: Engine) -> bool:
+        """Load the index whose questions come next where it isn't in memory; whether that was tried."""
+        others = self._to_load(engine)
+        if others is None:
+            return False
+        with self._trials.of(others.index_id):
+            engine.load(others.index_id)
+        self._loaded_at = utc_now()
+        self._tell_ready(engine)
+        return True
+
+    def _to_load(self, engine: Engine) -> Waiting | None:
+        """The questions whose index is to be loaded before others are claimed; None mostly."""
+        known = engine.describe()
+        if len(known["loaded"]) == len(known["indexes"]):
+            return None
+        store = self._opened()
+        waiting = store.leases.waiting_by_index(known["indexes"])
+        if all(one.index_id in known["loaded"] for one in waiting):
+            return None
+        elsewhere: set[str] = set()
+        for worker in store.workers.known():
+            if worker.fresh and worker.id != self.worker_id:
+                elsewhere.update(worker.info.get("loaded") or (), [str(worker.info.get("loading"))])
+        return to_load(waiting, known["loaded"], elsewhere, engine.load_seconds, self._loaded_at, utc_now())
 
     def _pass_on(self, job_id: str, held: Sequence[str], passed_on: int) -> None:
         """Let the bell of a job about an index that this worker lacks be heard by another, each worker once.
@@ -315,13 +365,23 @@ class Child:
             raise
         log.info("the engine is loaded after %.1f s", time.perf_counter() - began)
         self._engine = engine
-        self._state = {**engine.describe(), "engine": "ready"}
-        self._pulse.beat()
+        if (index_id := self._trials.left_out()) is not None:
+            engine.leave_out(
+                index_id,
+                f"{index_id} ended the worker's process each time that it was loaded, as too little memory does; it"
+                " is tried again in an hour.",
+            )
+        self._tell_ready(engine)
         return engine
 
+    def _tell_ready(self, engine: Engine) -> None:
+        self._state = {**engine.describe(), "engine": "ready"}
+        self._pulse.beat()
+
     def _tell(self, what: str) -> None:
-        # One that failed counts as failed until it has loaded: trying again would keep questions waiting.
-        begun = self._state if self._state["engine"] == "failed" else {"engine": "loading"}
+        # One that failed counts as failed until it has loaded: trying again would keep questions waiting. One that
+        # is ready stays so: between two batches it loads another index, and is as busy as with a batch.
+        begun = {"engine": "loading"} if self._state["engine"] == "loading" else self._state
         self._state = {**begun, "loading": what}
         self._pulse.beat()
 
@@ -332,7 +392,9 @@ class Child:
         return {
             **state,
             "indexes": sorted(indexes - {*state.get("refused", ())}),
-            "loaded": state.get("indexes", []),
+            # About these it answers by now, whether they are in memory or were and make way for each other.
+            "answers": state.get("indexes", []),
+            "loaded": state.get("loaded", []),
             "due": self._engine is not None and self._engine.due(),
             "pid": os.getpid(),
             "parent_pid": os.getppid(),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from app.metrics.loading import Loading, loaded_bytes, loaded_indexes
 from app.metrics.looking import Look
 from app.metrics.meters import STAGE_BUCKETS
 from das.versions import name_in
@@ -53,6 +54,8 @@ class Standing:
     pending_decisions: int
     workers: dict[str, int]
     resident_bytes: float
+    loaded_indexes: int
+    loaded_bytes: float
     known_until: float
     webhooks: Outstanding
 
@@ -64,6 +67,7 @@ class Whole:
         self._service = service
         self._happenings = Happenings(service.store.database)
         self._counts = Counts()
+        self._loading = Loading()
         self._database = Look("database", self._look, StorageError)
         self._broker = Look("broker", lambda: running_server(service.settings), OSError)
 
@@ -83,6 +87,7 @@ class Whole:
         if standing is not None:
             yield from _told(standing)
         yield from self._counts.collect()
+        yield from self._loading.collect()
         yield from self._of_this_process()
 
     def _look(self) -> Standing:
@@ -94,6 +99,7 @@ class Whole:
             self._counts.deliveries.labels(end).inc()
         store = self._service.store
         workers = store.workers.known()
+        self._loading.look(workers)
         return Standing(
             queued=store.queue_depth(),
             running=store.running(),
@@ -101,6 +107,8 @@ class Whole:
             pending_decisions=store.decisions.pending(),
             workers=_by_state(workers),
             resident_bytes=sum(float(w.info.get("rss_mb", 0)) * 1e6 for w in workers if w.fresh),
+            loaded_indexes=loaded_indexes(workers),
+            loaded_bytes=loaded_bytes(workers),
             known_until=self._happenings.known_until.timestamp(),
             webhooks=store.webhook_deliveries.outstanding(),
         )
@@ -228,6 +236,12 @@ def _told(standing: Standing) -> Iterator[Metric]:
     yield _gauge("das_workers", "Workers of the last hour.", "state", standing.workers.items())
     yield _gauge(
         "das_workers_resident_bytes", "Memory of the workers that are alive.", value=standing.resident_bytes
+    )
+    yield _gauge(
+        "das_workers_loaded_indexes", "Indexes that live workers have loaded.", value=standing.loaded_indexes
+    )
+    yield _gauge(
+        "das_workers_loaded_bytes", "What those take, with their models.", value=standing.loaded_bytes
     )
     yield _gauge(
         "das_counted_until_timestamp_seconds", "Up to when rows are counted here.", value=standing.known_until

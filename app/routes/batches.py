@@ -269,7 +269,8 @@ async def _batch(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    told = await batches.told(service, caller, batch, after, limit)
+    # Read anew, so that counts, items and tag are of one moment.
+    batch, told = await batches.told(service, caller, batch.id, after, limit)
     retry = {"Retry-After": str(RETRY_AFTER_S)} if is_open(batch) else {}
     return _json(
         told,

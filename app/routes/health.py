@@ -18,6 +18,7 @@ from jobs.broker import running_server
 from jobs.errors import StorageError
 from jobs.masking import masked
 from jobs.models import WorkerInfo
+from jobs.workers import OVERSIZED
 
 router = APIRouter(tags=["health"])
 
@@ -132,9 +133,11 @@ def _worker(service: Service) -> Check:
 def _troubles(workers: Sequence[WorkerInfo]) -> Iterator[str]:
     """What workers are loading and what failed, in words."""
     for worker in workers:
-        if worker.info.get("engine") == "loading":
+        if worker.info.get("engine") == "loading" or worker.info.get("loading"):
             yield f"loading {worker.info.get('loading', 'its model')}"
         if worker.info.get("error"):
             yield f"failed: {masked(str(worker.info['error']))}"
+        for index_id in worker.info.get("oversized") or ():
+            yield OVERSIZED.format(index=index_id)
         for name, reason in (worker.info.get("failed") or {}).items():
             yield f"without {name}: {masked(str(reason))}"

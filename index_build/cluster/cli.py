@@ -23,7 +23,8 @@ def register_cluster(app: typer.Typer) -> None:
     ) -> None:
         """Compute shards for `das build --distributed`, wherever it was started with the same broker and disk.
 
-        Needs the works, the model and the index's place under the paths that the build was started with. Ends after
+        Needs the works and the model under the paths that the build was started with, and the place where shards are
+        left: the index's, or the build's --exchange. Ends after
         the shard in hand on SIGTERM or Ctrl-C; one that is killed loses its shard to the others.
         """
         # Celery and torch take seconds to import.
@@ -38,6 +39,7 @@ def register_cluster(app: typer.Typer) -> None:
     @app.command("build-status")
     def build_status(
         out: Annotated[Path, typer.Argument(metavar="OUT", help="The --out of the build.")],
+        exchange: Annotated[str | None, typer.Option(help="Its --exchange.")] = None,
         as_json: Annotated[
             bool, typer.Option("--json", help="JSON for machines, on standard output.")
         ] = False,
@@ -45,7 +47,7 @@ def register_cluster(app: typer.Typer) -> None:
         """Tell how far a build is: shards, rate, time left, and who computes which shard."""
         from index_build.cluster.status import status
 
-        found = status(out)
+        found = status(out, exchange)
         if as_json:
             sys.stdout.write(json.dumps(asdict(found)) + "\n")
         else:

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from das.errors import BuildError
-from index_build.cluster.exchange import BEAT_S, Claim, Exchange, Plan
+from index_build.cluster.exchange import BEAT_S, Claim, Exchange, Plan, Shared
+from index_build.cluster.place import PlaceAway
 from index_build.cluster.queue import ShardQueue
 from index_build.gather import Gatherer, add
 from index_build.progress import Reporter
@@ -16,14 +18,16 @@ from jobs.settings import Settings
 LOST_S = 10 * BEAT_S
 """Seconds without a beat after which a shard is asked for again."""
 
-_LOOK_S = 0.2
 _ASK_AGAIN_S = 3.0
 _REMIND_S = 60.0
+_AWAY_S = 600.0
+"""Seconds for which a store may be away; a build loses nothing by ending, and goes on with the same command."""
 
 
 def gather(
     gatherer: Gatherer,
     workspace: Workspace,
+    shared: Shared,
     plan: Plan,
     digests: Sequence[str],
     settings: Settings,
@@ -39,7 +43,7 @@ def gather(
         BrokerError: nothing says where the broker is.
     """
     queue = ShardQueue(settings)
-    exchange = Exchange.begin(workspace.out, plan, digests)
+    exchange = Exchange.begin(shared, plan, digests)
     asking = _Asking(queue, exchange, reporter)
     sums = workspace.kernel_sums() or gatherer.no_sums()
     done = workspace.shards_done
@@ -47,31 +51,53 @@ def gather(
         f"{plan.shards - done:,} of {plan.shards:,} shards are for build workers (`das build-worker`);"
         f" `das build-status {workspace.out}` tells how far they are"
     )
+    away_since: float | None = None
     try:
         with reporter.stage("gradients", plan.works, gatherer.works_in(done)) as stage:
             while done < plan.shards:
-                if exchange.is_done(done):
-                    add(sums, exchange.sums(done))
-                    if not workspace.take(done, exchange.products(done), sums):
+                try:
+                    if not exchange.is_done(done):
+                        _look(exchange, asking, range(done, plan.shards))
+                        away_since = None
+                        time.sleep(exchange.look_s)
+                        continue
+                    total = {name: matrix.copy() for name, matrix in sums.items()}
+                    add(total, exchange.sums(done))
+                    if not workspace.take(done, partial(exchange.bring, done), total):
                         # Sums without their products: somebody has deleted files here.
-                        sums = workspace.kernel_sums() or gatherer.no_sums()
                         exchange.forget(done, counted=False)
                         continue
-                    exchange.forget(done)
+                    sums, counted = total, done
                     done += 1
-                    stage.advance(gatherer.works_in(done) - gatherer.works_in(done - 1))
-                    continue
-                if not exchange.is_there:
-                    raise BuildError(
-                        f"{exchange.path} is gone, where build workers leave shards. Run the same command again."
-                    )
-                for failure in exchange.failures():
-                    raise BuildError(f"shard {failure.shard} failed on {failure.worker}: {failure.message}")
-                asking.look(range(done, plan.shards))
-                time.sleep(_LOOK_S)
+                    stage.advance(gatherer.works_in(done) - gatherer.works_in(counted))
+                    exchange.forget(counted)
+                except PlaceAway as error:
+                    away_since = _wait(error, away_since, reporter)
     finally:
         queue.close()
     return sums
+
+
+def _look(exchange: Exchange, asking: "_Asking", shards: range) -> None:
+    if not exchange.is_there:
+        raise BuildError(
+            f"{exchange.location} is gone, where build workers leave shards. Run the same command again."
+        )
+    for failure in exchange.failures():
+        raise BuildError(f"shard {failure.shard} failed on {failure.worker}: {failure.message}")
+    asking.look(shards)
+
+
+def _wait(error: PlaceAway, since: float | None, reporter: Reporter) -> float:
+    """Wait a moment for a store that is away, and tell since when it is; raises the error after `_AWAY_S`."""
+    now = time.monotonic()
+    if since is None:
+        reporter.warn(f"{error} It is tried again for {_AWAY_S / 60:g} minutes.")
+        since = now
+    if now - since > _AWAY_S:
+        raise error
+    time.sleep(_ASK_AGAIN_S)
+    return since
 
 
 class _Asking:
@@ -80,7 +106,7 @@ class _Asking:
     def __init__(self, queue: ShardQueue, exchange: Exchange, reporter: Reporter) -> None:
         self._queue, self._exchange, self._reporter = queue, exchange, reporter
         self._asked = -_ASK_AGAIN_S
-        self._beats: dict[int, tuple[int, float]] = {}
+        self._beats: dict[int, tuple[float, float]] = {}
         self._heard = time.monotonic()
         self._reachable = True
         self._times = 0  # that shards were asked for: again, if the queue was found empty
@@ -98,16 +124,16 @@ class _Asking:
         elif now - self._heard > _REMIND_S:
             self._heard = now
             self._reporter.warn(
-                f"build workers take shards, and nothing comes of them: is {self._exchange.path} the same disk for"
-                " them, and may they write there? Their logs say more."
+                f"build workers take shards, and nothing comes of them: is {self._exchange.location} the same place"
+                " for them, and may they write there? Their logs say more."
                 if self._times > 1
                 else "no build worker has taken a shard for a minute; is a `das build-worker` running?"
             )
         waiting = self._queue.waiting()
         if waiting:
             return
-        missing = sorted(set(shards) - done - self._computed(claims, now))
-        reachable = waiting is not None and self._queue.ask(self._exchange.path, missing)
+        missing = sorted(set(shards) - done.keys() - self._computed(claims, now))
+        reachable = waiting is not None and self._queue.ask(self._exchange.location, missing)
         self._times += reachable
         self._told(reachable)
 

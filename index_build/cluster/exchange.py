@@ -1,20 +1,18 @@
-"""The directory that a distributed build and its workers share: `OUT.shards/ID/`, on a disk that all of them see.
+"""The place that a distributed build and its workers share: `OUT.shards/ID/` on a disk that all see, or in a store.
 
 `plan.json` and `digests.txt` say what is built. For every shard there appear, in this order, `claim-N.json` while
 somebody computes it, its products `shard-N.npz` and its kernel sums `sums-N.npz`, or `failed-N.json`. Each is whole
-or not there, and whoever computes a shard writes the same bytes, so it does no harm if two do. It lies beside the
-index's own directory and not in it: a worker that comes late can't leave a file in a finished index.
+or not there, and whoever computes a shard writes the same bytes, so it does no harm if two do. It is never the
+index's own directory: a worker that comes late can't leave a file in a finished index.
 """
 
 import hashlib
+import io
 import json
-import os
-import shutil
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event, Thread
 from typing import Any, Literal
 
@@ -25,7 +23,9 @@ from das import durable
 from das.config import BuildConfig
 from das.errors import BuildError
 from das.manifest import ExtensionRecord, canonical_json
-from index_build.workspace import ShardProducts, write_products
+from index_build.cluster.place import PlaceAway, place_at
+from index_build.progress import Reporter
+from index_build.workspace import ShardProducts, save_products
 
 BEAT_S = 2.0
 """Seconds between two touches of a claim."""
@@ -75,11 +75,11 @@ class Plan(BaseModel):
 
 @dataclass(frozen=True)
 class Claim:
-    """Who computes a shard: host, process and device; `beat` changes while it does."""
+    """Who computes a shard: host, process and device; `beat`, in seconds since 1970, changes while it does."""
 
     shard: int
     worker: str
-    beat: int
+    beat: float
 
 
 @dataclass(frozen=True)
@@ -92,23 +92,31 @@ class Failure:
 
 
 class Exchange:
-    """One build's directory. Reading what isn't there (any more) gives nothing; only `read_plan` raises."""
+    """One build's place. Reading what isn't there (any more) gives nothing; only `read_plan` raises.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    In a store all of it may raise PlaceAway.
+    """
+
+    def __init__(self, location: str) -> None:
+        """
+        Raises:
+            SettingsError: the location is a URL that can't be used.
+        """
+        self._place = place_at(location)
+        self.location = self._place.location
+        self.look_s = self._place.look_s
 
     @classmethod
-    def begin(cls, out: Path, plan: Plan, digests: Sequence[str]) -> "Exchange":
-        """Make the directory of a build of `out`, or find it again; what failed in it is forgotten."""
-        exchange = cls(exchange_path(out) / plan.id)
-        for other in exchange_path(out).glob("*"):
-            if other != exchange.path:
-                shutil.rmtree(other, ignore_errors=True)
-        durable.make_directory(exchange.path)
-        for failed in exchange.path.glob("failed-*.json"):
-            failed.unlink(missing_ok=True)
-        durable.write_bytes(exchange.path / _DIGESTS, "\n".join(digests).encode())
-        durable.write_bytes(exchange.path / _PLAN, plan.model_dump_json().encode())
+    def begin(cls, shared: "Shared", plan: Plan, digests: Sequence[str]) -> "Exchange":
+        """Make the place of a build, or find it again; what failed in it is forgotten, and what other builds left."""
+        exchange = cls(shared.of(plan.id))
+        shared.remove(besides=plan.id)
+        place = exchange._place
+        place.make()
+        for failed in place.listed("failed-*.json"):
+            place.remove(failed)
+        exchange._write(_DIGESTS, "\n".join(digests).encode())
+        exchange._write(_PLAN, plan.model_dump_json().encode())
         return exchange
 
     def read_plan(self) -> Plan | None:
@@ -118,94 +126,93 @@ class Exchange:
             BuildError: it was written by another version of das.
         """
         try:
-            return Plan.model_validate_json((self.path / _PLAN).read_bytes())
+            return Plan.model_validate_json(self._place.read(_PLAN))
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise BuildError(f"{self.path / _PLAN} was written by another version of das.") from error
+            raise BuildError(f"{self.location}/{_PLAN} was written by another version of das.") from error
 
     @property
     def is_there(self) -> bool:
         """Whether the build's plan can be read; not any more once it is over, or the disk is gone."""
-        return (self.path / _PLAN).is_file()
+        return bool(self._place.listed(_PLAN))
 
     def digests(self) -> list[str]:
         """The sha256 of every work's file, in the source's order; "" for one that can't be read."""
-        return (self.path / _DIGESTS).read_text().split("\n")
+        return self._place.read(_DIGESTS).decode().split("\n")
 
     def leave(self, shard: int, products: ShardProducts, sums: dict[str, np.ndarray]) -> None:
-        """Leave what a shard gave: its products, then its kernel sums (k, k) float64."""
-        write_products(self.products(shard), products)
+        """Leave what a shard gave: its products, then its kernel sums (k, k) float64.
+
+        Raises:
+            FileNotFoundError: the build is over.
+        """
+        self._check_wanted()
+        self._place.write(_products(shard), lambda stream: save_products(stream, products))
         named: dict[str, Any] = sums
-        durable.write_file(self._sums(shard), lambda stream: np.savez(stream, **named))
+        self._place.write(_sums(shard), lambda stream: np.savez(stream, **named))
 
     def fail(self, shard: int, worker: str, message: str) -> None:
-        """Leave word that a shard can't be computed."""
-        durable.write_json(self.path / f"failed-{shard:05d}.json", {"worker": worker, "message": message})
+        """Leave word that a shard can't be computed; as `leave`, while the build wants to know."""
+        self._check_wanted()
+        self._write(f"failed-{shard:05d}.json", _json({"worker": worker, "message": message}))
 
-    def products(self, shard: int) -> Path:
-        """The file of a shard's products."""
-        return self.path / f"shard-{shard:05d}.npz"
-
-    def left_at(self, shard: int) -> float | None:
-        """When a shard was done, in seconds since 1970; None if its products aren't here."""
-        try:
-            return self.products(shard).stat().st_mtime
-        except FileNotFoundError:
-            return None
+    def bring(self, shard: int, path: Path) -> bool:
+        """Bring a shard's products to `path`; False if they aren't here."""
+        return self._place.take(_products(shard), path)
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard waits to be counted."""
-        return self._sums(shard).is_file()
+        return bool(self._place.listed(_sums(shard)))
 
     @property
     def counted(self) -> int:
         """How many shards, from the first, have been counted."""
         try:
-            return int((self.path / _COUNTED).read_text())
+            return int(self._place.read(_COUNTED))
         except FileNotFoundError:
             return 0
 
     def sums(self, shard: int) -> dict[str, np.ndarray]:
         """The kernel sums of a shard that is done."""
-        with np.load(self._sums(shard), allow_pickle=False) as pieces:
+        with np.load(io.BytesIO(self._place.read(_sums(shard))), allow_pickle=False) as pieces:
             return {name: pieces[name] for name in pieces.files}
 
     def forget(self, shard: int, *, counted: bool = True) -> None:
         """Remove what is left of a shard: it is counted, or, if not `counted`, it isn't whole and is wanted again."""
         if counted:
-            durable.write_bytes(self.path / _COUNTED, str(shard + 1).encode())
-        self._sums(shard).unlink(missing_ok=True)
-        self.products(shard).unlink(missing_ok=True)
+            self._write(_COUNTED, str(shard + 1).encode())
+        self._place.remove(_sums(shard))
+        self._place.remove(_products(shard))
 
-    def done(self) -> set[int]:
-        """The shards that wait to be counted."""
+    def done(self) -> dict[int, float]:
+        """The shards that wait to be counted, and when each was done, in seconds since 1970."""
         counted = self.counted
-        return {number for path in self.path.glob("sums-*.npz") if (number := _number(path)) >= counted}
+        left = {_number(name): moment for name, moment in self._place.listed("sums-*.npz").items()}
+        return {shard: moment for shard, moment in left.items() if shard >= counted}
 
     def claims(self) -> list[Claim]:
         """Who computes what."""
-        return [Claim(_number(path), body["worker"], beat) for path, body, beat in self._found("claim")]
+        return [Claim(shard, body["worker"], beat) for shard, body, beat in self._found("claim")]
 
     def failures(self) -> list[Failure]:
         """What couldn't be computed."""
-        return [
-            Failure(_number(path), body["worker"], body["message"]) for path, body, _ in self._found("failed")
-        ]
+        return [Failure(shard, body["worker"], body["message"]) for shard, body, _ in self._found("failed")]
 
     @contextmanager
     def claimed(self, shard: int, worker: str) -> Iterator[None]:
         """Tell, as long as this lasts, that `worker` computes a shard."""
-        path = self.path / f"claim-{shard:05d}.json"
-        durable.write_json(path, {"worker": worker})
+        name, data = f"claim-{shard:05d}.json", _json({"worker": worker})
+        self._check_wanted()
+        self._write(name, data)
         over = Event()
 
         def beat() -> None:
             while not over.wait(BEAT_S):
-                try:
-                    os.utime(path)
-                except OSError:  # the build is over, or the disk is away: neither is the claim's to mend
-                    continue
+                # The build is over, or the place is away: neither is the claim's to mend.
+                with suppress(OSError, PlaceAway):
+                    self._check_wanted()
+                    self._place.touch(name, data)
 
         beating = Thread(target=beat, name="claim", daemon=True)
         beating.start()
@@ -214,32 +221,76 @@ class Exchange:
         finally:
             over.set()
             beating.join()
-            path.unlink(missing_ok=True)
+            # Without a beat it counts for nothing soon.
+            with suppress(OSError, PlaceAway):
+                self._place.remove(name)
 
-    def _sums(self, shard: int) -> Path:
-        return self.path / f"sums-{shard:05d}.npz"
+    def _check_wanted(self) -> None:
+        # A store takes what is written into a place that was removed, and keeps it.
+        if not self.is_there:
+            raise FileNotFoundError(f"{self.location}/{_PLAN}")
 
-    def _found(self, kind: str) -> Iterator[tuple[Path, dict[str, Any], int]]:
-        for path in sorted(self.path.glob(f"{kind}-*.json")):
-            try:
-                yield path, json.loads(path.read_bytes()), path.stat().st_mtime_ns
-            except FileNotFoundError:
-                continue
+    def _write(self, name: str, data: bytes) -> None:
+        self._place.write(name, lambda stream: stream.write(data))
 
-
-def exchange_path(out: Path) -> Path:
-    """Where the directories of the builds of `out` are."""
-    return out.with_name(out.name + durable.SHARDS_SUFFIX)
+    def _found(self, kind: str) -> Iterator[tuple[int, dict[str, Any], float]]:
+        for name, moment in self._place.listed(f"{kind}-*.json").items():
+            with suppress(FileNotFoundError):
+                yield _number(name), json.loads(self._place.read(name)), moment
 
 
-def remove_exchange(out: Path) -> None:
-    """Remove what the builds of `out` left, though a late worker may be writing there."""
-    for _ in range(5):
-        shutil.rmtree(exchange_path(out), ignore_errors=True)
-        if not exchange_path(out).exists():
+class Shared:
+    """Where the builds of an index leave shards, each in a place of its own: in a directory beside it, or a store."""
+
+    def __init__(self, out: Path, url: str | None = None) -> None:
+        """
+        Args:
+            out: the index.
+            url: of a store or directory in which it is; None: beside `out`.
+
+        Raises:
+            SettingsError: the URL can't be used.
+        """
+        name = out.name + durable.SHARDS_SUFFIX
+        self.location = str(out.with_name(name)) if url is None else f"{place_at(url).location}/{name}"
+
+    def of(self, build: str) -> str:
+        """Where the shards of one build are."""
+        return f"{self.location}/{build}"
+
+    def builds(self) -> list[Exchange]:
+        """Of every build that left something."""
+        return [Exchange(self.of(name)) for name in place_at(self.location).folders()]
+
+    def remove(self, besides: str | None = None) -> None:
+        """Remove what builds left, though a late worker may be writing there; all but those of one."""
+        if besides is None:
+            place_at(self.location).remove_all()
             return
-        time.sleep(0.1)
+        for name in place_at(self.location).folders():
+            if name != besides:
+                place_at(self.of(name)).remove_all()
 
 
-def _number(path: Path) -> int:
-    return int(path.stem.split("-")[1])
+def forget_shards(shared: Shared, reporter: Reporter) -> None:
+    """Remove what builds left of an index that is finished; it is no worse for a store that is away."""
+    try:
+        shared.remove()
+    except PlaceAway as error:
+        reporter.warn(f"what build workers left stays there: {error}")
+
+
+def _products(shard: int) -> str:
+    return f"shard-{shard:05d}.npz"
+
+
+def _sums(shard: int) -> str:
+    return f"sums-{shard:05d}.npz"
+
+
+def _number(name: str) -> int:
+    return int(PurePosixPath(name).stem.split("-")[1])
+
+
+def _json(body: dict[str, str]) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode()

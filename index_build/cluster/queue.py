@@ -1,6 +1,5 @@
 """The queue of shards: Celery on the broker that the service uses too, with a queue of its own."""
 
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -32,10 +31,10 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     return {
         "broker_transport_options": transport_options(settings),
         "task_default_queue": QUEUE,
-        # Messages are a path and a number; nothing but JSON is ever read.
+        # Messages are a place and a number; nothing but JSON is ever read.
         "task_serializer": "json",
         "accept_content": ["json"],
-        # What a shard gave lies on the disk.
+        # What a shard gave lies in the place that the message names.
         "result_backend": None,
         "task_ignore_result": True,
         # The model lives in the process that computes; whoever kills that kills the worker, and the build asks again.
@@ -62,12 +61,12 @@ class ShardQueue:
         self._settings = settings
         self._app = create_app(settings)
 
-    def ask(self, exchange: Path, shards: list[int]) -> bool:
+    def ask(self, exchange: str, shards: list[int]) -> bool:
         """Ask for shards; False if the broker can't be reached now."""
         try:
             for shard in shards:
                 self._app.send_task(
-                    TASK, args=[str(exchange), shard], queue=QUEUE, ignore_result=True, retry=False
+                    TASK, args=[exchange, shard], queue=QUEUE, ignore_result=True, retry=False
                 )
         except (OperationalError, redis.RedisError, OSError, BrokerError):
             return False

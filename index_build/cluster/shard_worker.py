@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from celery.platforms import SecurityWarning
 
-from das.errors import BuildError, DasError
+from das.errors import BuildError, DasError, SettingsError
 from das.manifest import ExtensionRecord
 from das.works import read_works
 from index_build.cluster.exchange import Exchange, Plan
+from index_build.cluster.place import PlaceAway
 from index_build.cluster.queue import QUEUE, TASK, create_app
 from index_build.gather import Gatherer
 from index_build.inputs import WorksOnDisk, digest_of_works
@@ -37,7 +38,7 @@ _SAME = ("das-attribution",)
 class _Prepared:
     """A build whose model and works are loaded; one is kept, that of the last shard."""
 
-    exchange: Path
+    exchange: str
     plan: Plan
     gatherer: Gatherer
     works: WorksOnDisk
@@ -52,17 +53,22 @@ class ShardWorker:
         self._name = f"{socket.gethostname()}:{os.getpid()} ({device})"
         self._prepared: _Prepared | None = None
 
-    def compute(self, path: Path, shard: int) -> None:
-        """Leave what a shard gives in the exchange at `path`, or why it can't be computed.
+    def compute(self, place: str, shard: int) -> None:
+        """Leave what a shard gives in the exchange at `place`, or why it can't be computed.
 
         A shard that is done, failed or of a build that is over is passed over: messages may come twice, and late.
         """
-        exchange = Exchange(path)
+        try:
+            exchange = Exchange(place)
+        except SettingsError as error:
+            log.error("shard %d of %s: %s", shard, place, error)
+            time.sleep(_PAUSE_S)
+            return
         try:
             plan = exchange.read_plan()
             if plan is None:
                 log.warning(
-                    "%s isn't here: is that build over, or its disk not to be seen under this path?", path
+                    "%s isn't here: is that build over, or its disk not to be seen under this path?", place
                 )
                 return
             if self._is_settled(exchange, shard):
@@ -77,23 +83,28 @@ class ShardWorker:
                     found, sums = prepared.gatherer.compute(shard, reader, stage, strict=plan.strict)
                 exchange.leave(shard, found, sums)
             log.info(
-                "shard %d of %s: %d works in %.1f s", shard, path, len(found.rows), time.monotonic() - began
+                "shard %d of %s: %d works in %.1f s", shard, place, len(found.rows), time.monotonic() - began
             )
-        except Exception as error:
-            if not exchange.is_there:
-                log.info("the build of %s is over; shard %d isn't wanted any more", path, shard)
-                return
-            if isinstance(error, DasError):
-                log.error("shard %d of %s: %s", shard, path, error)
-            else:
-                log.exception("shard %d of %s failed", shard, path)
-            self._prepared = None
+        except PlaceAway as error:
+            self._pause(place, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the shard is settled by it
             try:
+                if not exchange.is_there:
+                    log.info("the build of %s is over; shard %d isn't wanted any more", place, shard)
+                    return
+                if isinstance(error, DasError):
+                    log.error("shard %d of %s: %s", shard, place, error)
+                else:
+                    log.exception("shard %d of %s failed", shard, place)
+                self._prepared = None
                 exchange.fail(shard, self._name, str(error) or type(error).__name__)
-            except OSError as refused:
-                # The shard is asked for again; others shall have the time to take it.
-                log.error("nothing can be written into %s: %s", path, refused.strerror or refused)
-                time.sleep(_PAUSE_S)
+            except (OSError, PlaceAway) as refused:
+                self._pause(place, refused)
+
+    def _pause(self, place: str, error: OSError | PlaceAway) -> None:
+        """The shard is asked for again; others shall have the time to take it."""
+        log.error("nothing can be written into %s: %s", place, getattr(error, "strerror", None) or error)
+        time.sleep(_PAUSE_S)
 
     def _is_settled(self, exchange: Exchange, shard: int) -> bool:
         done = shard < exchange.counted or exchange.is_done(shard)
@@ -101,7 +112,7 @@ class ShardWorker:
 
     def _prepare(self, exchange: Exchange, plan: Plan) -> _Prepared:
         """Load what a build needs, unless it is loaded; raises DasError if it isn't what the coordinator has."""
-        if self._prepared is not None and self._prepared.exchange == exchange.path:
+        if self._prepared is not None and self._prepared.exchange == exchange.location:
             return self._prepared
         self._prepared = None
         _compare_versions(plan)
@@ -132,7 +143,7 @@ class ShardWorker:
                 f" ({plan.config.model})."
             )
         works = WorksOnDisk(source, digests, plan.identity["works"])
-        self._prepared = _Prepared(exchange.path, plan, Gatherer(plan.config, works, loaded), works)
+        self._prepared = _Prepared(exchange.location, plan, Gatherer(plan.config, works, loaded), works)
         return self._prepared
 
 
@@ -148,8 +159,8 @@ def run(settings: Settings, device: str) -> int:
     worker = ShardWorker(device)
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
-    def compute(path: str, shard: int) -> None:
-        worker.compute(Path(path), shard)
+    def compute(place: str, shard: int) -> None:
+        worker.compute(place, shard)
 
     program = app.Worker(
         queues=[QUEUE],

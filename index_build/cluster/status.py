@@ -1,4 +1,4 @@
-"""How far a build is, told from what lies on the disk."""
+"""How far a build is, told from what lies on the disk and where shards are left."""
 
 import time
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from das import durable
 from das.errors import BuildError
 from das.manifest import MANIFEST_NAME
-from index_build.cluster.exchange import BEAT_S, Exchange, exchange_path
+from index_build.cluster.exchange import BEAT_S, Shared
 from index_build.disk import lock_path
 from index_build.progress import duration
 from index_build.workspace import Workspace
@@ -48,11 +48,12 @@ class BuildStatus:
         return "\n".join([*lines, *(f"shard {shard}: {worker}" for worker, shard in self.workers.items())])
 
 
-def status(out: Path) -> BuildStatus:
-    """Look at the build of `out`.
+def status(out: Path, exchange: str | None = None) -> BuildStatus:
+    """Look at the build of `out`, whose workers leave shards at the URL `exchange`, or beside it.
 
     Raises:
         BuildError: there is none.
+        SettingsError: the URL can't be used.
     """
     out = out.resolve()
     workspace = Workspace(out)
@@ -64,17 +65,14 @@ def status(out: Path) -> BuildStatus:
         raise BuildError(f"there is neither an index nor a build of one at {out}.")
     ended = {shard: moment for shard in range(workspace.shards_done) if (moment := workspace.ended(shard))}
     shards, workers = None, {}
-    for path in exchange_path(out).glob("*"):
-        exchange = Exchange(path)
-        if (plan := exchange.read_plan()) is None:
+    for build in Shared(out, exchange).builds():
+        if (plan := build.read_plan()) is None:
             continue
         shards = plan.shards
         # What is being counted is moved meanwhile.
-        ended = {shard: moment for shard in exchange.done() if (moment := exchange.left_at(shard))} | ended
+        ended = build.done() | ended
         now = time.time()
-        workers = {
-            claim.worker: claim.shard for claim in exchange.claims() if now - claim.beat / 1e9 < _MOST_AGE
-        }
+        workers = {claim.worker: claim.shard for claim in build.claims() if now - claim.beat < _MOST_AGE}
     rate = _rate(list(ended.values()))
     left = None if rate is None or shards is None else (shards - len(ended)) / rate
     return BuildStatus(

@@ -21,7 +21,7 @@ def approximate_section(folder: Path) -> str:
 def _section(file: Path) -> str:
     told: dict[str, Any] = json.loads(file.read_text())
     head = [
-        "FAISS",
+        "engine",
         "candidates of a sign",
         "recall at 20",
         "p50",
@@ -35,9 +35,9 @@ def _section(file: Path) -> str:
             row["factory"],
             f"{row['depth']:,}",
             f"{row['recall_at_20']:.3f}",
-            f"{row['p50_ms']:,.0f} ms",
-            f"{row['p95_ms']:,.0f} ms",
-            f"{row['cpu_p50_ms']:,.0f} ms",
+            _ms(row["p50_ms"]),
+            _ms(row["p95_ms"]),
+            _ms(row["cpu_p50_ms"]),
             f"{row['bytes_per_work']:.0f}",
             f"{row['build_cpu_s']:,.0f} s of CPU",
         ]
@@ -69,3 +69,7 @@ Shares of groups, from a sample of the works and the exact sum over all of them,
 query and needs none:
 
 {table(["sample", "groups", "relative error, median", "95 % intervals that hold"], sampled)}"""
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"

@@ -8,9 +8,12 @@ from measure.results.approximate import approximate_section
 from measure.results.cells import table
 from measure.results.changing import changes_section
 from measure.results.peers import peers_section
+from measure.results.questions import questions_section, search_section
 
 DEMO, FEATURES, LOAD, THROUGHPUT = "demo.json", "features.json", "load.json", "throughput.json"
-DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes.json"
+DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes*.json"
+QUESTIONS, SEARCH = "questions*.json", "search*.json"
+"""What `das bench query` and `das bench search` told, of an index each."""
 FULL_SIZE = "full-size-*.json"
 """What `das bench build` wrote."""
 
@@ -81,12 +84,11 @@ def overview_page(folder: Path) -> str:
     planted = demo["planted_total"]
     under_load = load_section(json.loads((folder / LOAD).read_text())) if (folder / LOAD).is_file() else ""
     peers = peers_section(json.loads((folder / PEERS).read_text())) if (folder / PEERS).is_file() else ""
-    changes = (
-        changes_section(json.loads((folder / CHANGES).read_text())) if (folder / CHANGES).is_file() else ""
-    )
+    changes = changes_section(_all_of(folder, CHANGES))
     several = folder / THROUGHPUT
     together = throughput_section(json.loads(several.read_text())) if several.is_file() else ""
-    full_size = full_size_section([json.loads(file.read_text()) for file in sorted(folder.glob(FULL_SIZE))])
+    questions = questions_section(_all_of(folder, QUESTIONS)) + search_section(_all_of(folder, SEARCH))
+    full_size = full_size_section(_all_of(folder, FULL_SIZE))
     return f"""# Results
 
 Made by `das results write` from the JSON files beside it. Two cores of a shared virtual machine (AMD \
@@ -143,7 +145,11 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{peers}{full_size}{changes}{under_load}{together}{approximate_section(folder)}"""
+{peers}{full_size}{changes}{questions}{under_load}{together}{approximate_section(folder)}"""
+
+
+def _all_of(folder: Path, pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in sorted(folder.glob(pattern))]
 
 
 def engine_row(row: dict[str, Any]) -> str:
@@ -275,8 +281,8 @@ def throughput_section(told: dict[str, Any]) -> str:
 
 `{told["command"]}` ([{THROUGHPUT}]({THROUGHPUT})): everybody asks again as soon as the answer is there, one client \
 and {told["clients"]} in turn, {told["rounds"]} rounds
-of {told["seconds"]:g} s each; {machine["cores"]} cores that did other things too (load average before: \
-{machine["load_average_before"]:.1f}), so that only what one run compares counts.{note}
+of {told["seconds"]:g} s each; {machine["cores"]} cores (load average before: \
+{machine["load_average_before"]:.1f}).{note}
 
 {table(head, body)}
 {told["clients"]} clients are answered {ratio}.

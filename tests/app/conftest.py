@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from app.main import create_app
@@ -27,6 +28,17 @@ from jobs.store import JobStore
 
 LOADING_S = 240
 BASE_URL = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unhurried() -> Iterator[None]:
+    """Nothing is given up here for which a busy machine takes long: look-alikes, counting, announcements, looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.intake.SCREENING_PATIENCE_S", 120.0)
+        patch.setattr("app.limiting.TIMEOUT_S", 60.0)
+        patch.setattr("jobs.notify.PUBLISH_TIMEOUT_S", 60.0)
+        patch.setattr("app.metrics.looking.PATIENCE_S", 60.0)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +63,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_index: Path, picture
         max_upload_bytes=300_000,
         queue_limit=20,
         lease_seconds=60,
+        # The worker that tests play gives a sign of life before each of them, however long that takes.
+        heartbeat_seconds=3600,
         # The tests' client has no loopback address and asks a thousand times a minute.
         address_rate_limit=None,
     )
@@ -75,6 +89,22 @@ def client(settings: Settings) -> Iterator[TestClient]:
         broker.stop()
 
 
+@pytest.fixture
+def undisturbed(client: TestClient, settings: Settings) -> Iterator[TestClient]:
+    """The application of one more process on the same data, which does nothing on the side.
+
+    Its database is asked by requests alone, so that what they ask can be counted.
+    """
+    with TestClient(create_app(settings.model_copy(update={"duties": "io-worker"})), BASE_URL) as undisturbed:
+        yield undisturbed
+
+
+def engine_of(client: TestClient) -> Engine:
+    """The connections of an application to its database."""
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+    return service.store.database.engine
+
+
 @dataclass(frozen=True)
 class Live:
     """The application on a socket, as clients meet it."""
@@ -87,9 +117,7 @@ class Live:
 @pytest.fixture(scope="module")
 def live(settings: Settings) -> Iterator[Live]:
     """The application behind the service's own HTTP on a port of loopback, with a worker that is alive for long."""
-    settings = settings.model_copy(
-        update={"data_dir": settings.data_dir.with_name("live"), "heartbeat_seconds": 3600.0}
-    )
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.with_name("live")})
     upgrade(settings)
     broker = Broker(settings)
     broker.start()

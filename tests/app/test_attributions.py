@@ -1,6 +1,7 @@
 """Asking, following, listing, cancelling and erasing, over HTTP."""
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -14,8 +15,9 @@ import pytest
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from app import questions
-from app.intake import SCREENING_PATIENCE_S, WORTH_WAITING
+from app import intake, questions
+from app.intake import WORTH_WAITING
+from app.waiting import MAX_WAIT_S
 from das.images import decode_png
 
 
@@ -163,18 +165,24 @@ def test_prefer_wait_gives_up_in_time(client, store, picture):
         "/v1/attributions", files={"image": ("p.png", picture)}, headers={"Prefer": "wait=1"}
     )
     assert response.status_code == 202
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < MAX_WAIT_S
 
 
-def test_wait_holds_until_it_is_finished(client, ask, work_off):
-    asked = ask()
-    timer = threading.Timer(0.3, work_off)
-    timer.start()
-    began = time.monotonic()
-    body = client.get(asked["links"]["self"], params={"wait": 20}).json()
+def test_wait_holds_until_it_is_finished(client, ask, work_off, monkeypatch):
+    feed, look_on = client.app.state.service.feed, threading.Event()
+    versions = feed._versions
+    # Woken by the announcement: looks at the database find nothing out until this is over.
+    monkeypatch.setattr(feed, "_versions", lambda job_ids: look_on.wait(60) and versions(job_ids))
+    try:
+        asked = ask()
+        timer = threading.Timer(0.3, work_off)
+        timer.start()
+        began = time.monotonic()
+        body = client.get(asked["links"]["self"], params={"wait": MAX_WAIT_S}).json()
+        assert time.monotonic() - began < MAX_WAIT_S - 1, "woken, and not after all of its time"
+    finally:
+        look_on.set()
     assert body["state"] == "succeeded"
-    # Woken by the announcement: without it the next look would come after a second.
-    assert time.monotonic() - began < 0.9
 
 
 def test_an_etag_spares_the_answer_until_something_changes(client, ask, store):
@@ -186,7 +194,7 @@ def test_an_etag_spares_the_answer_until_something_changes(client, ask, store):
     assert client.get(url, headers={"If-None-Match": 'W/"0", "x"'}).status_code == 200
     timer = threading.Timer(0.2, store.cancel, [asked["id"]])
     timer.start()
-    changed = client.get(url, params={"wait": 10}, headers={"If-None-Match": tag})
+    changed = client.get(url, params={"wait": MAX_WAIT_S}, headers={"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.headers["etag"] != tag
     assert changed.json()["state"] == "cancelled"
@@ -201,22 +209,25 @@ def test_what_was_erased_is_gone_for_those_who_know_its_version_too(client, ask)
         assert client.get(url, params={"wait": 5}, headers={"If-None-Match": known}).status_code == 410
 
 
-def test_an_upload_is_answered_before_its_lookalikes_where_clip_has_much_to_do(client, store, ask):
+def test_an_upload_is_answered_before_its_lookalikes_where_clip_has_much_to_do(
+    client, store, ask, monkeypatch
+):
     clip = client.app.state.service.screener.pid
     os.kill(clip, signal.SIGSTOP)
     try:
+        monkeypatch.setattr(intake, "SCREENING_PATIENCE_S", 0.2)
         with ThreadPoolExecutor(WORTH_WAITING + 1) as others:
             list(others.map(lambda _: ask(), range(WORTH_WAITING + 1)))
-        began = time.monotonic()
+        # Who would wait for CLIP now would do so until the test is given up.
+        monkeypatch.setattr(intake, "SCREENING_PATIENCE_S", 3600.0)
         asked = ask()
-        assert time.monotonic() - began < SCREENING_PATIENCE_S
         assert asked["lookalikes"] is None
         assert any("not found yet" in note for note in asked["notes"])
         url = asked["links"]["self"]
         tag = client.get(url).headers["etag"]
     finally:
         os.kill(clip, signal.SIGCONT)
-    told = client.get(url, params={"wait": 20}, headers={"If-None-Match": tag})
+    told = client.get(url, params={"wait": MAX_WAIT_S}, headers={"If-None-Match": tag})
     assert (told.status_code, len(told.json()["lookalikes"])) == (200, 12)
     assert told.headers["etag"] != tag
 
@@ -294,8 +305,9 @@ def test_erasing_leaves_a_tombstone_and_no_byte_of_the_picture(client, ask, sett
         assert (gone.status_code, gone.json()["code"]) == (410, "erased")
     assert client.delete(url).status_code == 204
     for path in settings.data_dir.rglob("*"):
-        if path.is_file():
-            assert stored not in path.read_bytes()
+        # A database's side files come and go with those who have it open.
+        with contextlib.suppress(FileNotFoundError):
+            assert not path.is_file() or stored not in path.read_bytes()
 
 
 def test_the_image_is_the_normalised_picture_without_metadata(client, store):

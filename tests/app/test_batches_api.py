@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,11 +36,21 @@ def post(client: Any, count: int = 2, fields: dict[str, str] | None = None, **he
 
 
 def until(client: Any, batch: dict[str, Any], *states: str) -> dict[str, Any]:
-    """The batch once each of its items is in one of these states."""
+    """The batch once each of its items is in one of these states, and CLIP has seen all that became questions.
+
+    What CLIP found comes a moment after the question, and is a change of it.
+    """
+
+    def is_seen(item: dict[str, Any]) -> bool:
+        asked = item["attribution"]
+        return asked is None or client.get(asked["links"]["self"]).json()["lookalikes"] is not None
+
     deadline = time.monotonic() + PATIENCE_S
     while True:
         told: dict[str, Any] = client.get(batch["links"]["self"]).json()
-        if all(item["state"] in states for item in told["items"]):
+        shown = Counter(item["state"] for item in told["items"])
+        assert shown == {state: count for state, count in told["counts"].items() if count}, "one moment's"
+        if shown.keys() <= {*states} and all(map(is_seen, told["items"])):
             return told
         assert time.monotonic() < deadline, told
         time.sleep(0.05)
@@ -75,9 +86,7 @@ def test_each_picture_becomes_a_question_and_is_answered(
         (2, "2.png"),
         (3, "3.png"),
     ]
-    until(client, batch, "queued")
-    # The counts and the items are read one after the other.
-    assert client.get(batch["links"]["self"]).json()["counts"]["queued"] == 3
+    assert until(client, batch, "queued")["counts"]["queued"] == 3
     for _ in range(3):
         assert work_off().priority == BULK_PRIORITY
     done = client.get(batch["links"]["self"], params={"wait": 5})

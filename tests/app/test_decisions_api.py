@@ -1,6 +1,7 @@
 """`/v1/decisions`: about pictures and questions, in time or later, with a dry run beside; reviewed, and erased."""
 
 import base64
+import threading
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import text
 from das.index import AttributionIndex
 from jobs.errors import StorageError
 from tests.app.conftest import scored
+from tests.app.receivers import until
 
 RULES = [
     {"code": "large-share", "outcome": "review", "when": {"top.share": {"at_least": 0.5}}},
@@ -95,25 +97,28 @@ def test_a_picture_from_elsewhere_is_indeterminate(client, decide, finish):
 def test_it_is_made_without_anybody_asking(client, decide, finish, store):
     begun = decide()
     finish()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while store.decisions.get(begun["id"]).state == "pending":
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
 def test_it_is_waited_for(client, decide, finish, store):
-    import threading
+    def finish_once_asked():
+        until(store.queue_depth)
+        time.sleep(0.5)  # while it is waited for
+        finish()
 
-    timer = threading.Timer(0.5, finish)
-    timer.start()
-    told = decide(status=200, headers={"Prefer": "wait=20"})
-    timer.join()
+    worker = threading.Thread(target=finish_once_asked)
+    worker.start()
+    told = decide(status=200, headers={"Prefer": "wait=30"})
+    worker.join()
     assert told["outcome"] == "clear"
     late = decide(status=202, headers={"Prefer": "wait=0"})
-    timer = threading.Timer(0.5, finish)
-    timer.start()
-    assert client.get(late["links"]["self"], params={"wait": 20}).json()["state"] == "decided"
-    timer.join()
+    worker = threading.Thread(target=finish_once_asked)
+    worker.start()
+    assert client.get(late["links"]["self"], params={"wait": 30}).json()["state"] == "decided"
+    worker.join()
 
 
 def test_a_question_that_was_asked_is_decided_at_once(client, ask, finish):

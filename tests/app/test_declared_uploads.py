@@ -1,6 +1,7 @@
 """Uploads that say what made them: in the answer, as defaults, on the page, and gone when erased."""
 
 import base64
+import contextlib
 import io
 import json
 import re
@@ -127,8 +128,9 @@ def test_what_was_said_is_erased_with_the_question(post, generated, client, stor
 
     assert store.get(body["id"]).input == {}
     for path in Path(settings.data_dir).rglob("*"):
-        if path.is_file():
-            assert SECRET.encode() not in path.read_bytes(), path
+        # A database's side files come and go with those who have it open.
+        with contextlib.suppress(FileNotFoundError):
+            assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
 def test_asked_again_it_keeps_what_the_file_said(post, generated, client, store):

@@ -1,6 +1,7 @@
 """Turns at the decoders: whoever comes new needn't wait for those who took much."""
 
 import asyncio
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -9,34 +10,50 @@ from app import turns
 from app.problems import Problem
 from app.turns import Turns
 
+PATIENCE_S = 60
 
-def test_who_used_least_is_next_and_one_address_keeps_its_order():
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What use is measured by: seconds, which pass only where a test adds some."""
+    now = [0.0]
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_who_used_least_is_next_and_one_address_keeps_its_order(clock):
     order = []
 
-    async def take(places, address, name, seconds=0.01):
-        async with places.turn(address):
-            order.append(name)
-            await asyncio.sleep(seconds)
-
     async def go():
-        places = Turns(1, 20, 5)
-        greedy = [asyncio.create_task(take(places, "greedy", f"greedy {n}", 0.05)) for n in range(4)]
-        await asyncio.sleep(0.07)
-        honest = [asyncio.create_task(take(places, f"honest {n}", f"honest {n}")) for n in range(2)]
+        places = Turns(1, 20, PATIENCE_S)
+        at_second, go_on = asyncio.Event(), asyncio.Event()
+
+        async def take(address, name, seconds):
+            async with places.turn(address):
+                order.append(name)
+                clock[0] += seconds
+                if name == "greedy 1":
+                    at_second.set()
+                    await go_on.wait()
+
+        greedy = [asyncio.create_task(take("greedy", f"greedy {n}", 0.05)) for n in range(4)]
+        await at_second.wait()
+        honest = [asyncio.create_task(take(f"honest {n}", f"honest {n}", 0.01)) for n in range(2)]
+        while sum(len(use.waiting) for use in places._uses.values()) < 4:
+            await asyncio.sleep(0)
+        go_on.set()
         await asyncio.gather(*greedy, *honest)
 
     anyio.run(go)
     assert order == ["greedy 0", "greedy 1", "honest 0", "honest 1", "greedy 2", "greedy 3"]
 
 
-def test_one_place_is_kept_from_those_who_took_much(monkeypatch):
-    monkeypatch.setattr(turns, "HEAVY_S", 0.05)
-
+def test_one_place_is_kept_from_those_who_took_much(clock):
     async def go():
-        places = Turns(2, 20, 5)
+        places = Turns(2, 20, PATIENCE_S)
         for address in ("a", "b", "c"):
             async with places.turn(address):
-                await asyncio.sleep(0.1)
+                clock[0] += 2 * turns.HEAVY_S
         running = asyncio.Event()
         release = asyncio.Event()
 
@@ -49,7 +66,7 @@ def test_one_place_is_kept_from_those_who_took_much(monkeypatch):
         await running.wait()
         # Three slow ones at once, and yet nobody new waits.
         for _ in range(3):
-            async with asyncio.timeout(0.5), places.turn("new"):
+            async with asyncio.timeout(PATIENCE_S), places.turn("new"):
                 pass
         release.set()
         await asyncio.gather(*slow)
@@ -60,12 +77,12 @@ def test_one_place_is_kept_from_those_who_took_much(monkeypatch):
 def test_waiting_is_bounded_in_number_and_in_time():
     async def go():
         places = Turns(1, 4, 0.2)
-        refused = []
+        refused, over = [], asyncio.Event()
 
         async def ask(address):
             try:
                 async with places.turn(address):
-                    await asyncio.sleep(0.5)
+                    await over.wait()
             except Problem as problem:
                 refused.append(problem)
 
@@ -75,10 +92,12 @@ def test_waiting_is_bounded_in_number_and_in_time():
         await asyncio.sleep(0)
         # The third of one address that would wait is told at once.
         assert len(refused) == 1
-        await asyncio.gather(first, *waiting)
+        await asyncio.gather(*waiting)
         assert len(refused) == 3
+        over.set()
+        await first
         # The place is free again, and nothing is left of those who gave up.
-        async with asyncio.timeout(0.5), places.turn("b"):
+        async with asyncio.timeout(PATIENCE_S), places.turn("b"):
             pass
         return refused
 
@@ -89,7 +108,7 @@ def test_waiting_is_bounded_in_number_and_in_time():
 
 def test_who_is_cancelled_gives_the_place_back():
     async def go():
-        places = Turns(1, 4, 5)
+        places = Turns(1, 4, PATIENCE_S)
 
         async def hold():
             async with places.turn("a"):
@@ -101,7 +120,7 @@ def test_who_is_cancelled_gives_the_place_back():
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        async with asyncio.timeout(0.5), places.turn("b"):
+        async with asyncio.timeout(PATIENCE_S), places.turn("b"):
             pass
 
     anyio.run(go)

@@ -2,6 +2,7 @@
 broker's append-only file, not what the processes logged."""
 
 import base64
+import contextlib
 import os
 import re
 import signal
@@ -66,7 +67,13 @@ def found_in(data_dir: Path, secrets: list[bytes]) -> list[tuple[str, bytes]]:
     files = [path for path in data_dir.rglob("*") if path.is_file()]
     assert {"das.sqlite3", "das.sqlite3-wal", "stderr.log", "broker.log"} <= {path.name for path in files}
     assert any("appendonly" in path.name for path in files)
-    return [(path.name, secret[:40]) for path in files for secret in secrets if secret in path.read_bytes()]
+    found = []
+    for path in files:
+        # The service runs on: its logs are rewritten under other names.
+        with contextlib.suppress(FileNotFoundError):
+            held = path.read_bytes()
+            found += [(path.name, secret[:40]) for secret in secrets if secret in held]
+    return found
 
 
 def test_no_byte_of_any_question_is_left(served: httpx.Client, data_dir: Path) -> None:

@@ -4,8 +4,8 @@ import asyncio
 import datetime
 import gzip
 import ipaddress
+import socket
 import ssl
-import time
 
 import pytest
 from cryptography import x509
@@ -20,7 +20,7 @@ from app.fetching import Fetcher, TooMuch
 NAME = "pictures.example"
 LOOPBACK = Allowed.of(["127.0.0.0/8"])
 MOST = 100_000
-SECONDS = 2.0
+PATIENCE_S = 60.0
 
 
 def answer(body, *headers, status="200 OK", length=None):
@@ -60,7 +60,7 @@ class Server:
             writer.close()
 
 
-def fetch(page, *, allowed=LOOPBACK, most=MOST, seconds=SECONDS, path="/x", held=None):
+def fetch(page, *, allowed=LOOPBACK, most=MOST, seconds=PATIENCE_S, path="/x", held=None):
     """What is fetched of one page, or of several by their paths."""
 
     async def run():
@@ -183,19 +183,17 @@ async def silence(writer):
     ids=lambda value: value.__name__ if callable(value) else None,
 )
 def test_what_does_not_come_whole_is_a_sentence(page, code):
-    began = time.monotonic()
-    assert refusal(page) == code
-    assert time.monotonic() - began < SECONDS + 3
+    # Nobody else is in a hurry: a busy machine may take long for what comes whole.
+    assert refusal(page, seconds=1.0 if code == "too-slow" else PATIENCE_S) == code
 
 
 def test_a_port_where_nobody_listens_is_a_sentence():
-    async def run():
-        async with Server({}) as server:
-            port = server.port
-        await Fetcher(Connector(LOOPBACK)).fetch(f"http://127.0.0.1:{port}/", MOST)
-
-    with pytest.raises(AddressRefused) as refused:
-        asyncio.run(run())
+    # Bound and not listening: it is refused, and is nobody else's meanwhile.
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/"
+        with pytest.raises(AddressRefused) as refused:
+            asyncio.run(Fetcher(Connector(LOOPBACK)).fetch(url, MOST))
     assert refused.value.code == "unreachable"
 
 

@@ -12,7 +12,7 @@ from jobs.audit import Actor
 from jobs.opt_outs import NewOptOut
 from jobs.store import JobStore
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 def until(condition: Callable[[], bool]) -> None:

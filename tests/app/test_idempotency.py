@@ -2,6 +2,7 @@
 
 import base64
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ from app.callers import Caller, caller_of
 from das.images import encode_png
 
 URL = "/v1/attributions"
+PATIENCE_S = 60
 
 
 def post(client, picture, key="a key", fields=None, **headers):
@@ -98,12 +100,21 @@ def test_a_retry_is_answered_where_the_queue_is_full(client, store, settings, pi
 
 
 def test_a_request_in_flight_is_refused_with_a_moment_to_wait(client, store, picture, monkeypatch):
-    monkeypatch.setattr(store, "create", lambda *given: time.sleep(1) or create(*given))
-    create = type(store).create.__get__(store)
+    create, flying, land = store.create, threading.Event(), threading.Event()
+
+    def held(*given):
+        flying.set()
+        assert land.wait(PATIENCE_S)
+        return create(*given)
+
+    monkeypatch.setattr(store, "create", held)
     with ThreadPoolExecutor(1) as other:
         first = other.submit(post, client, picture, "flying")
-        time.sleep(0.5)
-        refused = post(client, picture, "flying")
+        try:
+            assert flying.wait(PATIENCE_S)
+            refused = post(client, picture, "flying")
+        finally:
+            land.set()
         assert (refused.status_code, refused.json()["code"]) == (409, "request-in-flight")
         assert refused.headers["retry-after"] == "1"
         assert first.result().status_code == 202
@@ -146,7 +157,7 @@ def test_a_dropped_connection_and_a_retry_ask_one_question(live, picture):
         connection.sendall(head.encode() + body.content)
     # Gone before the answer came. Whether it was taken is not known to whoever sent it, so it is sent again.
     with httpx.Client(base_url=live.url, timeout=60) as client:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while (response := post(client, picture, "dropped")).status_code == 409:
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -19,7 +19,7 @@ from jobs.credentials import Scope
 from jobs.keys import IssuedKey, NewKey
 from jobs.revealed import RevealedWork
 from jobs.settings import Settings
-from tests.app.conftest import scored
+from tests.app.conftest import engine_of, scored
 
 BUDGET = 7
 ALL = 24
@@ -369,15 +369,15 @@ def test_it_is_said_in_the_readers_language(client: Any, make: Make, answered: A
     assert note in page
 
 
-def test_without_a_budget_nothing_is_asked(client: Any, make: Make, answered: Any, service: Service) -> None:
+def test_without_a_budget_nothing_is_asked(undisturbed: Any, make: Make, answered: Any) -> None:
     key = make(Scope.ADMIN, Scope.ASK, Scope.READ)
     asked = answered(key)
     told: list[str] = []
-    listen = (service.store.database.engine, "before_cursor_execute", lambda *given: told.append(given[2]))
+    listen = (engine_of(undisturbed), "before_cursor_execute", lambda *given: told.append(given[2]))
     event.listen(*listen)
     try:
-        assert client.get(asked["links"]["self"], headers=key).status_code == 200
-        assert client.get("/v1/attributions", headers=key).status_code == 200
+        assert undisturbed.get(asked["links"]["self"], headers=key).status_code == 200
+        assert undisturbed.get("/v1/attributions", headers=key).status_code == 200
     finally:
         event.remove(*listen)
     assert told
@@ -385,16 +385,16 @@ def test_without_a_budget_nothing_is_asked(client: Any, make: Make, answered: An
 
 
 def test_a_list_is_one_look_and_names_what_there_is_room_for(
-    client: Any, make: Make, answered: Any, service: Service
+    undisturbed: Any, make: Make, answered: Any
 ) -> None:
     key = make(daily_works=BUDGET)
     for _ in range(4):
         answered(key)
     told: list[str] = []
-    listen = (service.store.database.engine, "before_cursor_execute", lambda *given: told.append(given[2]))
+    listen = (engine_of(undisturbed), "before_cursor_execute", lambda *given: told.append(given[2]))
     event.listen(*listen)
     try:
-        listed = client.get("/v1/attributions", headers=key).json()["items"]
+        listed = undisturbed.get("/v1/attributions", headers=key).json()["items"]
     finally:
         event.remove(*listen)
     assert len(listed) == 4

@@ -21,7 +21,7 @@ from jobs.answered import Answered
 from jobs.credentials import Scope
 from jobs.models import utc_now
 from jobs.settings import Settings
-from tests.app.conftest import scored
+from tests.app.conftest import engine_of, scored
 
 STEP, FLOOR = 0.03, 0.05
 LEAST, GROUPS = 0.075, 0.09
@@ -104,13 +104,13 @@ def test_the_api_tells_no_share_finer_than_its_step(client: Any, answered: Any) 
     assert listed["summary"] == told["summary"] != exact["summary"]
 
 
-def test_a_list_reads_its_answers_at_once(client: Any, answered: Any, store: Any) -> None:
+def test_a_list_reads_its_answers_at_once(client: Any, undisturbed: Any, answered: Any) -> None:
     asked = [answered()[1] for _ in range(3)]
     read: list[str] = []
-    listen = (store.database.engine, "before_cursor_execute", lambda *given: read.append(given[2]))
+    listen = (engine_of(undisturbed), "before_cursor_execute", lambda *given: read.append(given[2]))
     event.listen(*listen)
     try:
-        listed = client.get("/v1/attributions").json()["items"]
+        listed = undisturbed.get("/v1/attributions").json()["items"]
     finally:
         event.remove(*listen)
     # The list itself, and the answers whose shares are rounded.
@@ -191,7 +191,7 @@ def test_results_of_a_batch_are_as_coarse(client: Any, store: Any, tiny_index: A
 
     index = AttributionIndex.open(tiny_index)
     batch = client.post("/v1/attribution-batches", files=[("image", ("1.png", picture))]).json()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (jobs := store.leases.claim("a-worker", 1, [index.id])):
         assert time.monotonic() < deadline
         time.sleep(0.05)

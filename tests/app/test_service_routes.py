@@ -65,6 +65,14 @@ def test_ready_needs_a_worker_and_says_so(client, store):
     assert "das worker" in checks["worker"]["detail"]
     store.workers.heartbeat("w", {"engine": "loading", "loading": "tiny@1"})
     assert "loading tiny@1" in client.get("/readyz").json()["checks"]["worker"]["detail"]
+    # One that was ready and loads another index answers on, as one that computes does.
+    store.workers.heartbeat("w", {"engine": "ready", "loading": "tiny@1", "oversized": ["big@2"]})
+    checks = client.get("/readyz").json()["checks"]
+    assert checks["worker"]["ok"] is True
+    assert checks["worker"]["detail"] == (
+        "1 ready; loading tiny@1;"
+        " big@2 alone takes more than DAS_MEMORY_BUDGET_GB, so nothing else is loaded beside it"
+    )
     store.workers.heartbeat("w", {"engine": "failed", "error": "no model at s3://k:pw@b"})
     assert client.get("/readyz").json()["checks"]["worker"] == {
         "ok": False,

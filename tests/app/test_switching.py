@@ -70,7 +70,7 @@ def running(tmp_path: Path, tiny_index: Path) -> Iterator[Running]:
         process = subprocess.Popen([DAS, "serve"], env=environment, stdout=stream, stderr=stream)
     try:
         url = until(lambda: re.search(r"Open (http://\S+)", log.read_text()))[1]
-        until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        until(lambda: httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
         yield Running(process, url, folder)
     finally:
         process.terminate()
@@ -107,7 +107,7 @@ def test_asked_all_the_time_and_its_worker_killed_it_switches_without_an_error(
     try:
         until(lambda: len(asker.said) > 3)
         (running.folder / "second").symlink_to(tmp_path / "second")
-        with httpx.Client(base_url=running.url) as client:
+        with httpx.Client(base_url=running.url, timeout=60) as client:
             until(lambda: client.get("/v1/indexes").json()["items"][0]["next"])
             child = running.computing()
             if child is not None:

@@ -13,10 +13,11 @@ import pytest
 
 from tests.browser.conftest import Site
 
-HEAD_S, STALL_S, BODY_S = 1.0, 1.0, 4.0
+HEAD_S, STALL_S, BODY_S = 2.0, 2.0, 4.0
 # What a machine that is busy with other tests may take longer.
-SLACK_S = 4.0
+SLACK_S = 20.0
 HEALTH_S = 0.1
+PATIENCE_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_head_without_measure_is_refused(wire, end):
 
 def test_a_connection_may_be_used_again_and_again(wire, site):
     connection = wire()
-    for _ in range(3):
+    for _ in range(4):
         connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: {site.url[7:]}\r\n\r\n".encode())
         told = b""
         while not told.endswith(b'{"status":"ok"}'):
@@ -106,7 +107,7 @@ def test_a_connection_may_be_used_again_and_again(wire, site):
             assert part, told
             told += part
         assert told.startswith(b"HTTP/1.1 200")
-        time.sleep(HEAD_S / 2)
+        time.sleep(HEAD_S / 3)
 
 
 def test_stalled_uploads_are_cut_off_and_leave_room(wire, site, tiny_works):
@@ -154,7 +155,8 @@ def test_a_body_that_nobody_reads_is_not_taken_for_ever(wire, path):
 def test_an_answer_that_nobody_takes_ends_the_connection(wire, site):
     connection = wire()
     connection.sendall(f"GET /openapi.json HTTP/1.1\r\nHost: {site.url[7:]}\r\n\r\n".encode() * 400)
-    time.sleep(3 * HEAD_S + 1)
+    # Long enough for the answers to fill all that lies between, and for one to be in the way after that.
+    time.sleep(HEAD_S + 8)
     told, _ = rest(connection)
     assert told.count(b"HTTP/1.1 200") < 400
 
@@ -210,12 +212,10 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_health_is_told_at_once_while_it_is_attacked(site, attack):
     path, headers, body = ATTACKS[attack]
-    # A machine that is busy with other tests may be late by itself; eight rounds in a row it isn't.
-    for _ in range(8):
-        slowest = _slowest_health(site, path, headers, body)
-        if slowest < HEALTH_S:
-            break
-    assert slowest < HEALTH_S
+    # A machine that is busy with other tests may be late by itself, but not always.
+    deadline = time.monotonic() + PATIENCE_S
+    while (slowest := _slowest_health(site, path, headers, body)) >= HEALTH_S:
+        assert time.monotonic() < deadline, slowest
 
 
 def _slowest_health(site, path, headers, body):

@@ -10,9 +10,9 @@ from das.index import AttributionIndex
 from das_client import Client
 from jobs.credentials import Scope
 from jobs.keys import NewKey
-from tests.app.conftest import Live, live, picture, scored, settings
+from tests.app.conftest import Live, live, picture, scored, settings, unhurried
 
-__all__ = ["live", "picture", "settings"]
+__all__ = ["live", "picture", "settings", "unhurried"]
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +28,23 @@ def client(live: Live, key: str) -> Iterator[Client]:
 
 @pytest.fixture
 def worker(live: Live, tiny_index: Path) -> Iterator[Callable[[], int]]:
-    """A worker that answers every question at once; calling it tells how many it has answered."""
+    """A worker that answers every question at once; calling it tells how many it has begun with."""
     index = AttributionIndex.open(tiny_index)
     ended = threading.Event()
-    answered = 0
+    taken = 0
 
     def work() -> None:
-        nonlocal answered
+        nonlocal taken
         info = {"engine": "ready", "indexes": [index.id]}
         while not ended.wait(0.02):
             live.service.store.workers.heartbeat("a-worker", info)
             for job in live.service.store.leases.claim("a-worker", 8, [index.id]):
                 timings = {"queue_wait_ms": 1.5, "engine_ms": 2.5, "batch": 1}
-                answered += live.service.store.leases.finish(job.token, scored(index, job), timings)
+                taken += 1
+                live.service.store.leases.finish(job.token, scored(index, job), timings)
 
     thread = threading.Thread(target=work)
     thread.start()
-    yield lambda: answered
+    yield lambda: taken
     ended.set()
     thread.join()

@@ -20,7 +20,7 @@ from das_client import (
     UsageError,
 )
 
-QUICK = Retries(attempts=4, deadline_s=5.0, first_s=0.01, most_s=0.02)
+QUICK = Retries(attempts=4, deadline_s=60.0, first_s=0.01, most_s=0.02)
 BROKEN = "close the connection without an answer"
 DOCUMENT = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text(encoding="utf-8"))
 QUEUED = DOCUMENT["components"]["examples"]["queued"]["value"]

@@ -78,7 +78,7 @@ def changed(pixels: np.ndarray, part: float, seed: int = 0) -> np.ndarray:
 def test_the_index_keeps_every_work_s_hash_and_quality(built: Path) -> None:
     hashes = AttributionIndex.open(built).hashes
     assert hashes is not None
-    assert isinstance(hashes, np.memmap)
+    assert not hashes.flags.writeable
     for number, row in enumerate(hashes):
         found, quality = pdq(work(number))
         assert row.tolist() == [*found.tolist(), quality]
@@ -114,7 +114,8 @@ def test_every_verdict_is_that_of_a_loop_over_works(finder: CopyFinder) -> None:
             apart = []
             for other in range(WORKS):
                 theirs = pdq(work(other))[0][None]
-                apart.append(min(int(distances(theirs, one)[0]) for one in (straight, mirrored)))
+                ((_, bits),) = distances(theirs, np.stack([straight, mirrored]))
+                apart.append(int(bits.min()))
             found = finder.find(asked)
             assert found is not None
             near = sorted((bits, row) for row, bits in enumerate(apart) if bits <= NEAR_BITS)
@@ -190,6 +191,46 @@ def test_the_words_of_a_copy_don_t_say_that_the_model_made_it(origin: str | None
     assert said is not None
     assert said.startswith("The picture itself is nearly the same as “Boxes” by Ada Lovelace, mirrored. ")
     assert ("no proof that the model made it" in said) == (origin != "likely")
+
+
+def test_among_many_works_those_that_are_told_are_the_nearest_in_the_order_of_rows() -> None:
+    rng = np.random.default_rng(0)
+    asked = rng.integers(0, 256, (2, 32), np.uint8)
+    hashes = rng.integers(0, 256, (20_000, 33), np.uint8)
+    # Works that differ from the picture, or from it mirrored, in so many bits as many others do.
+    for row in rng.permutation(20_000)[:300]:
+        bits = np.unpackbits(asked[row % 2])
+        bits[rng.permutation(256)[: rng.integers(5, 64)]] ^= 1
+        hashes[row, :32] = np.packbits(bits)
+    apart = np.stack([np.unpackbits(hashes[:, :32] ^ one, axis=1).sum(1, dtype=int) for one in asked])
+    bits = apart.min(0)
+    order = np.lexsort((np.arange(20_000), bits))[: copies.MATCHES_KEPT]
+    expected = [(int(bits[row]), int(row), bool(apart[1, row] < apart[0, row])) for row in order]
+    assert copies._near(hashes, asked) == (expected, bits.min())
+    assert copies._near(hashes[:0], asked) == ([], 256)
+    none = ~np.tile(asked[:1], (5, 2))[:, :33]
+    assert copies._near(none, asked[:1].repeat(2, 0)) == ([], 256)
+
+
+def test_among_many_embeddings_the_most_alike_are_told() -> None:
+    rng = np.random.default_rng(0)
+    asked = rng.normal(size=(2, 24)).astype(np.float32)
+    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    works = rng.normal(size=(5_000, 24)).astype(np.float32)
+    for row in rng.permutation(5_000)[:200]:
+        works[row] = asked[row % 2] + 0.15 * rng.normal(size=24)
+    works = (works / np.linalg.norm(works, axis=1, keepdims=True)).astype(np.float16)
+    cosines = works.astype(np.float64) @ asked.T.astype(np.float64)
+    alike, most = copies._alike(works, asked)
+    best = cosines.max(1)
+    assert most == pytest.approx(best.max(), abs=1e-6)
+    assert len(alike) == copies.MATCHES_KEPT
+    assert [one[0] for one in alike] == sorted((one[0] for one in alike), reverse=True)
+    least = np.sort(best)[-copies.MATCHES_KEPT]
+    for cosine, row, flipped in alike:
+        assert cosine == pytest.approx(best[row], abs=6e-5)
+        assert best[row] >= least - 1e-4
+        assert flipped is bool(cosines[row, 1] > cosines[row, 0])
 
 
 def test_the_other_verdicts_in_words() -> None:

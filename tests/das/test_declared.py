@@ -317,10 +317,10 @@ def test_a_packed_text_that_unpacks_to_more_than_a_megabyte_is_refused(kind):
     ],
 )
 def test_hidden_bits_that_promise_more_than_there_is_say_nothing(data):
-    began = time.perf_counter()
+    began = time.process_time()
 
     assert normalise(data).declared is None
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(
@@ -340,11 +340,11 @@ def test_hidden_bits_that_promise_more_than_there_is_say_nothing(data):
 )
 def test_no_text_takes_long(text):
     data = with_texts({"parameters": text})
-    began = time.perf_counter()
+    began = time.process_time()
 
     normalise(data)
 
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_record_comes_back_as_it_was_and_damaged_ones_are_refused():

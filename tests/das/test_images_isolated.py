@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -16,7 +18,7 @@ import pytest
 from image_files import DISPLAY_P3, rgb_profile, saved
 
 from das.errors import DasError, ImageRefused
-from das.images import ImageLimits, IsolatedNormaliser, encode_png, normalise
+from das.images import ImageLimits, IsolatedNormaliser, encode_png, isolated, normalise
 from das.images.wire import BrokenFrameError, receive_frame, send_frame
 
 SMALL = encode_png(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -34,7 +36,7 @@ def shared() -> Iterator[IsolatedNormaliser]:
         yield normaliser
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -50,6 +52,16 @@ def is_gone(pid: int) -> bool:
 
 def children() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
+
+
+def hurried(seconds: float) -> AbstractContextManager[object]:
+    """For the length of a block each picture has so long, and not what it takes a decoder to start."""
+    decode = isolated._Decoder.decode
+    return mock.patch.object(
+        isolated._Decoder,
+        "decode",
+        lambda decoder, data, format, limits, _: decode(decoder, data, format, limits, seconds),
+    )
 
 
 def refused_in_thread(normaliser: IsolatedNormaliser, data: bytes) -> tuple[threading.Thread, list[str]]:
@@ -160,7 +172,7 @@ def test_a_decoder_killed_in_the_middle_of_a_picture_is_replaced():
         thread, codes = refused_in_thread(normaliser, LARGE)
         wait_until(lambda: psutil.Process(pid).memory_info().rss > idle + 40_000_000)
         os.kill(pid, signal.SIGKILL)
-        thread.join(20)
+        thread.join(90)
 
         assert codes == ["decoder-died"]
         assert normaliser.normalise(SMALL).width == 32
@@ -179,28 +191,25 @@ def test_a_decoder_that_died_while_idle_is_replaced_and_nobody_is_refused():
 
 
 def test_a_picture_that_takes_too_long_is_stopped():
-    with IsolatedNormaliser(processes=1, timeout_s=0.3) as normaliser:
+    with IsolatedNormaliser(processes=1, timeout_s=60) as normaliser:
         normaliser.normalise(SMALL)
         (pid,) = normaliser.process_ids
-        begin = time.monotonic()
-        with pytest.raises(ImageRefused) as caught:
+        with hurried(0.03), pytest.raises(ImageRefused) as caught:
             normaliser.normalise(LARGE)
-        seconds = time.monotonic() - begin
 
         assert caught.value.code == "decoder-timeout"
-        assert "0.3 s" in str(caught.value)
-        assert seconds < 2
+        assert "0.03 s" in str(caught.value)
         assert not psutil.pid_exists(pid)
         assert normaliser.normalise(SMALL).width == 32
 
 
 def test_a_decoder_that_hangs_for_ever_is_stopped():
-    with IsolatedNormaliser(processes=1, timeout_s=0.3) as normaliser:
+    with IsolatedNormaliser(processes=1, timeout_s=60) as normaliser:
         normaliser.normalise(SMALL)
         (pid,) = normaliser.process_ids
         os.kill(pid, signal.SIGSTOP)
 
-        with pytest.raises(ImageRefused) as caught:
+        with hurried(0.3), pytest.raises(ImageRefused) as caught:
             normaliser.normalise(SMALL)
 
         assert caught.value.code == "decoder-timeout"
@@ -219,13 +228,14 @@ def test_a_picture_that_needs_too_much_memory_is_refused():
 
 
 def test_when_all_are_busy_the_wait_has_an_end():
-    with IsolatedNormaliser(processes=1, timeout_s=0.4) as normaliser:
+    with IsolatedNormaliser(processes=1, timeout_s=60) as normaliser:
         normaliser.normalise(SMALL)
         (pid,) = normaliser.process_ids
         os.kill(pid, signal.SIGSTOP)
+        normaliser._timeout_s = 0.4
         threads = [refused_in_thread(normaliser, SMALL) for _ in range(4)]
         for thread, _ in threads:
-            thread.join(20)
+            thread.join(90)
 
     codes = [code for _, found in threads for code in found]
     assert "decoder-timeout" in codes
@@ -233,7 +243,7 @@ def test_when_all_are_busy_the_wait_has_an_end():
 
 
 def test_others_are_served_while_one_picture_takes_its_time():
-    with IsolatedNormaliser(processes=2, timeout_s=5) as normaliser:
+    with IsolatedNormaliser(processes=2, timeout_s=10) as normaliser:
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(normaliser.normalise, [SMALL, SMALL]))  # both have started
         stopped, resumed = normaliser.process_ids
@@ -244,12 +254,11 @@ def test_others_are_served_while_one_picture_takes_its_time():
         os.kill(resumed, signal.SIGCONT)
         wait_until(lambda: sum(not thread.is_alive() for thread, _ in slow) == 1)
 
-        begin = time.monotonic()
         for _ in range(10):
             normaliser.normalise(SMALL)
-        assert time.monotonic() - begin < 3
+        assert sum(thread.is_alive() for thread, _ in slow) == 1
         for thread, _ in slow:
-            thread.join(20)
+            thread.join(90)
 
     assert sorted(code for _, codes in slow for code in codes) == ["decoder-timeout"]
 
@@ -304,7 +313,7 @@ def test_close_in_the_middle_of_a_picture_refuses_it():
     wait_until(lambda: psutil.Process(pid).memory_info().rss > idle + 40_000_000)
 
     normaliser.close()
-    thread.join(20)
+    thread.join(90)
 
     assert codes == ["decoder-died"]
     assert not psutil.pid_exists(pid)

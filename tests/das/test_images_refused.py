@@ -182,11 +182,11 @@ def huge_avif(width: int, height: int) -> bytes:
 def test_forty_megapixels_are_the_limit_and_checked_before_decoding(make, width, height):
     data = make(width, height)
     tracemalloc.start()
-    begin = time.perf_counter()
+    begin = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         refusal = refused(data)
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 

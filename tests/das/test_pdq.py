@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import das.pdq
 from das.pdq import BYTES, distances, pdq
 from measure.uploads import synthetic
 
@@ -101,12 +102,19 @@ def test_what_is_too_small_has_no_hash(shape: tuple[int, int]) -> None:
     assert quality == 0
 
 
-def test_distances_count_bits() -> None:
+def test_distances_count_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(das.pdq, "_CHUNK", 20)
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 256, (50, BYTES + 1), dtype=np.uint8)
-    asked = rng.integers(0, 256, BYTES, dtype=np.uint8)
+    asked = np.stack([*rng.integers(0, 256, (2, BYTES), dtype=np.uint8), ~hashes[7, :BYTES]])
     by_bit = [
-        sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(row[:BYTES], asked, strict=True))
-        for row in hashes
+        [
+            sum(bin(int(a) ^ int(b)).count("1") for a, b in zip(row[:BYTES], one, strict=True))
+            for row in hashes
+        ]
+        for one in asked
     ]
-    assert distances(hashes[:, :BYTES], asked).tolist() == by_bit
+    assert by_bit[2][7] == 256
+    pieces = [(start, found.copy()) for start, found in distances(hashes[:, :BYTES], asked)]
+    assert [start for start, _ in pieces] == [0, 20, 40]
+    assert np.concatenate([found for _, found in pieces], 1).tolist() == by_bit

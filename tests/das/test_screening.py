@@ -9,6 +9,7 @@ from das.config import ClipSpec
 from das.durable import NO_ROOM
 from das.errors import IndexFormatError, ModelError, SettingsError
 from das.screening import Embedder, Screen, write_screen
+from measure.search import anonymous_bytes
 from tests.conftest import make_clip, make_picture
 
 
@@ -101,5 +102,23 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
 
 def test_a_damaged_index_is_named(tmp_path: Path) -> None:
     (tmp_path / "screening.faiss").write_bytes(b"nothing of the kind")
+    with pytest.raises(IndexFormatError, match="can't be read as a FAISS index"):
+        Screen.open(tmp_path)
+
+
+@pytest.mark.parametrize("half_from", [10**9, 1])
+def test_vectors_are_mapped_and_not_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half_from: int
+) -> None:
+    monkeypatch.setattr(das.screening, "HALF_PRECISION_FROM", half_from)
+    path = tmp_path / "screening.faiss"
+    write_screen(path, unit_vectors(4000, 512))
+    Screen.open(tmp_path).nearest(unit_vectors(1, 512)[0], 5)
+    before = anonymous_bytes()
+    screen = Screen.open(tmp_path)
+    assert screen.nearest(unit_vectors(1, 512)[0], 5)[0][0] == 0
+    assert anonymous_bytes() - before < path.stat().st_size / 4
+    assert str(path) in Path("/proc/self/maps").read_text()
+    path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(IndexFormatError, match="can't be read as a FAISS index"):
         Screen.open(tmp_path)

@@ -12,15 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import psutil
 import pytest
 import redis
 
 from das.config import BuildConfig
-from das.errors import BuildError
+from das.errors import BuildError, SettingsError
 from das.index import AttributionIndex
-from index_build.cluster.exchange import BEAT_S, Exchange, exchange_path
+from index_build.build import build
+from index_build.cluster.exchange import BEAT_S, Exchange, Shared
 from index_build.cluster.queue import QUEUE, ShardQueue
 from index_build.cluster.shard_worker import ShardWorker
 from index_build.cluster.status import status
@@ -30,6 +32,7 @@ from jobs.broker import Broker
 from jobs.settings import Settings
 from tests.conftest import make_works
 from tests.index_build.test_resume import digests
+from tests.s3 import S3, running
 
 PATIENCE_S = 120
 SHARDS = 6
@@ -57,7 +60,14 @@ def queue(settings: Settings) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="module")
-def environment(settings: Settings) -> dict[str, str]:
+def store() -> Iterator[S3]:
+    with pytest.MonkeyPatch.context() as patch, running(patch) as server:
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def environment(settings: Settings, store: S3) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "DAS_DATA_DIR": str(settings.data_dir)}
 
 
@@ -160,13 +170,18 @@ def until(true: Callable[[], Any]) -> Any:
     return found
 
 
-def exchange_of(out: Path) -> Exchange:
-    return Exchange(until(lambda: list(exchange_path(out).glob("*/plan.json")))[0].parent)
+def shards_of(out: Path) -> Path:
+    return Path(Shared(out).location)
 
 
-def killed_at_work(out: Path, pid: int) -> None:
+def exchange_of(out: Path, url: str | None = None) -> Exchange:
+    found: Exchange = until(lambda: [one for one in Shared(out, url).builds() if one.is_there])[0]
+    return found
+
+
+def killed_at_work(out: Path, pid: int, url: str | None = None) -> None:
     """Kill a worker in the midst of a shard: one that it has claimed, and whose sums aren't there."""
-    exchange = exchange_of(out)
+    exchange = exchange_of(out, url)
 
     def shard() -> int | None:
         return next((claim.shard for claim in exchange.claims() if f":{pid} " in claim.worker), None)
@@ -197,9 +212,58 @@ def test_three_workers_of_which_one_is_killed_twice_give_the_same_bytes(
     assert said["state"] == "built", said
     assert digests(out) == whole
     assert not building_path(out).exists()
-    assert not exchange_path(out).exists()
+    assert not shards_of(out).exists()
     assert all(psutil.pid_exists(pid) for pid in others)
     assert status(out).state == "finished"
+
+
+def test_shards_left_in_a_store_give_the_same_bytes_too(
+    start: Start, whole: dict[str, str], worker: Callable[[], int], queue: redis.Redis, tmp_path: Path
+) -> None:
+    out, url = tmp_path / "index", "s3://bucket/builds"
+    ours = {"distributed": True, "exchange": url, "lost_s": 2.5 * BEAT_S}
+    built = start(out, **ours, die_at=8)
+    killed_at_work(out, worker(), url)
+    assert status(out, url).shards == SHARDS
+    worker()
+    # Counted shards are renamed into the build, three renames each, after the two of its beginning.
+    assert built.result(PATIENCE_S) == {"killed": True}
+    assert start(out, **ours).result(PATIENCE_S)["state"] == "built"
+    assert digests(out) == whole
+    assert not shards_of(out).exists()
+    assert fsspec.filesystem("s3").find("bucket/builds") == []
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(
+    start: Start,
+    whole: dict[str, str],
+    worker: Callable[[], int],
+    queue: redis.Redis,
+    store: S3,
+    tmp_path: Path,
+) -> None:
+    out, url = tmp_path / "index", "s3://bucket/away"
+    built = start(out, distributed=True, exchange=url)
+    exchange_of(out, url)
+    # No key is good any more.
+    store.tell("reset-auth", "0")
+    try:
+        worker()
+        until(lambda: queue.llen(QUEUE) < SHARDS)
+    finally:
+        store.tell("reset-auth", "inf")
+    assert built.result(PATIENCE_S)["state"] == "built"
+    assert digests(out) == whole
+
+
+def test_an_exchange_needs_workers_and_a_url_that_can_be_used(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    config = BuildConfig(**options)
+    with pytest.raises(SettingsError, match="needs --distributed"):
+        build(config, tmp_path / "index", exchange="s3://bucket/builds")
+    with pytest.raises(SettingsError, match="can't be used: a key for S3 is given by"):
+        build(config, tmp_path / "index", exchange="s3://key:secret@bucket/builds", distributed=True)
 
 
 def test_a_coordinator_killed_again_and_again_goes_on(
@@ -223,7 +287,7 @@ def test_what_a_distributed_build_began_one_process_may_end(
     assert start(out, distributed=True, die_at=7).result(PATIENCE_S)["killed"]
     assert start(out).result(PATIENCE_S)["state"] == "built"
     assert digests(out) == whole
-    assert not exchange_path(out).exists()
+    assert not shards_of(out).exists()
 
 
 def test_shards_that_the_broker_forgot_are_asked_for_again(
@@ -255,16 +319,16 @@ def test_shards_that_come_twice_and_late_leave_nothing(
     out = tmp_path / "index"
     built = start(out, distributed=True)
     asking, exchange = ShardQueue(settings), exchange_of(out)
-    asking.ask(exchange.path, [5, 0, 0, 3])
+    asking.ask(exchange.location, [5, 0, 0, 3])
     worker()
     assert built.result(PATIENCE_S)["state"] == "built"
-    asking.ask(exchange.path, [1, 4])
+    asking.ask(exchange.location, [1, 4])
     until(lambda: queue.llen(QUEUE) == 0)
     asking.close()
     assert status(out).state == "finished"
     assert digests(out) == whole
     assert AttributionIndex.open(out).verify().ok
-    assert not exchange.path.exists()
+    assert not Path(exchange.location).exists()
 
 
 def test_a_worker_that_has_other_works_says_so_and_the_same_command_goes_on(
@@ -321,7 +385,8 @@ def test_what_an_earlier_build_left_is_not_trusted(
     left = exchange_of(out)
     until(lambda: len(left.done()) > 1)
     first, second = sorted(left.done())[:2]
-    left.products(first).write_bytes(left.products(second).read_bytes())
+    place = Path(left.location)
+    shutil.copy(place / f"shard-{second:05d}.npz", place / f"shard-{first:05d}.npz")
     shutil.rmtree(building_path(out))
     assert start(out, distributed=True).result(PATIENCE_S)["state"] == "built"
     assert digests(out) == whole
@@ -342,7 +407,7 @@ def test_sums_without_their_products_are_asked_for_again(
         f"{features.name}.{form}": np.ones((32, 32))
         for features, form in kernel_forms(BuildConfig(**options))
     }
-    np.savez(exchange.path / "sums-00000.npz", **sums)
+    np.savez(Path(exchange.location) / "sums-00000.npz", **sums)
     until(lambda: not exchange.is_done(0))
     worker()
     assert built.result(PATIENCE_S)["state"] == "built"
@@ -352,14 +417,14 @@ def test_sums_without_their_products_are_asked_for_again(
 def test_a_place_that_is_gone_is_told(start: Start, queue: redis.Redis, tmp_path: Path) -> None:
     out = tmp_path / "index"
     built = start(out, distributed=True)
-    shutil.rmtree(exchange_of(out).path.parent)
+    shutil.rmtree(Path(exchange_of(out).location).parent)
     assert "is gone, where build workers leave shards" in built.result(PATIENCE_S)["error"]
 
 
 def test_a_worker_tells_of_a_place_that_it_cannot_see(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ShardWorker("cpu").compute(tmp_path / "index.shards" / "5ca1ab1e", 3)
+    ShardWorker("cpu").compute(str(tmp_path / "index.shards" / "5ca1ab1e"), 3)
     assert "isn't here: is that build over, or its disk not to be seen under this path?" in caplog.text
     assert not (tmp_path / "index.shards").exists()
 

@@ -185,7 +185,7 @@ def test_a_clip_that_would_have_to_be_downloaded_is_told_before_anything_else(
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         began = time.monotonic()
         done = runner.invoke(app, build)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         assert "isn't on this machine and would have to be downloaded (605 MB, once)" in str(done.exception)
         assert "there is no network to 127.0.0.1" in str(done.exception)
         assert "--clip-dir, or build with --no-screening" in str(done.exception)

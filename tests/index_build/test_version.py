@@ -204,7 +204,7 @@ def test_scores_keep_their_order(like: Manifest, tmp_path: Path) -> None:
             products = np.stack(KernelScorer(one, kernel).products(asked, [None] * 3))
             h = 3 * one.leverage(kernel.features, kernel.form)
             assert kernel.mean_square is not None
-            total += das_block_scores(products, h, one.repeats, one.content_repeats) / kernel.mean_square
+            total += das_block_scores(products, h, one.repeats, one.content_repeats()) / kernel.mean_square
         return total
 
     found, expected = scores(without), scores(fresh)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from jobs.audit import SERVICE, Actor, AuditFilters
 from jobs.batch_rows import BatchNotFound, ItemClaim, ItemLost, NewItem
@@ -69,6 +70,30 @@ def test_a_batch_is_accepted_with_all_of_its_items(batches: Batches, store: JobS
     assert batches.picture(taken(batches)) == b"picture 1"
     assert [item.position for item in batches.items(batch.id, 2, 1)] == [3]
     assert batches.get(batch.id, "eve") is None
+
+
+@pytest.mark.sqlite
+def test_a_batch_and_its_items_are_of_one_moment(batches: Batches, store: JobStore, png: bytes) -> None:
+    """Also where one of them becomes a question between the two looks at it."""
+    batch = batches.create("ada", pictures(2))
+    claims = [taken(batches)]
+
+    def go_on(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if claims and "count(*)" in statement:
+            make(store, batches, png, claims.pop())
+
+    event.listen(store.database.engine, "after_cursor_execute", go_on)
+    try:
+        found = batches.get_with_items(batch.id, "ada", 0, 10)
+    finally:
+        event.remove(store.database.engine, "after_cursor_execute", go_on)
+    assert not claims
+    assert found is not None
+    assert (found[0].counts, [item.state for item in found[1]]) == ({"waiting": 2}, ["waiting"] * 2)
+    now = batches.get_with_items(batch.id, "ada", 1, 10)
+    assert now is not None
+    assert (now[0].counts, [item.position for item in now[1]]) == ({"waiting": 1, "queued": 1}, [2])
+    assert batches.get_with_items(batch.id, "eve", 0, 10) is None
 
 
 def test_an_item_becomes_one_job_and_its_upload_goes(batches: Batches, store: JobStore, png: bytes) -> None:

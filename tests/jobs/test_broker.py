@@ -43,7 +43,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     return str(request.param)
 
 
-def until(condition: Callable[[], object], patience: float = 20.0) -> None:
+def until(condition: Callable[[], object], patience: float = 90.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

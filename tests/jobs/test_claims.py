@@ -38,17 +38,19 @@ def test_a_claim_takes_the_oldest_and_what_shares_its_pass(store: JobStore, ask:
     other_candidates = ask(candidates="1000", candidate_works=["w_1", "w_2"])
     other_index = ask(index_id="drawings@1")
     also, third = ask(top_k=5, prompt="else"), ask()
+    before = utc_now()
     batch = store.leases.claim("worker", 2, HELD)
+    after = utc_now()
     assert [job.id for job in batch] == [first.id, also.id]
     assert (batch[1].top_k, batch[1].prompt, batch[1].attempt) == (5, "else", 1)
     assert len({job.token for job in batch}) == 2
-    assert all(0 <= job.queue_wait_ms < 5000 for job in batch)
+    assert all(0 <= job.queue_wait_ms < 60_000 for job in batch)
     following = [[job.id for job in store.leases.claim("worker", 8, HELD)] for _ in range(5)]
     assert following == [[other_method.id], [other_candidates.id], [other_index.id], [third.id], []]
     state = get(store, first.id)
     assert (state.state, state.leased_by, state.attempt, state.version) == ("running", "worker", 1, 2)
     assert state.lease_expires_at is not None
-    assert timedelta(seconds=5) < state.lease_expires_at - utc_now() < timedelta(seconds=11)
+    assert before <= state.lease_expires_at - timedelta(seconds=10) <= after
 
 
 def test_questions_that_wait_are_counted_without_batches_and_other_indexes(store: JobStore, ask: Ask) -> None:
@@ -59,6 +61,23 @@ def test_questions_that_wait_are_counted_without_batches_and_other_indexes(store
     assert store.leases.questions_waiting(HELD, 8) == 1
 
 
+def test_what_waits_is_told_by_index_as_it_would_be_claimed(store: JobStore, ask: Ask) -> None:
+    assert store.leases.waiting_by_index(HELD) == []
+    bulk = ask(priority=BULK_PRIORITY)
+    first, drawing, _ = ask(), ask(index_id="drawings@1"), ask()
+    ask(index_id="elsewhere@1")
+    told = store.leases.waiting_by_index(HELD)
+    assert [(one.index_id, one.priority, one.first) for one in told] == [
+        (HELD[0], 0, first.id),
+        (HELD[1], 0, drawing.id),
+        (HELD[0], BULK_PRIORITY, bulk.id),
+    ]
+    assert [one.since for one in told] == [first.created_at, drawing.created_at, bulk.created_at]
+    assert [store.leases.claim("worker", 1, HELD)[0].id for _ in told][:2] == [first.id, drawing.id]
+    assert [one.index_id for one in store.leases.waiting_by_index(("drawings@1",))] == []
+    assert store.leases.waiting_by_index(()) == []
+
+
 def test_a_job_that_was_tried_before_comes_alone(store: JobStore, ask: Ask) -> None:
     jobs = [ask().id for _ in range(4)]
     lost = [job.token for job in store.leases.claim("worker", 2, HELD)]
@@ -67,8 +86,11 @@ def test_a_job_that_was_tried_before_comes_alone(store: JobStore, ask: Ask) -> N
     assert batches == [[jobs[0]], [jobs[1]], jobs[2:], []]
 
 
-def test_a_job_that_is_being_written_is_claimed_when_it_is_free(store: JobStore, ask: Ask) -> None:
+def test_a_job_that_is_being_written_is_claimed_when_it_is_free(
+    store: JobStore, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As by the API, which adds the look-alikes of a question that it has rung for: nobody rings again soon."""
+    monkeypatch.setattr("jobs.claims._PAUSES_S", (0.05,) * 1200)
     job, held = ask(), threading.Event()
 
     def write() -> None:
@@ -79,7 +101,7 @@ def test_a_job_that_is_being_written_is_claimed_when_it_is_free(store: JobStore,
 
     with ThreadPoolExecutor(1) as threads:
         writing = threads.submit(write)
-        assert held.wait(10)
+        assert held.wait(60)
         assert claim_one(store).id == job.id
         writing.result()
 

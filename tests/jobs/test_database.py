@@ -92,12 +92,18 @@ def test_an_unwritable_data_directory_is_named(tmp_path: Path) -> None:
         upgrade(Settings(_env_file=None, data_dir=tmp_path / "taken"))
 
 
-def test_the_reasons_why_postgresql_cannot_be_used(tmp_path: Path, postgres: PostgresServer) -> None:
+def test_the_reasons_why_postgresql_cannot_be_used(
+    tmp_path: Path, postgres: PostgresServer, request: pytest.FixtureRequest
+) -> None:
     """A sentence for each, without the password; the command ends with 2."""
     here = "postgresql+psycopg://tests:very-secret@127.0.0.1"
+    taken = socket.socket()
+    request.addfinalizer(taken.close)
+    # Bound, so that nobody else takes it, and not listening: refused at once.
+    taken.bind(("127.0.0.1", 0))
     for url, reason in {
         f"{here}:{postgres.port}/postgres": "password authentication failed",
-        f"{here}:{free_port()}/postgres": "Connection refused",
+        f"{here}:{taken.getsockname()[1]}/postgres": "Connection refused",
         postgres.url("nowhere"): 'database "nowhere" does not exist',
         "postgresql+nodriver://tests:very-secret@127.0.0.1/das": "DAS_DATABASE_URL can't be used",
         "postgresql+asyncpg://tests:very-secret@127.0.0.1/das": "DAS_DATABASE_URL can't be used",
@@ -114,12 +120,6 @@ def test_the_reasons_why_postgresql_cannot_be_used(tmp_path: Path, postgres: Pos
         assert reason in " ".join(told.stderr.split()), told.stderr
         assert "very-secret" not in told.stdout + told.stderr
         assert "Traceback" not in told.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.mark.sqlite

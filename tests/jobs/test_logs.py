@@ -83,7 +83,7 @@ def test_what_a_child_writes_past_its_log_becomes_a_line(
         "child", lambda: [sys.executable, "-c", script], on_line=passing_on(settings, "child")
     )
     child.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while "child (pid" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,7 +1,7 @@
 """What is said while the database is away: once, then now and then, and once when it is back."""
 
 import logging
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +18,16 @@ def told(caplog):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-def test_it_is_said_once_and_once_when_it_works_again(told):
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that have passed, as the test says."""
+    clock = SimpleNamespace(now=1000.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(outages, "time", clock)
+    return clock
+
+
+def test_it_is_said_once_and_once_when_it_works_again(told, clock):
     outage = Outage()
     for _ in range(50):
         outage.failed("deliver", AWAY)
@@ -32,18 +41,17 @@ def test_it_is_said_once_and_once_when_it_works_again(told):
     assert len(told()) == 2
 
 
-def test_it_is_said_again_after_a_while_with_all_that_waits(told, monkeypatch):
-    monkeypatch.setattr(outages, "TOLD_EVERY_S", 0.2)
+def test_it_is_said_again_after_a_while_with_all_that_waits(told, clock):
     outage = Outage()
     outage.failed("sweep", AWAY)
     outage.failed("deliver", AWAY)
-    time.sleep(0.25)
+    clock.now += outages.TOLD_EVERY_S + 0.1
     outage.failed("sweep", AWAY)
     outage.failed("sweep", AWAY)
     assert told()[1:] == ["waiting (deliver, sweep): the database can't be reached"]
 
 
-def test_what_fails_and_works_by_turns_isnt_said_each_time(told):
+def test_what_fails_and_works_by_turns_isnt_said_each_time(told, clock):
     outage = Outage()
     for _ in range(50):
         outage.failed("deliver", AWAY)
@@ -51,12 +59,11 @@ def test_what_fails_and_works_by_turns_isnt_said_each_time(told):
     assert len(told()) == 2
 
 
-def test_what_is_done_rarely_doesnt_hold_back_that_it_works(told, monkeypatch):
-    monkeypatch.setattr(outages, "QUIET_S", 0.1)
+def test_what_is_done_rarely_doesnt_hold_back_that_it_works(told, clock):
     outage = Outage()
     outage.failed("tidy", AWAY)
     outage.worked("sweep")
     assert len(told()) == 1
-    time.sleep(0.15)
+    clock.now += outages.QUIET_S + 0.1
     outage.worked("sweep")
     assert len(told()) == 2

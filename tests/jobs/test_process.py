@@ -10,7 +10,7 @@ import psutil
 from jobs.process import SupervisedProcess
 
 
-def until(condition: Callable[[], object], patience: float = 20.0) -> None:
+def until(condition: Callable[[], object], patience: float = 90.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -46,7 +46,7 @@ def _server(folder: Path, *options: str) -> Iterator[str]:
         [choose_program().path, *own, "--dir", str(folder), *options], stdout=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not (folder / "s").exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)

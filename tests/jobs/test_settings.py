@@ -28,6 +28,21 @@ def test_defaults_lie_in_the_data_directory(tmp_path: Path) -> None:
     assert settings.resolved_blob_url == f"{tmp_path}/blobs"
 
 
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MODEL_DIR", "DATA_DIR", "PORT", "API_KEYS", "QUOTA", "REDIS_URL"):
+        monkeypatch.setenv(f"DAS_{name}", "")
+    # Its file is read, as it is where the variable isn't there.
+    (tmp_path / "url").write_text("redis://broker:6379/3\n")
+    monkeypatch.setenv("DAS_REDIS_URL_FILE", str(tmp_path / "url"))
+    settings = Settings()
+    assert settings.model_dir is None
+    assert settings.data_dir == tmp_path / "var"
+    assert (settings.port, settings.api_keys, settings.quota) == (8000, "auto", None)
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://broker:6379/3"
+
+
 def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAS_PORT", "many")
     get_settings.cache_clear()

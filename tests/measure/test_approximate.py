@@ -1,20 +1,21 @@
 """`das bench approximate`: its exact pass is das's own, and what it says of approximate search is so."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from das.approximate import quantised
+from das.approximation import TOP_WORKS
 from das.attribution import Attributor
 from das.cli import build_app
 from das.config import BuildConfig
 from das.errors import SettingsError
 from das.index import AttributionIndex
 from index_build.build import build
-from das.approximate import quantised
-from das.approximation import TOP_WORKS
 from measure.approximate import exact, measure_approximate, probes_of
 from measure.mixing import mixture
 
@@ -163,3 +164,13 @@ def test_a_file_that_holds_no_pictures_is_refused(index: AttributionIndex, tmp_p
     words = ["--index", index.path, "--queries", tmp_path / "other.npz", "--folder", tmp_path / "features"]
     with pytest.raises(SettingsError, match=r"isn't a \.npz with the array images"):
         CliRunner().invoke(build_app(), ["bench", "approximate", *map(str, words)], catch_exceptions=False)
+
+
+def test_an_engine_that_isnt_installed_is_told(
+    index: AttributionIndex, images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+    with pytest.raises(SettingsError, match=r"pip install das-attribution\[engines\]"):
+        measure_approximate(
+            index, images, 100, tmp_path, factories=["qdrant"], depths=[10], samples=[50], timed=1, seed=0
+        )

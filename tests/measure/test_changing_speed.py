@@ -60,8 +60,12 @@ def test_the_page_tells_where_the_time_goes_that_works_dont_take() -> None:
     told["build"] = {"wall_s": 120.0, "cpu_s": 110.0, "stages_s": stages}
     changing = {"wall_s": 12.0, "cpu_s": 11.0, "stages_s": {"loading": 4.0, "gradients": 1.0, "writing": 2.0}}
     told |= {"remove": {**changing, "cpu_s": 21.0}, "add": changing}
-    page = changes_section(told)
+    more = told | {"works": 4000, "changed": 40, "remove_to_build": 0.031, "add_to_build": 0.025}
+    page = changes_section([more, told])
     # 10 s (20 s when removing) whatever the works are and 1 s a work: 20 + n / 100 is 5 % of 10 + n from n = 487.5.
     assert "take about 10 s of CPU time when adding and 20 s when removing" in page
-    assert "With 1000 ms a work in the build, both meet the aim from about 500 works" in page
-    assert "| removing | 12 s | 20% | 21 s | 10% | 1.0 s | 2.0 s |" in page
+    assert "At its 1000 ms a work in the build, both would meet the aim from about 500 works" in page
+    assert "| removing 1 | 12 s | 20.0% | 21 s | 10.0% | 1.0 s | 2.0 s |" in page
+    assert "is not met with 100 and met with 4,000." in page
+    assert page.index("| building 100 |") < page.index("| building 4,000 |")
+    assert changes_section([]) == ""

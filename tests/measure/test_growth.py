@@ -31,7 +31,7 @@ def test_what_was_measured_is_told_from_what_was_reckoned() -> None:
     text = growth(DOCS / "results")
     pixels, latent = (line for line in text.splitlines() if line.startswith("- ") and "reckoned." in line)
     assert (
-        "default 0.7 s measured, economical 0.14 s reckoned. The run was ended after its first round"
+        "default 0.6 s measured, economical 0.14 s reckoned. The run was ended after its first round"
         in pixels
     )
     assert "[decision 41](decisions/" in pixels

@@ -158,7 +158,7 @@ def test_a_service_without_room_for_the_batches_is_told_of(served: tuple[str, in
 def test_a_service_that_never_answers_a_question_is_given_up(
     monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
-    monkeypatch.setattr(throughput, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(throughput, "_PATIENCE_S", 2.0)
     methods: list[str] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -181,7 +181,7 @@ def test_a_service_that_never_answers_a_question_is_given_up(
             address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
             await Throughput(Trial(clients=2, seconds=0.1, rounds=1), address).figures()
 
-    with pytest.raises(SettingsError, match=r"^nothing was answered in 0\.4 s"):
+    with pytest.raises(SettingsError, match=r"^nothing was answered in 2\.1 s"):
         asyncio.run(measured())
     assert methods.count(full) > 2
 

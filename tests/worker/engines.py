@@ -2,11 +2,13 @@
 
     python tests/worker/engines.py
 
-Everything but the engine is the real thing. What it does with a job is said in the job's prompt:
-`sleep S`, `steps N S`, `crash` (SIGKILL to this process), `slow-once`, `raise`, `refuse`, or `stubborn`, which
-neither ends nor heeds the soft time limit. Where the data directory has a file `load-slowly`, loading takes for ever,
-where it has `cannot-load`, that fails. Where the directory of indexes has a file `slowness`, an index that comes
-takes so many seconds.
+Everything but the engine is the real thing. What it does with a job is said in the job's prompt: `sleep S`,
+`steps N S`, `hold NAME` (until the data directory has such a file), `crash` (SIGKILL to this process), `slow-once`,
+`raise`, `refuse`, or `stubborn`, which neither ends nor heeds the soft time limit. Where the data directory has a
+file `load-slowly`, loading takes for ever, where it has `cannot-load`, that fails. Where the directory of indexes has
+a file `slowness`, an index that comes takes so many seconds; where it has a file `room`, so many indexes are in
+memory at once, each that is loaded has a line in the data directory's `loads`, and loading is said to take as many
+seconds as stand behind. One whose name begins with `heavy` kills the process that loads it.
 """
 
 import os
@@ -30,6 +32,8 @@ class ScriptedEngine:
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self._settings = settings
         self._journal = settings.data_dir / "journal"
+        self._loaded: list[str] = []
+        self._left_out: dict[str, str] = {}
         tell("the script")
         if (settings.data_dir / "load-slowly").exists():
             time.sleep(120)
@@ -44,18 +48,41 @@ class ScriptedEngine:
         return named.read_text().split() if named.exists() else ["photographs@3f9c2a"]
 
     def due(self) -> bool:
-        return self._indexes != self.found(self._settings)
+        return self._indexes != [one for one in self.found(self._settings) if one not in self._left_out]
 
     def keep_up(self, asked: Collection[str] = ()) -> bool:
-        before, now = getattr(self, "_indexes", None), self.found(self._settings)
+        before = getattr(self, "_indexes", None)
+        now = [one for one in self.found(self._settings) if one not in self._left_out]
         slowness = self._settings.index_dir / "slowness"
         if before not in (None, now) and slowness.exists():
             time.sleep(float(slowness.read_text()))
         self._indexes = now
+        self._loaded = [one for one in self._loaded if one in now] if self._room() else now
         return before != now
 
+    def _room(self) -> int | None:
+        room = self._settings.index_dir / "room"
+        return int(room.read_text().split()[0]) if room.exists() else None
+
     def describe(self) -> JsonObject:
-        return {"indexes": self._indexes}
+        return {"indexes": self._indexes, "loaded": self._loaded, "refused": self._left_out}
+
+    def load(self, index_id: str) -> None:
+        room = self._room()
+        assert room is not None
+        assert index_id in {*self._indexes} - {*self._loaded}
+        self._loaded = [*self._loaded, index_id][-room:]
+        with (self._settings.data_dir / "loads").open("a") as loads:
+            loads.write(f"{os.getpid()} {index_id}\n")
+        if index_id.startswith("heavy"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def leave_out(self, index_id: str, reason: str) -> None:
+        self._left_out[index_id] = reason
+        self.keep_up()
+
+    def load_seconds(self, index_id: str) -> float:
+        return float((self._settings.index_dir / "room").read_text().split()[1])
 
     def decode(self, image_png: bytes) -> int:
         return len(image_png)
@@ -64,6 +91,7 @@ class ScriptedEngine:
         with self._journal.open("a") as journal:
             journal.write(" ".join(job.id for job in jobs) + "\n")
         progress("gradients", 0, 1)
+        assert {job.index_id for job in jobs} <= {*self._loaded}
         for job in jobs:
             self._play(job, (job.prompt or "").split(), progress)
         progress("scored", 1, 1)
@@ -80,6 +108,9 @@ class ScriptedEngine:
                 for step in range(int(count)):
                     time.sleep(float(seconds))
                     progress("gradients", step + 1, int(count))
+            case ["hold", name]:
+                while not (self._settings.data_dir / name).exists():
+                    time.sleep(0.01)
             case ["slow-once"] if job.attempt == 1:
                 time.sleep(60)
             case ["crash"]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from jobs.broker import connect
 from worker.child import NICENESS
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ def test_the_computation_gives_way_to_the_api(service: "Service") -> None:
 
 
 def test_waiting_jobs_share_a_batch(service: "Service") -> None:
-    first = service.ask("sleep 0.5")
+    first = service.ask("hold alike")
     while service.get(first).state == "queued":
         time.sleep(0.01)
     alike = [service.ask() for _ in range(3)]
     other = service.ask(method="das")
+    service.let_go("alike")
     for job_id in [*alike, other]:
         assert service.wait(job_id).state == "succeeded"
     assert service.batches()[-3:] == [[first], alike, [other]]
@@ -59,12 +61,13 @@ def test_bells_without_jobs_do_nothing(service: "Service") -> None:
 
 def test_a_bell_that_was_lost_is_rung_again(service: "Service", eventually: Eventually) -> None:
     service.wait(service.ask())
-    eventually(lambda: service.doorbell.waiting() == 0)
-    time.sleep(0.3)  # and the worker is back from the last one
-    silent = service.create()
+    # Nor does the worker hold one any longer: it gives it back once it is through with it.
+    with connect(service.settings) as broker:
+        eventually(lambda: service.doorbell.waiting() == 0 and int(broker.hlen("unacked")) == 0)
     began = time.monotonic()
+    silent = service.create()
     assert service.wait(silent).state == "succeeded"
-    assert service.settings.rering_seconds * 0.9 < time.monotonic() - began < 10
+    assert time.monotonic() - began > service.settings.rering_seconds
 
 
 def test_progress_is_seen_while_it_computes(service: "Service") -> None:
@@ -83,10 +86,11 @@ def test_progress_is_seen_while_it_computes(service: "Service") -> None:
 
 
 def test_a_poisoned_job_fails_alone(service: "Service") -> None:
-    first = service.ask("sleep 0.3")
+    first = service.ask("hold poisoned")
     while service.get(first).state == "queued":
         time.sleep(0.01)
     good, poisoned, refused, late = (service.ask(script) for script in ("", "raise", "refuse", ""))
+    service.let_go("poisoned")
     assert [service.wait(job_id).state for job_id in (good, poisoned, refused, late)] == [
         "succeeded",
         "failed",
@@ -117,22 +121,22 @@ def test_a_lost_image_fails_its_job_with_a_reason(service: "Service") -> None:
 
 
 def test_cancelling_frees_the_worker_at_its_next_step(service: "Service") -> None:
-    job_id = service.ask("steps 300 0.1")
+    job_id = service.ask("steps 3000 0.1")
     while service.get(job_id).progress_done == 0:
         time.sleep(0.01)
     service.store.cancel(job_id)
-    began = time.monotonic()
+    # Its other steps would take minutes.
     assert service.wait(service.ask()).state == "succeeded"
-    assert time.monotonic() - began < 5
     assert service.get(job_id).state == "cancelled"
     assert service.get(job_id).result is None
 
 
 def test_erasing_while_it_computes_leaves_nothing(service: "Service") -> None:
-    job_id = service.ask("sleep 0.5")
+    job_id = service.ask("hold erased")
     while service.get(job_id).state == "queued":
         time.sleep(0.01)
     service.store.erase(job_id)
+    service.let_go("erased")
     assert service.wait(service.ask()).state == "succeeded"
     job = service.get(job_id)
     assert (job.state, job.result, job.timings, job.error) == ("erased", None, None, None)
@@ -162,10 +166,12 @@ def test_what_fails_with_anothers_question_isnt_told_in_its_words(
     """An exception's text may quote what was asked, and of a batch nobody knows whose it was."""
     service = start_service(max_attempts=1)
     service.start_worker()
-    first = service.ask("sleep 0.5")
+    first = service.ask("hold another")
     while service.get(first).state == "queued":
         time.sleep(0.01)
-    jobs = [service.wait(one) for one in (service.ask("raise", owner="ada"), service.ask(owner="bob"))]
+    asked = [service.ask("raise", owner="ada"), service.ask(owner="bob")]
+    service.let_go("another")
+    jobs = [service.wait(job_id) for job_id in asked]
     assert set(service.batches()[-1]) == {job.id for job in jobs}
     for job in jobs:
         assert (job.state, job.error and job.error["code"]) == ("failed", "attempts-exhausted")

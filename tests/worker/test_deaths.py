@@ -18,16 +18,13 @@ Eventually = Callable[..., None]
 def test_a_killed_child_is_replaced_and_its_job_tried_again(
     start_service: StartService, eventually: Eventually
 ) -> None:
-    service = start_service(lease_seconds=60.0)
+    # Nobody waits until the lease ends: the parent sees its child die.
+    service = start_service(lease_seconds=600.0)
     service.start_worker()
-    job_id = service.ask("steps 10 0.1")
-    eventually(lambda: service.get(job_id).progress_done > 0)
+    job_id = service.ask("slow-once")
+    eventually(lambda: service.get(job_id).state == "running")
     killed = service.child_pids()[0]
     os.kill(killed, signal.SIGKILL)
-    began = time.monotonic()
-    eventually(lambda: service.get(job_id).retrying)
-    # Long before the lease ends: the parent saw its child die.
-    assert time.monotonic() - began < 5
     job = service.wait(job_id)
     assert (job.state, job.attempt) == ("succeeded", 2)
     assert job.result is not None
@@ -39,7 +36,7 @@ def test_a_killed_child_is_replaced_and_its_job_tried_again(
 def test_a_killed_worker_loses_its_job_to_another(
     start_service: StartService, eventually: Eventually
 ) -> None:
-    service = start_service()
+    service = start_service(lease_seconds=6.0)
     first = service.start_worker()
     job_id = service.ask("slow-once")
     eventually(lambda: service.get(job_id).state == "running")
@@ -49,7 +46,8 @@ def test_a_killed_worker_loses_its_job_to_another(
     os.kill(parent, signal.SIGKILL)
     job = service.wait(job_id)
     assert (job.state, job.attempt) == ("succeeded", 2)
-    assert not psutil.pid_exists(child), "a child doesn't outlive its parent"
+    # A child doesn't outlive its parent.
+    eventually(lambda: not psutil.pid_exists(child))
 
 
 def test_a_job_that_kills_every_worker_is_given_up_and_takes_no_other_along(
@@ -69,27 +67,33 @@ def test_a_job_that_kills_every_worker_is_given_up_and_takes_no_other_along(
     assert service.wait(service.ask()).state == "succeeded"
 
 
-def test_two_workers_share_the_jobs(start_service: StartService) -> None:
+def test_two_workers_share_the_jobs(start_service: StartService, eventually: Eventually) -> None:
     service = start_service(batch_size=1)
     service.start_worker()
     service.start_worker()
-    jobs = [service.ask("sleep 0.1") for _ in range(12)]
+    jobs = [service.ask("hold both") for _ in range(12)]
+    eventually(lambda: len(service.batches()) == 2)
+    service.let_go("both")
     answers = [service.wait(job_id) for job_id in jobs]
     assert {(job.state, job.attempt) for job in answers} == {("succeeded", 1)}
     assert len({job.result["pid"] for job in answers if job.result}) == 2
     assert sorted(job_id for batch in service.batches() for job_id in batch) == jobs
 
 
-def test_a_broker_that_is_gone_for_five_seconds_loses_nothing(start_service: StartService) -> None:
+def test_a_broker_that_is_gone_for_five_seconds_loses_nothing(
+    start_service: StartService, eventually: Eventually
+) -> None:
     service = start_service()
     service.start_worker()
-    running = service.ask("steps 20 0.1")
+    running = service.ask("hold answer")
+    eventually(lambda: service.get(running).state == "running")
     waiting = [service.ask(method="das") for _ in range(3)]
     service.broker.stop()
     assert not service.doorbell.ring(waiting[0])
     meanwhile = [service.ask() for _ in range(3)]
     time.sleep(5)
     # The computation needs no broker, and its answer doesn't wait for one.
+    service.let_go("answer")
     assert service.wait(running).attempt == 1
     service.broker.start()
     for job_id in [*waiting, *meanwhile, service.ask()]:
@@ -122,13 +126,13 @@ def test_a_worker_may_start_before_the_broker_answers(
 
 
 def test_time_limits(start_service: StartService) -> None:
-    service = start_service(soft_time_limit_seconds=0.7, hard_time_limit_seconds=2.0, max_attempts=2)
+    service = start_service(soft_time_limit_seconds=2.0, hard_time_limit_seconds=5.0, max_attempts=2)
     service.start_worker()
     slow, stubborn = service.ask("sleep 60"), service.ask("stubborn", method="das")
     error = service.wait(slow).error
     assert error == {
         "code": "time-limit",
-        "message": "The computation took longer than 0.7 s and was stopped.",
+        "message": "The computation took longer than 2 s and was stopped.",
     }
     error = service.wait(stubborn).error
     assert error is not None
@@ -158,10 +162,8 @@ def test_a_worker_that_is_loading_ends_at_once_and_in_order(
     worker = service.launch_worker()
     eventually(lambda: [beat.info.get("loading") for beat in service.store.workers.known()] == ["the script"])
     (beat,) = service.store.workers.known()
-    began = time.monotonic()
     worker.stop()
-    # Long before the 10 s after which it would have been killed.
-    assert time.monotonic() - began < 8
+    # In order: one that is killed, after 10 s, takes nothing of itself off the list.
     assert not psutil.pid_exists(beat.info["pid"])
     assert list(service.store.workers.known()) == []
 

@@ -1,7 +1,6 @@
 """The engine that computes: answers as `das` gives them, each job with its own candidates and length."""
 
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from das.images import encode_png
 from das.index import AttributionIndex
 from das.manifest import MANIFEST_NAME, manifest_bytes, read_manifest
 from index_build.build import build
-from jobs.models import ClaimedJob
 from jobs.settings import Settings
 from tests.conftest import make_model
+from tests.worker.questions import question
 from worker.engine import AttributionEngine, usable_cores
 
 
@@ -24,32 +23,6 @@ def engine(tiny_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Attrib
     data_dir = tmp_path_factory.mktemp("data")
     return AttributionEngine(
         Settings(_env_file=None, data_dir=data_dir, index_dir=tiny_index, torch_threads=1)
-    )
-
-
-def question(
-    index_id: str,
-    top_k: int,
-    works: list[str] | None = None,
-    *,
-    method: str = "das-block",
-    prompt: str | None = None,
-    seed: int | None = None,
-) -> ClaimedJob:
-    return ClaimedJob(
-        id="att_1",
-        token="token",
-        attempt=1,
-        index_id=index_id,
-        method=method,
-        candidates="auto",
-        input={},
-        candidate_works=works,
-        top_k=top_k,
-        prompt=prompt,
-        seed=seed,
-        created_at=datetime.now(UTC),
-        queue_wait_ms=0.0,
     )
 
 

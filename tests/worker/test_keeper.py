@@ -25,7 +25,7 @@ sys.exit(Keeper(work).run())
 """
 
 
-def until(condition: Callable[[], object], patience: float = 30.0) -> None:
+def until(condition: Callable[[], object], patience: float = 90.0) -> None:
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -73,29 +73,31 @@ def test_a_killed_worker_is_followed_by_another(keep: Callable[[str], Kept]) -> 
 @pytest.mark.parametrize("code", [0, 2], ids=["done", "refused"])
 def test_one_that_ends_by_itself_is_the_last(keep: Callable[[str], Kept], code: int) -> None:
     kept = keep(f"return {code}")
-    assert kept.process.wait(30) == code
+    assert kept.process.wait(90) == code
     assert len(kept.runs) == 1
 
 
 def test_one_that_fails_is_followed_by_another(keep: Callable[[str], Kept]) -> None:
     kept = keep("return 0 if number == 2 else [1 // 0, sys.exit(1)][number]")
-    assert kept.process.wait(30) == 0
+    assert kept.process.wait(90) == 0
     assert len(kept.runs) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_end_is_handed_on_once(keep: Callable[[str], Kept], number: signal.Signals) -> None:
+def test_a_signal_to_end_is_handed_on_once(
+    keep: Callable[[str], Kept], number: signal.Signals, tmp_path: Path
+) -> None:
     kept = keep(
         "heard = []\n"
         "    for n in (15, 2): signal.signal(n, lambda n, f: heard.append(n))\n"
+        "    runs.with_name('ready').touch()\n"
         "    while not heard: time.sleep(0.01)\n"
         "    time.sleep(0.3)\n"
         "    return 10 + len(heard)"
     )
-    until(lambda: len(kept.runs) == 1)
-    time.sleep(0.2)
+    until((tmp_path / "ready").exists)
     kept.process.send_signal(number)
-    assert kept.process.wait(30) == 11
+    assert kept.process.wait(90) == 11
     assert len(kept.runs) == 1, "what was told to end isn't started again"
 
 
