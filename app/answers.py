@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from app.catalogue import Catalogue, ServedIndex
-from app.index_schemas import ComingVersion, IndexSummary
+from app.index_schemas import ApproximateSearch, ComingVersion, IndexSummary
 from app.link_schemas import Links, SummaryLinks
 from app.redaction import LOOKALIKES, hidden_id, shown
 from app.schemas import (
@@ -27,6 +27,7 @@ from app.schemas import (
 from app.visibility import View
 from das import registry
 from das.answer import notes_of
+from das.approximation import ASKED, ApproximateRecord
 from das.copies import copy_sentence, name_of
 from das.images.declared import declared_from
 from das.index import NO_SCREENING
@@ -165,6 +166,21 @@ def quality(measured: QualityRecord | None) -> Quality | None:
     )
 
 
+def approximate_search(record: ApproximateRecord | None) -> ApproximateSearch | None:
+    """How an index finds works without scoring all of them, as the API tells it; None: it doesn't."""
+    if record is None:
+        return None
+    return ApproximateSearch(
+        method=record.method,
+        recall_at_20=record.recall,
+        queries=record.queries,
+        measured_with=ASKED[record.asked],
+        sample=record.sample,
+        bytes_per_work=record.bytes,
+        depth=record.depth,
+    )
+
+
 def thumbnail_link(work_id: str) -> str:
     """Where a work's thumbnail is. The id is made of the file's digest, so what lies there never changes."""
     return f"/v1/works/{work_id}/thumbnail"
@@ -228,9 +244,10 @@ def _candidates(job: Job, result: dict[str, Any]) -> CandidateSet | None:
     given = result.get("candidates")
     if given is None:
         return None
-    return CandidateSet(
-        mode="all" if given["mode"] == "all" else "screened", count=given["count"], asked=job.candidates
-    )
+    mode: Literal["all", "screened", "approximate"] = "screened"
+    if given["mode"] == "all" or given["mode"] == "approximate":
+        mode = given["mode"]
+    return CandidateSet(mode=mode, count=given["count"], scored=given.get("scored"), asked=job.candidates)
 
 
 def progress_of(job: Job | Standing, waiting: int | None) -> Progress:

@@ -14,7 +14,7 @@ def wanted_count(asked: str, works: int, feature_bytes: int) -> int | None:
 
     Args:
         works: N, the works of the index.
-        feature_bytes: size of all their stored features.
+        feature_bytes: size of the stored features that scoring all of them reads.
     """
     if asked == "all" or (asked == "auto" and feature_bytes <= ALL_UP_TO_FEATURE_BYTES):
         return None

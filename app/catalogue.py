@@ -99,11 +99,12 @@ class ServedIndex:
     def methods(self) -> list[str]:
         return list(self.index.methods)
 
-    @property
-    def feature_bytes(self) -> int:
-        """Bytes of features that one product over all works reads."""
-        features = self.index.manifest.features
-        return len(self) * features.dimension * FEATURE_BYTES[features.dtype] * len(features.sets)
+    def feature_bytes(self, method: str) -> int:
+        """Bytes of features that a question by `method` reads where every work is a candidate."""
+        features, approximate = self.index.manifest.features, self.index.manifest.approximate
+        searched = approximate is not None and approximate.method == method
+        works = approximate.sample if approximate is not None and searched else len(self)
+        return works * features.dimension * FEATURE_BYTES[features.dtype] * len(features.sets)
 
     @cached_property
     def creators(self) -> int | None:

@@ -37,7 +37,27 @@ class IndexList(BaseModel):
     items: list[IndexSummary]
 
 
+class ApproximateSearch(BaseModel):
+    """How an index finds works without scoring all of them, and how many of the highest it found."""
+
+    method: str = Field(description="The estimator that is asked so; others score every work.")
+    recall_at_20: float = Field(
+        description="The part of the 20 works that rank highest that it finds, mean over the pictures asked about."
+    )
+    queries: int = Field(description="How many pictures it was measured with.")
+    measured_with: str = Field(description="Which pictures, in words.")
+    sample: int = Field(
+        description="Works that shares of groups, and percentiles, are estimated from: no percentile is told more"
+        " finely than 300 / sample."
+    )
+    bytes_per_work: int = Field(description="Of the search, for each feature set.")
+    depth: int = Field(description="Candidates of each sign and feature set that are scored exactly.")
+
+
 class IndexCard(IndexSummary):
+    approximate: ApproximateSearch | None = Field(
+        None, description="Null: every question scores all works, or a selection."
+    )
     card: str | None = Field(description="The index card, in Markdown.")
     quality: Quality | None = Field(description="Null: not measured for this index.")
 

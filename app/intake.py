@@ -62,16 +62,17 @@ async def accept(
     refuse_unscreened(served, asked)
     image = await _normalise(service, caller, data)
     png = await run_in_threadpool(encode_png, image.pixels)
-    count = (
-        wanted_count(asked.candidates, len(served), served.feature_bytes) if served.index.screened else None
-    )
+    method = asked.method or served.methods[0]
+    count = None
+    if served.index.screened:
+        count = wanted_count(asked.candidates, len(served), served.feature_bytes(method))
     taken = defaults(image.declared, asked.prompt, asked.seed)
     if image.declared is not None:
         declared = {**image.declared.as_json(), "taken": list(taken.fields)}
     new = NewJob(
         owner=caller.owner,
         index_id=served.id,
-        method=asked.method or served.methods[0],
+        method=method,
         prompt=taken.prompt,
         seed=taken.seed,
         traceparent=service.meters.tracing.current(),

@@ -169,7 +169,10 @@ def _intervals(job: Job, served: ServedIndex | None) -> tuple[Interval | None, I
     noise = None if references is None else references.noise.get(job.method)
     if noise is None:
         return None, None
-    return partial(noise.interval, kind="works"), partial(noise.interval, kind="creators")
+    works = partial(noise.interval, kind="works")
+    # How far an estimate may be off doesn't follow from the share as it is told.
+    estimated = (job.result or {})["candidates"]["mode"] == "approximate"
+    return works, None if estimated else partial(noise.interval, kind="creators")
 
 
 class _Told:

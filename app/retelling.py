@@ -13,7 +13,7 @@ from app.language import ENGLISH, Language
 from app.rounding import exactly
 from app.schemas import Attribution, Copy, Group, Share
 from das import answer as said
-from das import changes, copies, provenance
+from das import approximation, changes, copies, provenance
 from das.index import NO_SCREENING
 from das.manifest import NOT_MEASURED
 
@@ -45,6 +45,7 @@ NOTES = {
     provenance.SEED_TOO_LARGE: "seed_too_large",
     provenance.GENERATED: "generated",
     copies.WITHOUT_SSCD: "without_sscd",
+    approximation.APPROXIMATE: "approximate",
     changes.REMOVED: "works_removed",
     changes.STALE: "shares_stale",
     changes.COARSE: "coarse",
@@ -124,7 +125,7 @@ def _ranking(a: Attribution, language: Language, names: bool) -> str | None:
     if not names:
         first = first.model_copy(update={"title": None, "creator": None})
     among = language(
-        "summary.among_all" if candidates.mode == "all" else "summary.among_some", n=candidates.count
+        "summary.among_some" if candidates.mode == "screened" else "summary.among_all", n=candidates.count
     )
     if first.share == 0:
         return language("summary.none", among=among)
@@ -134,7 +135,8 @@ def _ranking(a: Attribution, language: Language, names: bool) -> str | None:
     by = language("summary.by", creator=first.creator) if first.creator else ""
     groups = (a.groups or {}).get("creator", []) if names else []
     own = next((group for group in groups if group.name == first.creator), None) if first.creator else None
-    other = said.named_instead(first, first.creator, own, groups)
+    estimated = candidates.mode == "approximate"
+    other = said.named_instead(first, first.creator, own, groups, estimated=estimated)
     if other is not None:
         return language(
             "summary.most",
@@ -147,7 +149,7 @@ def _ranking(a: Attribution, language: Language, names: bool) -> str | None:
             by=by or language("summary.by_unknown"),
             alone=share_in_words(first, language),
         )
-    if own is None or said.told_alone(first, own):
+    if own is None or said.told_alone(first, own, estimated=estimated):
         if first.share is None:
             return language("summary.under", share=share_in_words(first, language), among=among)
         named = language("summary.named", title=title) if title else ""
@@ -208,6 +210,8 @@ def _numbers(a: Attribution, found: re.Match[str], language: Language) -> dict[s
     number = found.groupdict().get("count") or found.groupdict().get("works")
     if number is not None:
         told["n"] = int(number.replace(",", ""))
+    if "found" in found.groupdict():
+        told["found"] = language.number(float(found["found"]), 1)
     if a.in_model is not None:
         told["references"] = language.whole(a.in_model.references)
     if a.certainty is not None and a.certainty.percentile is not None:

@@ -195,10 +195,13 @@ class Progress(BaseModel):
 
 
 class CandidateSet(BaseModel):
-    """Which works were scored. Shares are shares of the influence measured among these."""
+    """Which works an answer is about. Shares are shares of the influence measured among these."""
 
-    mode: Literal["all", "screened"]
-    count: int = Field(description="How many works were scored.")
+    mode: Literal["all", "screened", "approximate"]
+    count: int = Field(description="How many works there are.")
+    scored: int | None = Field(
+        None, description="Of an approximate answer, how many of them were scored; null: all were."
+    )
     asked: str = Field(description="What the request said: auto, all or a number.")
 
 
@@ -243,7 +246,10 @@ class Share(BaseModel):
     below: float | None = Field(None, description="The operator's floor, where the share is below it.")
     low: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     high: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
-    percentile: float | None = Field(description="Where this score lies among the candidates' scores.")
+    percentile: float | None = Field(
+        description="Where this score lies among the candidates' scores; in an approximate answer estimated from the"
+        " sample."
+    )
     similarity: float | None = Field(description="CLIP similarity: looks similar, which isn't influence.")
     copied: CopyMatch | None = Field(
         validation_alias=AliasChoices("copy", "copied"),
@@ -258,7 +264,11 @@ class Group(BaseModel):
     name: str
     share: float | None
     below: float | None = Field(None, description="The operator's floor, where the share is below it.")
-    low: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
+    low: float | None = Field(
+        default=None,
+        description="Of the share, 95 %; null: not measured. In an approximate answer the share is an estimate from a"
+        " sample of the works, which the interval includes; of a rights holder it is of nothing else.",
+    )
     high: float | None = Field(default=None, description="Of the share, 95 %; null: not measured.")
     works: int = Field(description="How many of the candidates are of this group.")
     share_of_index: float | None = Field(

@@ -117,6 +117,7 @@ class Tally:
     left: Counter[str] = field(default_factory=Counter)
     methods: Counter[str] = field(default_factory=Counter)
     screened: int = 0
+    estimated: int = 0
 
     def add(self, answer: Answered) -> None:
         """Count an answer, or say why it isn't."""
@@ -139,7 +140,8 @@ class Tally:
             self.questions[name] += units > 0
         self.counted += 1
         self.methods[answer.method] += 1
-        self.screened += answer.mode != "all"
+        self.screened += answer.mode not in ("all", "approximate")
+        self.estimated += answer.mode == "approximate"
 
     def _told(self, share: float) -> float:
         # What isn't told is nobody's, among those beyond.
@@ -176,6 +178,12 @@ def reliable(index: AttributionIndex, tally: Tally) -> tuple[bool, str]:
         return (
             False,
             f"{tally.screened:,} answers ranked look-alikes only, and what that loses wasn't measured.",
+        )
+    if tally.estimated:
+        return (
+            False,
+            f"{tally.estimated:,} answers estimate the shares from a sample of the works, and how far their sum may"
+            " be off isn't known.",
         )
     records = {method: index.quality_of(method) for method in tally.methods}
     missing = sorted(method for method, record in records.items() if record is None)

@@ -117,10 +117,15 @@ def shares_of(a: Attribution, language: Language) -> str:
     """What the shares are shares of."""
     if a.candidates is None:
         return ""
-    key = "shares.of_all" if a.candidates.mode == "all" else "shares.of_some"
+    key = "shares.of_some" if a.candidates.mode == "screened" else "shares.of_all"
     said = [language(key, n=a.candidates.count)]
-    if any(group.low is not None for groups in (a.groups or {}).values() for group in groups):
+    intervals = any(group.low is not None for groups in (a.groups or {}).values() for group in groups)
+    sampled = a.candidates.mode == "approximate"
+    noise = any(work.low is not None for work in a.works or ())
+    if intervals and (noise or not sampled):
         said.append(language("shares.intervals"))
+    if intervals and sampled:
+        said.append(language("shares.intervals_sampled_too" if noise else "shares.intervals_sampled"))
     return " ".join([*said, language("shares.evidence")])
 
 
@@ -204,8 +209,10 @@ def _picture(a: Attribution, language: Language) -> str:
 def _candidates(a: Attribution, language: Language) -> str:
     if a.candidates is None:
         return language("detail.not_known_yet")
-    key = "detail.candidates_all" if a.candidates.mode == "all" else "detail.candidates_some"
-    fact = language(key, n=a.candidates.count)
+    modes = {"all": "all", "approximate": "approximate"}
+    key = f"detail.candidates_{modes.get(a.candidates.mode, 'some')}"
+    scored = language.whole(a.candidates.scored or 0)
+    fact = language(key, n=a.candidates.count, scored=scored)
     if a.candidates.asked == a.candidates.mode:
         return fact
     return language("detail.candidates_asked", candidates=fact, asked=a.candidates.asked)

@@ -11,6 +11,7 @@ from das.copies import CopyVerdict
 from das.intervals import ShareNoise
 from das.lookups import Grouping
 from das.manifest import NOT_MEASURED
+from das.parts import Parts
 from das.plurals import counted
 from das.works import Works
 
@@ -96,10 +97,24 @@ class GroupShare:
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Which works were scored: all of the index, or a screened selection."""
+    """Which works an answer is about: all of the index, or a screened selection.
 
-    mode: Literal["all", "screened"]
+    `approximate` is of all, too, but the best were searched for and only `scored` of them scored.
+    """
+
+    mode: Literal["all", "screened", "approximate"]
     count: int
+    scored: int | None = None
+    """None where all candidates were."""
+
+    @property
+    def every(self) -> bool:
+        """Whether shares are those of all works."""
+        return self.mode != "screened"
+
+    def as_result(self) -> dict[str, Any]:
+        """As plain values."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,7 @@ class Attribution:
         """As plain values, for a result row or `--json`."""
         return {
             "method": self.method,
-            "candidates": asdict(self.candidates),
+            "candidates": self.candidates.as_result(),
             "works": [_kept(work) for work in self.works],
             "groups": {kind: [asdict(group) for group in groups] for kind, groups in self.groups.items()},
             "summary": self.summary,
@@ -142,33 +157,46 @@ def _kept(work: RankedWork) -> dict[str, Any]:
     return {name: value for name, value in asdict(work).items() if name != "row"}
 
 
-def share_by_creator(
-    shares: np.ndarray,
-    codes: np.ndarray,
+def group_shares(
+    parts: Parts,
     names: Sequence[str | None] | Grouping,
-    leading: int,
+    leading: int | None = None,
     noise: ShareNoise | None = None,
 ) -> tuple[GroupShare, ...]:
-    """Roll `shares` (n,) up by creator: `codes` (n,) index `names`. Largest share first.
+    """The groups by their `names`, largest share first.
 
     The largest `GROUPS_KEPT` are kept, and that of the creator `leading`, whom the answer's sentence may name.
+
+    Args:
+        noise: None for groups whose noise wasn't measured.
     """
-    totals = np.bincount(codes, weights=shares, minlength=len(names))
-    counts = np.bincount(codes, minlength=len(names))
-    present = np.flatnonzero(counts)
-    order = present[np.argsort(-totals[present], kind="stable")]
+    present = np.flatnonzero(parts.works)
+    order = present[np.argsort(-parts.shares[present], kind="stable")]
     kept = [*order[:GROUPS_KEPT], *(code for code in order[GROUPS_KEPT:] if code == leading)]
     groups = []
     for code in kept:
-        part = float(counts[code]) / len(shares)
-        share = float(totals[code])
-        low, high = (None, None) if noise is None else noise.interval(share, "creators")
+        share, part = float(parts.shares[code]), float(parts.of_candidates[code])
+        low, high = _interval(parts, int(code), share, noise)
         groups.append(
             GroupShare(
-                names[code] or UNKNOWN_CREATOR, share, int(counts[code]), part, share / part, low, high
+                names[code] or UNKNOWN_CREATOR, share, int(parts.works[code]), part, share / part, low, high
             )
         )
     return tuple(groups)
+
+
+def _interval(
+    parts: Parts, code: int, share: float, noise: ShareNoise | None
+) -> tuple[float | None, float | None]:
+    """Of a group's share: as the noise goes, the sampling where it was estimated, or both."""
+    told = None if noise is None else noise.interval(share, "creators")
+    sampled = None if parts.sampled is None else parts.sampled.interval(code)
+    if told is None or sampled is None:
+        return told or sampled or (None, None)
+    # Independent of each other (the method of variance estimates recovery).
+    below = math.hypot(share - told[0], share - sampled[0])
+    above = math.hypot(told[1] - share, sampled[1] - share)
+    return max(0.0, share - below), min(1.0, share + above)
 
 
 class Part(Protocol):
@@ -216,15 +244,18 @@ def stands_out(first: Part, candidates: Whole) -> bool:
     return share > 0 and (share * candidates.count >= _STANDS_OUT or candidates.count == 1)
 
 
-def told_alone(first: Part, own: Together) -> bool:
+def told_alone(first: Part, own: Together, *, estimated: bool = False) -> bool:
     """Whether the sentence names the first work alone and not all of its creator's, `own`.
 
     It does where they have no more influence than their number suggests, or the work holds all that they do.
+
+    Args:
+        estimated: whether their shares are estimates.
     """
     return (
         own.factor is None
         or own.share is None
-        or _beyond(own) <= 0
+        or _beyond(own, estimated=estimated) <= 0
         or math.isclose(own.factor, 1)
         or own.works == 1
         or (first.share is not None and percent(own.share) == percent(first.share))
@@ -300,7 +331,7 @@ def sentence_of(
     Args:
         floor: what a share is below that is None.
     """
-    if candidates.mode == "all":
+    if candidates.every:
         among = f"among {counted(candidates.count, 'work')}"
     else:
         among = f"among the {counted(candidates.count, 'most similar work')}"
@@ -314,14 +345,15 @@ def sentence_of(
     by = f" by {creator}" if creator else ""
     called = f"“{title}”" if title else "one of them"
     own = next((group for group in groups if group.name == creator), None) if creator else None
-    other = named_instead(first, creator, own, groups)
+    estimated = candidates.mode == "approximate"
+    other = named_instead(first, creator, own, groups, estimated=estimated)
     if other is not None:
         return (
             f"The {number_word(other.works)} works by {other.name} account for {_with_interval(other, floor)} of the"
             f" measured influence {among}; ranked first is {called if title else 'a work'}"
             f"{by or ' of an unknown creator'}, alone for {_told(first.share, floor)}."
         )
-    if own is None or told_alone(first, own):
+    if own is None or told_alone(first, own, estimated=estimated):
         if first.share is None:
             return f"The highest-ranked work accounts for {_told(None, floor)} of the measured influence {among}."
         named = f", {called}," if title else ""
@@ -333,13 +365,19 @@ def sentence_of(
     )
 
 
-def named_instead(first: Part, creator: str | None, own: Together | None, groups: Sequence[G]) -> G | None:
-    """The creator whom the sentence names instead of the first work's, `creator` with `own`; None: nobody."""
+def named_instead(
+    first: Part, creator: str | None, own: Together | None, groups: Sequence[G], *, estimated: bool = False
+) -> G | None:
+    """The creator whom the sentence names instead of the first work's, `creator` with `own`; None: nobody.
+
+    Args:
+        estimated: whether the groups' shares are estimates, so that nobody is named by the luck of a sample.
+    """
     most = next(
         (
             group
             for group in groups
-            if group.name != UNKNOWN_CREATOR and _beyond(group) > (first.share or 0.0)
+            if group.name != UNKNOWN_CREATOR and _beyond(group, estimated=estimated) > (first.share or 0.0)
         ),
         None,
     )
@@ -357,9 +395,9 @@ def half_of(first: Part, own: Part) -> bool:
     return (first.share or 0.0) >= (own.share or 0.0) / 2
 
 
-def _beyond(group: Together) -> float:
-    """How much more it holds than its number suggests."""
-    return (group.share or 0.0) - (group.share_of_index or 0.0)
+def _beyond(group: Together, *, estimated: bool) -> float:
+    """How much more it holds than its number suggests; of an estimate, at the least."""
+    return ((group.low if estimated else group.share) or 0.0) - (group.share_of_index or 0.0)
 
 
 def _with_interval(one: Part, floor: float) -> str:

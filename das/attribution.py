@@ -7,24 +7,22 @@ result = Attributor(index).attribute("picture.png", top_k=20)
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 
 from das import registry
 from das.answer import Attribution
+from das.approximate import ApproximateSearch
 from das.config import FeatureSet
 from das.errors import ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
-from das.images import normalise
+from das.images.given import ImageLike, pixels_of
 from das.index import AttributionIndex
 from das.kernel import prepared
 from das.manifest import KernelRecord, ModelRecord
-from das.methods import Quantity
 from das.models import Conditioning, DiffusionModel, load_model
 from das.origin import origin_statistics
 from das.ranking import Ranking
@@ -32,11 +30,12 @@ from das.scoring import KernelScorer
 from das.similarity import Similarity
 from das.sources import ModelSource
 from das.sscd import copy_finder
+from das.tally import Tally, tally_of
 from das.trajectories import invert, regenerate
+from das.work_numbers import work_number
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
 Progress = Callable[[str, int, int], None]
-ImageLike = np.ndarray | Image.Image | bytes | Path | str
 
 _MILLISECONDS = 1000.0
 
@@ -102,6 +101,7 @@ class Attributor:
         progress: Progress | None = None,
         prompt: str | None = None,
         seed: int | None = None,
+        exact: bool = False,
     ) -> Attribution:
         """Attribute one image: pixels (H, W, 3) uint8 sRGB, a PIL image, an encoded file or its path.
 
@@ -112,6 +112,7 @@ class Attributor:
             progress: told `("gradients", done, total)` and `("scored", 1, 1)`.
             prompt: what the picture was generated from, for models that are conditioned on text.
             seed: what it was generated with, for journey-trak; without it the picture is inverted.
+            exact: score every work also where the index has an approximate search (das.approximate).
 
         Raises:
             SettingsError: the index doesn't answer `method`, or the candidates are no rows of it.
@@ -121,13 +122,14 @@ class Attributor:
         if isinstance(candidates, str) and candidates != "all":
             raise SettingsError(f"candidates is {candidates!r}; give 'all' or rows of the index.")
         return self.attribute_batch(
-            [_pixels(image)],
+            [pixels_of(image)],
             candidates=[rows],
             method=method,
             top_k=top_k,
             progress=progress,
             prompts=[prompt],
             seeds=[seed],
+            exact=exact,
         )[0]
 
     def attribute_batch(
@@ -140,6 +142,7 @@ class Attributor:
         progress: Progress | None = None,
         prompts: Sequence[str | None] | None = None,
         seeds: Sequence[int | None] | None = None,
+        exact: bool = False,
     ) -> list[Attribution]:
         """Attribute several images, each (H, W, 3) uint8 sRGB, in shared backward passes.
 
@@ -161,7 +164,7 @@ class Attributor:
         averages = _averaged(self._features(x0, conditioning, method, progress, seeds))
         gradients_ms = (time.perf_counter() - began) * _MILLISECONDS
         began = time.perf_counter()
-        scores = self._scores(images, averages, method, chosen)
+        tallies = self._tallies(images, averages, method, chosen, wanted, exact)
         scoring_ms = (time.perf_counter() - began) * _MILLISECONDS
         if progress is not None:
             progress("scored", 1, 1)
@@ -175,9 +178,79 @@ class Attributor:
         if self.index.hashes is not None:
             timings["copies"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
         return [
-            self.ranking.rank(method, values, rows, count, timings, origin, copy, caveats=self._caveats)
-            for values, rows, count, origin, copy in zip(scores, chosen, wanted, origins, copies, strict=True)
+            self.ranking.rank(method, tally, count, timings, origin, copy, self._caveats_of(tally))
+            for tally, count, origin, copy in zip(tallies, wanted, origins, copies, strict=True)
         ]
+
+    def _tallies(
+        self,
+        images: Sequence[np.ndarray],
+        averages: dict[str, torch.Tensor],
+        method: str,
+        chosen: Sequence[np.ndarray | None],
+        wanted: Sequence[int],
+        exact: bool,
+    ) -> list[Tally]:
+        """What the scores of each query come to."""
+        record = self.index.manifest.approximate
+        searched = []
+        if not exact and record is not None and record.method == method:
+            searched = [query for query, rows in enumerate(chosen) if rows is None]
+        found = dict(zip(searched, self._searched(averages, method, searched, wanted), strict=True))
+        others = [query for query in range(len(chosen)) if query not in found]
+        if others:
+            some = [chosen[query] for query in others]
+            asked = {name: values[others] for name, values in averages.items()}
+            scores = self._scores([images[query] for query in others], asked, method, some)
+            for query, values, rows in zip(others, scores, some, strict=True):
+                found[query] = tally_of(self.index.works, values, rows, wanted[query])
+        return [found[query] for query in range(len(chosen))]
+
+    def _searched(
+        self, averages: dict[str, torch.Tensor], method: str, queries: Sequence[int], wanted: Sequence[int]
+    ) -> list[Tally]:
+        """The same of some queries by the index's approximate search."""
+        if not queries:
+            return []
+        search = self._search
+        asked = {name: values[list(queries)] for name, values in averages.items()}
+        mapped = self.mapped(asked, method)
+        candidates = search.candidates(mapped)
+        scores = self.scores_of(asked, method, candidates)
+        sampled = self.scores_of(asked, method, [search.sample] * len(queries))
+        kernels = self.index.manifest.kernels_of(method)
+        totals = search.totals(mapped, [self._unit(kernel, len(kernels)) for kernel in kernels])
+        return [
+            search.tally(
+                candidates[place], scores[place], sampled[place], float(totals[place]), wanted[query]
+            )
+            for place, query in enumerate(queries)
+        ]
+
+    def _caveats_of(self, tally: Tally) -> tuple[str, ...]:
+        record = self.index.manifest.approximate
+        approximate = tally.candidates.mode == "approximate" and record is not None
+        return (*([record.caveat] if approximate and record else []), *self._caveats)
+
+    @cached_property
+    def _search(self) -> ApproximateSearch:
+        record = self.index.manifest.approximate
+        assert record is not None
+        search = ApproximateSearch.open(self.index, record)
+        for kernel in self.index.manifest.kernels_of(record.method):
+            self._scorer(kernel).pin(search.sample)
+        return search
+
+    def mapped(self, averages: dict[str, torch.Tensor], method: str) -> list[np.ndarray]:
+        """Queries `averages` (B, k) in the stored features' space of each of the method's kernels, (B, k) float32."""
+        kernels = self.index.manifest.kernels_of(method)
+        return [self._scorer(kernel).mapped(averages[kernel.features]).cpu().numpy() for kernel in kernels]
+
+    def scores_of(
+        self, averages: dict[str, torch.Tensor], method: str, chosen: Sequence[np.ndarray | None]
+    ) -> list[np.ndarray]:
+        """Scores of the candidates of queries `averages` (B, k), (n,) float64 each: rows, or None for every work."""
+        return self._scores([], averages, method, chosen)
 
     def scores(
         self, images: Sequence[np.ndarray], method: str | None = None, progress: Progress | None = None
@@ -309,11 +382,10 @@ class Attributor:
             found = averages[kernel.features]
             norms = torch.linalg.vector_norm(found.double(), dim=1).cpu().numpy()
             unit = self._unit(kernel, len(kernels))
-            for queries, rows, products in self._scorer(kernel).pieces(found, chosen):
-                place = rows if isinstance(rows, slice) else slice(None)
-                scores = self._estimate(kernel, products, norms[queries], rows)
-                for query, values in zip(queries, scores, strict=True):
-                    totals[query][place] += values / unit
+            for piece in self._scorer(kernel).pieces(found, chosen):
+                scores = self._estimate(kernel, piece.products, norms[piece.queries], piece.rows)
+                for query, values in zip(piece.queries, scores, strict=True):
+                    totals[query][piece.place] += values / unit
         return totals
 
     def _unit(self, kernel: KernelRecord, kernels: int) -> float:
@@ -336,32 +408,11 @@ class Attributor:
         """Scores (B, n) of queries from their products (B, n) with the works in `rows`."""
         method = registry.method(kernel.method)
         quantities = {
-            need: query_norms if need == "query_norms" else self._quantity(need, kernel, rows)
+            need: query_norms if need == "query_norms" else work_number(self.index, need, kernel, rows)
             for need in method.needs
         }
         with registry.blamed("method", method.name):
             return method.scores(products, quantities)
-
-    def _quantity(self, name: Quantity, kernel: KernelRecord, rows: np.ndarray | slice) -> np.ndarray:
-        """A number of some works, (n,), that an estimator asks for."""
-        index, features, form = self.index, kernel.features, kernel.form
-        match name:
-            case "repeats":
-                return index.repeats[rows]
-            case "content_repeats":
-                return index.content_repeats(rows)
-            case "residuals":
-                return index.residual_weights[rows]
-            case "leverage":
-                # Of a work as a whole: the block kernel sums T features of each.
-                summed = len(index.manifest.timesteps) if form == "block" else 1
-                return summed * index.leverage(features, form)[rows]
-            case "solved_norms":
-                return index.solved_norms(features, form)[rows]
-            case "norms":
-                return index.norms(features)[rows]
-            case "query_norms":
-                raise ValueError("query_norms are the query's, not the works'")
 
     @cached_property
     def _similarity(self) -> Similarity:
@@ -437,18 +488,3 @@ def _averaged(features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _part_of(progress: Progress, place: int, parts: int) -> Callable[[int, int], None]:
     """Progress of one of several equal parts of the gradients."""
     return lambda done, total: progress("gradients", place * total + done, parts * total)
-
-
-def _pixels(image: ImageLike) -> np.ndarray:
-    """Any image a caller may have as (H, W, 3) uint8 sRGB."""
-    if isinstance(image, np.ndarray):
-        return image
-    if isinstance(image, Image.Image):
-        if image.mode == "RGB":
-            return np.asarray(image)
-        buffer = BytesIO()
-        image.save(buffer, "TIFF")  # the format that holds every mode
-        image = buffer.getvalue()
-    if isinstance(image, str | Path):
-        image = Path(image).read_bytes()
-    return normalise(image).pixels

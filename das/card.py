@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from das.approximation import ASKED, TOP_WORKS, ApproximateRecord
 from das.changes import STALE_BEYOND, is_coarse, keeps_shares
 from das.copies import COPY_BITS, LEAST_QUALITY, NEAR_BITS, SSCD_COPY
 from das.manifest import (
@@ -53,6 +54,7 @@ def card_of(manifest: Manifest, works: Works) -> str:
         f"- **Built**: {manifest.build.created_at} on {manifest.build.device}",
         "",
         *_changes(manifest),
+        *_search(manifest.approximate),
         "## Kernels",
         "",
         "| method | features | form | λ / (tr K / N) | effective dimension |",
@@ -93,6 +95,29 @@ def card_of(manifest: Manifest, works: Works) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _search(record: ApproximateRecord | None) -> list[str]:
+    """How works are found, where that isn't by scoring all of them."""
+    if record is None:
+        return []
+    return [
+        "## How works are found",
+        "",
+        f"By an approximate search where every work is a candidate and the method is {record.method}; `--exact` of"
+        " `das query` scores every work.",
+        "",
+        f"- **Found**: {record.found} of the {TOP_WORKS} works that rank highest, on average over {record.queries:,}"
+        f" of {ASKED[record.asked]} (recall {100 * record.recall:.1f} %)",
+        f"- **Search**: product quantisation, {record.bytes:,} bytes a work and feature set; {record.depth:,}"
+        " candidates of each sign and feature set are scored exactly",
+        "- **Shares of works**: exact for those that are found, since the sum over all works needs no search",
+        "- **Shares of creators and rights holders, and percentiles**: estimated from a random sample of"
+        f" {record.sample:,} works that every question scores; a percentile is told to"
+        f" {300 / record.sample:.2g} points",
+        f"- **Made of**: {record.parent}, which scores every work",
+        "",
+    ]
 
 
 def _changes(manifest: Manifest) -> list[str]:

@@ -9,6 +9,7 @@
     hashes.npy            PDQ hashes (N, 33) uint8: 32 bytes and their quality (das.copies)
     sscd.npy              SSCD embeddings (N, e) float16 of unit norm, where the build was given SSCD's file
     thumbnails/*.bin      thumbnails end to end, a shard a file; places.npy (N, 3): shard, offset, size
+    approximate/          what finds works without scoring all of them (das.approximate), where somebody made that
     references.safetensors  what the model's own pictures look like to it (das.references), where there are some
     card.md               the manifest in words; build-report.json: works left out and why
     removed.txt           digests of the ids of works that came and went (das.changes), where some did
@@ -21,7 +22,6 @@ and rounding costs about 3e-4 of an element's size until elements fall under 6e-
 eight bits a work has one scale, the size of its largest element over 127.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Callable
@@ -33,6 +33,7 @@ from typing import Self
 import numpy as np
 
 from das import registry
+from das.approximation import SAMPLE_NAME, sum_name
 from das.changes import caveats_of
 from das.config import ClipSpec
 from das.errors import IndexFormatError, ModelError, SettingsError, WorksError
@@ -45,7 +46,7 @@ from das.manifest import (
     QualityRecord,
     read_manifest,
 )
-from das.mapped import Tensors, map_array
+from das.mapped import Tensors, expect_array, open_array
 from das.methods import KernelForm
 from das.pdq import BYTES
 from das.places import find, is_clip, is_lora, is_model, is_torchscript
@@ -175,7 +176,7 @@ class AttributionIndex:
         return {
             name: Features(
                 [
-                    _open_array(self.path / feature_name(name, shard))
+                    open_array(self.path / feature_name(name, shard))
                     for shard in range(len(record.shard_rows))
                 ],
                 self._tensor(scale_key(name)) if record.dtype == "int8" else None,
@@ -243,7 +244,7 @@ class AttributionIndex:
     @cached_property
     def embeddings(self) -> np.ndarray:
         """CLIP embeddings (N, e) float32 of unit norm, memory-mapped."""
-        return _open_array(self.path / EMBEDDINGS_NAME)
+        return open_array(self.path / EMBEDDINGS_NAME)
 
     @property
     def embedding_norms(self) -> np.ndarray:
@@ -257,7 +258,7 @@ class AttributionIndex:
         Raises:
             IndexFormatError: the index was built for no method that compares pixels.
         """
-        return _open_array(self.path / PICTURES_NAME)
+        return open_array(self.path / PICTURES_NAME)
 
     @cached_property
     def references(self) -> References | None:
@@ -276,13 +277,13 @@ class AttributionIndex:
 
         None where the index was built before there were any.
         """
-        return None if self.manifest.copies is None else _open_array(self.path / HASHES_NAME)
+        return None if self.manifest.copies is None else open_array(self.path / HASHES_NAME)
 
     @cached_property
     def sscd_embeddings(self) -> np.ndarray | None:
         """SSCD embeddings of the works, (N, e) float16 of unit norm, memory-mapped; None where there are none."""
         copies = self.manifest.copies
-        return None if copies is None or copies.sscd is None else _open_array(self.path / SSCD_NAME)
+        return None if copies is None or copies.sscd is None else open_array(self.path / SSCD_NAME)
 
     def thumbnail(self, row: int) -> bytes:
         """The thumbnail of a work, an encoded picture of at most 256 pixels a side."""
@@ -296,7 +297,7 @@ class AttributionIndex:
     @cached_property
     def thumbnail_places(self) -> np.ndarray:
         """Where each thumbnail lies: shard, offset, size, (N, 3) int64, memory-mapped."""
-        return _open_array(self.path / PLACES_NAME)
+        return open_array(self.path / PLACES_NAME)
 
     @property
     def card(self) -> str:
@@ -429,18 +430,24 @@ class AttributionIndex:
             )
         for name in record.sets:
             for (_, shard), rows in zip(self.features(name).shards(), record.shard_rows, strict=True):
-                _expect(self.path, f"features {name}", shard, (rows, record.dimension), record.dtype)
+                expect_array(self.path, f"features {name}", shard, (rows, record.dimension), record.dtype)
         if manifest.config.keeps_pictures:
             size = int(np.prod(manifest.model.sample_shape))
-            _expect(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
+            expect_array(self.path, PICTURES_NAME, self.pictures, (count, size), "float16")
         if (screening := manifest.screening) is not None:
-            _expect(self.path, EMBEDDINGS_NAME, self.embeddings, (count, screening.dimension), "float32")
-        _expect(self.path, PLACES_NAME, self.thumbnail_places, (count, 3), "int64")
+            expect_array(self.path, EMBEDDINGS_NAME, self.embeddings, (count, screening.dimension), "float32")
+        expect_array(self.path, PLACES_NAME, self.thumbnail_places, (count, 3), "int64")
         if self.hashes is not None:
-            _expect(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
+            expect_array(self.path, HASHES_NAME, self.hashes, (count, BYTES + 1), "uint8")
         if (embeddings := self.sscd_embeddings) is not None and manifest.copies and manifest.copies.sscd:
-            _expect(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
+            expect_array(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
         each, square = ((count,), "float64"), ((record.dimension,) * 2, "float64")
+        if (approximate := manifest.approximate) is not None:
+            expect_array(
+                self.path, SAMPLE_NAME, open_array(self.path / SAMPLE_NAME), (approximate.sample,), "int64"
+            )
+            for name in (sum_name(kernel.features) for kernel in manifest.kernels_of(approximate.method)):
+                expect_array(self.path, name, open_array(self.path / name), *square)
         expected: dict[str, tuple[tuple[int, ...], str]] = {
             "residual_weights": each,
             "repeats": ((count,), "int64"),
@@ -460,7 +467,7 @@ class AttributionIndex:
             if "solved_norms" in registry.method(kernel.method).needs:
                 expected[solved_norm_key(kernel.features, kernel.form)] = each
         for name, (shape, dtype) in expected.items():
-            _expect(self.path / KERNEL_NAME, name, self._tensor(name), shape, dtype)
+            expect_array(self.path / KERNEL_NAME, name, self._tensor(name), shape, dtype)
 
 
 def _check_sizes(path: Path, manifest: Manifest) -> None:
@@ -482,17 +489,3 @@ def _check_sizes(path: Path, manifest: Manifest) -> None:
                 f"{file} has {found.st_size} bytes instead of {record.bytes};"
                 " build the index again or restore the file."
             )
-
-
-def _open_array(path: Path) -> np.ndarray:
-    try:
-        return map_array(path)
-    except (OSError, ValueError) as error:
-        full = os.strerror(errno.ENOMEM) in str(error)
-        hint = " Raise vm.max_map_count, or build with a larger --shard-size." if full else ""
-        raise IndexFormatError(f"{path} can't be read as an array: {error}.{hint}") from error
-
-
-def _expect(path: Path, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise IndexFormatError(f"{path}: {what} is {array.shape} {array.dtype} instead of {shape} {dtype}.")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from das import registry
+from das.approximation import ApproximateRecord
 from das.changes import REMOVED_NAME, ChangeRecord
 from das.config import BuildConfig, FeatureType
 from das.errors import IndexFormatError
@@ -353,6 +354,8 @@ class Manifest(_Part):
     """None: the index was built without held-out pictures."""
     copies: CopiesRecord | None = None
     """None: the index was built before there were hashes, and copies can't be told with it."""
+    approximate: ApproximateRecord | None = None
+    """None: every question scores all works, or a selection."""
     changes: tuple[ChangeRecord, ...] = ()
     """What came and went since it was built, the oldest first."""
     removed: int = 0
@@ -389,8 +392,13 @@ def content_digest(
     kernels: tuple[KernelRecord, ...],
     files: dict[str, FileRecord],
     extensions: tuple[ExtensionRecord, ...] = (),
+    depth: int | None = None,
 ) -> str:
-    """The digest an index's id is made from: equal for two builds of the same works with the same options."""
+    """The digest an index's id is made from: equal for two builds of the same works with the same options.
+
+    Args:
+        depth: candidates of its approximate search, where it has one.
+    """
     body = {
         "schema_version": SCHEMA_VERSION,
         "config": config.compared(),
@@ -400,6 +408,8 @@ def content_digest(
         "kernels": [kernel.model_dump(mode="json") for kernel in kernels],
         "files": {name: record.sha256 for name, record in files.items() if name not in TELLING_FILES},
     }
+    if depth is not None:
+        body["depth"] = depth
     if extensions:
         body["extensions"] = [record.model_dump(mode="json") for record in extensions]
     return hashlib.sha256(canonical_json(body)).hexdigest()

@@ -4,8 +4,10 @@ What is mapped stays what it was, wherever its file goes meanwhile. No file is h
 works has thousands of them, and a process may often open a thousand.
 """
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from io import BytesIO
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from das.errors import IndexFormatError
 
 _LONGEST_HEADER = 1 << 16
 """Of an array's header in bytes; numpy's own are a hundred."""
@@ -28,6 +32,22 @@ def map_array(path: Path) -> np.ndarray:
     if len(data) - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"it has {len(data)} bytes, and its header tells of {dtype} in {shape}")
     return np.ndarray(shape, dtype, data, start, order="F" if fortran else "C")
+
+
+def open_array(path: Path) -> np.ndarray:
+    """The same; raises IndexFormatError."""
+    try:
+        return map_array(path)
+    except (OSError, ValueError) as error:
+        full = os.strerror(errno.ENOMEM) in str(error)
+        hint = " Raise vm.max_map_count, or build with a larger --shard-size." if full else ""
+        raise IndexFormatError(f"{path} can't be read as an array: {error}.{hint}") from error
+
+
+def expect_array(path: Path, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise IndexFormatError unless an array has the shape and type."""
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise IndexFormatError(f"{path}: {what} is {array.shape} {array.dtype} instead of {shape} {dtype}.")
 
 
 class Tensors(Mapping[str, np.ndarray]):

@@ -38,6 +38,9 @@ def query(
         str | None, typer.Option(help="An estimator of the index; its first if left out.")
     ] = None,
     candidates: Annotated[str, typer.Option(help="'all', or a number: CLIP's nearest works.")] = "all",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Score every work also where the index has an approximate search.")
+    ] = False,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -76,7 +79,7 @@ def query(
 
     attributor = Attributor(opened, device=device)
     answer = attributor.attribute(
-        pixels, top_k=top_k, candidates=rows, method=method, prompt=prompt, seed=seed
+        pixels, top_k=top_k, candidates=rows, method=method, prompt=prompt, seed=seed, exact=exact
     )
     quality = opened.quality_of(answer.method)
     notes = [*answer.caveats, *notes_of(measured=quality is not None, in_model=answer.in_model)]

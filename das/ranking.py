@@ -1,19 +1,14 @@
-"""From the scores of a query's candidates to its answer: order, shares with their intervals, creators, words."""
+"""From what the scores of a query's candidates come to, to its answer: shares with their intervals, words."""
 
 from collections.abc import Sequence
 from functools import cached_property
 
-import numpy as np
-
 from das.answer import (
-    GROUPS_KEPT,
     Attribution,
-    CandidateSet,
-    GroupShare,
     RankedWork,
     caveats_of,
+    group_shares,
     headline_of,
-    share_by_creator,
     stands_out,
     summarise,
 )
@@ -21,6 +16,7 @@ from das.copies import CopyVerdict
 from das.index import AttributionIndex
 from das.intervals import ShareNoise
 from das.rights.holders import Holders
+from das.tally import Tally
 
 
 class Ranking:
@@ -32,49 +28,42 @@ class Ranking:
     def rank(
         self,
         method: str,
-        scores: np.ndarray,
-        rows: np.ndarray | None,
+        tally: Tally,
         top_k: int,
         timings: dict[str, float],
         in_model: dict[str, object] | None,
         copy: CopyVerdict | None,
         caveats: Sequence[str] = (),
     ) -> Attribution:
-        """The answer of one query from the scores (n,) of its candidates.
+        """The answer of one query from what its candidates' scores come to.
 
         Args:
-            rows: the candidates' rows; None: every work is one.
-            top_k: how many works to name.
+            top_k: how many works to name, at most as many as the tally kept.
             in_model, copy: what is known of the picture itself.
             caveats: to be said besides those that follow from the rest.
         """
-        # Signed scores: a work that works against the query has no share in it.
-        shares = np.maximum(scores, 0.0)
-        total = float(shares.sum())
-        if total > 0:
-            shares /= total
-        order, percentiles = _best(scores, rows, top_k)
-        noise = self._noise(method) if rows is None else None
+        candidates = tally.candidates
+        noise = self._noise(method) if candidates.every else None
         leading = []
-        for rank, (place, percentile) in enumerate(zip(order, percentiles, strict=True), 1):
-            row, share = int(place if rows is None else rows[place]), float(shares[place])
+        for place in range(min(top_k, len(tally.rows))):
+            row, share = int(tally.rows[place]), tally.share(place)
             low, high = (None, None) if noise is None else noise.interval(share, "works")
+            score, percentile = float(tally.scores[place]), float(tally.percentiles[place])
             work_id = self._index.works.id_of(row)
-            leading.append(
-                RankedWork(rank, work_id, row, float(scores[place]), share, float(percentile), low, high)
-            )
+            leading.append(RankedWork(place + 1, work_id, row, score, share, percentile, low, high))
         creators = self._index.works.grouping("creator")
-        codes = creators.codes if rows is None else creators.codes[rows]
-        groups = share_by_creator(shares, codes, creators, int(creators.codes[leading[0].row]), noise)
-        candidates = CandidateSet("all" if rows is None else "screened", len(scores))
-        summary = summarise(self._index.works, leading[0], groups, candidates)
-        certainty = self._certainty(method, leading[0], candidates, shares)
+        first = leading[0]
+        groups = group_shares(tally.groups["creator"], creators, int(creators.codes[first.row]), noise)
+        # Without intervals: the noise that was measured is that of creators.
+        by_holder = tally.groups["rights_holder"].by_holder(self.holders)
+        summary = summarise(self._index.works, first, groups, candidates)
+        certainty = self._certainty(method, first, tally)
         return Attribution(
             self._index.id,
             method,
             candidates,
             tuple(leading),
-            {"creator": groups, "rights_holder": self._by_holder(shares, rows)},
+            {"creator": groups, "rights_holder": group_shares(by_holder, self.holders.names)},
             headline_of(summary, in_model),
             dict(timings),
             in_model,
@@ -83,41 +72,16 @@ class Ranking:
             (*caveats_of(summary, in_model, certainty), *caveats),
         )
 
-    def _by_holder(self, shares: np.ndarray, rows: np.ndarray | None) -> tuple[GroupShare, ...]:
-        """The candidates' shares by rights holder, a work of several divided as it says; largest first.
-
-        Without intervals: the noise that was measured is that of creators.
-        """
-        texts = self._index.works.grouping("rights_holder")
-        codes = texts.codes if rows is None else texts.codes[rows]
-        counts = np.bincount(codes, minlength=len(texts))
-        totals = self.holders.totals(np.bincount(codes, shares, len(texts)))
-        parts, works = self.holders.totals(counts / len(shares)), self.holders.counts(counts)
-        present = np.flatnonzero(works)
-        kept = present[np.argsort(-totals[present], kind="stable")][:GROUPS_KEPT]
-        return tuple(
-            GroupShare(
-                self.holders.names[code],
-                float(totals[code]),
-                int(works[code]),
-                float(parts[code]),
-                float(totals[code] / parts[code]),
-            )
-            for code in kept
-        )
-
-    def _certainty(
-        self, method: str, first: RankedWork, candidates: CandidateSet, shares: np.ndarray
-    ) -> dict[str, object] | None:
+    def _certainty(self, method: str, first: RankedWork, tally: Tally) -> dict[str, object] | None:
         """Whether the first work stands out, absolutely and among the references' answers, and is clearly first."""
-        references = self._index.references
+        references, candidates = self._index.references, tally.candidates
         if references is None:
             return None
         # The references' answers had every work as a candidate; shares of a selection are larger.
-        known = references.percentile(method, first.share) if candidates.mode == "all" else None
+        known = references.percentile(method, first.share) if candidates.every else None
         clear = None
-        if candidates.mode == "all" and len(shares) > 1 and (noise := self._noise(method)) is not None:
-            clear = noise.clear(first.share, float(np.partition(shares, -2)[-2]))
+        if candidates.every and candidates.count > 1 and (noise := self._noise(method)) is not None:
+            clear = noise.clear(first.share, tally.share(1))
         return {"stands_out": stands_out(first, candidates), "percentile": known, "clearly_first": clear}
 
     def _noise(self, method: str) -> ShareNoise | None:
@@ -129,18 +93,3 @@ class Ranking:
     def holders(self) -> Holders:
         """Who has the rights in the works, by the texts that name them."""
         return Holders.of(self._index.works.grouping("rights_holder").names())
-
-
-def _best(scores: np.ndarray, rows: np.ndarray | None, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the `count` largest scores, best first, equal ones in the order of their rows; and how many percent
-    of all scores are less than each."""
-    if count < len(scores):
-        least = np.partition(scores, len(scores) - count)[len(scores) - count]
-        places = np.flatnonzero(scores >= least)
-    else:
-        places = np.arange(len(scores))
-    best = scores[places]
-    order = np.lexsort((places if rows is None else rows[places], -best))[:count]
-    # Whatever isn't among the places is less than each of them.
-    less = len(scores) - len(best) + np.searchsorted(np.sort(best), best[order], side="left")
-    return places[order], 100.0 * less / len(scores)

@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from das.config import FEATURE_BYTES
 from das.index import AttributionIndex
 from das.manifest import KernelRecord
 from das.stored_features import Features
@@ -20,18 +22,30 @@ k = 1,024 chunks of 8,192 rows take 2.4 times as long."""
 _CHUNK_ROWS_GPU = 8192
 _PIECE_ROWS = 32_768
 """Works whose products are handed on at once: what estimators make of them stays small, whatever an index's size."""
+_GATHERED_ROWS = 8192
+"""Of rows that are gathered from all over an index."""
 _GPU_PART = 0.5
 
 
 def resident_bytes(index: AttributionIndex, kernel: KernelRecord, device: str = "cpu") -> int:
     """About what a scorer of this kernel keeps in memory; on a GPU also features that it keeps only if they fit."""
-    rows, dimension = len(index), index.manifest.features.dimension
-    own = kernel.form == "block" and index.manifest.features.whitening == "block"
-    factors = 8 * dimension**2 * (1 if own or kernel.form == "none" else 2)
+    features, approximate = index.manifest.features, index.manifest.approximate
+    own = kernel.form == "block" and features.whitening == "block"
+    factors = 8 * features.dimension**2 * (1 if own or kernel.form == "none" else 2)
+    kept = _kept_bytes(len(index), features.dimension, device)
+    if approximate is not None and approximate.method == kernel.method:
+        # The search, the sum of squares, and the sample as it is stored and as it is multiplied.
+        kept += approximate.bytes * len(index) + 8 * features.dimension**2
+        kept += approximate.sample * features.dimension * FEATURE_BYTES[features.dtype]
+        kept += _kept_bytes(approximate.sample, features.dimension, device)
+    return factors + kept
+
+
+def _kept_bytes(rows: int, dimension: int, device: str) -> int:
     small = rows * dimension * 4
     if small <= IN_MEMORY_BYTES:
-        return factors + small
-    return factors + (small // 2 if device.startswith("cuda") else 0)
+        return small
+    return small // 2 if device.startswith("cuda") else 0
 
 
 class KernelScorer:
@@ -51,8 +65,8 @@ class KernelScorer:
         other = None if own or kernel.form == "none" else index.factor(kernel.features, kernel.form)
         self._other = None if other is None else torch.from_numpy(other).to(self._algebra)
         self._features = index.features(kernel.features)
-        self._resident = self._load(self._features)
-        self._shards = [] if self._resident is not None else _mapped_tensors(self._features)
+        self._stored = StoredFeatures(self._features, device)
+        self._pinned: tuple[np.ndarray, StoredFeatures] | None = None
 
     def products(self, averages: Tensor, chosen: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """`φᵀH⁻¹f̄_i` of queries `averages` (B, k) with their candidates, (n,) float64 for each query.
@@ -60,27 +74,30 @@ class KernelScorer:
         `chosen` has the candidates' rows of each query; None in it for every work.
         """
         found = [np.empty(len(self._features) if rows is None else len(rows)) for rows in chosen]
-        for queries, rows, products in self.pieces(averages, chosen):
-            for query, values in zip(queries, products, strict=True):
-                found[query][rows if isinstance(rows, slice) else slice(None)] = values
+        for piece in self.pieces(averages, chosen):
+            for query, values in zip(piece.queries, piece.products, strict=True):
+                found[query][piece.place] = values
         return found
 
-    def pieces(
-        self, averages: Tensor, chosen: Sequence[np.ndarray | None]
-    ) -> Iterator[tuple[list[int], slice | np.ndarray, np.ndarray]]:
-        """The same some works at a time: which queries, with which rows, and their products (b, n) float64, which are
-        overwritten by those that come next."""
-        queries = self._mapped(averages)
+    def pieces(self, averages: Tensor, chosen: Sequence[np.ndarray | None]) -> Iterator["Piece"]:
+        """The same some works at a time; a piece's products are overwritten by the next's."""
+        queries = self.mapped(averages)
+        kept, stored = (None, None) if self._pinned is None else self._pinned
         everywhere = [query for query, rows in enumerate(chosen) if rows is None]
         if everywhere:
-            for place, products in self._against_all(queries[everywhere]):
-                yield everywhere, place, products
+            for place, products in self._stored.with_all(queries[everywhere]):
+                yield Piece(everywhere, place, place, products)
+        pinned = [query for query, rows in enumerate(chosen) if rows is not None and rows is kept]
+        if pinned and kept is not None and stored is not None:
+            for place, products in stored.with_all(queries[pinned]):
+                yield Piece(pinned, place, kept[place], products)
         for query, rows in enumerate(chosen):
-            if rows is not None:
-                yield [query], rows, self._against_rows(queries[query], rows)[None]
+            if rows is not None and rows is not kept:
+                for place, products in self._stored.with_rows(queries[query], rows):
+                    yield Piece([query], place, rows[place], products[None])
 
-    def _mapped(self, averages: Tensor) -> Tensor:
-        """The queries in the stored features' space, (B, k) float32 on the device."""
+    def mapped(self, averages: Tensor) -> Tensor:
+        """Queries (B, k) in the stored features' space, (B, k) float32 on the device."""
         columns = averages.to(self._algebra, torch.float64).T
         if self._form == "none":
             mapped = self._whitening.T @ columns
@@ -90,8 +107,38 @@ class KernelScorer:
             mapped = self._whitening.T @ torch.cholesky_solve(columns, self._other)
         return mapped.T.to(self._device, torch.float32).contiguous()
 
-    def _against_all(self, queries: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-        """Rows and products (B, n) float64."""
+    def pin(self, rows: np.ndarray) -> None:
+        """Keep the features of some works together in memory, for questions whose candidates are this very array."""
+        self._pinned = rows, StoredFeatures(self._features.part(rows), self._device)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Products (b, n) float64 of some queries with some of their candidates.
+
+    Attributes:
+        queries: which queries, (b,).
+        place: where these stand among the queries' candidates.
+        rows: the same works' rows in the index.
+    """
+
+    queries: list[int]
+    place: slice
+    rows: slice | np.ndarray
+    products: np.ndarray
+
+
+class StoredFeatures:
+    """Inner products with features as an index stores them: in memory where they are small, else read in pieces."""
+
+    def __init__(self, features: Features, device: str) -> None:
+        self._features = features
+        self._device = device
+        self._resident = self._load(features)
+        self._shards = [] if self._resident is not None else _mapped_tensors(features)
+
+    def with_all(self, queries: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+        """Of queries (B, k) with all features: their places and products (B, n) float64, some at a time."""
         count, begin = len(self._features), 0
         found = np.empty((len(queries), min(count, _PIECE_ROWS)))
         for start, piece in self._chunks(queries.shape[1]):
@@ -123,13 +170,16 @@ class KernelScorer:
                 piece = shard[start : start + rows]
                 yield first + start, buffer[: len(piece)].copy_(piece)
 
-    def _against_rows(self, query: Tensor, rows: np.ndarray) -> np.ndarray:
-        """(len(rows),) float64."""
-        if self._resident is not None:
-            chosen = self._resident[torch.from_numpy(rows).to(self._resident.device)]
-        else:
-            chosen = _as_float32(self._features.take(rows)).to(self._device)
-        return (chosen @ query.to(chosen.dtype)).double().cpu().numpy()
+    def with_rows(self, query: Tensor, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Of one query (k,) with the features of some rows: places among these and products (n,), some at a time."""
+        for start in range(0, len(rows), _GATHERED_ROWS):
+            some = rows[start : start + _GATHERED_ROWS]
+            if self._resident is not None:
+                chosen = self._resident[torch.from_numpy(some).to(self._resident.device)]
+            else:
+                chosen = _as_float32(self._features.take(some)).to(self._device)
+            products = (chosen @ query.to(chosen.dtype)).double().cpu().numpy()
+            yield slice(start, start + len(some)), products
 
     def _load(self, features: Features) -> Tensor | None:
         """The features on the device if they are small, or on a GPU if they fit it in half precision."""

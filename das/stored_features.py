@@ -30,12 +30,30 @@ class Features:
     def take(self, rows: np.ndarray) -> np.ndarray:
         """The features of some rows, in their order: (len(rows), k)."""
         rows = np.asarray(rows, np.int64)
+        taken = self._stored(rows)
+        return taken if self.scales is None else taken * self.scales[rows, None]
+
+    def part(self, rows: np.ndarray) -> "Features":
+        """The features of some rows, in their order, copied into memory as they are stored."""
+        rows = np.asarray(rows, np.int64)
+        return Features([self._stored(rows)], None if self.scales is None else self.scales[rows])
+
+    def chunks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        """First row and features (n, k) float32 of pieces of up to so many rows."""
+        for first, shard in self.shards():
+            for start in range(0, len(shard), rows):
+                piece = shard[start : start + rows].astype(np.float32)
+                if self.scales is not None:
+                    piece *= self.scales[first + start : first + start + len(piece), None]
+                yield first + start, piece
+
+    def _stored(self, rows: np.ndarray) -> np.ndarray:
         taken = np.empty((len(rows), self.shape[1]), self.dtype)
         places = np.searchsorted(self.starts, rows, side="right") - 1
         for shard in np.unique(places):
             chosen = places == shard
             taken[chosen] = self._shards[shard][rows[chosen] - self.starts[shard]]
-        return taken if self.scales is None else taken * self.scales[rows, None]
+        return taken
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         whole = np.concatenate(self._shards) if len(self._shards) > 1 else np.asarray(self._shards[0])

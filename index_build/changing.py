@@ -25,7 +25,6 @@ from das.manifest import (
     BuildRecord,
     HeldOutRecord,
     Manifest,
-    ModelRecord,
     canonical_json,
     content_digest,
     list_files,
@@ -46,6 +45,7 @@ from index_build.found_again import HIDING, works_of
 from index_build.gather import Gatherer
 from index_build.inputs import WorksOnDisk, read_digested_works
 from index_build.loaded import Loaded
+from index_build.moved import seen_from
 from index_build.progress import QuietReporter, Reporter
 from index_build.records import versions
 from index_build.renewed import read_forms
@@ -54,7 +54,6 @@ from index_build.version import (
     Came,
     VersionWriter,
     Written,
-    as_seen_from,
     report_of,
     write_report,
 )
@@ -109,7 +108,7 @@ def remove(
     kept[rows] = False
     ids = sorted(index.works.id_of(int(row)) for row in rows)
     change = _Change(index, "removed", canonical_json(ids).decode(), device, reporter)
-    with _place(index, out) as out:
+    with version_place(index, out) as out:
         if (found := change.present(out)) is not None:
             return found
         change.check()
@@ -149,7 +148,7 @@ def add(
         IndexFormatError: the index is damaged.
     """
     reporter = reporter or QuietReporter()
-    with _place(index, out) as out:
+    with version_place(index, out) as out:
         works = read_digested_works(
             source, reporter, follow_links=follow_links, format=works_format, creator_from=creator_from
         )
@@ -313,6 +312,11 @@ class _Change:
             format=None if self.source is None else self.source.format,
         )
         changes = (*index.manifest.changes, record)
+        if index.manifest.approximate is not None:
+            self.reporter.warn(
+                f"{index.id} has an approximate search, which is of its own works: the version scores every work"
+                " until das index approximate makes one for it."
+            )
         with self._timed("writing"), torch.no_grad():
             written = VersionWriter(index, kept, came, sums, directory, self.reporter).write(changes)
             gone = set(index.works.table.filter(pa.array(~kept))["file"].to_pylist())
@@ -336,7 +340,7 @@ class _Change:
         kept: np.ndarray,
         came: Came | None,
     ) -> Manifest:
-        former, out = self.index.manifest, workspace.out
+        former = self.index.manifest
         asked = 0 if came is None else len(came.works)
         refused = 0 if came is None else len(came.refused)
         works = former.works.model_copy(
@@ -354,13 +358,10 @@ class _Change:
                 "growth": written.growth,
             }
         )
-        screening, copies = former.screening, former.copies
+        moved = seen_from(former, self.index.path, workspace.out)
+        screening = moved.screening
         if screening is not None:
-            seen = as_seen_from(screening.relative, self.index.path, out)
-            screening = screening.model_copy(update={"kind": written.screening_kind, "relative": seen})
-        if copies is not None and copies.sscd is not None:
-            seen = as_seen_from(copies.sscd.relative, self.index.path, out)
-            copies = copies.model_copy(update={"sscd": copies.sscd.model_copy(update={"relative": seen})})
+            screening = screening.model_copy(update={"kind": written.screening_kind})
         build = BuildRecord(
             created_at=changes[-1].at,
             # Not as it was typed, which may name who is gone.
@@ -370,19 +371,17 @@ class _Change:
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
             unreadable=former.build.unreadable + refused,
         )
-        manifest = former.model_copy(
+        manifest = moved.model_copy(
             update={
                 "content_digest": "",
-                "model": self._moved(former.model, out),
-                "checkpoints": tuple(self._moved(one, out) for one in former.checkpoints),
                 "works": works,
                 "kernels": written.kernels,
                 "features": features,
                 "screening": screening,
-                "copies": copies,
                 "held_out": self._still_known(former.held_out, kept, written.table),
-                # Of another ranking.
+                # Of another ranking, and of other works.
                 "quality": None,
+                "approximate": None,
                 "build": build,
                 "changes": changes,
                 "removed": len(written.removed),
@@ -409,16 +408,6 @@ class _Change:
         )
         return manifest.model_copy(update={"content_digest": digest, "files": files})
 
-    def _moved(self, record: ModelRecord, out: Path) -> ModelRecord:
-        """The record of a model with the places that are told relative to the index."""
-        changes: dict[str, Any] = {"relative": as_seen_from(record.relative, self.index.path, out)}
-        for name in ("config", "network"):
-            place = getattr(record, name)
-            if place is not None:
-                seen = as_seen_from(place.relative, self.index.path, out)
-                changes[name] = place.model_copy(update={"relative": seen})
-        return record.model_copy(update=changes)
-
     def _still_known(
         self, record: HeldOutRecord | None, kept: np.ndarray, table: pa.Table
     ) -> HeldOutRecord | None:
@@ -439,7 +428,7 @@ def _unchanged(index: AttributionIndex, out: Path) -> VersionResult:
 
 
 @contextmanager
-def _place(index: AttributionIndex, out: Path) -> Iterator[Path]:
+def version_place(index: AttributionIndex, out: Path) -> Iterator[Path]:
     """Hold the place of a version; raises BuildError where it can't be there."""
     if out.resolve().is_relative_to(index.path.resolve()):
         raise BuildError(

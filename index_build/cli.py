@@ -23,6 +23,7 @@ from das.manifest import Manifest
 from das.methods import METHODS, PROBES
 from das.plurals import counted
 from das.verification import verify_index
+from index_build.approximate_cli import register_approximate
 from index_build.changes_cli import register_changes
 from index_build.cluster.cli import register_cluster
 from index_build.inspection import CreatorFromOption, WorksFormatOption, register_works
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     index.command("card")(card)
     index.command("summary")(summary)
     register_changes(index)
+    register_approximate(index)
     register_storage(index)
     app.add_typer(index, name="index")
     register_works(app)
@@ -293,6 +295,7 @@ def info(directory: IndexArgument, as_json: JsonOption = False) -> None:
         "features": ", ".join(manifest.features.sets),
         "timesteps": ", ".join(map(str, manifest.timesteps)),
         "dimension": f"{manifest.features.dimension:,}, {manifest.features.dtype}",
+        "search": "exact" if manifest.approximate is None else manifest.approximate.describe(),
         "screening": _clip(manifest),
         "copies": _copies(manifest),
         "size": f"{_size(index) / 1e6:,.1f} MB",

@@ -4,7 +4,6 @@ Run again after a kill, it writes the same files again.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -390,8 +389,3 @@ def report_of(index: AttributionIndex, table: pa.Table, gone: set[str], came: Ca
 def write_report(directory: Path, report: dict[str, Any]) -> None:
     """Write build-report.json."""
     durable.write_bytes(directory / REPORT_NAME, canonical_json(report))
-
-
-def as_seen_from(relative: str | None, index: Path, out: Path) -> str | None:
-    """A path that is relative to `index`, relative to `out`."""
-    return None if relative is None else os.path.relpath(os.path.normpath(index.resolve() / relative), out)

@@ -1,9 +1,8 @@
 """Approximate search against the exact pass: how many of the works ranked highest it finds, and in what time.
 
-A das-block score is `Σ_p c_i ⟨q_p, w_i⟩² / u_p` over probes p: where a probe's part is largest, `√c_i w_i` has the
-largest inner product with `q_p` or `−q_p`. So product quantisation (FAISS) of `√c_i w_i` finds candidates, from both
-signs and all probes, and the stored features rank them. The features are those of a real index; where more works are
-asked for than it has, further ones are mixed from two of them, `√(1−b²) w_i + b w_j`, which keeps the covariance.
+What is measured is das.approximate's own search, with any quantiser that FAISS makes, and das.sampled's shares of
+groups. The features are those of a real index; where more works are asked for than it has, further ones are mixed of
+two of them (measure.mixing).
 """
 
 import resource
@@ -17,20 +16,27 @@ import faiss
 import numpy as np
 import torch
 
+from das.approximate import (
+    METHOD,
+    candidates_of,
+    quantised,
+    sample_of,
+    sum_of_squares,
+    totals_of,
+    work_weights,
+)
+from das.approximation import TOP_WORKS
 from das.attribution import Attributor
 from das.errors import SettingsError
-from das.estimators import das_block_scores
 from das.index import AttributionIndex
 from das.manifest import KernelRecord
+from das.sampled import Sampled
+from das.stored_features import Features
+from measure.mixing import mixed_after, mixture
 from measure.qdrant import NAME, QdrantGraph
 
-TOP_WORKS = 20
 _ROWS = 65_536
 _PIECE_ROWS = 1_024
-_TRAINING = 131_072
-_MIXED = (0.2, 0.7)
-"""Of b: works as alike as variants of one picture, and works that are no more alike than any two."""
-_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,11 @@ class Probe:
             products = buffer[: len(piece)] @ self.queries[query] * self.scales[rows]
             scores[rows] += np.square(products) / np.float32(self.unit)
 
+    @property
+    def stored(self) -> Features:
+        """The works as an index stores them."""
+        return Features([self.features], self.scales)
+
     def chunks(self) -> Iterator[tuple[int, np.ndarray]]:
         """First row and works (n, k) float32."""
         for start in range(0, len(self.features), _ROWS):
@@ -77,7 +88,7 @@ def probes_of(
         SettingsError: that method isn't das-block, or the index has more works than asked for.
     """
     method = index.methods[0]
-    if method != "das-block" or index.manifest.features.whitening != "block":
+    if method != METHOD or index.manifest.features.whitening != "block":
         raise SettingsError(
             f"{index.id} doesn't answer das-block first, or works came and went: build another."
         )
@@ -100,10 +111,8 @@ def probes_of(
 
 def _weighted(index: AttributionIndex, kernel: KernelRecord) -> np.ndarray:
     """`√c_i w_i` of an index's works, (N, k) float32."""
-    leverage = len(index.manifest.timesteps) * index.leverage(kernel.features, kernel.form)
-    weights = das_block_scores(np.ones((1, len(index))), leverage, index.repeats, index.content_repeats())[0]
     features = np.asarray(index.features(kernel.features), np.float32)
-    weighted: np.ndarray = features * np.sqrt(weights).astype(np.float32)[:, None]
+    weighted: np.ndarray = features * np.sqrt(work_weights(index, kernel)).astype(np.float32)[:, None]
     return weighted
 
 
@@ -111,29 +120,14 @@ def _written(base: np.ndarray, works: int, path: Path, seed: int) -> tuple[np.nd
     """`works` works in eight bits, memory-mapped, and their scales: those of `base` first, then mixed ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     features = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.int8, (works, base.shape[1]))
-    scales = np.empty(works, np.float32)
-    for start, rows in _mixed(base, works, seed):
+    scales, start = np.empty(works, np.float32), 0
+    for rows in mixed_after(base, works, seed):
         scale = np.maximum(np.abs(rows).max(1), np.finfo(np.float32).tiny) / 127
         features[start : start + len(rows)] = np.rint(rows / scale[:, None])
         scales[start : start + len(rows)] = scale
+        start += len(rows)
     features.flush()
     return np.load(path.with_suffix(".npy"), mmap_mode="r"), scales
-
-
-def _mixed(base: np.ndarray, works: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(base), _ROWS):
-        yield start, base[start : start + _ROWS]
-    for start in range(len(base), works, _ROWS):
-        main, other, part = mixture(len(base), start, min(_ROWS, works - start), seed)
-        part = part[:, None]
-        yield start, np.sqrt(1 - part**2) * base[main] + part * base[other]
-
-
-def mixture(base: int, start: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of which two works, and in which parts b, the mixed works from row `start` on are: (count,) each."""
-    rng = np.random.default_rng([seed, start])
-    main, other = rng.integers(0, base, (2, count))
-    return main, other, rng.uniform(*_MIXED, count).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -173,52 +167,18 @@ def exact(probes: Sequence[Probe], groups: np.ndarray, timed: int) -> Exact:
     return Exact(best, sums.sum(1), sums, ms, cpu_ms)
 
 
-def quantised(probe: Probe, factory: str, seed: int) -> tuple[Any, float]:
-    """A FAISS index of a probe's works by inner product, and the CPU seconds that making it took.
-
-    Args:
-        factory: FAISS's name of it, and behind an @ what it is searched with, as `IVF1024,PQ64x4fs@nprobe=128`.
-
-    Raises:
-        SettingsError: FAISS knows none of that name, or nothing of what it is searched with.
-    """
-    began = time.process_time()
-    name, _, parameters = factory.partition("@")
-    try:
-        index = faiss.index_factory(probe.features.shape[1], name, faiss.METRIC_INNER_PRODUCT)
-        if parameters:
-            faiss.ParameterSpace().set_index_parameters(index, parameters)  # type: ignore[arg-type]
-    except RuntimeError as error:
-        raise SettingsError(f"FAISS makes no index {factory}: {error}") from error
-    works = len(probe.features)
-    chosen = np.sort(np.random.default_rng(seed).permutation(works)[:_TRAINING])
-    index.train(probe.features[chosen].astype(np.float32) * probe.scales[chosen, None])
-    for _, rows in probe.chunks():
-        index.add(rows)
-    return index, time.process_time() - began
-
-
-def _made(probe: Probe, factory: str, folder: Path, seed: int) -> tuple[Any, float]:
+def _made(probe: Probe, factory: str, folder: Path, seed: int) -> Any:
     """As `quantised`; the factory `qdrant` is Qdrant's engine, whose files are in `folder`."""
     if factory != NAME:
-        return quantised(probe, factory, seed)
-    began = time.process_time()
-    graph = QdrantGraph(probe.chunks(), probe.features.shape[1], folder)
-    return graph, time.process_time() - began
+        return quantised(probe.stored, None, factory, seed)
+    return QdrantGraph(probe.chunks(), probe.features.shape[1], folder)
 
 
 def search(probes: Sequence[Probe], indexes: Sequence[Any], query: int, depth: int) -> np.ndarray:
     """The works that come first by their exact scores among the candidates of one query, best first."""
-    found = []
-    for probe, index in zip(probes, indexes, strict=True):
-        one = probe.queries[query]
-        found.append(index.search(np.stack([one, -one]), depth)[1].ravel())
-    candidates = np.unique(np.concatenate(found))
-    candidates = candidates[candidates >= 0]
-    scores = np.zeros(len(candidates), np.float32)
-    for probe in probes:
-        scores += probe.scores(query, candidates)
-    order = np.argsort(-scores, kind="stable")[:TOP_WORKS]
+    asked = [probe.queries[query : query + 1] for probe in probes]
+    candidates = candidates_of(indexes, asked, depth)[0]
+    order = np.argsort(-_scores_of(probes, query, candidates), kind="stable")[:TOP_WORKS]
     best: np.ndarray = candidates[order]
     return best
 
@@ -254,8 +214,11 @@ def measure_approximate(
     truth = exact(probes, labels, min(timed, len(images)))
     rows = []
     for factory in factories:
-        made = [_made(probe, factory, folder / f"{NAME}-{place}", seed) for place, probe in enumerate(probes)]
-        indexes = [one for one, _ in made]
+        began = time.process_time()
+        indexes = [
+            _made(probe, factory, folder / f"{NAME}-{place}", seed) for place, probe in enumerate(probes)
+        ]
+        build_cpu_s = time.process_time() - began
         size = sum(
             one.bytes if isinstance(one, QdrantGraph) else len(faiss.serialize_index(one)) for one in indexes
         )
@@ -266,9 +229,11 @@ def measure_approximate(
                     "depth": depth,
                     **_searched(probes, indexes, truth, depth),
                     "bytes_per_work": round(size / works, 1),
-                    "build_cpu_s": round(sum(seconds for _, seconds in made), 1),
+                    "build_cpu_s": round(build_cpu_s, 1),
                 }
             )
+    # Of the last factory, which an index would have one of.
+    found = candidates_of(indexes, [probe.queries for probe in probes], min(depths))
     share = (
         np.array([_scores_of(probes, query, best).sum() for query, best in enumerate(truth.best)])
         / truth.totals
@@ -284,7 +249,7 @@ def measure_approximate(
         "share_of_top_works": round(float(share.mean()), 5),
         "exact": _timings(truth.ms, truth.cpu_ms),
         "approximate": rows,
-        "groups": [_sampled(probes, truth, labels, size, seed) for size in samples],
+        "groups": [_sampled(probes, truth, labels, size, found, seed) for size in samples],
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
@@ -309,58 +274,53 @@ def _scores_of(probes: Sequence[Probe], query: int, rows: np.ndarray) -> np.ndar
 
 def _group_labels(base: int, works: int, seed: int) -> np.ndarray:
     """A group of each work, (N,): works that are mixed mostly of one are in its group, of a hundred in all."""
-    labels = np.empty(works, np.int64)
-    labels[:base] = np.arange(base) % 100
-    for start in range(base, works, _ROWS):
-        main, _, _ = mixture(base, start, min(_ROWS, works - start), seed)
-        labels[start : start + len(main)] = main % 100
-    return labels
+    real = np.arange(base)
+    if works > base:
+        real = np.concatenate([real, mixture(base, works - base, seed).main])
+    return real % 100
 
 
 def _sampled(
-    probes: Sequence[Probe], truth: Exact, labels: np.ndarray, size: int, seed: int
+    probes: Sequence[Probe],
+    truth: Exact,
+    labels: np.ndarray,
+    size: int,
+    candidates: Sequence[np.ndarray],
+    seed: int,
 ) -> dict[str, Any]:
-    """How right group shares are that are estimated from a sample of the works, with the exact total over all.
-
-    The sum over all works needs none of them: it is `Σ_p q_pᵀ (Σ_i c_i w_i w_iᵀ) q_p / u_p`.
-    """
-    rows = np.sort(np.random.default_rng(seed + 1).permutation(len(labels))[:size])
+    """How right group shares are that are estimated from a sample of the works outside the candidates, with the exact
+    total over all."""
+    rows = sample_of(len(labels), size, seed)
     groups = truth.groups.shape[1]
     errors, inside = [], []
-    grams = [_gram(probe) for probe in probes]
-    for query in range(len(truth.totals)):
-        total = sum(
-            float(probe.queries[query] @ gram @ probe.queries[query]) / probe.unit
-            for probe, gram in zip(probes, grams, strict=True)
-        )
+    sums = [sum_of_squares(probe.stored, None) for probe in probes]
+    totals = totals_of(sums, [probe.queries for probe in probes], [probe.unit for probe in probes])
+    for query, (found, total) in enumerate(zip(candidates, totals, strict=True)):
         if not np.isclose(total, truth.totals[query], rtol=1e-3):
             raise AssertionError(
                 f"the quadratic form gives {total}, the sum over works {truth.totals[query]}"
             )
-        scores = _scores_of(probes, query, rows)
-        # Of a group's sum as a total over a sample without replacement.
-        sums = np.bincount(labels[rows], scores, groups)
-        squares = np.bincount(labels[rows], np.square(scores), groups)
-        scale = len(labels) / size
-        variance = scale**2 * (squares - np.square(sums) / size) * (1 - 1 / scale)
-        share, error = scale * sums / total, np.sqrt(variance) / total
+        drawn = rows[~np.isin(rows, found, assume_unique=True)]
+        shares = _scores_of(probes, query, found) / total
+        known = np.bincount(labels[found], shares, groups)
+        unknown = np.bincount(labels, minlength=groups) - np.bincount(labels[found], minlength=groups)
+        estimate = Sampled.of(
+            known,
+            unknown,
+            labels[drawn],
+            _scores_of(probes, query, drawn) / total,
+            max(0.0, 1 - float(shares.sum())),
+        )
         truly = truth.groups[query] / truth.totals[query]
-        errors.append(np.abs(share - truly) / truly)
-        inside.append(np.abs(share - truly) <= _NORMAL_95 * error)
+        intervals = np.array([estimate.interval(group) for group in range(groups)])
+        errors.append(np.abs(estimate.shares - truly) / truly)
+        inside.append((intervals[:, 0] - 1e-9 <= truly) & (truly <= intervals[:, 1] + 1e-9))
     return {
         "sample": size,
         "groups": groups,
         "median_relative_error": round(float(np.median(errors)), 4),
         "inside_95": round(float(np.mean(inside)), 4),
     }
-
-
-def _gram(probe: Probe) -> np.ndarray:
-    """`Σ_i c_i w_i w_iᵀ`, (k, k) float64."""
-    total = np.zeros((probe.features.shape[1],) * 2)
-    for _, rows in probe.chunks():
-        total += rows.T @ rows
-    return total
 
 
 def _timings(ms: Sequence[float], cpu_ms: Sequence[float]) -> dict[str, float]:

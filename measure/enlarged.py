@@ -1,7 +1,7 @@
 """An index of as many works as one likes, made of a small real one: to measure what size does, not whom it names.
 
-Every work of it is two real works mixed: `√s (a w_i + (1 - a) w_j)` of their whitened features, a uniform in [½, 1].
-With s = n / N the sum of leverages stays that of the real index, as it would if N works were of the same kinds.
+Every work of it is two real works mixed (measure.mixing), times √s. With s = n / N the sum of leverages stays that of
+the real index, as it would if N works were of the same kinds.
 Model, kernels, timesteps and queries are the real ones.
 """
 
@@ -39,6 +39,7 @@ from das.manifest import (
     record_file,
 )
 from das.works import Works
+from measure.mixing import mixture
 
 CREATORS_OF = 200
 """Works of one creator."""
@@ -64,8 +65,8 @@ class _Enlarged:
         self.dtype = dtype
         self.path = path
         self.rng = np.random.default_rng(seed)
-        self.first, self.second = self.rng.integers(0, len(like), (2, works), np.int32)
-        self.part = self.rng.uniform(0.5, 1.0, works).astype(np.float32)
+        self.mixture = mixture(len(like), works, seed)
+        self.first = self.mixture.main
         self.scale = np.float32(np.sqrt(len(like) / works))
         size = like.manifest.config.shard_size
         self.shard_rows = tuple(min(size, works - start) for start in range(0, works, size))
@@ -133,9 +134,7 @@ class _Enlarged:
         real = np.asarray(self.like.features(name)).astype(np.float32) * self.scale
         scales, start = [], 0
         for shard, rows in enumerate(self.shard_rows):
-            place = slice(start, start + rows)
-            part = self.part[place, None]
-            mixed = part * real[self.first[place]] + (1 - part) * real[self.second[place]]
+            mixed = self.mixture[start : start + rows].of(real)
             if self.dtype == "int8":
                 scale = np.abs(mixed).max(1) / np.iinfo(np.int8).max
                 scales.append(scale.astype(np.float32))

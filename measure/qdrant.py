@@ -46,7 +46,9 @@ class QdrantGraph:
                 max_search_threads=1,
             ),
         )
+        self.ntotal = 0
         for first, rows in works:
+            self.ntotal += len(rows)
             for start in range(0, len(rows), _AT_ONCE):
                 points = [
                     qdrant.Point(first + start + place, row.tolist())

@@ -128,9 +128,15 @@ def _works(question: Mapping[str, Any], works: Sequence[Mapping[str, Any]]) -> t
         )
         for work in works
     )
-    scored = question["candidates"]["count"]
+    candidates = question["candidates"]
+    shares = f"Shares of {counted(candidates['count'], 'work that was scored', 'works that were scored')}."
+    if candidates["mode"] == "approximate":
+        shares = (
+            f"Shares of what all {counted(candidates['count'], 'work')} hold. Those that rank highest were searched"
+            f" for, and {candidates['scored']:,} scored."
+        )
     return (
-        Paragraph(f"Shares of {counted(scored, 'work that was scored', 'works that were scored')}."),
+        Paragraph(shares),
         Table("Works, by influence", columns, rows),
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from app.answers import index_summary, quality, thumbnail_link
+from app.answers import approximate_search, index_summary, quality, thumbnail_link
 from app.callers import Caller, Reading
 from app.catalogue import Catalogue, ServedIndex
 from app.index_schemas import ComingVersion, IndexCard, IndexList, IndexSummary, Work, WorkList
@@ -57,7 +57,9 @@ def get_index(
         raise Problem("not-found", "There is no such index here.")
     facts = _summary(service, served).model_dump()
     card = card_for(served.index.card, service.visibility.to(caller).of(served))
-    return IndexCard(**facts, card=card, quality=quality(served.index.manifest.quality))
+    manifest = served.index.manifest
+    search = approximate_search(manifest.approximate)
+    return IndexCard(**facts, approximate=search, card=card, quality=quality(manifest.quality))
 
 
 @router.get(

@@ -99,6 +99,8 @@ def _recomputed(report: Mapping[str, Any], index: AttributionIndex, picture: Pat
         method=asked["method"],
         prompt=asked["prompt"],
         seed=None if asked["seed"] is None else int(asked["seed"]),
+        # As it was asked: an index with an approximate search can be asked in both ways.
+        exact=asked["candidates"]["mode"] == "all",
     )
     found = {work.work_id: work.score for work in again.works}
     largest, tolerance = _scale(report["answer"], places, found)

@@ -14,9 +14,9 @@ from das.answer import (
     CandidateSet,
     GroupShare,
     RankedWork,
+    group_shares,
     number_word,
     percent,
-    share_by_creator,
     summarise,
 )
 from das.attribution import Attributor
@@ -25,6 +25,7 @@ from das.errors import IndexFormatError, ModelError, SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.index import AttributionIndex
 from das.models import load_model
+from das.parts import Parts
 from das.works import COLUMNS, Works
 from index_build.build import build
 from index_build.finish import in_eight_bits
@@ -481,9 +482,8 @@ def test_whoever_the_sentence_names_is_among_the_creators_kept() -> None:
     many = GROUPS_KEPT + 20
     shares, codes = np.full(2 * many, 1.0), np.tile(np.arange(many), 2)
     shares[many - 1] = 0.9
-    groups = share_by_creator(
-        shares / shares.sum(), codes, [f"creator {code}" for code in range(many)], many - 1
-    )
+    parts = Parts.of(codes, shares / shares.sum(), many)
+    groups = group_shares(parts, [f"creator {code}" for code in range(many)], many - 1)
     assert len(groups) == GROUPS_KEPT + 1
     assert groups[-1].name == f"creator {many - 1}"
     assert len({one.name for one in groups}) == len(groups)
@@ -504,7 +504,7 @@ def test_numbers_in_words() -> None:
 
 def test_creators_are_ranked_by_share_and_unnamed_ones_kept() -> None:
     shares, codes = np.array([0.2, 0.5, 0.3]), np.array([0, 2, 0])
-    groups = share_by_creator(shares, codes, ["A", "never met", None], 0)
+    groups = group_shares(Parts.of(codes, shares, 3), ["A", "never met", None], 0)
     assert [(group.name, group.share, group.works) for group in groups] == [
         ("A", 0.5, 2),
         ("Unknown creator", 0.5, 1),

@@ -12,6 +12,7 @@ from das.errors import WorksError
 from das.index import AttributionIndex
 from das.ranking import Ranking
 from das.rights.holders import UNKNOWN_HOLDER, Holders, check_holders, holders_of
+from das.tally import tally_of
 from das.works import Works
 
 
@@ -98,7 +99,7 @@ def test_an_answer_is_divided_by_holder_over_every_candidate(tiny_index):
     scores = np.ones(len(opened))
     scores[:4] = 5.0, 2.0, 2.0, -1.0
     total = scores.clip(0).sum()
-    answer = ranking.rank("das", scores, None, 1, {}, None, None)
+    answer = ranking.rank("das", tally_of(works, scores, None, 1), 1, {}, None, None)
     found = {group.name: group for group in answer.groups["rights_holder"]}
     assert list(found) == ["Ada", "Eve", UNKNOWN_HOLDER]
     assert sum(group.share for group in found.values()) == pytest.approx(1, abs=1e-12)
@@ -107,6 +108,7 @@ def test_an_answer_is_divided_by_holder_over_every_candidate(tiny_index):
     assert found["Eve"].share_of_index == pytest.approx(1.4 / len(opened))
     assert found["Eve"].factor == pytest.approx(found["Eve"].share / found["Eve"].share_of_index)
     assert (found["Eve"].low, found["Eve"].high) == (None, None)
-    some = ranking.rank("das", np.array([1.0, 3.0]), np.array([0, 2]), 1, {}, None, None)
+    tally = tally_of(works, np.array([1.0, 3.0]), np.array([0, 2]), 1)
+    some = ranking.rank("das", tally, 1, {}, None, None)
     shares = {group.name: group.share for group in some.groups["rights_holder"]}
     assert shares == pytest.approx({UNKNOWN_HOLDER: 0.75, "Ada": 0.15, "Eve": 0.1})

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from das.approximate import quantised
+from das.approximation import TOP_WORKS
 from das.attribution import Attributor
 from das.cli import build_app
 from das.config import BuildConfig
 from das.errors import SettingsError
 from das.index import AttributionIndex
 from index_build.build import build
-from measure.approximate import TOP_WORKS, exact, measure_approximate, mixture, probes_of, quantised
+from measure.approximate import exact, measure_approximate, probes_of
+from measure.mixing import mixture
 
 WORKS = 3000
 
@@ -56,13 +59,13 @@ def test_a_mixed_work_is_of_the_same_two_in_every_probe(
     index: AttributionIndex, images: np.ndarray, tmp_path: Path
 ) -> None:
     probes = probes_of(index, images, WORKS, tmp_path, 0)
-    main, other, part = mixture(len(index), len(index), WORKS - len(index), 0)
-    assert part.min() >= 0.2
-    assert part.max() <= 0.7
+    mixed = mixture(len(index), WORKS - len(index), 0)
+    assert 0.2 <= mixed.part.min() < mixed.part.max() <= 0.7
+    part = mixed.part[:, None]
     for probe in probes:
         works = probe.features * probe.scales[:, None]
-        mixed = np.sqrt(1 - part[:, None] ** 2) * works[main] + part[:, None] * works[other]
-        assert np.abs(works[len(index) :] - mixed).max() < 3 * probe.scales.max()
+        expected = np.sqrt(1 - part**2) * works[mixed.main] + part * works[mixed.other]
+        assert np.abs(works[len(index) :] - expected).max() < 3 * probe.scales.max()
 
 
 def test_the_exact_pass_finds_the_highest_scores_and_all_sums(
@@ -131,7 +134,7 @@ def test_an_index_that_faiss_doesnt_make_is_refused(
 ) -> None:
     probes = probes_of(index, images, 40, tmp_path, 0)
     with pytest.raises(SettingsError, match="FAISS makes no index"):
-        quantised(probes[0], factory, 0)
+        quantised(probes[0].stored, None, factory, 0)
 
 
 def test_it_needs_as_many_works_as_the_index_has(

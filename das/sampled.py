@@ -1,0 +1,156 @@
+"""Shares of groups from a random sample of the works: for questions that don't score every work.
+
+Some works are *known*: they were found, and scored exactly. Of the rest it is known what all of them hold together
+and how many are in which group, and a sample drawn without replacement was scored. A group's rest is then its number
+of works times the mean of those of it that were drawn, and all groups together are brought to the total: a
+post-stratified estimator, calibrated by a ratio, without bias but for that ratio's, which is of the order of 1/n.
+
+Its interval is Gaffke's (2005) for the mean of numbers within bounds, of which only the sample is known: weights
+from a flat Dirichlet distribution on the sample and on the bound. Of works that were all drawn with nothing in them
+that is the rule of three, of none drawn the bound, and of many the normal interval. The weighted mean's distribution
+is taken for a beta distribution with its mean and variance, which it is where numbers are 0 or the bound.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from das.rights.holders import Holders
+
+_NORMAL_95 = 1.96
+_TAIL = 0.025
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What is known, and what a sample says of the rest, by group. All shares are of the total.
+
+    Attributes:
+        known: shares of the group's works that were found, (U,) float64.
+        works: how many of its works weren't, (U,) int64.
+        weights: the same, where a work in several groups counts in each with its part, (U,) float64.
+        drawn: how many of these are in the sample, (U,) int64.
+        sums, squares: of the drawn works' shares, and of these squared, (U,) float64.
+        rest: the share of all works that weren't found.
+        most: more than this no such work is taken to hold.
+    """
+
+    known: np.ndarray
+    works: np.ndarray
+    weights: np.ndarray
+    drawn: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray
+    rest: float
+    most: float
+
+    @classmethod
+    def of(
+        cls,
+        known: np.ndarray,
+        works: np.ndarray,
+        codes: np.ndarray,
+        shares: np.ndarray,
+        rest: float,
+    ) -> "Sampled":
+        """From the group (n,) and share (n,) of each work that was drawn; the rest as the attributes say."""
+        groups = len(works)
+        # The largest that was drawn: of n, three in a hundred thousand of the others may hold more (rule of three).
+        mean = rest / max(int(works.sum()), 1)
+        most = max(float(shares.max()), mean) if len(shares) else rest
+        return cls(
+            known,
+            works,
+            works.astype(np.float64),
+            np.bincount(codes, minlength=groups),
+            np.bincount(codes, shares, groups),
+            np.bincount(codes, np.square(shares), groups),
+            rest,
+            most,
+        )
+
+    def by_holder(self, holders: Holders) -> "Sampled":
+        """That of rights holders, from that of the texts that name them."""
+        parts = np.square(holders.weights)
+        squares = np.bincount(holders.codes, parts * self.squares[holders.texts], len(holders.names))
+        return Sampled(
+            holders.totals(self.known),
+            holders.counts(self.works),
+            holders.totals(self.weights),
+            holders.counts(self.drawn),
+            holders.totals(self.sums),
+            squares,
+            self.rest,
+            self.most,
+        )
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The groups' shares, (U,) float64. Where nothing was drawn, the mean work's for each."""
+        shares: np.ndarray = self.known + self._of_rest
+        return shares
+
+    def interval(self, code: int) -> tuple[float, float]:
+        """Of one group's share, 95 %; as far as the sampling goes."""
+        from scipy.special import betaincinv
+
+        share, known = float(self._of_rest[code]), float(self.known[code])
+        works, drawn = int(self.works[code]), int(self.drawn[code])
+        if share == self.rest or not works:
+            return known + share, known + share
+        sums, squares = float(self.sums[code]), float(self.squares[code])
+        bounds = []
+        for added, tail in ((0.0, _TAIL), (self.most, 1 - _TAIL)):
+            # Of the mean with flat Dirichlet weights on what was drawn and on `added`, in units of `most`.
+            mean = (sums + added) / (drawn + 1) / self.most
+            square = (squares + added**2) / (drawn + 1) / self.most**2
+            variance = (square - mean**2) / (drawn + 2)
+            if variance <= 1e-15 * mean**2:
+                bounds.append(mean * self.most)
+                continue
+            both = mean * (1 - mean) / variance - 1
+            bounds.append(float(betaincinv(mean * both, (1 - mean) * both, tail)) * self.most)
+        mean = float(self._raw[code]) / works
+        left = np.sqrt(1 - drawn / works) * works * self._scale
+        below, above = left * (mean - bounds[0]), left * (bounds[1] - mean)
+        # Whatever is wrong of the other groups together is wrong of the total, to which all are brought.
+        part = share / self.rest
+        others = part * _NORMAL_95 * np.sqrt(max(0.0, self._variances.sum() - self._variances[code]))
+        low, high = (
+            np.hypot((1 - part) * one, others * self._scale) for one in (max(0.0, below), max(0.0, above))
+        )
+        return known + max(0.0, share - float(low)), known + min(self.rest, share + float(high))
+
+    @cached_property
+    def _of_rest(self) -> np.ndarray:
+        found: np.ndarray = self._scale * self._raw
+        return found
+
+    @cached_property
+    def _raw(self) -> np.ndarray:
+        """What each group's works hold that weren't found, before all are brought to the total."""
+        means = self.sums / np.maximum(self.drawn, 1)
+        every = self.rest / self.weights.sum() if self.weights.any() else 0.0
+        raw = np.where(self.drawn > 0, self.works * means, self.weights * every)
+        # Where nothing that was drawn holds anything, nothing tells the works apart.
+        return raw if raw.any() else self.weights * every
+
+    @cached_property
+    def _scale(self) -> float:
+        total = float(self._raw.sum())
+        return self.rest / total if total > 0 else 0.0
+
+    @cached_property
+    def _variances(self) -> np.ndarray:
+        """Of `_raw`, (U,); a group's own from two drawn on, else that of all."""
+        drawn = int(self.drawn.sum())
+        if not drawn:
+            return np.zeros(len(self.works))
+        every = max(0.0, float(self.squares.sum()) / drawn - (float(self.sums.sum()) / drawn) ** 2)
+        counts = np.maximum(self.drawn, 1)
+        spread = np.maximum(0.0, self.squares - np.square(self.sums) / counts) / np.maximum(self.drawn - 1, 1)
+        each = np.where(self.drawn > 1, spread, every)
+        left = 1 - self.drawn / np.maximum(self.works, 1)
+        found: np.ndarray = np.square(self.works) * left * each / counts
+        return found
