@@ -244,8 +244,9 @@ def _candidates(job: Job, result: dict[str, Any]) -> CandidateSet | None:
     given = result.get("candidates")
     if given is None:
         return None
-    mode = given["mode"] if given["mode"] in ("all", "approximate") else "screened"
-    return CandidateSet(mode=mode, count=given["count"], scored=given.get("scored"), asked=job.candidates)
+    return CandidateSet(
+        mode=given["mode"], count=given["count"], scored=given.get("scored"), asked=job.candidates
+    )
 
 
 def progress_of(job: Job | Standing, waiting: int | None) -> Progress:

@@ -83,8 +83,8 @@ PLACES = {
     "BatchResult.name": "What you call it, or its file's name; null: it has none.",
     "BatchResult.state": "`waiting`: it wasn't read yet; from then on that of its question.",
     "BatchSummary.counts": "How many of its pictures are in each state.",
-    "CandidateSet.mode": "all: every work of the index. screened: those most alike by CLIP. approximate: every work, too,"
-    " but the highest were searched for and not all were scored, so that some of them may be missing.",
+    "CandidateSet.mode": "all: every work of the index. screened: those most alike by CLIP. approximate: every work,"
+    " too, but the highest were searched for and not all were scored, so that some of them may be missing.",
     "Change.attribution": "Id of the question.",
     "Change.baseline": "What the active version, or a person, came to.",
     "Change.candidate": "What the candidate comes to.",

@@ -182,8 +182,8 @@ def reliable(index: AttributionIndex, tally: Tally) -> tuple[bool, str]:
     if tally.estimated:
         return (
             False,
-            f"{tally.estimated:,} answers estimate the shares from a sample of the works, and how far their sum may be"
-            " off isn't known.",
+            f"{tally.estimated:,} answers estimate the shares from a sample of the works, and how far their sum may"
+            " be off isn't known.",
         )
     records = {method: index.quality_of(method) for method in tally.methods}
     missing = sorted(method for method, record in records.items() if record is None)

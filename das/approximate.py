@@ -1,8 +1,8 @@
 """Das-block without scoring every work: candidates by product quantisation, the exact total, groups from a sample.
 
 A work's score is `s_i = Σ_p c_i ⟨q_p, w_i⟩² / u_p` over feature sets p. Where a set's part is large, `√c_i w_i` has a
-large inner product with `q_p` or `−q_p`: FAISS finds such works in four bits a number, searched with both signs in all
-sets, and the stored features score them exactly. What all works hold together needs none of them,
+large inner product with `q_p` or `−q_p`: FAISS finds such works in four bits a number, searched with both signs in
+all sets, and the stored features score them exactly. What all works hold together needs none of them,
 `Σ_i s_i = Σ_p q_pᵀ (Σ_i c_i w_i w_iᵀ) q_p / u_p`, so the shares of the works found are exact. Those of groups are
 estimated from a random sample that is scored for every question, see `das.sampled`.
 """
@@ -94,7 +94,9 @@ class ApproximateSearch:
         """The sums of all works' scores for queries as in `candidates`, (B,) float64."""
         return totals_of(self._sums, queries, units)
 
-    def tally(self, rows: np.ndarray, scores: np.ndarray, sampled: np.ndarray, total: float, best: int) -> Tally:
+    def tally(
+        self, rows: np.ndarray, scores: np.ndarray, sampled: np.ndarray, total: float, best: int
+    ) -> Tally:
         """What one query's scores come to.
 
         Args:
@@ -166,7 +168,7 @@ def work_weights(index: AttributionIndex, kernel: KernelRecord) -> np.ndarray:
     """
     method, numbers = registry.method(kernel.method), WorkNumbers(index)
     quantities = {need: numbers.of(need, kernel) for need in method.needs}
-    weights = method.scores(np.ones((1, len(index))), quantities)[0]
+    weights: np.ndarray = method.scores(np.ones((1, len(index))), quantities)[0]
     if not (np.isfinite(weights) & (weights >= 0)).all():
         row = int(np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))[0])
         raise IndexFormatError(

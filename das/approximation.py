@@ -1,4 +1,4 @@
-"""What an index says of its approximate search: the files of it, what its manifest records, what answers have to say."""
+"""What an index says of its approximate search: its files, what the manifest records, what answers have to say."""
 
 import math
 from typing import Literal
@@ -26,7 +26,8 @@ ASKED: dict[Asked, str] = {
 
 APPROXIMATE = (
     "Works were found by an approximate search, which when it was measured found {found} of the 20 that rank highest"
-    " on average; shares of creators and rights holders, and percentiles, are estimated from a sample of {count} works."
+    " on average; shares of creators and rights holders, and percentiles, are estimated from a sample of {count}"
+    " works."
 )
 
 

@@ -218,7 +218,9 @@ class Attributor:
         kernels = self.index.manifest.kernels_of(method)
         totals = search.totals(mapped, [self._unit(kernel, len(kernels)) for kernel in kernels])
         return [
-            search.tally(candidates[place], scores[place], sampled[place], float(totals[place]), wanted[query])
+            search.tally(
+                candidates[place], scores[place], sampled[place], float(totals[place]), wanted[query]
+            )
             for place, query in enumerate(queries)
         ]
 

@@ -439,8 +439,8 @@ class AttributionIndex:
         if (embeddings := self.sscd_embeddings) is not None and manifest.copies and manifest.copies.sscd:
             _expect(self.path, SSCD_NAME, embeddings, (count, manifest.copies.sscd.dimension), "float16")
         if (approximate := manifest.approximate) is not None:
-            rows = _open_array(self.path / SAMPLE_NAME)
-            _expect(self.path, SAMPLE_NAME, rows, (approximate.sample,), "int64")
+            sample = _open_array(self.path / SAMPLE_NAME)
+            _expect(self.path, SAMPLE_NAME, sample, (approximate.sample,), "int64")
             for name in (sum_name(kernel.features) for kernel in manifest.kernels_of(approximate.method)):
                 total = _open_array(self.path / name)
                 _expect(self.path, name, total, (record.dimension,) * 2, "float64")

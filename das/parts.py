@@ -1,4 +1,4 @@
-"""Shares of the works that a column's texts group, by creator or rights holder, as they are summed over candidates."""
+"""Shares of the works that a column's texts group, by creator or rights holder, summed over candidates."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Parts:
         return cls(np.bincount(codes, shares, groups), works, works / len(shares))
 
     def by_holder(self, holders: Holders) -> "Parts":
-        """Those of rights holders, from those of the texts that name them: a work of several is divided as it says."""
+        """Those of rights holders, from those of the texts that name them: a work of several is divided as told."""
         sampled = None if self.sampled is None else self.sampled.by_holder(holders)
         return Parts(
             holders.totals(self.shares) if sampled is None else sampled.shares,

@@ -33,20 +33,22 @@ def approximate_command(
     pictures: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of pictures to measure with. Default: those of --references or --held-out of the build, where"
-            " their folder is still there, else the works' own thumbnails.",
+            help="Folder of pictures to measure with. Default: those of --references or --held-out of the build,"
+            " where their folder is still there, else the works' own thumbnails.",
             exists=True,
             file_okay=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample, and of what the search is trained on.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the sample, and of what the search is trained on.", min=0)
+    ] = 0,
     model: ModelOption = None,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Make an index that finds works without scoring all of them, and measure how many of the 20 highest it finds.
 
-    For millions of works: answers come sooner, and shares of creators and rights holders are estimates with intervals.
+    For millions of works: answers come sooner; shares of creators and rights holders are estimates with intervals.
     """
     from index_build.approximating import approximate
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import faiss
 import numpy as np
@@ -160,8 +160,8 @@ def _present(record: ApproximateRecord, out: Path) -> Approximated | None:
         measured = {"recall": 0.0, "queries": 0, "asked": "works"}
         if there is None or there.model_copy(update=measured) != record:
             raise BuildError(
-                f"{place} holds another index, {manifest.id}, than this makes of {record.parent}. Delete it, or choose"
-                " another --out."
+                f"{place} holds another index, {manifest.id}, than this makes of {record.parent}. Delete it, or"
+                " choose another --out."
             )
         if place != out:
             Workspace(out).publish()
@@ -222,7 +222,10 @@ class _Making:
         index, record = self._index, self._record
         kernels = index.manifest.kernels_of(METHOD)
         factory, _ = factory_of(record.bytes, index.manifest.features.dimension)
-        with self._timed("quantising"), self._reporter.stage("quantising", len(index) * len(kernels)) as stage:
+        with (
+            self._timed("quantising"),
+            self._reporter.stage("quantising", len(index) * len(kernels)) as stage,
+        ):
             for kernel in kernels:
                 weights, features = work_weights(index, kernel), index.features(kernel.features)
                 search = quantised(features, weights, factory, record.seed, stage.advance)
@@ -267,7 +270,9 @@ class _Making:
             ("held-out", None if manifest.held_out is None else manifest.held_out.source),
         ]
         for asked, source in folders:
-            if source is not None and (asked == "given" or Path(source).is_absolute() and Path(source).is_dir()):
+            if source is not None and (
+                asked == "given" or (Path(source).is_absolute() and Path(source).is_dir())
+            ):
                 return asked, *_read(Path(source), self._reporter)
         rows = np.linspace(0, len(self._index) - 1, ASKED_ABOUT).astype(int)
         pixels = []
@@ -304,13 +309,17 @@ def _read(folder: Path, reporter: Reporter) -> tuple[list[np.ndarray], list[str 
         BuildError: none can be read.
     """
     works = read_digested_works(folder, reporter)
-    chosen = works.only([int(row) for row in np.unique(np.linspace(0, len(works) - 1, ASKED_ABOUT).astype(int))])
+    chosen = works.only(
+        [int(row) for row in np.unique(np.linspace(0, len(works) - 1, ASKED_ABOUT).astype(int))]
+    )
     reader = PictureReader(chosen)
     try:
         found = [one for some, _ in reader.batches(range(len(chosen)), _AT_ONCE) for one in some]
     finally:
         reader.close()
     if not found:
-        raise BuildError(f"none of the pictures in {folder} can be read, so nothing can be measured with them.")
+        raise BuildError(
+            f"none of the pictures in {folder} can be read, so nothing can be measured with them."
+        )
     prompts = chosen.source.table["prompt"].to_pylist()
     return [one.pixels for one in found], [prompts[one.row] for one in found]

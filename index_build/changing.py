@@ -314,8 +314,8 @@ class _Change:
         changes = (*index.manifest.changes, record)
         if index.manifest.approximate is not None:
             self.reporter.warn(
-                f"{index.id} has an approximate search, which is of its own works: the version scores every work until"
-                " das index approximate makes one for it."
+                f"{index.id} has an approximate search, which is of its own works: the version scores every work"
+                " until das index approximate makes one for it."
             )
         with self._timed("writing"), torch.no_grad():
             written = VersionWriter(index, kept, came, sums, directory, self.reporter).write(changes)

@@ -38,7 +38,9 @@ def measure_intervals(
     stays: dict[bool, list[bool]] = {True: [], False: []}
     for first in range(0, len(asked.pixels), AT_ONCE):
         pixels, prompts = asked.pixels[first : first + AT_ONCE], asked.prompts[first : first + AT_ONCE]
-        answers = attributor.attribute_batch(pixels, method=method, top_k=TOP_WORKS, prompts=prompts, exact=True)
+        answers = attributor.attribute_batch(
+            pixels, method=method, top_k=TOP_WORKS, prompts=prompts, exact=True
+        )
         rich = richer.attribute_batch(pixels, method=method, top_k=len(theirs), prompts=prompts, exact=True)
         for answer, full in zip(answers, rich, strict=True):
             for what, (low, share, high) in _compared(answer, full).items():

@@ -38,10 +38,7 @@ def mixture(base: int, count: int, seed: int) -> Mixture:
     """`count` works of `base` real ones: the same for every feature set."""
     blocks = [_block(base, start, min(_BLOCK, count - start), seed) for start in range(0, count, _BLOCK)]
     return Mixture(
-        *(
-            np.concatenate([getattr(block, name) for block in blocks])
-            for name in ("main", "other", "part")
-        )
+        *(np.concatenate([getattr(block, name) for block in blocks]) for name in ("main", "other", "part"))
     )
 
 

@@ -127,7 +127,9 @@ ANSWER_FIELDS: tuple[Field, ...] = (
     ),
     _number("quality.lds", "quality.lds", "the measured quality of the ranking, in percent", (-100.0, 100.0)),
     _number("quality.low", "quality.low", "the lower end of the quality of the ranking", (-100.0, 100.0)),
-    _choice("candidates.mode", "candidates.mode", "the choice of candidates", ("all", "screened", "approximate")),
+    _choice(
+        "candidates.mode", "candidates.mode", "the choice of candidates", ("all", "screened", "approximate")
+    ),
     _number("top.share", "works.0.share", "the first work's share", PART, influence=True),
     _number("top.low", "works.0.low", "the lower end of the first work's share", PART, influence=True),
     _number("top.high", "works.0.high", "the upper end of the first work's share", PART, influence=True),

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from das.approximate import quantised
+from das.approximation import TOP_WORKS
 from das.attribution import Attributor
 from das.cli import build_app
 from das.config import BuildConfig
 from das.errors import SettingsError
 from das.index import AttributionIndex
 from index_build.build import build
-from das.approximate import quantised
-from das.approximation import TOP_WORKS
 from measure.approximate import exact, measure_approximate, probes_of
 from measure.mixing import mixture
 
