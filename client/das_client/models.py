@@ -23,6 +23,26 @@ class Allowance(Model):
     """When it is whole again."""
 
 
+class ApproximateSearch(Model):
+    """How an index finds works without scoring all of them, and how many of the highest it found."""
+
+    method: str
+    """The estimator that is asked so; others score every work."""
+    recall_at_20: float
+    """The part of the 20 works that rank highest that it finds, mean over the pictures asked about."""
+    queries: int
+    """How many pictures it was measured with."""
+    measured_with: str
+    """Which pictures, in words."""
+    sample: int
+    """Works that shares of groups, and percentiles, are estimated from: no percentile is told more finely
+    than 300 / sample."""
+    bytes_per_work: int
+    """Of the search, for each feature set."""
+    depth: int
+    """Candidates of each sign and feature set that are scored exactly."""
+
+
 class Attribution(Model):
     """A question and, once it is there, its answer."""
 
@@ -328,12 +348,15 @@ class BatchSummary(Model):
 
 
 class CandidateSet(Model):
-    """Which works were scored. Shares are shares of the influence measured among these."""
+    """Which works an answer is about. Shares are shares of the influence measured among these."""
 
-    mode: Literal["all", "screened"] | str
-    """all: every work of the index. screened: those most alike by CLIP."""
+    mode: Literal["all", "screened", "approximate"] | str
+    """all: every work of the index. screened: those most alike by CLIP. approximate: every work, too, but
+    the highest were searched for and not all were scored, so that some of them may be missing."""
     count: int
-    """How many works were scored."""
+    """How many works there are."""
+    scored: int | None = None
+    """Of an approximate answer, how many of them were scored; null: all were."""
     asked: str
     """What the request said: auto, all or a number."""
 
@@ -691,7 +714,8 @@ class Group(Model):
     below: float | None = None
     """The operator's floor, where the share is below it."""
     low: float | None = None
-    """Of the share, 95 %; null: not measured."""
+    """Of the share, 95 %; null: not measured. In an approximate answer the share is an estimate from a
+    sample of the works, which the interval includes; of a rights holder it is of nothing else."""
     high: float | None = None
     """Of the share, 95 %; null: not measured."""
     works: int
@@ -768,6 +792,8 @@ class IndexCard(Model):
     """Of its screening, in this process; none: it was built without."""
     next: ComingVersion | None = None
     """The version that is to take its place; null: this is the newest."""
+    approximate: ApproximateSearch | None = None
+    """Null: every question scores all works, or a selection."""
     card: str | None = None
     """The index card, in Markdown."""
     quality: Quality | None = None
@@ -1389,7 +1415,8 @@ class Share(Model):
     high: float | None = None
     """Of the share, 95 %; null: not measured."""
     percentile: float | None = None
-    """Where this score lies among the candidates' scores."""
+    """Where this score lies among the candidates' scores; in an approximate answer estimated from the
+    sample."""
     similarity: float | None = None
     """CLIP similarity: looks similar, which isn't influence."""
     copied: CopyMatch | None = Field(default=None, alias="copy")

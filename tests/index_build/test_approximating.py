@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import das.scoring
+import index_build.approximating
 from das.approximate import ApproximateSearch
 from das.approximation import SAMPLE_NAME, search_name
 from das.attribution import Attributor
@@ -17,6 +18,8 @@ from das.cli import build_app
 from das.errors import BuildError, IndexFormatError, SettingsError
 from das.index import AttributionIndex
 from index_build.approximating import approximate
+from index_build.changing import remove
+from index_build.progress import QuietReporter
 from tests.conftest import make_picture
 
 ManyWorks = Callable[[str], Path]
@@ -147,6 +150,61 @@ def test_too_few_works_and_other_methods_are_refused(tiny_index: Path, tmp_path:
     with pytest.raises(SettingsError, match="below 1,000"):
         approximate(index, tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+def test_a_version_has_no_search_and_says_so(
+    tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_build.approximating, "FEWEST_WORKS", 30)
+    approximate(AttributionIndex.open(tiny_index), tmp_path / "searched", size=8)
+    index = AttributionIndex.open(tmp_path / "searched")
+    assert Attributor(index, threads=1).attribute(QUERIES[0]).candidates.mode == "approximate"
+    assert Attributor(index, threads=1).attribute(QUERIES[0], method="das").candidates.mode == "all"
+    some = Attributor(index, threads=1).attribute(QUERIES[0], candidates=[1, 5, 9])
+    assert some.candidates.as_result() == {"mode": "screened", "count": 3}
+
+    class Told(QuietReporter):
+        said: tuple[str, ...] = ()
+
+        def warn(self, message: str) -> None:
+            self.said += (message,)
+
+    told = Told()
+    remove(index, np.array([5]), tmp_path / "version", reporter=told)
+    version = AttributionIndex.open(tmp_path / "version")
+    assert any("das index approximate makes one" in message for message in told.said)
+    assert version.manifest.approximate is None
+    assert not (version.path / "approximate").exists()
+    assert version.verify().ok
+    answer = Attributor(version, threads=1).attribute(QUERIES[0])
+    assert answer.candidates.as_result() == {"mode": "all", "count": 39}
+    # Features of a version keep the whitening of the build.
+    approximate(version, tmp_path / "again", size=16)
+    near = Attributor(AttributionIndex.open(tmp_path / "again"), threads=1).attribute(QUERIES[0])
+    assert [work.work_id for work in near.works] == [work.work_id for work in answer.works]
+    assert near.works[0].share == pytest.approx(answer.works[0].share, rel=1e-3)
+
+
+def test_what_is_killed_leaves_the_index_and_begins_anew(
+    many_works: ManyWorks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, out = AttributionIndex.open(many_works("int8")), tmp_path / "index"
+
+    class KilledError(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    options = {"size": 4, "depth": 100, "sample": 500}
+    with monkeypatch.context() as patched:
+        patched.setattr(index_build.approximating, "sum_of_squares", die)
+        with pytest.raises(KilledError):
+            approximate(parent, out, **options)
+    assert not out.exists()
+    assert parent.verify().ok
+    assert approximate(parent, out, **options).state == "made"
+    assert AttributionIndex.open(out).verify().ok
 
 
 def test_the_command_tells_what_was_found(many_works: ManyWorks, tmp_path: Path) -> None:
