@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from app.catalogue import Catalogue, ServedIndex
 from app.index_schemas import ApproximateSearch, ComingVersion, IndexSummary
@@ -244,10 +244,9 @@ def _candidates(job: Job, result: dict[str, Any]) -> CandidateSet | None:
     given = result.get("candidates")
     if given is None:
         return None
-    mode: Literal["all", "screened", "approximate"] = "screened"
-    if given["mode"] == "all" or given["mode"] == "approximate":
-        mode = given["mode"]
-    return CandidateSet(mode=mode, count=given["count"], scored=given.get("scored"), asked=job.candidates)
+    return CandidateSet(
+        mode=given["mode"], count=given["count"], scored=given.get("scored"), asked=job.candidates
+    )
 
 
 def progress_of(job: Job | Standing, waiting: int | None) -> Progress:

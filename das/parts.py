@@ -31,7 +31,7 @@ class Parts:
         return cls(np.bincount(codes, shares, groups), works, works / len(shares))
 
     def by_holder(self, holders: Holders) -> "Parts":
-        """Those of rights holders, from those of the texts that name them; a work of several is divided."""
+        """Those of rights holders, from those of the texts that name them: a work of several is divided as told."""
         sampled = None if self.sampled is None else self.sampled.by_holder(holders)
         return Parts(
             holders.totals(self.shares) if sampled is None else sampled.shares,

@@ -1,14 +1,14 @@
 """Shares of groups from a random sample of the works: for questions that don't score every work.
 
-Some works are *known*: they were found, and scored exactly. Of the rest it is known what all of them hold together
-and how many are in which group, and a sample drawn without replacement was scored. A group's rest is then its number
-of works times the mean of those of it that were drawn, and all groups together are brought to the total: a
+Some works are *known*: they were found, and scored exactly. Of the rest it is known what all hold together and how
+many are in which group, and a sample drawn without replacement was scored. A group's rest is then its number of
+works times the mean of those of it that were drawn, and all groups together are brought to the total: a
 post-stratified estimator, calibrated by a ratio, without bias but for that ratio's, which is of the order of 1/n.
 
-Its interval is Gaffke's (2005) for the mean of numbers within bounds, of which only the sample is known: weights
-from a flat Dirichlet distribution on the sample and on the bound. Of works that were all drawn with nothing in them
-that is the rule of three, of none drawn the bound, and of many the normal interval. The weighted mean's distribution
-is taken for a beta distribution with its mean and variance, which it is where numbers are 0 or the bound.
+Its interval is Gaffke's (2005) for the mean of numbers within bounds, of which only the sample is known: weights from
+a flat Dirichlet distribution on the sample and on the bound. Of works all drawn with nothing in them that is the
+rule of three, of none drawn the bound, and of many the normal interval. The weighted mean's distribution is taken
+for a beta distribution with its mean and variance, which it is where numbers are 0 or the bound.
 """
 
 from dataclasses import dataclass
@@ -87,9 +87,9 @@ class Sampled:
 
     @property
     def shares(self) -> np.ndarray:
-        """The groups' shares, (U,) float64. Where nothing was drawn, the mean work's for each."""
-        shares: np.ndarray = self.known + self._of_rest
-        return shares
+        """The groups' shares, (U,) float64. Of one of which nothing was drawn each work has the mean work's."""
+        found: np.ndarray = self.known + self._of_rest
+        return found
 
     def interval(self, code: int) -> tuple[float, float]:
         """Of one group's share, 95 %; as far as the sampling goes."""
@@ -111,16 +111,17 @@ class Sampled:
                 continue
             both = mean * (1 - mean) / variance - 1
             bounds.append(float(betaincinv(mean * both, (1 - mean) * both, tail)) * self.most)
-        mean = float(self._raw[code]) / works
-        left = np.sqrt(1 - drawn / works) * works * self._scale
-        below, above = left * (mean - bounds[0]), left * (bounds[1] - mean)
-        # Whatever is wrong of the other groups together is wrong of the total, to which all are brought.
-        part = share / self.rest
-        others = part * _NORMAL_95 * np.sqrt(max(0.0, self._variances.sum() - self._variances[code]))
-        low, high = (
-            np.hypot((1 - part) * one, others * self._scale) for one in (max(0.0, below), max(0.0, above))
-        )
-        return known + max(0.0, share - float(low)), known + min(self.rest, share + float(high))
+        raw = float(self._raw[code])
+        others = float(self._raw.sum()) - raw
+        left = float(np.sqrt(1 - drawn / works))
+        # Brought to the total as the estimate itself is, with the other groups as they are.
+        ends = [max(0.0, raw + left * (bound * works - raw)) for bound in bounds]
+        below, above = (abs(share - self.rest * end / (end + others)) for end in ends)
+        # Whatever is wrong of the other groups together is wrong of the total.
+        wrong = _NORMAL_95 * float(np.sqrt(max(0.0, self._variances.sum() - self._variances[code])))
+        wrong *= self._scale * share / self.rest
+        low, high = share - float(np.hypot(below, wrong)), share + float(np.hypot(above, wrong))
+        return known + max(0.0, low), known + min(self.rest, high)
 
     @cached_property
     def _of_rest(self) -> np.ndarray:

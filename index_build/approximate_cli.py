@@ -48,7 +48,7 @@ def approximate_command(
 ) -> None:
     """Make an index that finds works without scoring all of them, and measure how many of the 20 highest it finds.
 
-    For millions of works: answers come sooner, and shares of creators and rights holders are estimates.
+    For millions of works: answers come sooner; shares of creators and rights holders are estimates with intervals.
     """
     from index_build.approximating import approximate
 

@@ -95,6 +95,35 @@ def tiny_index(shared_folder: Path, tiny_model: Path, tiny_works: Path, tiny_cli
 
 
 @pytest.fixture(scope="session")
+def many_works(shared_folder: Path, tiny_model: Path, tiny_works: Path) -> Callable[[str], Path]:
+    """An index of 3,000 works mixed of the tiny ones, with two feature sets of a type, by that. Don't change it."""
+    from das.config import BuildConfig
+    from das.index import AttributionIndex
+    from index_build.build import build
+    from measure.enlarged import enlarge
+
+    config = BuildConfig(
+        name="many",
+        model=str(tiny_model),
+        works=tiny_works,
+        timesteps=2,
+        dimension=32,
+        probes=("loss", "activation"),
+        references=0,
+        clip=None,
+    )
+
+    def many_works(dtype: str) -> Path:
+        few = _once(shared_folder / "few", lambda path: build(config, path))
+        return _once(
+            shared_folder / f"many-{dtype}",
+            lambda path: enlarge(AttributionIndex.open(few), 3000, dtype, path),
+        )
+
+    return many_works
+
+
+@pytest.fixture(scope="session")
 def planted_family(shared_folder: Path, tiny_clip: Path) -> Callable[[str], Path]:
     """The folder of a family's tiny pipeline with a planted work, as `tests.das.planted` makes it, by its name."""
     from tests.das.planted import make_family, make_vae

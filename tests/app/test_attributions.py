@@ -88,7 +88,7 @@ def test_an_answer_names_works_and_creators(client, ask, work_off):
     assert response.status_code == 200
     assert "retry-after" not in response.headers
     assert body["state"] == "succeeded"
-    assert body["candidates"] == {"mode": "all", "count": 40, "asked": "auto"}
+    assert body["candidates"] == {"mode": "all", "count": 40, "scored": None, "asked": "auto"}
     assert [work["rank"] for work in body["works"]] == [1, 2, 3, 4, 5]
     first = body["works"][0]
     assert first["title"] == "Study no. 0"
@@ -113,7 +113,7 @@ def test_a_number_of_candidates_is_screened_by_clip(client, ask, work_off):
     claimed = work_off()
     body = client.get(asked["links"]["self"]).json()
     assert len(claimed.candidate_works) == 6
-    assert body["candidates"] == {"mode": "screened", "count": 6, "asked": "6"}
+    assert body["candidates"] == {"mode": "screened", "count": 6, "scored": None, "asked": "6"}
     nearest = [work["work_id"] for work in asked["lookalikes"][:6]]
     assert [work["work_id"] for work in body["works"]] == nearest
 

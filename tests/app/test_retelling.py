@@ -134,6 +134,7 @@ def test_every_sentence_about_the_picture_is_known() -> None:
         "source": "XMP",
         "before": "100",
         "growth": "3",
+        "found": "19.8",
     }
     notes = [template.format(**values) for template in NOTES]
     notes += [f"{said.IN_MODEL_UNLIKELY.format(**values)} {said.NEAREST}"]
