@@ -17,16 +17,18 @@ from das import registry
 from das.answer import Attribution
 from das.approximate import ApproximateSearch
 from das.config import FeatureSet
-from das.errors import ModelError, SettingsError
+from das.errors import SettingsError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.images.given import ImageLike, pixels_of
 from das.index import AttributionIndex
+from das.index_model import check_model, load_model_of
 from das.kernel import prepared
-from das.manifest import KernelRecord, ModelRecord
+from das.manifest import KernelRecord
 from das.models import Conditioning, DiffusionModel, load_model
 from das.origin import origin_statistics
 from das.ranking import Ranking
 from das.scoring import KernelScorer
+from das.sections import Section, SectionTally
 from das.similarity import Similarity
 from das.sources import ModelSource
 from das.sscd import copy_finder
@@ -36,25 +38,12 @@ from das.work_numbers import work_number
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
 Progress = Callable[[str, int, int], None]
+Averages = dict[str, torch.Tensor]
+Spread = Callable[[Averages, str, Sequence[int]], list[Tally] | None]
+"""What the scores of queries `averages` (B, k) by a method come to among all works, with so many of the highest kept
+of each: computed by several, with `Attributor.section_tallies`. None where there is nobody to share with."""
 
 _MILLISECONDS = 1000.0
-
-
-def load_model_of(
-    index: AttributionIndex, source: ModelSource | None = None, device: str = "cpu"
-) -> DiffusionModel:
-    """Load the model of `index` and check that it is the one the index was built with.
-
-    Args:
-        source: where to load it from; None: the place in the manifest.
-
-    Raises:
-        ModelError: it can't be loaded, or its weights aren't those of the index.
-    """
-    source = source or index.model_source
-    model = load_model(source, lora=index.loras, device=device)
-    _check(index, model, index.manifest.model, source.model)
-    return model
 
 
 class Attributor:
@@ -85,7 +74,7 @@ class Attributor:
             self.model = load_model_of(index, source, device)
         else:
             self.model = model
-            _check(index, self.model, index.manifest.model, "the model given")
+            check_model(index, self.model, index.manifest.model, "the model given")
         self._extractors: dict[tuple[int, tuple[str, ...]], FeatureExtractor] = {}
         self._scorers: dict[tuple[str, str], KernelScorer] = {}
         self._copies, copy_caveats = copy_finder(index, device)
@@ -143,11 +132,13 @@ class Attributor:
         prompts: Sequence[str | None] | None = None,
         seeds: Sequence[int | None] | None = None,
         exact: bool = False,
+        spread: Spread | None = None,
     ) -> list[Attribution]:
         """Attribute several images, each (H, W, 3) uint8 sRGB, in shared backward passes.
 
         `candidates` has rows for each image, None in it for every work; `top_k` is one number or one for each;
-        `prompts` and `seeds` have one for each. Otherwise like `attribute`.
+        `prompts` and `seeds` have one for each. Where every work is scored by features that are read for each
+        question, `spread` may have others take part. Otherwise like `attribute`.
         """
         method = self._checked_method(method)
         wanted = [top_k] * len(images) if isinstance(top_k, int) else list(top_k)
@@ -164,7 +155,7 @@ class Attributor:
         averages = _averaged(self._features(x0, conditioning, method, progress, seeds))
         gradients_ms = (time.perf_counter() - began) * _MILLISECONDS
         began = time.perf_counter()
-        tallies = self._tallies(images, averages, method, chosen, wanted, exact)
+        tallies = self._tallies(images, averages, method, chosen, wanted, exact, spread)
         scoring_ms = (time.perf_counter() - began) * _MILLISECONDS
         if progress is not None:
             progress("scored", 1, 1)
@@ -185,11 +176,12 @@ class Attributor:
     def _tallies(
         self,
         images: Sequence[np.ndarray],
-        averages: dict[str, torch.Tensor],
+        averages: Averages,
         method: str,
         chosen: Sequence[np.ndarray | None],
         wanted: Sequence[int],
         exact: bool,
+        spread: Spread | None,
     ) -> list[Tally]:
         """What the scores of each query come to."""
         record = self.index.manifest.approximate
@@ -197,6 +189,11 @@ class Attributor:
         if not exact and record is not None and record.method == method:
             searched = [query for query, rows in enumerate(chosen) if rows is None]
         found = dict(zip(searched, self._searched(averages, method, searched, wanted), strict=True))
+        shared = [query for query, rows in enumerate(chosen) if rows is None and query not in found]
+        if shared and spread is not None and self._reads_features(method):
+            asked = {name: values[shared] for name, values in averages.items()}
+            tallies = spread(asked, method, [wanted[query] for query in shared])
+            found.update(zip(shared, tallies or (), strict=tallies is not None))
         others = [query for query in range(len(chosen)) if query not in found]
         if others:
             some = [chosen[query] for query in others]
@@ -206,8 +203,23 @@ class Attributor:
                 found[query] = tally_of(self.index.works, values, rows, wanted[query])
         return [found[query] for query in range(len(chosen))]
 
+    def section_tallies(
+        self, averages: Averages, method: str, section: Section, best: Sequence[int]
+    ) -> list[SectionTally]:
+        """What the scores of queries `averages` (B, k) come to in a section, `best` of the highest kept of each."""
+        scores = self.scores_of(averages, method, [section] * len(best))
+        works = self.index.works
+        return [
+            SectionTally.of(works, section, values, count) for values, count in zip(scores, best, strict=True)
+        ]
+
+    def _reads_features(self, method: str) -> bool:
+        """Whether a question among all works reads features that aren't in memory as they are multiplied."""
+        kernels = self.index.manifest.kernels_of(method)
+        return any(not self._scorer(kernel).in_memory for kernel in kernels)
+
     def _searched(
-        self, averages: dict[str, torch.Tensor], method: str, queries: Sequence[int], wanted: Sequence[int]
+        self, averages: Averages, method: str, queries: Sequence[int], wanted: Sequence[int]
     ) -> list[Tally]:
         """The same of some queries by the index's approximate search."""
         if not queries:
@@ -241,15 +253,16 @@ class Attributor:
             self._scorer(kernel).pin(search.sample)
         return search
 
-    def mapped(self, averages: dict[str, torch.Tensor], method: str) -> list[np.ndarray]:
+    def mapped(self, averages: Averages, method: str) -> list[np.ndarray]:
         """Queries `averages` (B, k) in the stored features' space of each of the method's kernels, (B, k) float32."""
         kernels = self.index.manifest.kernels_of(method)
         return [self._scorer(kernel).mapped(averages[kernel.features]).cpu().numpy() for kernel in kernels]
 
     def scores_of(
-        self, averages: dict[str, torch.Tensor], method: str, chosen: Sequence[np.ndarray | None]
+        self, averages: Averages, method: str, chosen: Sequence[np.ndarray | Section | None]
     ) -> list[np.ndarray]:
-        """Scores of the candidates of queries `averages` (B, k), (n,) float64 each: rows, or None for every work."""
+        """Scores of the candidates of queries `averages` (B, k), (n,) float64 each: rows, a section of the works, or
+        None for every one."""
         return self._scores([], averages, method, chosen)
 
     def scores(
@@ -267,7 +280,7 @@ class Attributor:
         progress: Progress | None = None,
         prompts: Sequence[str | None] | None = None,
         seeds: Sequence[int | None] | None = None,
-    ) -> dict[str, torch.Tensor]:
+    ) -> Averages:
         """`f̄` (B, k) of the images for each feature set that `method` reads (Eq. 17)."""
         return _averaged(self._features(*self._encoded(images, prompts), method, progress, seeds))
 
@@ -369,14 +382,16 @@ class Attributor:
     def _scores(
         self,
         images: Sequence[np.ndarray],
-        averages: dict[str, torch.Tensor],
+        averages: Averages,
         method: str,
-        chosen: Sequence[np.ndarray | None],
+        chosen: Sequence[np.ndarray | Section | None],
     ) -> list[np.ndarray]:
         """Scores of each query's candidates, (n,) float64."""
         if (record := registry.method(method)).compares:
-            return self._similarity.scores(record, images, chosen)
-        totals = [np.zeros(len(self.index) if rows is None else len(rows)) for rows in chosen]
+            return self._similarity.scores(
+                record, images, [one for one in chosen if not isinstance(one, Section)]
+            )
+        totals = [np.zeros(len(self.index) if one is None else len(one)) for one in chosen]
         kernels = self.index.manifest.kernels_of(method)
         for kernel in kernels:
             found = averages[kernel.features]
@@ -441,7 +456,7 @@ class Attributor:
             return self.model
         source = self.index.checkpoint_source(number)
         model = load_model(source, lora=self.index.loras, device=self.device)
-        _check(self.index, model, self.index.manifest.checkpoints[number - 1], source.model)
+        check_model(self.index, model, self.index.manifest.checkpoints[number - 1], source.model)
         return model
 
     def _scorer(self, kernel: KernelRecord) -> KernelScorer:
@@ -471,16 +486,7 @@ class Attributor:
         return rows
 
 
-def _check(index: AttributionIndex, model: DiffusionModel, record: ModelRecord, source: str) -> None:
-    found = model.identity["digest"]
-    if found != record.digest:
-        raise ModelError(
-            f"{source} isn't the model that {index.id} was built with: the digest of its weights is {found[:12]}, the"
-            f" index has {record.digest[:12]}. Name the right one, or build an index for this one."
-        )
-
-
-def _averaged(features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _averaged(features: dict[str, torch.Tensor]) -> Averages:
     """`f̄` (B, k) of features (B, T, k) by feature set."""
     return {name: values.mean(1) for name, values in features.items()}
 

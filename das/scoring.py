@@ -11,6 +11,7 @@ from torch import Tensor
 from das.config import FEATURE_BYTES
 from das.index import AttributionIndex
 from das.manifest import KernelRecord
+from das.sections import Section
 from das.stored_features import Features
 
 IN_MEMORY_BYTES = 256 * 2**20
@@ -68,33 +69,45 @@ class KernelScorer:
         self._stored = StoredFeatures(self._features, device)
         self._pinned: tuple[np.ndarray, StoredFeatures] | None = None
 
-    def products(self, averages: Tensor, chosen: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    def products(self, averages: Tensor, chosen: Sequence[np.ndarray | Section | None]) -> list[np.ndarray]:
         """`φᵀH⁻¹f̄_i` of queries `averages` (B, k) with their candidates, (n,) float64 for each query.
 
-        `chosen` has the candidates' rows of each query; None in it for every work.
+        `chosen` has the candidates' rows of each query, or the section that they are; None in it for every work.
         """
-        found = [np.empty(len(self._features) if rows is None else len(rows)) for rows in chosen]
+        found = [np.empty(len(self._features) if one is None else len(one)) for one in chosen]
         for piece in self.pieces(averages, chosen):
             for query, values in zip(piece.queries, piece.products, strict=True):
                 found[query][piece.place] = values
         return found
 
-    def pieces(self, averages: Tensor, chosen: Sequence[np.ndarray | None]) -> Iterator["Piece"]:
+    def pieces(self, averages: Tensor, chosen: Sequence[np.ndarray | Section | None]) -> Iterator["Piece"]:
         """The same some works at a time; a piece's products are overwritten by the next's."""
         queries = self.mapped(averages)
+        whole = Section(0, len(self._features))
         kept, stored = (None, None) if self._pinned is None else self._pinned
-        everywhere = [query for query, rows in enumerate(chosen) if rows is None]
-        if everywhere:
-            for place, products in self._stored.with_all(queries[everywhere]):
-                yield Piece(everywhere, place, place, products)
-        pinned = [query for query, rows in enumerate(chosen) if rows is not None and rows is kept]
+        sections: dict[Section, list[int]] = {}
+        pinned: list[int] = []
+        for query, one in enumerate(chosen):
+            if one is None or isinstance(one, Section):
+                sections.setdefault(one or whole, []).append(query)
+            elif one is kept:
+                pinned.append(query)
+        for section, asked in sections.items():
+            for rows, products in self._stored.with_section(queries[asked], section):
+                place = slice(rows.start - section.begin, rows.stop - section.begin)
+                yield Piece(asked, place, rows, products)
         if pinned and kept is not None and stored is not None:
-            for place, products in stored.with_all(queries[pinned]):
+            for place, products in stored.with_section(queries[pinned], Section(0, len(kept))):
                 yield Piece(pinned, place, kept[place], products)
-        for query, rows in enumerate(chosen):
-            if rows is not None and rows is not kept:
-                for place, products in self._stored.with_rows(queries[query], rows):
-                    yield Piece([query], place, rows[place], products[None])
+        for query, one in enumerate(chosen):
+            if isinstance(one, np.ndarray) and one is not kept:
+                for place, products in self._stored.with_rows(queries[query], one):
+                    yield Piece([query], place, one[place], products[None])
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the features are held as they are multiplied, and not read for each question."""
+        return self._stored.in_memory
 
     def mapped(self, averages: Tensor) -> Tensor:
         """Queries (B, k) in the stored features' space, (B, k) float32 on the device."""
@@ -137,17 +150,22 @@ class StoredFeatures:
         self._resident = self._load(features)
         self._shards = [] if self._resident is not None else _mapped_tensors(features)
 
-    def with_all(self, queries: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-        """Of queries (B, k) with all features: their places and products (B, n) float64, some at a time."""
-        count, begin = len(self._features), 0
-        found = np.empty((len(queries), min(count, _PIECE_ROWS)))
-        for start, piece in self._chunks(queries.shape[1]):
+    @property
+    def in_memory(self) -> bool:
+        """Whether they are held as they are multiplied."""
+        return self._resident is not None
+
+    def with_section(self, queries: Tensor, section: Section) -> Iterator[tuple[slice, np.ndarray]]:
+        """Of queries (B, k) with a section's features: rows and products (B, n) float64, some at a time."""
+        begin = section.begin
+        found = np.empty((len(queries), min(len(section), _PIECE_ROWS)))
+        for start, piece in self._chunks(section, queries.shape[1]):
             if start + len(piece) - begin > _PIECE_ROWS:
                 yield self._piece(found, begin, start)
                 begin = start
             place = slice(start - begin, start - begin + len(piece))
             found[:, place] = (queries.to(piece.dtype) @ piece.T).double().cpu().numpy()
-        yield self._piece(found, begin, count)
+        yield self._piece(found, begin, section.end)
 
     def _piece(self, found: np.ndarray, begin: int, end: int) -> tuple[slice, np.ndarray]:
         products = found[:, : end - begin]
@@ -155,19 +173,20 @@ class StoredFeatures:
             products *= self._features.scales[begin:end]
         return slice(begin, end), products
 
-    def _chunks(self, width: int) -> Iterator[tuple[int, Tensor]]:
+    def _chunks(self, section: Section, width: int) -> Iterator[tuple[int, Tensor]]:
         """First row and features (n, k) on the device, to be used before the next are asked for."""
         if self._resident is not None:
-            for start in range(0, len(self._resident), _PIECE_ROWS):
-                yield start, self._resident[start : start + _PIECE_ROWS]
+            for start in range(section.begin, section.end, _PIECE_ROWS):
+                yield start, self._resident[start : min(start + _PIECE_ROWS, section.end)]
             return
         # One buffer for all chunks: fresh memory for each would cost more than the conversion itself.
         rows = max(1, _CHUNK_BYTES // (4 * width)) if self._device == "cpu" else _CHUNK_ROWS_GPU
         rows = min(rows, _PIECE_ROWS)
         buffer = torch.empty(rows, width, device=self._device)
         for first, shard in self._shards:
-            for start in range(0, len(shard), rows):
-                piece = shard[start : start + rows]
+            end = min(len(shard), section.end - first)
+            for start in range(max(0, section.begin - first), end, rows):
+                piece = shard[start : min(start + rows, end)]
                 yield first + start, buffer[: len(piece)].copy_(piece)
 
     def with_rows(self, query: Tensor, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

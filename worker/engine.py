@@ -314,7 +314,8 @@ class AttributionEngine:
     ) -> "tuple[Attributor, int, int | None]":
         """An index ready to answer, what it takes, and what its model takes where that wasn't there yet, in bytes."""
         # torch takes seconds to import, and may not be in the process that forks this one.
-        from das.attribution import Attributor, load_model_of
+        from das.attribution import Attributor
+        from das.index_model import load_model_of
 
         device, of_model = self._settings.device, None
         before = self._settled(index)

@@ -1,0 +1,102 @@
+"""What is put together of sections is what the whole index's scores come to."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import das.scoring
+from das.attribution import Attributor
+from das.index import AttributionIndex
+from das.lookups import GROUPED
+from das.sections import Section, SectionTally, packed, put_together, sections_of, unpacked
+from das.tally import tally_of
+from das.works import Works
+
+COUNT = 40
+
+
+@pytest.fixture(scope="module")
+def works(tiny_index: Path) -> Works:
+    """Those of the tiny index, of nine creators and four texts of rights holders."""
+    table = AttributionIndex.open(tiny_index).works.table
+    rng = np.random.default_rng(5)
+    creators = [None if code == 3 else f"Creator {code}" for code in rng.integers(0, 9, COUNT)]
+    holders = [[None, "Ada", "Ada 60%; Eve 40%", "Eve"][code] for code in rng.integers(0, 4, COUNT)]
+    for column, values in (("creator", creators), ("rights_holder", holders)):
+        place = table.column_names.index(column)
+        table = table.set_column(place, column, pa.array(values, pa.string()))
+    return Works(table)
+
+
+def scored(kind: str, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    match kind:
+        case "many alike":
+            return rng.integers(-1, 3, COUNT).astype(float)
+        case "nothing":
+            return np.zeros(COUNT)
+        case "against it":
+            return -rng.random(COUNT)
+        case _:
+            return rng.normal(1, 2, COUNT)
+
+
+@pytest.mark.parametrize("kind", ["any", "many alike", "nothing", "against it"])
+@pytest.mark.parametrize("most", [1, 2, 3, 40])
+@pytest.mark.parametrize("best", [1, 5, 39, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_sections_come_to_what_the_whole_does(
+    works: Works, kind: str, most: int, best: int, seed: int
+) -> None:
+    scores = scored(kind, seed)
+    whole = tally_of(works, scores, None, best)
+    sections = sections_of([1] * COUNT, most)
+    assert len(sections) == most
+    tallies = [SectionTally.of(works, one, scores[one.begin : one.end], best) for one in sections]
+    sent = [unpacked(works, packed([one, one]))[1] for one in tallies]
+    found = put_together(works, sent, best)
+    assert found.candidates == whole.candidates
+    np.testing.assert_array_equal(found.rows, whole.rows)
+    np.testing.assert_array_equal(found.scores, whole.scores)
+    np.testing.assert_allclose(found.percentiles, whole.percentiles, rtol=1e-14)
+    assert found.total == pytest.approx(whole.total, rel=1e-14)
+    for column in GROUPED:
+        ours, theirs = found.groups[column], whole.groups[column]
+        np.testing.assert_allclose(ours.shares, theirs.shares, rtol=1e-12, atol=1e-15)
+        np.testing.assert_array_equal(ours.works, theirs.works)
+        np.testing.assert_array_equal(ours.of_candidates, theirs.of_candidates)
+
+
+def test_sections_are_of_whole_shards_and_even() -> None:
+    assert sections_of([8, 8, 8, 8, 3], 2) == [Section(0, 16), Section(16, 35)]
+    assert sections_of([8, 8, 8, 8, 3], 3) == [Section(0, 8), Section(8, 24), Section(24, 35)]
+    # No more than there are shards, and a large one isn't divided.
+    assert sections_of([100, 1], 3) == [Section(0, 100), Section(100, 101)]
+    assert sections_of([7], 4) == [Section(0, 7)]
+
+
+@pytest.mark.parametrize("most", [2, 4, 7])
+def test_a_section_has_the_scores_of_the_whole_to_the_bit(
+    tiny_index: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 0)
+    index = AttributionIndex.open(tiny_index)
+    attributor = Attributor(index, threads=1)
+    pictures = list(np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), np.uint8))
+    for method in index.methods:
+        averages = attributor.averaged_features(pictures, method)
+        whole = attributor.scores_of(averages, method, [None, None])
+        sections = sections_of(index.manifest.features.shard_rows, most)
+        for one in sections:
+            some = attributor.scores_of(averages, method, [one, one])
+            for query in range(2):
+                np.testing.assert_array_equal(some[query], whole[query][one.begin : one.end])
+        # In memory, pieces are multiplied that begin elsewhere: the same but for rounding.
+        monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 2**40)
+        kept = Attributor(index, attributor.model, threads=1)
+        for one in sections:
+            some = kept.scores_of(averages, method, [one, one])
+            np.testing.assert_allclose(some[1], whole[1][one.begin : one.end], rtol=1e-4, atol=1e-9)
+        monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 0)
