@@ -39,8 +39,8 @@ class SearchSection(Base):
 
     search_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    begin: Mapped[int]
-    end: Mapped[int]
+    first_row: Mapped[int]
+    end_row: Mapped[int]
     worker: Mapped[str] = mapped_column(String(120))
     taken_at: Mapped[datetime | None] = mapped_column(default=None)
     result: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)
@@ -92,7 +92,9 @@ class Searches:
             )
             for number, (begin, end, worker) in enumerate(sections):
                 session.add(
-                    SearchSection(search_id=search_id, number=number, begin=begin, end=end, worker=worker)
+                    SearchSection(
+                        search_id=search_id, number=number, first_row=begin, end_row=end, worker=worker
+                    )
                 )
         return search_id
 
@@ -135,8 +137,8 @@ class Searches:
             search.index_id,
             search.method,
             search.question,
-            section.begin,
-            section.end,
+            section.first_row,
+            section.end_row,
         )
 
     def take_over(self, search_id: str, number: int) -> bool:

@@ -42,6 +42,7 @@ from jobs.opt_outs import OptOuts
 from jobs.pace import Pace
 from jobs.policies import Policies
 from jobs.revealed import RevealedWorks
+from jobs.searches import Searches
 from jobs.sessions import SessionRows
 from jobs.settings import Settings
 from jobs.shares import Shares, erase_shares
@@ -95,10 +96,10 @@ class JobStore:
     """Jobs in the database and their images in the blob store.
 
     Here is what the app does with questions; `leases` is the workers' half (claim, renew, finish, …), `workers`
-    their signs of life, `upkeep` what keeps it all going; `policies` and `decisions` are moderation's,
-    `webhook_endpoints` and `webhook_deliveries` say who hears of all this, `sessions` are those of who is signed in
-    on the page. A store belongs to one process; it may be shared by its threads. Jobs come back detached: reading
-    their fields needs no session.
+    their signs of life, `searches` what they ask of each other, `upkeep` what keeps it all going; `policies` and
+    `decisions` are moderation's, `webhook_endpoints` and `webhook_deliveries` say who hears of all this, `sessions`
+    are those of who is signed in on the page. A store belongs to one process; it may be shared by its threads. Jobs
+    come back detached: reading their fields needs no session.
 
     Where a method takes an `owner`, the jobs of others aren't there for it; None sees them all.
     """
@@ -127,10 +128,13 @@ class JobStore:
         self.sessions = SessionRows(self.database)
         self.shares = Shares(self.database, self.keeping)
         self.revealed = RevealedWorks(self.database)
+        self.searches = Searches(settings, self.database)
         seal = Seal(settings)
         self.webhook_endpoints = Endpoints(self.database, seal)
         self.webhook_deliveries = Deliveries(self.database, seal)
-        self.upkeep = Upkeep(settings, self.database, self.blobs, self.leases, self.workers, self.idempotency)
+        self.upkeep = Upkeep(
+            settings, self.database, self.blobs, self.leases, self.workers, self.idempotency, self.searches
+        )
 
     def create(
         self, new: NewJob, image_png: bytes, claim: Claim | None = None, item: ItemClaim | None = None

@@ -9,6 +9,7 @@ from jobs.claims import Leases
 from jobs.database import Database
 from jobs.idempotency import Idempotency
 from jobs.models import OPEN_STATES, Job, JobState, SweepReport, utc_now
+from jobs.searches import Searches
 from jobs.settings import Settings
 from jobs.workers import Workers
 
@@ -27,6 +28,7 @@ class Upkeep:
         leases: Leases,
         workers: Workers,
         idempotency: Idempotency,
+        searches: Searches,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -34,6 +36,7 @@ class Upkeep:
         self._leases = leases
         self._workers = workers
         self._idempotency = idempotency
+        self._searches = searches
 
     def sweep(self, now: datetime | None = None) -> SweepReport:
         """Find jobs that would wait for ever, because their lease expired or their bell was lost.
@@ -67,7 +70,7 @@ class Upkeep:
 
     def tidy(self) -> None:
         """Now and then: remove images whose job is erased, has had its time or was never written, forget silent
-        workers and old idempotency keys, and see that there is room for erasing.
+        workers, old idempotency keys and searches that nobody leads any more, and see that there is room for erasing.
 
         Raises:
             StorageError: an image can't be removed.
@@ -76,6 +79,7 @@ class Upkeep:
         ids = self._blobs.settled_ids(ORPHAN_AFTER)
         self._workers.forget_silent()
         self._idempotency.forget_old()
+        self._searches.forget_old()
         with self._database.read() as session:
             kept = select(Job.id).where(Job.state != JobState.ERASED, Job.upload_gone_at.is_(None))
             wanted = set(session.scalars(kept))

@@ -27,6 +27,13 @@ class WorkSettings(BaseSettings):
         description="How long a worker whose last pass was of several questions waits for further ones to share the"
         " next, unless it is full already. 0: not at all.",
     )
+    search_workers: int = Field(
+        default=1,
+        ge=1,
+        description="Among how many of the workers that hold an index the search of a question about all its works is"
+        " divided, so that each reads a section of the features. Small indexes, whose features every worker keeps in"
+        " memory, aren't divided. 1: a worker searches alone.",
+    )
     lease_seconds: float = Field(
         default=10.0,
         gt=0,

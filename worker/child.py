@@ -21,6 +21,7 @@ from jobs.errors import StorageError
 from jobs.models import ClaimedJob, JobState, JsonObject, utc_now
 from jobs.process import end_with_parent
 from jobs.queue import Doorbell
+from jobs.searches import SectionTask
 from jobs.settings import Settings
 from jobs.store import JobStore
 from jobs.tracing import Tracing, open_tracing
@@ -29,6 +30,7 @@ from worker.lease import Held, JobsGone, Pulse
 from worker.linger import Linger
 from worker.preference import to_load
 from worker.spans import Marks
+from worker.together import Lead, Together
 from worker.trials import Trials
 
 log = logging.getLogger(__name__)
@@ -86,12 +88,21 @@ class Engine(Protocol):
         ...
 
     def run(
-        self, jobs: Sequence[ClaimedJob], images: Sequence[Any], progress: Progress
+        self,
+        jobs: Sequence[ClaimedJob],
+        images: Sequence[Any],
+        progress: Progress,
+        lead: Lead | None = None,
     ) -> Sequence[JsonObject]:
         """The results of jobs of the same index, which is loaded, method and candidates, in their order.
 
-        It calls `progress(stage, done, total)` between its steps and lets through what that raises.
+        It calls `progress(stage, done, total)` between its steps and lets through what that raises. By `lead` it may
+        have other workers take part in a search.
         """
+        ...
+
+    def score_section(self, task: SectionTask) -> bytes:
+        """What is found in a section of an index, which is loaded, for another worker that leads the search."""
         ...
 
 
@@ -141,6 +152,9 @@ class Child:
         self._store = JobStore(self.settings)
         self._tracing = open_tracing("das-worker")
         self._doorbell = Doorbell(self.settings)
+        self._together = Together(
+            self.settings, self._store.searches, self._store.workers, self._doorbell, self.worker_id
+        )
         self._pulse = Pulse(self.settings, self._store, self.worker_id, self._info)
         self._pulse.start()
         # From here on for this thread and those that it starts; the signs of life keep their rank.
@@ -173,6 +187,9 @@ class Child:
         if engine is None:
             self._pass_on(rung_for, (), passed_on)
             return
+        # Somebody else's question is half answered, so it goes before all that waits.
+        if not self._together.help():
+            self._together.pass_on(rung_for, passed_on)
         if self._kept_up(engine) and self._doorbell.ring(rung_for, passed_on):
             # The batch has its own bell, so that what was loaded takes nothing of its time.
             return
@@ -197,6 +214,8 @@ class Child:
             except Exception as error:  # noqa: BLE001 - whatever it is, these jobs are settled by it
                 self._settle_failure(leases, jobs, error)
                 failed = type(error).__name__
+        # For what came meanwhile the bell was heard by others.
+        self._together.help()
         self._linger.after(jobs)
         spans.tell(self._tracing, jobs, marks, failed)
         # Where memory ran out, others made way.
@@ -283,7 +302,7 @@ class Child:
         decode_ms = _milliseconds_since(began)
         began = time.perf_counter()
         marks.reach("scoring")
-        results = engine.run(jobs, images, progress)
+        results = engine.run(jobs, images, progress, self._together.search)
         engine_ms = _milliseconds_since(began)
         marks.reach("writing")
         # The thread has nothing to add to an answer, and would only get in its way.
@@ -365,6 +384,7 @@ class Child:
             raise
         log.info("the engine is loaded after %.1f s", time.perf_counter() - began)
         self._engine = engine
+        self._together.serve(engine, lambda: engine.describe()["loaded"])
         if (index_id := self._trials.left_out()) is not None:
             engine.leave_out(
                 index_id,
@@ -400,6 +420,7 @@ class Child:
             "parent_pid": os.getppid(),
             "rss_mb": round(psutil.Process().memory_info().rss / 1e6, 1),
             "answered": self._answered,
+            "searches": self._together.figures(),
         }
 
 

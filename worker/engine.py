@@ -18,10 +18,12 @@ from das.images import decode_png
 from das.index import AttributionIndex
 from das.versions import Found, Version, look_of, name_in, versions_in
 from jobs.models import ClaimedJob, JsonObject
+from jobs.searches import SectionTask
 from jobs.settings import Settings
-from worker import memory
+from worker import memory, sections
 from worker.child import OVERDUE_AGAIN_S, Progress, Tell
 from worker.room import Room
+from worker.together import Lead
 
 if TYPE_CHECKING:
     from das.attribution import Attributor
@@ -200,11 +202,16 @@ class AttributionEngine:
         return decode_png(image_png)
 
     def run(
-        self, jobs: Sequence[ClaimedJob], images: Sequence[np.ndarray], progress: Progress
+        self,
+        jobs: Sequence[ClaimedJob],
+        images: Sequence[np.ndarray],
+        progress: Progress,
+        lead: Lead | None = None,
     ) -> list[JsonObject]:
         attributor = self._attributors[jobs[0].index_id]
         self._room.use(jobs[0].index_id)
         candidates = [_rows(attributor.index, job.candidate_works) for job in jobs]
+        spread = None if lead is None else sections.spread(attributor, lead, progress)
         answers = self._alone_if_need_be(
             jobs[0].index_id,
             lambda: attributor.attribute_batch(
@@ -215,12 +222,17 @@ class AttributionEngine:
                 prompts=[job.prompt for job in jobs],
                 seeds=[job.seed for job in jobs],
                 progress=progress,
+                spread=spread,
             ),
         )
         return [
             {**answer.as_result(), "notes": _left_out(job.candidate_works, rows)}
             for job, rows, answer in zip(jobs, candidates, answers, strict=True)
         ]
+
+    def score_section(self, task: SectionTask) -> bytes:
+        self._room.use(task.index_id)
+        return sections.score(self._attributors[task.index_id], task)
 
     def _holds(self, version: Version) -> bool:
         """Whether a version is answered about from where it is now: parts of it are read when they are asked for."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from app.metrics.loading import Loading, loaded_bytes, loaded_indexes
+from app.metrics.loading import loaded_bytes, loaded_indexes, loading, searching
 from app.metrics.looking import Look
 from app.metrics.meters import STAGE_BUCKETS
 from das.versions import name_in
@@ -67,7 +67,7 @@ class Whole:
         self._service = service
         self._happenings = Happenings(service.store.database)
         self._counts = Counts()
-        self._loading = Loading()
+        self._added_up = (loading(), searching())
         self._database = Look("database", self._look, StorageError)
         self._broker = Look("broker", lambda: running_server(service.settings), OSError)
 
@@ -87,7 +87,8 @@ class Whole:
         if standing is not None:
             yield from _told(standing)
         yield from self._counts.collect()
-        yield from self._loading.collect()
+        for one in self._added_up:
+            yield from one.collect()
         yield from self._of_this_process()
 
     def _look(self) -> Standing:
@@ -99,7 +100,8 @@ class Whole:
             self._counts.deliveries.labels(end).inc()
         store = self._service.store
         workers = store.workers.known()
-        self._loading.look(workers)
+        for one in self._added_up:
+            one.look(workers)
         return Standing(
             queued=store.queue_depth(),
             running=store.running(),

@@ -7,6 +7,7 @@ import jobs.decisions
 import jobs.keys
 import jobs.opt_outs
 import jobs.policies
+import jobs.searches
 import jobs.sessions
 import jobs.shares
 import jobs.webhooks.models  # noqa: F401  (their tables)

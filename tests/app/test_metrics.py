@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.metrics import alive, looking
 from app.metrics.exposition import open_port, written
-from app.metrics.loading import Loading
+from app.metrics.loading import loading, searching
 from app.metrics.looking import Look
 from app.service import Service
 from das.errors import SettingsError
@@ -222,7 +222,7 @@ def test_loading_is_counted_from_what_workers_add_up(service: Service, scrape: C
         service.store.workers.heartbeat(worker, info)
 
     told("old", 50, 40, 500.0)
-    counter = Loading()
+    counter = loading()
     counter.look(service.store.workers.known())
     told("old", 53, 41, 530.0)
     told("new", 2, 0, 8.0)
@@ -242,6 +242,25 @@ def test_loading_is_counted_from_what_workers_add_up(service: Service, scrape: C
     assert of(found, "das_workers_loaded_bytes") == 10e9
     assert (of(found, "das_index_loads_total") or 0) >= 0
     for worker in ("old", "new"):
+        service.store.workers.retire(worker)
+
+
+def test_shared_searches_are_counted_alike(service: Service, scrape: Callable[[], Samples]) -> None:
+    counter = searching()
+    counter.look([])
+    for led, helped, taken_back in ((1, 5, 0), (3, 6, 2)):
+        figures = {"led": led, "helped": helped, "taken_back": taken_back}
+        service.store.workers.heartbeat("shares", {"engine": "ready", "pid": 9, "searches": figures})
+        # One of an earlier version says nothing of it.
+        service.store.workers.heartbeat("older", {"engine": "ready", "pid": 4})
+        counter.look(service.store.workers.known())
+    assert {one.name: one.samples[0].value for one in counter.collect()} == {
+        "das_searches_shared": 3,
+        "das_search_sections": 6,
+        "das_search_sections_taken_back": 2,
+    }
+    assert (of(scrape(), "das_searches_shared_total") or 0) >= 0
+    for worker in ("shares", "older"):
         service.store.workers.retire(worker)
 
 

@@ -4,7 +4,9 @@
 
 Everything but the engine is the real thing. What it does with a job is said in the job's prompt: `sleep S`,
 `steps N S`, `hold NAME` (until the data directory has such a file), `crash` (SIGKILL to this process), `slow-once`,
-`raise`, `refuse`, or `stubborn`, which neither ends nor heeds the soft time limit. Where the data directory has a
+`raise`, `refuse`, `search SCRIPT`, or `stubborn`, which neither ends nor heeds the soft time limit. `search` asks
+other workers to play a script in their sections of an index of twelve shards: `plain`, `crash`, `raise`, or
+`hold-NAME-COUNT`, whose own section isn't scored before so many others are begun. Where the data directory has a
 file `load-slowly`, loading takes for ever, where it has `cannot-load`, that fails. Where the directory of indexes has
 a file `slowness`, an index that comes takes so many seconds; where it has a file `room`, so many indexes are in
 memory at once, each that is loaded has a line in the data directory's `loads`, and loading is said to take as many
@@ -20,12 +22,15 @@ from collections.abc import Collection, Sequence
 from celery.exceptions import SoftTimeLimitExceeded
 
 from das.errors import ModelError
+from das.sections import Section
 from jobs.database import upgrade
 from jobs.models import ClaimedJob, JsonObject
+from jobs.searches import SectionTask
 from jobs.settings import Settings, get_settings
 from worker import child
 from worker.app import run
 from worker.child import Progress, Tell
+from worker.together import Lead
 
 
 class ScriptedEngine:
@@ -87,18 +92,56 @@ class ScriptedEngine:
     def decode(self, image_png: bytes) -> int:
         return len(image_png)
 
-    def run(self, jobs: Sequence[ClaimedJob], images: Sequence[int], progress: Progress) -> list[JsonObject]:
+    def run(
+        self, jobs: Sequence[ClaimedJob], images: Sequence[int], progress: Progress, lead: Lead | None = None
+    ) -> list[JsonObject]:
         with self._journal.open("a") as journal:
             journal.write(" ".join(job.id for job in jobs) + "\n")
         progress("gradients", 0, 1)
         assert {job.index_id for job in jobs} <= {*self._loaded}
+        found = {}
         for job in jobs:
-            self._play(job, (job.prompt or "").split(), progress)
+            script = (job.prompt or "").split()
+            if script[:1] == ["search"]:
+                assert lead is not None
+                found[job.id] = self._search(job, script[1], progress, lead)
+            else:
+                self._play(job, script, progress)
         progress("scored", 1, 1)
         return [
-            {"bytes": size, "attempt": job.attempt, "pid": os.getpid()}
+            {"bytes": size, "attempt": job.attempt, "pid": os.getpid(), "sections": found.get(job.id)}
             for job, size in zip(jobs, images, strict=True)
         ]
+
+    def score_section(self, task: SectionTask) -> bytes:
+        assert task.index_id in self._loaded
+        match task.question.decode().split("-"):
+            case ["hold", name, _]:
+                (self._settings.data_dir / f"began-{task.number}").touch()
+                while not (self._settings.data_dir / name).exists():
+                    time.sleep(0.01)
+            case ["crash"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["raise"]:
+                raise ValueError("a section that isn't one")
+        return _scored(task.begin, task.end)
+
+    def _search(self, job: ClaimedJob, script: str, progress: Progress, lead: Lead) -> list[str] | None:
+        """Who found what in which rows, if others were asked."""
+        found = lead(
+            job.index_id,
+            job.method,
+            script.encode,
+            [1] * 12,
+            lambda section: self._own(script.split("-"), section),
+            lambda done, total: progress("scored", done, total),
+        )
+        return None if found is None else [one.decode() for one in found]
+
+    def _own(self, script: list[str], section: Section) -> bytes:
+        while script[0] == "hold" and len([*self._settings.data_dir.glob("began-*")]) < int(script[2]):
+            time.sleep(0.01)
+        return _scored(section.begin, section.end)
 
     def _play(self, job: ClaimedJob, script: list[str], progress: Progress) -> None:
         match script:
@@ -126,6 +169,10 @@ class ScriptedEngine:
                 raise ModelError("the model can't be used with this picture")
             case _:
                 pass
+
+
+def _scored(begin: int, end: int) -> bytes:
+    return f"{begin}-{end} by {os.getpid()}".encode()
 
 
 if __name__ == "__main__":

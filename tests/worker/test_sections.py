@@ -1,0 +1,92 @@
+"""Engines that share a search answer as one alone does: what they send each other is all that it takes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import das.scoring
+from das.index import AttributionIndex
+from das.sections import sections_of
+from jobs.searches import SectionTask
+from jobs.settings import Settings
+from tests.worker.questions import question
+from worker.engine import AttributionEngine
+from worker.together import Alive, Compute
+
+
+@pytest.fixture
+def engines(
+    tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[AttributionEngine, AttributionEngine]:
+    """Two that read features from the index's files."""
+    monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 0)
+    settings = Settings(_env_file=None, data_dir=tmp_path, index_dir=tiny_index, torch_threads=1)
+    return AttributionEngine(settings), AttributionEngine(settings)
+
+
+@pytest.mark.parametrize("most", [2, 5])
+def test_two_engines_answer_as_one(
+    engines: tuple[AttributionEngine, AttributionEngine], tiny_index: Path, most: int
+) -> None:
+    leading, other = engines
+    index = AttributionIndex.open(tiny_index)
+    sent: list[int] = []
+
+    def lead(
+        index_id: str,
+        method: str,
+        asked: "object",
+        shard_rows: Sequence[int],
+        compute: Compute,
+        alive: Alive,
+        /,
+    ) -> list[bytes]:
+        found = []
+        for number, section in enumerate(sections_of(shard_rows, most)):
+            alive(number, most)
+            if number == 1:
+                found.append(compute(section))
+                continue
+            task = SectionTask("search_1", number, index_id, method, asked(), section.begin, section.end)  # type: ignore[operator]
+            found.append(other.score_section(task))
+            sent.append(number)
+        return found
+
+    pictures = list(np.random.default_rng(3).integers(0, 256, (3, 16, 16, 3), np.uint8))
+    screened = [index.works.id_of(row) for row in (3, 9, 20)]
+    for method in index.methods:
+        jobs = [
+            question(index.id, 5, method=method),
+            question(index.id, 4, screened, method=method),
+            question(index.id, 40, method=method),
+        ]
+        alone = leading.run(jobs, pictures, lambda *_: None)
+        shared = leading.run(jobs, pictures, lambda *_: None, lead)
+        for one, other_one in zip(alone, shared, strict=True):
+            assert [work["work_id"] for work in one["works"]] == [
+                work["work_id"] for work in other_one["works"]
+            ]
+            for name in ("score", "share", "percentile"):
+                mine, theirs = ([work[name] for work in both["works"]] for both in (one, other_one))
+                # Three queries are multiplied at once in the one case and two in the other.
+                assert mine == pytest.approx(theirs, rel=2e-4, abs=1e-9)
+            assert one["candidates"] == other_one["candidates"]
+            assert [group["name"] for group in one["groups"]["creator"]] == [
+                group["name"] for group in other_one["groups"]["creator"]
+            ]
+    assert sent
+
+
+def test_small_indexes_are_not_divided(tiny_index: Path, tmp_path: Path) -> None:
+    engine = AttributionEngine(
+        Settings(_env_file=None, data_dir=tmp_path, index_dir=tiny_index, torch_threads=1)
+    )
+    (index_id,) = engine.describe()["indexes"]
+
+    def lead(*_: object) -> list[bytes]:
+        raise AssertionError("what is held in memory is computed at once")
+
+    (answer,) = engine.run([question(index_id, 3)], [np.zeros((16, 16, 3), np.uint8)], lambda *_: None, lead)
+    assert len(answer["works"]) == 3

@@ -1,0 +1,69 @@
+"""Between what `das` scores in sections and what workers send each other: queries there, tallies back."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from das.sections import Section, packed, put_together, unpacked
+from das.tally import Tally
+from jobs.searches import SectionTask
+from worker.child import Progress
+from worker.together import Lead
+
+if TYPE_CHECKING:
+    from das.attribution import Attributor, Averages, Spread
+
+_BEST = "best"
+_SET = "set/"
+
+
+def spread(attributor: "Attributor", lead: Lead, progress: Progress) -> "Spread":
+    """For `Attributor.attribute_batch`: a search that is led by this worker."""
+    index = attributor.index
+
+    def searched(averages: "Averages", method: str, best: Sequence[int]) -> list[Tally] | None:
+        def compute(section: Section) -> bytes:
+            return packed(attributor.section_tallies(averages, method, section, best))
+
+        found = lead(
+            index.id,
+            method,
+            lambda: _asked(averages, best),
+            index.manifest.features.shard_rows,
+            compute,
+            lambda done, total: progress("scored", done, total),
+        )
+        if found is None:
+            return None
+        by_section = [unpacked(index.works, one) for one in found]
+        return [
+            put_together(index.works, [tallies[query] for tallies in by_section], count)
+            for query, count in enumerate(best)
+        ]
+
+    return searched
+
+
+def score(attributor: "Attributor", task: SectionTask) -> bytes:
+    """What is found in a section that another worker asks for."""
+    import torch
+
+    with np.load(io.BytesIO(task.question), allow_pickle=False) as asked:
+        best = [int(count) for count in asked[_BEST]]
+        averages = {
+            name.removeprefix(_SET): torch.from_numpy(asked[name]).to(attributor.device)
+            for name in asked.files
+            if name.startswith(_SET)
+        }
+    section = Section(task.begin, task.end)
+    return packed(attributor.section_tallies(averages, task.method, section, best))
+
+
+def _asked(averages: "Averages", best: Sequence[int]) -> bytes:
+    """Queries `averages` (B, k), and how many works each wants, as the bytes of an .npz."""
+    stream = io.BytesIO()
+    arrays = {_SET + name: values.cpu().numpy() for name, values in averages.items()}
+    np.savez(stream, **arrays, **{_BEST: np.array(best)})  # type: ignore[arg-type]
+    return stream.getvalue()
