@@ -15,6 +15,7 @@ from das.device import check_device
 from das.durable import write_bytes
 from measure.approximate_cli import approximate
 from measure.questions_cli import query, search
+from measure.services_cli import services
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -443,6 +444,6 @@ def _floor(model: "DiffusionModel", extractor: "FeatureExtractor", x0: "Tensor")
 
 def register(app: typer.Typer) -> None:
     """Add `das bench`."""
-    for command in (search, query, approximate):
+    for command in (search, query, approximate, services):
         bench.command()(command)
     app.add_typer(bench, name="bench")

@@ -89,6 +89,11 @@ class Phase:
         return len(self.answered) / self.seconds
 
     @property
+    def p50_ms(self) -> float:
+        """The median of the answers' times."""
+        return _quantile(self.answered, 0.5)
+
+    @property
     def p95_ms(self) -> float:
         """The 95th percentile of the answers' times."""
         return _quantile(self.answered, 0.95)
@@ -111,21 +116,20 @@ class Throughput:
             SettingsError: nothing answers at the address or not yet, a question fails, the batches don't fit, or
                 nothing is answered for a minute more than a phase has.
         """
-        await knock(self._address)
         trial = self._trial
         cpu, began = time.process_time(), time.perf_counter()
-        await self._phase(trial.clients, _WARM_UP_S)
+        await self.begin()
         alone, together = [], []
         for _ in range(trial.rounds):
-            alone.append(await self._phase(1, trial.seconds))
-            together.append(await self._phase(trial.clients, trial.seconds))
+            alone.append(await self.phase(1, trial.seconds))
+            together.append(await self.phase(trial.clients, trial.seconds))
         ratios = sorted(many.per_s / one.per_s for one, many in zip(alone, together, strict=True))
         figures = {
             "clients": trial.clients,
             "seconds": trial.seconds,
             "rounds": trial.rounds,
-            "one": _told(alone),
-            "several": _told(together),
+            "one": figures_of(alone),
+            "several": figures_of(together),
             "ratio": round(statistics.median(ratios), 3),
             "ratio_low": round(ratios[0], 3),
             "ratio_high": round(ratios[-1], 3),
@@ -134,11 +138,20 @@ class Throughput:
         taken = time.perf_counter() - began
         return {**figures, "client_cpu_share": round((time.process_time() - cpu) / taken, 3)}
 
+    async def begin(self) -> None:
+        """See that the service answers, and have it warmed up.
+
+        Raises:
+            SettingsError: as of `figures`.
+        """
+        await knock(self._address)
+        await self.phase(self._trial.clients, _WARM_UP_S)
+
     @property
     def _signed(self) -> dict[str, str]:
         return {} if self._trial.key is None else {"Authorization": f"Bearer {self._trial.key}"}
 
-    async def _phase(self, clients: int, seconds: float) -> Phase:
+    async def phase(self, clients: int, seconds: float) -> Phase:
         """Let so many ask for so long, or until the first answer."""
         phase, began = Phase(clients, seconds), time.perf_counter()
         self._be_patient()
@@ -238,7 +251,7 @@ class Throughput:
             "pictures": trial.bulk,
             "answered": ended - first,
             "per_s": round((ended - first) / phase.seconds, 2),
-            "questions": _told([phase]),
+            "questions": figures_of([phase]),
             "p95_ratio": round(phase.p95_ms / unloaded, 3),
         }
 
@@ -345,7 +358,7 @@ def _parts(bulk: int) -> list[int]:
     return [MOST_OF_A_BATCH] * whole + [rest] * bool(rest)
 
 
-def _told(phases: Sequence[Phase]) -> dict[str, Any]:
+def figures_of(phases: Sequence[Phase]) -> dict[str, Any]:
     """The phases of one kind together; the parts of an answer are medians."""
     answered = [one for phase in phases for one in phase.answered]
     names = dict.fromkeys(name for one in answered for name in one.parts)

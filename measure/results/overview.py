@@ -9,11 +9,14 @@ from measure.results.cells import table
 from measure.results.changing import changes_section
 from measure.results.peers import peers_section
 from measure.results.questions import questions_section, search_section
+from measure.results.services import services_section
 
 DEMO, FEATURES, LOAD, THROUGHPUT = "demo.json", "features.json", "load.json", "throughput.json"
 DEMO_DEFAULT, PEERS, CHANGES = "demo-default.json", "peers.json", "changes*.json"
 QUESTIONS, SEARCH = "questions*.json", "search*.json"
 """What `das bench query` and `das bench search` told, of an index each."""
+SERVICES = "services*.json"
+"""What `das bench services` told, of two services each."""
 FULL_SIZE = "full-size-*.json"
 """What `das bench build` wrote."""
 
@@ -88,6 +91,7 @@ def overview_page(folder: Path) -> str:
     several = folder / THROUGHPUT
     together = throughput_section(json.loads(several.read_text())) if several.is_file() else ""
     questions = questions_section(_all_of(folder, QUESTIONS)) + search_section(_all_of(folder, SEARCH))
+    beside = services_section(_all_of(folder, SERVICES))
     full_size = full_size_section(_all_of(folder, FULL_SIZE))
     return f"""# Results
 
@@ -145,7 +149,7 @@ timestep) pair against a plain batched forward and backward pass, alternating ov
 {engine}
 
 Loss and activation are the default; activation alone is the preset economical.
-{peers}{full_size}{changes}{questions}{under_load}{together}{approximate_section(folder)}"""
+{peers}{full_size}{changes}{questions}{under_load}{together}{beside}{approximate_section(folder)}"""
 
 
 def _all_of(folder: Path, pattern: str) -> list[dict[str, Any]]:

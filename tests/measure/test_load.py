@@ -27,6 +27,7 @@ from measure.load.connection import Address, Connection, Response
 from measure.load.figures import Memory, Requests
 from measure.load.forms import bodies
 from measure.load.throughput import Throughput, Trial
+from measure.results.services import services_section
 
 DAS = Path(sys.executable).with_name("das")
 START_S = 240
@@ -112,6 +113,23 @@ def test_a_small_load_on_a_real_service_has_no_fault(served: tuple[str, int], tm
     assert told["memory"]["api"]["peak_rss_mb"] >= told["memory"]["api"]["first_rss_mb"] > 50
     assert 0 < told["client_cpu_share"] < 1
     assert told["load_average_before"] >= 0
+
+
+def test_two_services_are_asked_in_turn(served: tuple[str, int], tmp_path: Path) -> None:
+    words = ["--url", served[0], "--other", served[0], "--seconds", "1", "--rounds", "3", "--note", "nothing"]
+    words += ["--out", str(tmp_path / "services.json")]
+    done = CliRunner().invoke(build_app(), ["bench", "services", *words])
+    assert done.exit_code == 0, done.output
+    told = json.loads((tmp_path / "services.json").read_text())
+    assert f"ratio {told['ratio']:.2f} (" in done.stdout
+    assert told["rounds"] == 3
+    assert 0 < told["ratio_low"] <= told["ratio"] <= told["ratio_high"]
+    for who in (told["first"], told["second"]):
+        assert who["answered"] >= 3
+        assert 0 < who["p50_ms"] <= who["p95_ms"]
+    page = services_section([told])
+    assert f"| nothing | {told['first']['p50_ms']:.0f} ms |" in page
+    assert services_section([]) == ""
 
 
 def test_several_clients_are_compared_with_one_and_one_asks_beside_a_batch(
