@@ -186,10 +186,11 @@ class Child:
         engine = self._engine_or_none()
         if engine is None:
             self._pass_on(rung_for, (), passed_on)
+            self._together.pass_on(rung_for, passed_on)
             return
         # Somebody else's question is half answered, so it goes before all that waits.
-        if not self._together.help():
-            self._together.pass_on(rung_for, passed_on)
+        self._together.help()
+        self._together.pass_on(rung_for, passed_on)
         if self._kept_up(engine) and self._doorbell.ring(rung_for, passed_on):
             # The batch has its own bell, so that what was loaded takes nothing of its time.
             return

@@ -78,7 +78,7 @@ class Together:
         return done
 
     def pass_on(self, rung_for: str, passed_on: int) -> None:
-        """Let the bell of a search be heard by whom it was meant for, where that isn't this worker."""
+        """Let the bell of a search be heard by others while a section waits, which isn't meant for this worker."""
         if not rung_for.startswith(SEARCH_PREFIX) or not self._searches.waits(rung_for):
             return
         if passed_on + 1 < sum(worker.fresh for worker in self._workers.known()):
