@@ -46,7 +46,7 @@ from das.manifest import (
     QualityRecord,
     read_manifest,
 )
-from das.mapped import Tensors, expect_array, open_array
+from das.mapped import Tensors, enough_mappings, expect_array, open_array
 from das.methods import KernelForm
 from das.pdq import BYTES
 from das.places import find, is_clip, is_lora, is_model, is_torchscript
@@ -140,13 +140,14 @@ class AttributionIndex:
         path = Path(path)
         manifest = read_manifest(path)
         _check_sizes(path, manifest)
-        try:
-            works = Works.open(path / WORKS_NAME)
-        except WorksError as error:
-            raise IndexFormatError(str(error)) from error
-        index = cls(path, manifest, works, model_dir)
-        index._check_schema()
-        return index
+        with enough_mappings(path, len(manifest.files)):
+            try:
+                works = Works.open(path / WORKS_NAME)
+            except WorksError as error:
+                raise IndexFormatError(str(error)) from error
+            index = cls(path, manifest, works, model_dir)
+            index._check_schema()
+            return index
 
     def __len__(self) -> int:
         return self.manifest.works.count

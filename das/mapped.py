@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,10 @@ from das.errors import IndexFormatError
 
 _LONGEST_HEADER = 1 << 16
 """Of an array's header in bytes; numpy's own are a hundred."""
+_MAPPINGS = Path("/proc/self/maps")
+_MOST_MAPPINGS = Path("/proc/sys/vm/max_map_count")
+_NEARLY = 100
+"""Mappings that may be gone again when it is looked why one was refused."""
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "|i1", "U8": "|u1"}
 
 
@@ -39,9 +44,51 @@ def open_array(path: Path) -> np.ndarray:
     try:
         return map_array(path)
     except (OSError, ValueError) as error:
-        full = os.strerror(errno.ENOMEM) in str(error)
-        hint = " Raise vm.max_map_count, or build with a larger --shard-size." if full else ""
-        raise IndexFormatError(f"{path} can't be read as an array: {error}.{hint}") from error
+        raise IndexFormatError(f"{path} can't be read as an array: {error}.") from error
+
+
+@contextmanager
+def enough_mappings(folder: Path, files: int) -> Iterator[None]:
+    """Where the system refuses to map a file of the index in `folder`, which has so many, say what to do about it.
+
+    Raises:
+        IndexFormatError: as a block did that mapped too much.
+    """
+    try:
+        yield
+    except IndexFormatError as error:
+        if not _was_refused(error):
+            raise
+        raise IndexFormatError(
+            f"{folder}, an index of {files:,} files, can't be mapped into memory: {_what_to_do()}"
+        ) from error
+
+
+def _was_refused(error: BaseException | None) -> bool:
+    """Whether the system's refusal to map something is behind an error."""
+    while error is not None:
+        if os.strerror(errno.ENOMEM) in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _what_to_do() -> str:
+    try:
+        most = int(_MOST_MAPPINGS.read_text())
+        with _MAPPINGS.open("rb") as lines:
+            mapped = sum(1 for _ in lines)
+    except (OSError, ValueError):
+        return "the system has no room for it."
+    if mapped < most - _NEARLY:
+        return (
+            f"memory or address space is short (ulimit -v): this process has {mapped:,} mappings of the {most:,} that"
+            " vm.max_map_count lets it have."
+        )
+    return (
+        f"this process has {mapped:,} mappings, and may have no more by vm.max_map_count. Raise that (sysctl -w"
+        f" vm.max_map_count={4 * most}), or build with a larger --shard-size, which makes fewer files."
+    )
 
 
 def expect_array(path: Path, what: str, array: np.ndarray, shape: tuple[int, ...], dtype: str) -> None:

@@ -5,15 +5,17 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psycopg
+
+from tests.ports import PortTakenError, on_a_free_port
 
 PASSWORD = "only-for-tests"
 READY_SECONDS = 60.0
@@ -74,7 +76,7 @@ class MortalServer(PostgresServer):
             self._process = self._start()
             try:
                 _wait_for(self, self._process)
-            except AssertionError:
+            except PortTakenError:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
             else:
@@ -119,24 +121,31 @@ def mortal(settings: tuple[str, ...] = MORTAL) -> Iterator[MortalServer]:
          "--auth-local=trust", "--auth-host=scram-sha-256", "--locale=C"],
         check=True, capture_output=True, cwd=folder, **identity,
     )  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     words = [word for setting in ("listen_addresses=127.0.0.1", *settings) for word in ("-c", setting)]
 
-    def start() -> "subprocess.Popen[bytes]":
+    def start(port: int) -> "subprocess.Popen[bytes]":
         with (folder / "log").open("a") as log:
             return subprocess.Popen(
                 [found / "postgres", "-D", data, "-k", folder, "-p", str(port), *words],
                 stdout=subprocess.DEVNULL, stderr=log, cwd=folder, **identity,
             )  # fmt: skip
 
-    server = MortalServer(folder, port, start, start())
+    def answering(port: int) -> MortalServer:
+        server = MortalServer(folder, port, partial(start, port), start(port))
+        try:
+            _wait_for(server, server._process)
+        except BaseException:
+            server.stop()
+            raise
+        return server
+
     try:
-        _wait_for(server, server._process)
-        yield server
+        server = on_a_free_port(answering)
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
-        server.stop()
         shutil.rmtree(folder)
 
 
@@ -146,7 +155,8 @@ def _wait_for(started: PostgresServer, server: "subprocess.Popen[bytes]") -> Non
         try:
             started._run("SELECT 1")
         except psycopg.OperationalError:
-            assert server.poll() is None, (started.folder / "log").read_text()
+            if server.poll() is not None:
+                raise PortTakenError((started.folder / "log").read_text()) from None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         else:

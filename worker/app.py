@@ -28,7 +28,7 @@ from jobs.settings import Settings
 from jobs.workers import Workers
 from worker.child import Child, EngineFactory
 from worker.transport import HastyAmqp, use_for_redis_urls
-from worker.watch import WatchChild
+from worker.watch import WatchChild, hearing_when
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ def create_app(settings: Settings, engine_factory: EngineFactory, worker_id: str
     app.conf.update(celery_settings(settings))
     app.steps["worker"].add(WatchChild)
     child = Child(settings, engine_factory, worker_id)
+    app.steps["consumer"].add(hearing_when(child.is_up))
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def drain(job_id: str, passed_on: int = 0) -> None:
@@ -108,6 +109,9 @@ def create_app(settings: Settings, engine_factory: EngineFactory, worker_id: str
             OUTAGE.failed("bells", error)
         else:
             OUTAGE.worked("bells")
+
+    def on_forking(**_: Any) -> None:
+        child.about_to_fork()
 
     def on_child_start(**_: Any) -> None:
         child.start()
@@ -135,6 +139,7 @@ def create_app(settings: Settings, engine_factory: EngineFactory, worker_id: str
 
     # `weak=False`: Celery would otherwise drop these local functions at once.
     signals.setup_logging.connect(on_logging, weak=False)
+    signals.worker_before_create_process.connect(on_forking, weak=False)
     signals.worker_process_init.connect(on_child_start, weak=False)
     signals.worker_process_shutdown.connect(on_child_stop, weak=False)
     signals.worker_shutting_down.connect(on_shutting_down, weak=False)

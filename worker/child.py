@@ -36,7 +36,7 @@ from worker.trials import Trials
 log = logging.getLogger(__name__)
 
 _NUMBER = struct.Struct("q")
-_LOADING, _ENDING = 0, _NUMBER.size
+_LOADING, _ENDING, _UP = (place * _NUMBER.size for place in range(3))
 # Loading takes seconds and what made it fail is seldom gone at once.
 LOAD_AGAIN_S = 30.0
 # A version that took longer than a batch may would take as long again, while questions wait.
@@ -137,9 +137,10 @@ class Child:
         self._linger = Linger(settings)
         self._store: JobStore | None = None
         self._tracing = Tracing()
-        # A page that parent and child share: the process id of the child while it loads its engine, and whether the
-        # worker is to end. The child writes the first and then reads the second, the parent the other way round.
-        self._shared = mmap.mmap(-1, 2 * _NUMBER.size)
+        # A page that parent and child share: the process id of the child while it loads its engine, whether the
+        # worker is to end, and whether the child hears bells. The child writes the first and then reads the second,
+        # the parent the other way round.
+        self._shared = mmap.mmap(-1, 3 * _NUMBER.size)
 
     def start(self) -> None:
         """In the new child: connect, give signs of life, and load the engine, so that no query waits for that."""
@@ -161,6 +162,15 @@ class Child:
         os.nice(NICENESS)
         self._engine_or_none()
         _NUMBER.pack_into(self._shared, _LOADING, 0)
+        _NUMBER.pack_into(self._shared, _UP, 1)
+
+    def about_to_fork(self) -> None:
+        """In the parent, before a child is forked: the one before it, if there was one, hears nothing any more."""
+        _NUMBER.pack_into(self._shared, _UP, 0)
+
+    def is_up(self) -> bool:
+        """In the parent: whether the child has done what `start` does, and would hear a bell at once."""
+        return bool(_NUMBER.unpack_from(self._shared, _UP)[0])
 
     def end_if_loading(self) -> None:
         """In the parent, which was told to end: end the child if it is loading. It holds no job yet."""

@@ -1,10 +1,14 @@
-"""How a worker takes the loss of its broker: Celery's Redis transport, with one fault mended and more haste.
+"""How a worker listens to its broker: Celery's Redis transport, with two faults mended and more haste.
 
-The fault: when the broker goes away while a task runs, acknowledging it fails. kombu (5.7) logs that and goes on
-counting the message as being worked on. With a prefetch count of 1 the worker then never asks for another, and
+The first fault: when the broker goes away while a task runs, acknowledging it fails. kombu (5.7) logs that and goes
+on counting the message as being worked on. With a prefetch count of 1 the worker then never asks for another, and
 since it asks for nothing it doesn't notice that its connection is gone either.
+
+The second: it asks for messages while its child still loads. A bell that it is given then waits until that is done,
+while another worker would have heard it at once.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -14,12 +18,21 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as redis_transport
 
 
-class ForgettingQoS(redis_transport.QoS):
-    """Forgets a message whose acknowledgement failed, as if it had been delivered to nobody.
+class WorkersQoS(redis_transport.QoS):
+    """Asks for no message that nobody would take up, and forgets one whose acknowledgement failed, as if it had been
+    delivered to nobody.
 
-    The broker still has it as unacknowledged and delivers it again one day. That is a bell too many, which is
+    The broker still has that one as unacknowledged and delivers it again one day. That is a bell too many, which is
     harmless. The next thing the worker does is to ask for a message: that fails, and it connects anew.
     """
+
+    # Whether a message would be taken up; asked at each turn of the event loop. None: always.
+    hears: Callable[[], bool] | None = None
+
+    def can_consume(self) -> bool:
+        if self.hears is not None and not self.hears():
+            return False
+        return bool(super().can_consume())  # type: ignore[no-untyped-call]
 
     def ack(self, delivery_tag: str) -> None:
         try:
@@ -30,7 +43,7 @@ class ForgettingQoS(redis_transport.QoS):
 
 
 class Channel(redis_transport.Channel):
-    QoS = ForgettingQoS
+    QoS = WorkersQoS
 
 
 class Transport(redis_transport.Transport):

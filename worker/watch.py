@@ -1,5 +1,6 @@
-"""The parent looks after its child more often than Celery does by itself."""
+"""The parent looks after its child more often than Celery does by itself, and takes no bell that it can't hear."""
 
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps
@@ -26,3 +27,20 @@ class WatchChild(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._timer is not None:
             self._timer.cancel()
         self._timer = hub.call_repeatedly(LOOK_EVERY_S, worker.pool.maintain_pool)
+
+
+def hearing_when(hears: Callable[[], bool]) -> type[bootsteps.StartStopStep]:
+    """A step of the consumer: it asks for bells only while `hears` says that one would be taken up.
+
+    Until then they lie in the broker, where another worker hears them. The event loop turns at least every
+    `LOOK_EVERY_S`, and at once when the child says that it is up.
+    """
+
+    class Hearing(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, consumer: Any) -> None:
+            # Called anew after every reconnection, which makes another channel.
+            consumer.task_consumer.channel.qos.hears = hears
+
+    return Hearing

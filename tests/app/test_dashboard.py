@@ -49,6 +49,11 @@ def selectors(query: str) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
             yield found[1], {m[1]: (m[2], m[3][1:-1]) for m in MATCHER.finditer(found[2] or "")}
 
 
+def _family(name: str) -> str:
+    """A metric without what a histogram's samples are called besides."""
+    return re.sub(r"_(bucket|sum|count)$", "", name)
+
+
 def faults(query: str, live: Live) -> list[str]:
     """What of a query a scrape doesn't have."""
     found = []
@@ -116,6 +121,13 @@ def test_every_query_of_the_dashboard_finds_what_it_asks_for(live: Live) -> None
     assert {(title, query): faults(query, live) for title, query in queries if faults(query, live)} == {}
 
 
+def test_every_metric_is_on_the_dashboard_or_behind_an_alert(live: Live) -> None:
+    queries = [query for _, query in dashboard_queries()] + [rule["expr"] for rule in rules()]
+    shown = {_family(name) for query in queries for name, _ in selectors(query)}
+    told = {_family(name) for name in live if name.startswith("das_")}
+    assert told - shown == set()
+
+
 def test_every_alert_finds_what_it_asks_for_and_says_what_to_do(live: Live) -> None:
     told = (ROOT / "docs" / "deployment.md").read_text()
     for rule in rules():
@@ -128,7 +140,7 @@ def test_every_alert_finds_what_it_asks_for_and_says_what_to_do(live: Live) -> N
 def test_every_metric_is_documented(live: Live) -> None:
     told = (ROOT / "docs" / "deployment.md").read_text()
     for name in live:
-        base = re.sub(r"_(bucket|sum|count)$", "", name)
+        base = _family(name)
         assert base.startswith("process_") or f"`{base}" in told, base
 
 

@@ -6,6 +6,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +33,9 @@ from jobs.settings import Settings
 from jobs.store import JobStore
 from jobs.webhooks.models import WebhookDelivery
 from tests.app.receivers import receiving, until
+
+# The kernel chooses one that is free; the setting itself has to name one.
+ANY_PORT = 0
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -169,20 +173,27 @@ def test_webhooks_are_counted_by_how_they_end(
         store.webhook_endpoints.delete("local", made.id)
 
 
+def well(port: int) -> bool:
+    return alive.fault(port) is None
+
+
 def test_the_health_check_sees_whether_the_duties_are_done(
     service: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "DAS_METRICS_PORT isn't set" in str(alive.fault(None))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:
+        # Bound and not listening: nothing answers, and nobody else takes it.
+        taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    assert f"nothing answers on port {port}" in str(alive.fault(port))
+        assert f"nothing answers on port {port}" in str(alive.fault(port))
     registry = CollectorRegistry()
     for registered, said in ((registry, "hasn't looked yet"), (service.meters.registry, None)):
-        server = open_port(settings.model_copy(update={"metrics_port": port}), registered)
+        server = open_port(settings.model_copy(update={"metrics_port": ANY_PORT}), registered)
         assert server is not None
+        port = server.server_port
         try:
             if said is None:
-                until(lambda: alive.fault(port) is None)
+                until(partial(well, port))
                 monkeypatch.setattr(alive, "STALE_S", -1.0)
                 assert "it last looked for what is to be delivered" in str(alive.fault(port))
             else:
@@ -302,10 +313,10 @@ def test_a_port_of_its_own_needs_no_key_and_a_taken_one_is_named(
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=rf"port {port} on 127.0.0.1 can't be opened for metrics"):
             open_port(settings.model_copy(update={"metrics_port": port}), service.meters.registry)
-    server = open_port(settings.model_copy(update={"metrics_port": port}), service.meters.registry)
+    server = open_port(settings.model_copy(update={"metrics_port": ANY_PORT}), service.meters.registry)
     assert server is not None
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=10) as answer:
             assert of(samples(answer.read().decode()), "das_queue_limit") == 20
     finally:
         server.shutdown()

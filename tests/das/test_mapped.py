@@ -1,13 +1,18 @@
 """Mapped files say the same as numpy and safetensors do, hold no file open, and are refused where damaged."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from das.mapped import Tensors, map_array
+from das.errors import IndexFormatError
+from das.index import AttributionIndex
+from das.mapped import Tensors, enough_mappings, map_array, open_array
 
 
 @pytest.mark.parametrize(
@@ -95,3 +100,83 @@ def test_tensors_that_lie_elsewhere_than_their_header_says_are_refused(tmp_path:
         path.write_bytes(data)
         with pytest.raises(ValueError, match=r"."):
             Tensors(path)
+
+
+def told(script: str, *arguments: object) -> str:
+    """What a process of its own prints, which may use up what a process has."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+NO_MAPPINGS_LEFT = """
+import sys
+from das.errors import IndexFormatError
+from das.index import AttributionIndex
+from das.mapped import map_array
+
+_, path, array = sys.argv
+AttributionIndex.open(path)
+held = []
+try:
+    while True:
+        held.append(map_array(array))
+except OSError:
+    # Python itself needs some.
+    del held[-3:]
+try:
+    AttributionIndex.open(path)
+except IndexFormatError as error:
+    print(error)
+"""
+
+
+def test_an_index_that_can_t_be_mapped_any_more_says_what_to_raise(tmp_path: Path, tiny_index: Path) -> None:
+    most = int(Path("/proc/sys/vm/max_map_count").read_text())
+    np.save(tmp_path / "array.npy", np.zeros(1))
+    files = len(AttributionIndex.open(tiny_index).manifest.files)
+    said = told(NO_MAPPINGS_LEFT, tiny_index, tmp_path / "array.npy")
+    assert said.startswith(
+        f"{tiny_index}, an index of {files:,} files, can't be mapped into memory: this process"
+    )
+    assert f"(sysctl -w vm.max_map_count={4 * most}), or build with a larger --shard-size" in said
+    (count,) = re.findall(r"this process has ([0-9,]+) mappings", said)
+    assert most - 100 <= int(count.replace(",", "")) <= most + 10
+
+
+NO_ADDRESSES_LEFT = """
+import resource, sys
+from pathlib import Path
+import psutil
+from das.errors import IndexFormatError
+from das.mapped import enough_mappings, open_array
+
+room = psutil.Process().memory_info().vms + (64 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+path = Path(sys.argv[1])
+try:
+    with enough_mappings(path.parent, 7):
+        open_array(path)
+except IndexFormatError as error:
+    print(error)
+"""
+
+
+def test_where_addresses_run_out_first_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "array.npy"
+    np.lib.format.open_memmap(path, "w+", np.float64, ((1 << 30) // 8,)).flush()
+    said = told(NO_ADDRESSES_LEFT, path)
+    assert said.startswith(
+        f"{tmp_path}, an index of 7 files, can't be mapped into memory: memory or address space is"
+    )
+
+
+def test_another_fault_is_told_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "array.npy").write_bytes(b"nothing")
+    with (
+        pytest.raises(IndexFormatError, match=r"array\.npy can't be read as an array"),
+        enough_mappings(tmp_path, 7),
+    ):
+        open_array(tmp_path / "array.npy")

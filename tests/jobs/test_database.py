@@ -17,7 +17,8 @@ from jobs.database import Database, upgrade
 from jobs.errors import StorageError
 from jobs.models import Base, JobEvent, utc_now
 from jobs.settings import Settings
-from tests.postgres import PostgresServer
+from tests import ports
+from tests.postgres import PostgresServer, running
 
 
 def test_the_migrations_make_what_the_models_say(settings: Settings) -> None:
@@ -143,3 +144,14 @@ def test_a_damaged_database_is_named_with_what_to_do(settings: Settings) -> None
     path.write_bytes(b"this is not a database" * 500)
     with pytest.raises(StorageError, match=r"das\.sqlite3 is damaged.*restore it from a backup"):
         upgrade(settings)
+
+
+@pytest.mark.usefixtures("postgres")
+def test_a_server_whose_port_another_took_meanwhile_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = iter((taken.getsockname()[1], ports.free_port()))
+        monkeypatch.setattr(ports, "free_port", lambda: next(found))
+        with running() as server:
+            assert server.port != taken.getsockname()[1]
+            with server.database() as url:
+                assert url

@@ -19,6 +19,8 @@ from jobs.errors import BrokerError
 from jobs.queue import Doorbell
 from jobs.redis_url import fault_of, for_celery
 from jobs.settings import Settings
+from tests import ports
+from tests.ports import PortTakenError, on_a_free_port
 
 PASSWORD = "s3cret-of-the-test"
 DAS = Path(sys.executable).with_name("das")
@@ -38,22 +40,38 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _server(folder: Path, *options: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = ["--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(folder / "s"), "--save", ""]
-    process = subprocess.Popen(
-        [choose_program().path, *own, "--dir", str(folder), *options], stdout=subprocess.DEVNULL
-    )
-    try:
+    def start(port: int) -> tuple[int, "subprocess.Popen[bytes]"]:
+        own = ["--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(folder / "s"), "--save", ""]
+        process = subprocess.Popen(
+            [choose_program().path, *own, "--dir", str(folder), *options], stdout=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 90
         while not (folder / "s").exists():
+            if process.poll() is not None:
+                raise PortTakenError
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        return port, process
+
+    port, process = on_a_free_port(start)
+    try:
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
+
+
+def test_a_port_that_another_took_meanwhile_is_another_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = iter((taken.getsockname()[1], ports.free_port()))
+        monkeypatch.setattr(ports, "free_port", lambda: next(found))
+        server = _server(tmp_path)
+        host, port = next(server).split(":")
+        assert (host, int(port) == taken.getsockname()[1]) == ("127.0.0.1", False)
+        assert answers(settings(tmp_path, f"redis://{host}:{port}/0"))
+        server.close()
 
 
 def settings(folder: Path, url: str) -> Settings:
