@@ -47,8 +47,8 @@ class ApproximateSearch(BaseModel):
     queries: int = Field(description="How many pictures it was measured with.")
     measured_with: str = Field(description="Which pictures, in words.")
     sample: int = Field(
-        description="Works that shares of groups, and percentiles, are estimated from: no percentile is told more"
-        " finely than 300 / sample."
+        description="Works that shares of groups, and percentiles, are estimated from. A percentile near 100 may be"
+        " too high by 300 / sample, one in the middle be off by 100 / √sample."
     )
     bytes_per_work: int = Field(description="Of the search, for each feature set.")
     depth: int = Field(description="Candidates of each sign and feature set that are scored exactly.")

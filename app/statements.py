@@ -22,6 +22,7 @@ from app.statement_schemas import HolderShare, LeftOut, Statement
 from das.errors import DasError
 from das.index import AttributionIndex
 from das.manifest import QualityRecord
+from das.plurals import counted
 from das.rights.holders import UNKNOWN_HOLDER, Holders
 from jobs.answered import Answered
 
@@ -182,8 +183,8 @@ def reliable(index: AttributionIndex, tally: Tally) -> tuple[bool, str]:
     if tally.estimated:
         return (
             False,
-            f"{tally.estimated:,} answers estimate the shares from a sample of the works, and how far their sum may"
-            " be off isn't known.",
+            f"In {counted(tally.estimated, 'answer')} shares are estimated from a sample of the works, and how far"
+            " their sum may be off isn't known.",
         )
     records = {method: index.quality_of(method) for method in tally.methods}
     missing = sorted(method for method, record in records.items() if record is None)

@@ -44,13 +44,16 @@ class ApproximateSearch:
         searches: Sequence[Any],
         sums: Sequence[np.ndarray],
         sample: np.ndarray,
+        threads: int | None = None,
     ) -> None:
         """
         Args:
             searches, sums: FAISS's index and `Σ_i c_i w_i w_iᵀ` (k, k) of each of the method's kernels.
             sample: rows (n,) int64, ascending.
+            threads: FAISS's, which may be others than torch's; None: as they are.
         """
         self.record = record
+        self._threads = threads
         self.sample = sample
         self._works = index.works
         self._searches = searches
@@ -63,7 +66,11 @@ class ApproximateSearch:
 
     @classmethod
     def open(
-        cls, index: AttributionIndex, record: ApproximateRecord, folder: Path | None = None
+        cls,
+        index: AttributionIndex,
+        record: ApproximateRecord,
+        folder: Path | None = None,
+        threads: int | None = None,
     ) -> "ApproximateSearch":
         """Read the search of `index`, or one that is being made for it in `folder`.
 
@@ -80,7 +87,7 @@ class ApproximateSearch:
             raise IndexFormatError(f"the approximate search in {folder} can't be read: {error}") from error
         if not len(sample) or sample[0] < 0 or sample[-1] >= len(index) or (np.diff(sample) <= 0).any():
             raise IndexFormatError(f"{folder / SAMPLE_NAME} doesn't hold rows of the index.")
-        return cls(index, record, searches, sums, sample)
+        return cls(index, record, searches, sums, sample, threads)
 
     def candidates(self, queries: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Rows to score of each query, ascending int64.
@@ -88,6 +95,11 @@ class ApproximateSearch:
         Args:
             queries: of each kernel (B, k) float32, in the stored features' space.
         """
+        if self._threads is not None:
+            import faiss
+
+            # OpenMP keeps this by thread.
+            faiss.omp_set_num_threads(self._threads)
         return candidates_of(self._searches, queries, self.record.depth)
 
     def totals(self, queries: Sequence[np.ndarray], units: Sequence[float]) -> np.ndarray:
@@ -103,7 +115,8 @@ class ApproximateSearch:
             rows: `candidates`, (m,), with their exact `scores` (m,).
             sampled: scores of the sample, (n,).
             total: of all works, from `totals`.
-            best: how many of the highest to keep.
+            best: how many of the highest to keep, of which no more are than the search looks for: what comes after
+                them would be the best of the sample, far from where it ranks.
         """
         count = len(self._works)
         drawn = ~np.isin(self.sample, rows, assume_unique=True)
@@ -122,7 +135,7 @@ class ApproximateSearch:
             estimate = Sampled.of(known, unknown, grouping.codes[drawn_rows], drawn_scores / whole, rest)
             groups[column] = Parts(estimate.shares, counts, counts / count, estimate)
         scored, places = np.concatenate([scores, drawn_scores]), np.concatenate([rows, drawn_rows])
-        order, _ = best_of(scored, places, max(best, FEWEST_BEST))
+        order, _ = best_of(scored, places, min(max(best, FEWEST_BEST), self.record.depth))
         among = np.searchsorted(np.sort(scores), scored[order], side="left")
         less = np.searchsorted(np.sort(drawn_scores), scored[order], side="left") / max(len(drawn_rows), 1)
         less = less if len(drawn_rows) else np.ones(len(order))

@@ -60,7 +60,7 @@ class Attributor:
 
         Args:
             model: another place to load it from, or the loaded model; None: the place in the manifest.
-            threads: threads of torch in this process; None: as they are.
+            threads: threads of torch and FAISS in this process; None: as they are.
 
         Raises:
             ModelError: the model can't be loaded, or its weights aren't those of the index.
@@ -69,6 +69,7 @@ class Attributor:
             torch.set_num_threads(threads)
         self.index = index
         self.device = device
+        self._threads = threads
         if model is None or isinstance(model, str | Path):
             source = index.model_source if model is None else ModelSource(str(model))
             self.model = load_model_of(index, source, device)
@@ -248,7 +249,7 @@ class Attributor:
     def _search(self) -> ApproximateSearch:
         record = self.index.manifest.approximate
         assert record is not None
-        search = ApproximateSearch.open(self.index, record)
+        search = ApproximateSearch.open(self.index, record, threads=self._threads)
         for kernel in self.index.manifest.kernels_of(record.method):
             self._scorer(kernel).pin(search.sample)
         return search

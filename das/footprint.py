@@ -9,7 +9,7 @@ from pathlib import Path
 from das.config import FeatureSet
 from das.index import AttributionIndex
 from das.methods import ACTIVATION
-from das.scoring import resident_bytes
+from das.scoring import resident_bytes, search_bytes
 from das.sources import ModelSource
 
 _SINGLE = 4
@@ -28,7 +28,7 @@ def model_bytes(index: AttributionIndex) -> int:
 
 
 def index_bytes(index: AttributionIndex, device: str = "cpu") -> int:
-    """Bytes of what `index` itself takes: features, kernels and sketches, further checkpoints, SSCD.
+    """Bytes of what `index` itself takes: features, kernels, search and sketches, further checkpoints, SSCD.
 
     Raises:
         ModelError: a checkpoint is nowhere.
@@ -36,6 +36,7 @@ def index_bytes(index: AttributionIndex, device: str = "cpu") -> int:
     manifest = index.manifest
     kernels = {(kernel.features, kernel.form): kernel for kernel in manifest.kernels}.values()
     taken = sum(resident_bytes(index, kernel, device) for kernel in kernels)
+    taken += search_bytes(index, device)
     taken += _TABLE * manifest.model.attributed_parameters * len(_sketched(index))
     taken += sum(_weights(index.checkpoint_source(number + 1)) for number in range(len(manifest.checkpoints)))
     if manifest.copies is not None and manifest.copies.sscd is not None:

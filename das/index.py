@@ -73,8 +73,7 @@ RESIDUAL_RMS = "residual_rms"
 _CHUNK_ROWS = 65_536
 
 NO_SCREENING = (
-    "was built without screening, so it can't tell which works look similar;"
-    " all works are scored and not some."
+    "was built without screening, so it can't tell which works look similar; every work is a candidate."
 )
 
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from das.rights.holders import Holders
 
-_NORMAL_95 = 1.96
 _TAIL = 0.025
 
 
@@ -93,35 +92,44 @@ class Sampled:
 
     def interval(self, code: int) -> tuple[float, float]:
         """Of one group's share, 95 %; as far as the sampling goes."""
+        share, known = float(self._of_rest[code]), float(self.known[code])
+        works, others = int(self.works[code]), int(self.works.sum() - self.works[code])
+        # Of a single group, or of nothing, what isn't known is the rest itself.
+        if not self.rest or not works or not others:
+            return known + share, known + share
+        raw = float(self._raw[code])
+        beside = float(self._raw.sum()) - raw
+        own = self._ends(raw, works, *(float(one[code]) for one in (self.drawn, self.sums, self.squares)))
+        rest = self._ends(
+            beside, others, *(float(one.sum() - one[code]) for one in (self.drawn, self.sums, self.squares))
+        )
+        # Brought to the total as the estimate itself is: what is wrong of the other groups together is wrong of it.
+        below = np.hypot(share - self._part(own[0], beside), share - self._part(raw, rest[1]))
+        above = np.hypot(self._part(own[1], beside) - share, self._part(raw, rest[0]) - share)
+        return known + max(0.0, share - float(below)), known + min(self.rest, share + float(above))
+
+    def _ends(self, raw: float, works: int, drawn: float, sums: float, squares: float) -> tuple[float, float]:
+        """Between what some works may lie that are estimated to hold `raw`, from those of them that were drawn."""
         from scipy.special import betaincinv
 
-        share, known = float(self._of_rest[code]), float(self.known[code])
-        works, drawn = int(self.works[code]), int(self.drawn[code])
-        if share == self.rest or not works:
-            return known + share, known + share
-        sums, squares = float(self.sums[code]), float(self.squares[code])
-        bounds = []
+        left = float(np.sqrt(max(0.0, 1 - drawn / works)))
+        estimate = works * sums / drawn if drawn else raw
+        ends = []
         for added, tail in ((0.0, _TAIL), (self.most, 1 - _TAIL)):
             # Of the mean with flat Dirichlet weights on what was drawn and on `added`, in units of `most`.
             mean = (sums + added) / (drawn + 1) / self.most
             square = (squares + added**2) / (drawn + 1) / self.most**2
             variance = (square - mean**2) / (drawn + 2)
-            if variance <= 1e-15 * mean**2:
-                bounds.append(mean * self.most)
-                continue
-            both = mean * (1 - mean) / variance - 1
-            bounds.append(float(betaincinv(mean * both, (1 - mean) * both, tail)) * self.most)
-        raw = float(self._raw[code])
-        others = float(self._raw.sum()) - raw
-        left = float(np.sqrt(1 - drawn / works))
-        # Brought to the total as the estimate itself is, with the other groups as they are.
-        ends = [max(0.0, raw + left * (bound * works - raw)) for bound in bounds]
-        below, above = (abs(share - self.rest * end / (end + others)) for end in ends)
-        # Whatever is wrong of the other groups together is wrong of the total.
-        wrong = _NORMAL_95 * float(np.sqrt(max(0.0, self._variances.sum() - self._variances[code])))
-        wrong *= self._scale * share / self.rest
-        low, high = share - float(np.hypot(below, wrong)), share + float(np.hypot(above, wrong))
-        return known + max(0.0, low), known + min(self.rest, high)
+            bound = mean
+            if variance > 1e-15 * mean**2:
+                both = mean * (1 - mean) / variance - 1
+                bound = float(betaincinv(mean * both, (1 - mean) * both, tail))
+            ends.append(max(0.0, raw + left * (bound * self.most * works - estimate)))
+        return ends[0], ends[1]
+
+    def _part(self, raw: float, beside: float) -> float:
+        """The share of works that hold `raw` where all others hold `beside`, before both are brought to the total."""
+        return self.rest * raw / (raw + beside) if raw > 0 else 0.0
 
     @cached_property
     def _of_rest(self) -> np.ndarray:
@@ -141,17 +149,3 @@ class Sampled:
     def _scale(self) -> float:
         total = float(self._raw.sum())
         return self.rest / total if total > 0 else 0.0
-
-    @cached_property
-    def _variances(self) -> np.ndarray:
-        """Of `_raw`, (U,); a group's own from two drawn on, else that of all."""
-        drawn = int(self.drawn.sum())
-        if not drawn:
-            return np.zeros(len(self.works))
-        every = max(0.0, float(self.squares.sum()) / drawn - (float(self.sums.sum()) / drawn) ** 2)
-        counts = np.maximum(self.drawn, 1)
-        spread = np.maximum(0.0, self.squares - np.square(self.sums) / counts) / np.maximum(self.drawn - 1, 1)
-        each = np.where(self.drawn > 1, spread, every)
-        left = 1 - self.drawn / np.maximum(self.works, 1)
-        found: np.ndarray = np.square(self.works) * left * each / counts
-        return found

@@ -30,16 +30,22 @@ _GPU_PART = 0.5
 
 def resident_bytes(index: AttributionIndex, kernel: KernelRecord, device: str = "cpu") -> int:
     """About what a scorer of this kernel keeps in memory; on a GPU also features that it keeps only if they fit."""
-    features, approximate = index.manifest.features, index.manifest.approximate
+    features = index.manifest.features
     own = kernel.form == "block" and features.whitening == "block"
     factors = 8 * features.dimension**2 * (1 if own or kernel.form == "none" else 2)
-    kept = _kept_bytes(len(index), features.dimension, device)
-    if approximate is not None and approximate.method == kernel.method:
-        # The search, the sum of squares, and the sample as it is stored and as it is multiplied.
-        kept += approximate.bytes * len(index) + 8 * features.dimension**2
-        kept += approximate.sample * features.dimension * FEATURE_BYTES[features.dtype]
-        kept += _kept_bytes(approximate.sample, features.dimension, device)
-    return factors + kept
+    return factors + _kept_bytes(len(index), features.dimension, device)
+
+
+def search_bytes(index: AttributionIndex, device: str = "cpu") -> int:
+    """About what the approximate search of an index keeps in memory; 0 where it has none."""
+    features, approximate = index.manifest.features, index.manifest.approximate
+    if approximate is None:
+        return 0
+    # The quantised works, the sum of squares, and the sample as it is stored and as it is multiplied.
+    each = approximate.bytes * len(index) + 8 * features.dimension**2
+    each += approximate.sample * features.dimension * FEATURE_BYTES[features.dtype]
+    each += _kept_bytes(approximate.sample, features.dimension, device)
+    return each * len(index.manifest.kernels_of(approximate.method))
 
 
 def _kept_bytes(rows: int, dimension: int, device: str) -> int:

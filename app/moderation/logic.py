@@ -290,14 +290,19 @@ class _Looking:
         last = works[-1]
         count = len(works) if self.answer.candidates is None else self.answer.candidates.count
         if len(works) < count:
+            most, missing, share = last, words.UNNAMED, last.share or 0.0
+            if self.answer.candidates is not None and self.answer.candidates.mode == "approximate":
+                # What the search missed may rank anywhere behind the first, which is taken for the first throughout.
+                most, missing = works[0], words.UNFOUND
+                share = min(most.share or 0.0, max(0.0, 1.0 - sum(work.share or 0.0 for work in works)))
             bounds = {
-                "share": (0.0, last.share or 0.0),
-                "low": (0.0, last.share or 0.0),
+                "share": (0.0, share),
+                "low": (0.0, share),
                 "rank": (len(works) + 1.0, float(count)),
             }
-            if last.percentile is not None:
-                bounds["percentile"] = (0.0, last.percentile)
-            causes.append(self._unnamed("works", tests, bounds, words.UNNAMED))
+            if most.percentile is not None:
+                bounds["percentile"] = (0.0, most.percentile)
+            causes.append(self._unnamed("works", tests, bounds, missing))
         return self._some("works", tests, causes)
 
     def _some_creator(self, condition: Any) -> Cause:

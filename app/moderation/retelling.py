@@ -21,6 +21,7 @@ MISSING = (
     "under_floor",
     "none_meets",
     "unnamed",
+    "unfound",
     "unnamed_creators",
     "no_influence_unlikely",
     "no_influence_unsure",

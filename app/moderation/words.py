@@ -22,6 +22,7 @@ FURTHER_PICTURES = ENGLISH("decision.further_pictures")
 UNTOLD = ENGLISH("decision.untold")
 NONE_MEETS = ENGLISH("decision.none_meets")
 UNNAMED = ENGLISH("decision.unnamed")
+UNFOUND = ENGLISH("decision.unfound")
 UNNAMED_CREATORS = ENGLISH("decision.unnamed_creators")
 ERASED = "This decision was erased with the question it was about."
 

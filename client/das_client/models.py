@@ -35,8 +35,8 @@ class ApproximateSearch(Model):
     measured_with: str
     """Which pictures, in words."""
     sample: int
-    """Works that shares of groups, and percentiles, are estimated from: no percentile is told more finely
-    than 300 / sample."""
+    """Works that shares of groups, and percentiles, are estimated from. A percentile near 100 may be too
+    high by 300 / sample, one in the middle be off by 100 / √sample."""
     bytes_per_work: int
     """Of the search, for each feature set."""
     depth: int

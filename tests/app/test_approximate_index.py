@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.catalogue import ServedIndex
 from app.main import create_app
 from das.evidence.recompute import recompute
 from das.index import AttributionIndex
@@ -27,6 +28,16 @@ def settings(many_works: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     found = Settings(_env_file=None, data_dir=folder / "data", index_dir=folder / "index", torch_threads=1)
     upgrade(found)
     return found
+
+
+def test_what_is_read_of_the_sample_decides_whether_look_alikes_are_chosen(settings: Settings) -> None:
+    index = AttributionIndex.open(settings.index_dir)
+    served = ServedIndex(settings.index_dir, index)
+    # Two feature sets of 32 numbers in a byte each.
+    assert served.feature_bytes("das-block") == 800 * 32 * 2
+    exact = index.manifest.model_copy(update={"approximate": None})
+    whole = ServedIndex(settings.index_dir, AttributionIndex(index.path, exact, index.works))
+    assert whole.feature_bytes("das-block") == 3000 * 32 * 2
 
 
 def test_an_answer_is_told_as_approximate_everywhere(settings: Settings, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ REFERENCES = 64
 def answers(draw: st.DrawFn) -> Attribution:
     """An answer with the sentences that are made of its facts, perhaps with works that may not be shown."""
     share, count = draw(SHARES), draw(st.sampled_from([1, 2, 40, 1500]))
-    candidates = CandidateSet(draw(st.sampled_from(["all", "screened"])), count)
+    candidates = CandidateSet(draw(st.sampled_from(["all", "screened", "approximate"])), count)
     low, high = draw(st.sampled_from([(None, None), (share / 2, min(1.0, 1.5 * share))]))
     first = RankedWork(1, "w_0", 0, share, share, 99.0, low, high)
     title, creator = draw(st.sampled_from([None, "Notes", "“x” {y}"])), draw(NAMES)

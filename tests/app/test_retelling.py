@@ -183,7 +183,7 @@ def test_a_sentence_about_another_creator_is_told_and_one_that_would_say_somethi
         assert summary_of(a.model_copy(update={"summary": "One work by Ada Lovelace."}), language) is None
 
 
-@pytest.mark.parametrize("mode", ["all", "screened"])
+@pytest.mark.parametrize("mode", ["all", "screened", "approximate"])
 @pytest.mark.parametrize("creator", [ADA, None])
 @pytest.mark.parametrize("title", [TITLE, None])
 @pytest.mark.parametrize(

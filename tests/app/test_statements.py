@@ -84,6 +84,16 @@ def test_cents_go_to_the_largest_remainders():
     assert divided(1, [1, 3]) == [0, 1]
 
 
+def test_answers_that_estimate_shares_count_and_are_not_called_reliable(index):
+    exact = [answer({"Ada Lovelace": 0.5, "Eve": 0.5})]
+    near = answer({"Ada Lovelace": 0.25, "Eve": 0.75}, mode="approximate")
+    assert statement(measured(index, 60.0), OCTOBER, exact).reliable
+    made = statement(measured(index, 60.0), OCTOBER, [*exact, near])
+    assert (made.questions, made.reliable) == (2, False)
+    assert made.reliable_because.startswith("In 1 answer shares are estimated from a sample")
+    assert rows_of(made)["Eve"]["share"] == "0.625000"
+
+
 def test_shares_are_means_over_the_questions_that_count(index):
     answers = [
         answer({"Ada Lovelace": 0.5, "Eve": 0.25, UNKNOWN_HOLDER: 0.25}),

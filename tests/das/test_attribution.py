@@ -1,5 +1,6 @@
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -463,6 +464,33 @@ def test_the_sentence(
 ) -> None:
     first = RankedWork(1, "w_0", 0, share, share, 99.0)
     assert summarise(table([creator], [title]), first, groups, candidates) == sentence
+
+
+@pytest.mark.parametrize(
+    ("mode", "low", "named"),
+    [
+        ("all", 0.05, True),
+        ("all", None, True),
+        ("approximate", 0.16, True),
+        # 12 of 100 works: as much as their number suggests may be all that they hold.
+        ("approximate", 0.12, False),
+        ("approximate", 0.05, False),
+        ("approximate", None, False),
+    ],
+)
+@pytest.mark.parametrize("creator", [ADA, "Anna Atkins"])
+def test_a_share_that_is_an_estimate_names_a_creator_only_by_its_lower_end(
+    mode: Literal["all", "approximate"], low: float | None, named: bool, creator: str
+) -> None:
+    first = RankedWork(1, "w_0", 0, 0.03, 0.03, 99.0)
+    groups = [
+        GroupShare("Anna Atkins", 0.3, 12, 0.12, 2.5, low, 0.4),
+        GroupShare(ADA, 0.03, 1, 0.01, 3.0, 0.03, 0.03),
+    ]
+    sentence = summarise(table([creator], [NOTES]), first, groups, CandidateSet(mode, 100))
+    assert ("The 12 works by Anna Atkins account for 30 %" in sentence) is named
+    if not named:
+        assert sentence.startswith(f"One work by {creator}, “Notes”, accounts for 3.0 %")
 
 
 def test_the_sentence_and_the_table_have_one_number(attributor: Attributor) -> None:

@@ -69,6 +69,17 @@ def test_works_without_influence_have_the_rule_of_three() -> None:
     part = 1 - 0.025 ** (1 / 30)
     assert high == pytest.approx(part / (1 + part), rel=0.02)
     assert sampled.interval(0)[0] == 0
+    # What these may hold, the others may lack.
+    assert sampled.interval(1) == (pytest.approx(1 - high), 1)
+
+
+@pytest.mark.parametrize("little", [0.0, 1e-9])
+def test_a_group_isnt_sure_of_all_because_none_of_the_others_was_seen_with_anything(little: float) -> None:
+    codes = np.concatenate([np.zeros(500, np.int64), np.ones(3, np.int64)])
+    shares = np.concatenate([np.full(500, 1e-3), np.full(3, little)])
+    low, high = Sampled.of(np.zeros(2), np.array([700, 300]), codes, shares, rest=1.0).interval(0)
+    assert low < 0.85
+    assert high > 0.999
 
 
 def test_what_was_drawn_whole_is_known() -> None:

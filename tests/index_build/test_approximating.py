@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -109,6 +110,54 @@ def test_of_all_works_in_the_sample_the_answer_is_the_exact_one(
     for group in near.groups["creator"]:
         assert group.share == pytest.approx(shares[group.name], rel=1e-3)
         assert group.high - group.low < 1e-4  # type: ignore[operator]
+
+
+def test_no_more_works_are_ranked_than_were_looked_for(many_works: ManyWorks, tmp_path: Path) -> None:
+    """What comes after those that were found would be the sample's best, called the 40th where it is the 900th."""
+    approximate(AttributionIndex.open(many_works("int8")), tmp_path / "index", size=8, depth=40, sample=500)
+    attributor = Attributor(AttributionIndex.open(tmp_path / "index"), threads=1)
+    near = attributor.attribute_batch(QUERIES, top_k=[200, 40, 3, 1])
+    assert [len(answer.works) for answer in near] == [40, 40, 3, 1]
+    exact = attributor.attribute_batch(QUERIES, top_k=400, exact=True)
+    for answer, true in zip(near, exact, strict=True):
+        ranks = {work.row: work.rank for work in true.works}
+        assert all(ranks[work.row] <= 4 * work.rank + 20 for work in answer.works)
+
+
+def test_questions_of_one_batch_may_be_asked_in_both_ways(
+    searched: Callable[[str], AttributionIndex],
+) -> None:
+    attributor = Attributor(searched("float16"), threads=1)
+    some = np.array([2999, 5, 17])
+    mixed = attributor.attribute_batch(QUERIES, candidates=[some, None, some[:1], None], top_k=[3, 2, 5, 7])
+    assert [answer.candidates.mode for answer in mixed] == ["screened", "approximate"] * 2
+    assert [len(answer.works) for answer in mixed] == [3, 2, 1, 7]
+    for place, rows in enumerate([some, None, some[:1], None]):
+        alone = attributor.attribute(QUERIES[place], candidates=rows, top_k=len(mixed[place].works))
+        assert [work.row for work in mixed[place].works] == [work.row for work in alone.works]
+        assert mixed[place].works[0].share == pytest.approx(alone.works[0].share, rel=1e-4)
+
+
+def test_a_picture_that_owes_nothing_to_anything_is_told_as_that(
+    searched: Callable[[str], AttributionIndex],
+) -> None:
+    attributor = Attributor(searched("int8"), threads=1)
+    averages = attributor.averaged_features(QUERIES[:1], "das-block")
+    nothing = {name: np.zeros((1, values.shape[1]), np.float32) for name, values in averages.items()}
+    search = attributor._search
+    (rows,) = search.candidates([*nothing.values()])
+    tally = search.tally(rows, np.zeros(len(rows)), np.zeros(len(search.sample)), 0.0, 20)
+    answer = attributor.ranking.rank("das-block", tally, 20, {}, None, None)
+    assert answer.summary == "No influence was measured among 3,000 works."
+    assert {work.share for work in answer.works} == {0.0}
+    assert {(group.share, group.low, group.high) for group in answer.groups["creator"]} == {(0.0, 0.0, 0.0)}
+
+
+def test_faiss_takes_no_more_threads_than_were_given(searched: Callable[[str], AttributionIndex]) -> None:
+    attributor = Attributor(searched("int8"), threads=1)
+    faiss.omp_set_num_threads(2)
+    attributor.attribute(QUERIES[0])
+    assert faiss.omp_get_max_threads() == 1
 
 
 def test_it_is_another_index_beside_its_parent(

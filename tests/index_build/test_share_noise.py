@@ -12,8 +12,10 @@ from das.attribution import Attributor
 from das.config import BuildConfig, ClipSpec
 from das.index import AttributionIndex
 from index_build import share_noise
+from index_build.approximating import approximate
 from index_build.build import build
 from index_build.workspace import Workspace
+from measure.enlarged import enlarge
 from tests.conftest import make_picture, make_works
 
 TIMESTEPS = (50, 200, 400, 700)
@@ -116,3 +118,41 @@ def test_too_few_timesteps_have_none(options: dict[str, Any], tmp_path: Path) ->
     assert answer.works[0].low is None
     assert answer.certainty is not None
     assert answer.certainty["clearly_first"] is None
+
+
+def test_an_estimates_interval_is_of_the_noise_and_of_the_sampling_together(
+    index: AttributionIndex, tmp_path: Path
+) -> None:
+    enlarge(index, 1200, "float16", tmp_path / "large")
+    approximate(AttributionIndex.open(tmp_path / "large"), tmp_path / "index", size=8, depth=50, sample=150)
+    searched = AttributionIndex.open(tmp_path / "index")
+    assert searched.references is not None
+    noise = searched.references.noise["das-block"]
+    attributor = Attributor(searched, threads=1)
+    answer = attributor.attribute(make_picture(3))
+    averages = attributor.averaged_features([make_picture(3)], "das-block")
+    (tally,) = attributor._searched(averages, "das-block", [0], [20])
+    codes = {name: code for code, name in enumerate(searched.works.grouping("creator").names())}
+    for group in answer.groups["creator"]:
+        told, share = noise.interval(group.share, "creators"), group.share
+        estimate = tally.groups["creator"].sampled
+        assert estimate is not None
+        sampled = estimate.interval(codes[group.name])
+        assert sampled[0] < share < sampled[1]
+        assert told[0] < share < told[1]
+        below, above = share - np.array([told[0], sampled[0]]), np.array([told[1], sampled[1]]) - share
+        assert group.low == pytest.approx(max(0.0, share - np.sqrt(np.square(below).sum())))
+        assert group.high == pytest.approx(min(1.0, share + np.sqrt(np.square(above).sum())))
+    for work in answer.works:
+        assert (work.low, work.high) == noise.interval(work.share, "works")
+    # The noise of rights holders wasn't measured: theirs is the sampling's.
+    holders = tally.groups["rights_holder"].by_holder(attributor.ranking.holders)
+    assert holders.sampled is not None
+    names = attributor.ranking.holders.names
+    for group in answer.groups["rights_holder"]:
+        assert (group.low, group.high) == holders.sampled.interval(names.index(group.name))
+    exact = attributor.attribute(make_picture(3), exact=True)
+    assert answer.certainty is not None
+    assert exact.certainty is not None
+    assert answer.certainty["percentile"] == exact.certainty["percentile"]
+    assert answer.certainty["clearly_first"] is not None

@@ -125,6 +125,30 @@ def test_works_that_are_not_named_are_bounded_by_the_last() -> None:
     assert "ask with a larger top_k" in reason.text
 
 
+def test_works_that_an_approximate_search_missed_may_hold_more_than_the_last() -> None:
+    found = answer(
+        works=[work(1, 0.4), work(2, 0.1)],
+        candidates={"mode": "approximate", "count": 50, "scored": 9, "asked": "all"},
+    )
+    assert asked({"works": {"creator": "Creator 9", "share": {"at_least": 0.2}}}, found) == UNKNOWN
+    assert asked({"works": {"creator": "Creator 9", "low": {"at_least": 0.2}}}, found) == UNKNOWN
+    assert asked({"works": {"creator": "Creator 9", "percentile": {"at_least": 98.5}}}, found) == UNKNOWN
+    # None holds more than the first, or than is left.
+    assert asked({"works": {"creator": "Creator 9", "share": {"at_least": 0.45}}}, found) == NO
+    most = answer(works=[work(1, 0.8), work(2, 0.1)], candidates=found.candidates)
+    assert asked({"works": {"creator": "Creator 9", "share": {"at_least": 0.2}}}, most) == NO
+    # Ranks are those of the works found.
+    assert asked({"works": {"creator": "Creator 9", "rank": {"at_most": 2}}}, found) == NO
+    rule = policy(("review", {"works": {"share": {"at_least": 0.2}, "creator": "x"}}))
+    assert "the approximate search didn't find could meet it" in decide(rule, found).reasons[0].text
+
+
+def test_a_policy_says_which_choice_of_candidates_it_takes() -> None:
+    found = answer(candidates={"mode": "approximate", "count": 50, "scored": 9, "asked": "all"})
+    assert asked({"candidates.mode": "all"}, found) == NO
+    assert asked({"candidates.mode": ["all", "approximate"]}, found) == YES
+
+
 def test_creators_that_are_not_named_are_bounded_too() -> None:
     groups = {"creator": [creator("A", 0.5), creator("B", 0.3), creator("C", 0.01)]}
     many = answer(groups=groups, candidates={"mode": "all", "count": 400, "asked": "all"})
