@@ -21,6 +21,7 @@ from index_build.approximating import approximate
 from index_build.changing import remove
 from index_build.progress import QuietReporter
 from tests.conftest import make_picture
+from tests.rankings import assert_same_ranking
 
 ManyWorks = Callable[[str], Path]
 QUERIES = [make_picture(number) for number in (3, 7, 100, 101)]
@@ -102,7 +103,7 @@ def test_of_all_works_in_the_sample_the_answer_is_the_exact_one(
     approximate(AttributionIndex.open(many_works("float16")), tmp_path / "index", size=8, depth=400)
     attributor = Attributor(AttributionIndex.open(tmp_path / "index"), threads=1)
     near, true = attributor.attribute(QUERIES[0]), attributor.attribute(QUERIES[0], exact=True)
-    assert [work.work_id for work in near.works] == [work.work_id for work in true.works]
+    assert_same_ranking(near.works, true.works)
     assert near.works[0].percentile == pytest.approx(true.works[0].percentile)
     shares = {group.name: group.share for group in true.groups["creator"]}
     for group in near.groups["creator"]:
@@ -181,7 +182,7 @@ def test_a_version_has_no_search_and_says_so(
     # Features of a version keep the whitening of the build.
     approximate(version, tmp_path / "again", size=16)
     near = Attributor(AttributionIndex.open(tmp_path / "again"), threads=1).attribute(QUERIES[0])
-    assert [work.work_id for work in near.works] == [work.work_id for work in answer.works]
+    assert_same_ranking(near.works, answer.works)
     assert near.works[0].share == pytest.approx(answer.works[0].share, rel=1e-3)
 
 
