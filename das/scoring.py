@@ -1,8 +1,11 @@
 """Inner products of queries with stored features: one linear map of the query, one product over all works."""
 
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Barrier
 
 import numpy as np
 import torch
@@ -147,6 +150,41 @@ class Piece:
     products: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Features (n, k) as they are stored, of the works from row `first` on."""
+
+    first: int
+    features: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.features)
+
+
+class _Threads(ThreadPoolExecutor):
+    """So many threads, in each of which torch computes with one."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        begun = Barrier(count + 1)
+
+        def begin() -> None:
+            # Holds for a thread from its first look at it on, which takes what was set last.
+            torch.set_num_threads(1)
+            torch.get_num_threads()
+            begun.wait()
+
+        super().__init__(count, "scoring", begin)
+        for _ in range(count):
+            self.submit(int)
+        begun.wait()
+        torch.set_num_threads(count)
+
+
 class StoredFeatures:
     """Inner products with features as an index stores them: in memory where they are small, else read in pieces."""
 
@@ -155,6 +193,9 @@ class StoredFeatures:
         self._device = device
         self._resident = self._load(features)
         self._shards = [] if self._resident is not None else _mapped_tensors(features)
+        # On a CPU a chunk is too small to be shared by threads: they would wait for each other all the time.
+        alone = self._resident is not None or device != "cpu" or torch.get_num_threads() == 1
+        self._threads = None if alone else _Threads(torch.get_num_threads())
 
     @property
     def in_memory(self) -> bool:
@@ -163,37 +204,62 @@ class StoredFeatures:
 
     def with_section(self, queries: Tensor, section: Section) -> Iterator[tuple[slice, np.ndarray]]:
         """Of queries (B, k) with a section's features: rows and products (B, n) float64, some at a time."""
-        begin = section.begin
-        found = np.empty((len(queries), min(len(section), _PIECE_ROWS)))
-        for start, piece in self._chunks(section, queries.shape[1]):
-            if start + len(piece) - begin > _PIECE_ROWS:
-                yield self._piece(found, begin, start)
-                begin = start
-            place = slice(start - begin, start - begin + len(piece))
-            found[:, place] = (queries.to(piece.dtype) @ piece.T).double().cpu().numpy()
-        yield self._piece(found, begin, section.end)
+        pieces = self._pieces(section, queries.shape[1])
+        if self._threads is None:
+            for piece in pieces:
+                yield self._products(queries, piece)
+            return
+        # As many ahead as there are threads; what is made of a piece is made while they compute the next.
+        ahead: deque[Future[tuple[slice, np.ndarray]]] = deque()
+        try:
+            for piece in pieces:
+                ahead.append(self._threads.submit(self._products, queries, piece))
+                if len(ahead) > self._threads.count:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for one in ahead:
+                one.cancel()
 
-    def _piece(self, found: np.ndarray, begin: int, end: int) -> tuple[slice, np.ndarray]:
-        products = found[:, : end - begin]
+    def _products(self, queries: Tensor, chunks: list["_Chunk"]) -> tuple[slice, np.ndarray]:
+        begin = chunks[0].first
+        found = np.empty((len(queries), chunks[-1].end - begin))
+        # One buffer for all chunks: fresh memory for each would cost more than the conversion itself.
+        buffer = None
+        if self._resident is None:
+            buffer = torch.empty(max(map(len, chunks)), queries.shape[1], device=self._device)
+        for chunk in chunks:
+            stored = chunk.features if buffer is None else buffer[: len(chunk)].copy_(chunk.features)
+            place = slice(chunk.first - begin, chunk.end - begin)
+            found[:, place] = (queries.to(stored.dtype) @ stored.T).double().cpu().numpy()
+        rows = slice(begin, chunks[-1].end)
         if self._resident is None and self._features.scales is not None:
-            products *= self._features.scales[begin:end]
-        return slice(begin, end), products
+            found *= self._features.scales[rows]
+        return rows, found
 
-    def _chunks(self, section: Section, width: int) -> Iterator[tuple[int, Tensor]]:
-        """First row and features (n, k) on the device, to be used before the next are asked for."""
+    def _pieces(self, section: Section, width: int) -> Iterator[list["_Chunk"]]:
+        """A section's chunks, in pieces of up to `_PIECE_ROWS` works."""
+        piece: list[_Chunk] = []
+        for chunk in self._chunks(section, width):
+            if piece and chunk.end - piece[0].first > _PIECE_ROWS:
+                yield piece
+                piece = []
+            piece.append(chunk)
+        yield piece
+
+    def _chunks(self, section: Section, width: int) -> Iterator["_Chunk"]:
+        """A section's features, in what is multiplied at once."""
         if self._resident is not None:
             for start in range(section.begin, section.end, _PIECE_ROWS):
-                yield start, self._resident[start : min(start + _PIECE_ROWS, section.end)]
+                yield _Chunk(start, self._resident[start : min(start + _PIECE_ROWS, section.end)])
             return
-        # One buffer for all chunks: fresh memory for each would cost more than the conversion itself.
         rows = max(1, _CHUNK_BYTES // (4 * width)) if self._device == "cpu" else _CHUNK_ROWS_GPU
         rows = min(rows, _PIECE_ROWS)
-        buffer = torch.empty(rows, width, device=self._device)
         for first, shard in self._shards:
             end = min(len(shard), section.end - first)
             for start in range(max(0, section.begin - first), end, rows):
-                piece = shard[start : min(start + rows, end)]
-                yield first + start, buffer[: len(piece)].copy_(piece)
+                yield _Chunk(first + start, shard[start : min(start + rows, end)])
 
     def with_rows(self, query: Tensor, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Of one query (k,) with the features of some rows: places among these and products (n,), some at a time."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 import das.scoring
 from das.attribution import Attributor
@@ -100,3 +101,30 @@ def test_a_section_has_the_scores_of_the_whole_to_the_bit(
             some = kept.scores_of(averages, method, [one, one])
             np.testing.assert_allclose(some[1], whole[1][one.begin : one.end], rtol=1e-4, atol=1e-9)
         monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 0)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_as_many_threads_as_one_likes_give_the_same_bits(
+    tiny_index: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(das.scoring, "IN_MEMORY_BYTES", 0)
+    # Chunks of five works in pieces of seven: many for few works.
+    monkeypatch.setattr(das.scoring, "_CHUNK_BYTES", 5 * 4 * 128)
+    monkeypatch.setattr(das.scoring, "_PIECE_ROWS", 7)
+    index = AttributionIndex.open(tiny_index)
+    before = torch.get_num_threads()
+    try:
+        one = Attributor(index, threads=1)
+        averages = one.averaged_features([np.full((16, 16, 3), 90, np.uint8)], index.methods[0])
+        alone = one.scores_of(averages, index.methods[0], [None])[0]
+        several = Attributor(index, one.model, threads=threads)
+        for _ in range(20):
+            np.testing.assert_array_equal(several.scores_of(averages, index.methods[0], [None])[0], alone)
+        # What else is computed here keeps its threads.
+        assert torch.get_num_threads() == threads
+        # Who stops asking early leaves nothing that the next could meet.
+        kernel = index.manifest.kernels_of(index.methods[0])[0]
+        next(several._scorer(kernel).pieces(averages[kernel.features], [None]))
+        np.testing.assert_array_equal(several.scores_of(averages, index.methods[0], [None])[0], alone)
+    finally:
+        torch.set_num_threads(before)
