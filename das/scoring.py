@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from threading import Barrier
 
 import numpy as np
@@ -90,7 +91,7 @@ class KernelScorer:
         return found
 
     def pieces(self, averages: Tensor, chosen: Sequence[np.ndarray | Section | None]) -> Iterator["Piece"]:
-        """The same some works at a time; a piece's products are overwritten by the next's."""
+        """The same some works at a time."""
         queries = self.mapped(averages)
         whole = Section(0, len(self._features))
         kept, stored = (None, None) if self._pinned is None else self._pinned
@@ -179,10 +180,22 @@ class _Threads(ThreadPoolExecutor):
             begun.wait()
 
         super().__init__(count, "scoring", begin)
-        for _ in range(count):
-            self.submit(int)
-        begun.wait()
-        torch.set_num_threads(count)
+        try:
+            for _ in range(count):
+                self.submit(int)
+            begun.wait()
+        except BaseException:
+            # Those that began would wait for the others for ever.
+            begun.abort()
+            raise
+        finally:
+            torch.set_num_threads(count)
+
+
+@cache
+def _threads(count: int) -> _Threads:
+    """Those of this process: indexes and their kernels are many, but one question is scored at a time."""
+    return _Threads(count)
 
 
 class StoredFeatures:
@@ -195,7 +208,7 @@ class StoredFeatures:
         self._shards = [] if self._resident is not None else _mapped_tensors(features)
         # On a CPU a chunk is too small to be shared by threads: they would wait for each other all the time.
         alone = self._resident is not None or device != "cpu" or torch.get_num_threads() == 1
-        self._threads = None if alone else _Threads(torch.get_num_threads())
+        self._threads = None if alone else _threads(torch.get_num_threads())
 
     @property
     def in_memory(self) -> bool:

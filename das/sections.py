@@ -92,6 +92,9 @@ class SectionTally:
         One that leads is no less than the last that is kept here, or every work is kept.
         """
         kept = self.scores[::-1]
+        if not len(kept):
+            # None of its scores is a number.
+            return np.zeros(len(scores), np.int64)
         reaching = len(kept) - np.searchsorted(kept, scores, side="left")
         # Of works that are equal to the last some may not be kept; they were counted.
         found: np.ndarray = np.where(scores == kept[0], self.fewer[-1], self.works - reaching)

@@ -184,9 +184,11 @@ class Searches:
             )
             return session.execute(waiting.limit(1)).one_or_none() is not None
 
-    def end(self, search_id: str) -> None:
-        """Forget a search that is over."""
+    def end(self, search_id: str, *, given_up: bool = False) -> None:
+        """Forget a search that is over; `given_up`, as where its question was erased, in the database's log too."""
         self._forget([search_id])
+        if given_up:
+            self._database.forget()
 
     def forget_old(self) -> None:
         """Forget searches whose leading worker must be dead."""
@@ -194,6 +196,7 @@ class Searches:
             old = session.scalars(select(Search.id).where(Search.created_at <= self._oldest())).all()
         if old:
             self._forget(old)
+            self._database.forget()
 
     def _forget(self, search_ids: Sequence[str]) -> None:
         with self._database.write() as session:

@@ -39,11 +39,13 @@ class Upkeep:
         self._searches = searches
 
     def sweep(self, now: datetime | None = None) -> SweepReport:
-        """Find jobs that would wait for ever, because their lease expired or their bell was lost.
+        """Find jobs that would wait for ever, because their lease expired or their bell was lost, and forget searches
+        that nobody leads any more.
 
         Any number of processes may sweep at once: each job is found by one of them. The caller rings for
         `SweepReport.to_ring`.
         """
+        self._searches.forget_old()
         now = now or utc_now()
         expired = (Job.state == JobState.RUNNING, Job.lease_expires_at < now)
         unheard = now - timedelta(seconds=self._settings.rering_seconds)
@@ -70,7 +72,7 @@ class Upkeep:
 
     def tidy(self) -> None:
         """Now and then: remove images whose job is erased, has had its time or was never written, forget silent
-        workers, old idempotency keys and searches that nobody leads any more, and see that there is room for erasing.
+        workers and old idempotency keys, and see that there is room for erasing.
 
         Raises:
             StorageError: an image can't be removed.
@@ -79,7 +81,6 @@ class Upkeep:
         ids = self._blobs.settled_ids(ORPHAN_AFTER)
         self._workers.forget_silent()
         self._idempotency.forget_old()
-        self._searches.forget_old()
         with self._database.read() as session:
             kept = select(Job.id).where(Job.state != JobState.ERASED, Job.upload_gone_at.is_(None))
             wanted = set(session.scalars(kept))

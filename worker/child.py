@@ -199,8 +199,11 @@ class Child:
             self._together.pass_on(rung_for, passed_on)
             return
         # Somebody else's question is half answered, so it goes before all that waits.
-        self._together.help()
+        helped = self._together.help()
         self._together.pass_on(rung_for, passed_on)
+        if helped and self._doorbell.ring(rung_for, passed_on):
+            # A batch has a bell of its own, so that helping takes nothing of its time.
+            return
         if self._kept_up(engine) and self._doorbell.ring(rung_for, passed_on):
             # The batch has its own bell, so that what was loaded takes nothing of its time.
             return
@@ -225,8 +228,6 @@ class Child:
             except Exception as error:  # noqa: BLE001 - whatever it is, these jobs are settled by it
                 self._settle_failure(leases, jobs, error)
                 failed = type(error).__name__
-        # For what came meanwhile the bell was heard by others.
-        self._together.help()
         self._linger.after(jobs)
         spans.tell(self._tracing, jobs, marks, failed)
         # Where memory ran out, others made way.
@@ -236,6 +237,8 @@ class Child:
             waiting = others.first
         if waiting is not None:
             self._doorbell.ring(waiting)
+        # What came meanwhile was rung for when only others could hear it.
+        self._together.help()
 
     def _kept_up(self, engine: Engine) -> bool:
         """Open what is new and let go what is over, but not at two bells in a row; whether there was anything.
@@ -431,7 +434,7 @@ class Child:
             "parent_pid": os.getppid(),
             "rss_mb": round(psutil.Process().memory_info().rss / 1e6, 1),
             "answered": self._answered,
-            "searches": self._together.figures(),
+            "searches": self._together.told(),
         }
 
 

@@ -23,6 +23,7 @@ from jobs.settings import Settings
 from worker import memory, sections
 from worker.child import OVERDUE_AGAIN_S, Progress, Tell
 from worker.room import Room
+from worker.time_limit import out_of_time
 from worker.together import Lead
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ class AttributionEngine:
             if not if_it_fits or index.id in self._attributors or self._room.fits(index.id):
                 self._load(index)
         except Exception as error:
-            if _out_of_time(error):
+            if out_of_time(error):
                 raise SoftTimeLimitExceeded from error
             # Whatever it is, those that are loaded go on answering.
             if memory.ran_out(error):
@@ -348,7 +349,7 @@ class AttributionEngine:
             return work()
         except Exception as error:
             others = [one for one in self._room.loaded if one != index_id]
-            if self._room.budget is None or not others or _out_of_time(error) or not memory.ran_out(error):
+            if self._room.budget is None or not others or out_of_time(error) or not memory.ran_out(error):
                 raise
             log.warning("memory ran out beside other indexes (%s): %s goes on alone", error, index_id)
         self._evict(others, f"{index_id} needs their memory")
@@ -421,13 +422,6 @@ def _versions(settings: Settings) -> Found:
         return versions_in(settings.index_directories())
     except SettingsError:
         return Found()
-
-
-def _out_of_time(error: BaseException | None) -> bool:
-    """Whether the time limit is behind an error, also where a library or ours made another of it."""
-    while error is not None and not isinstance(error, SoftTimeLimitExceeded):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _rows(index: AttributionIndex, work_ids: Sequence[str] | None) -> np.ndarray | None:

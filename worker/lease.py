@@ -29,7 +29,9 @@ class Held:
         self._lock = threading.Lock()
         self._tokens = {job.token for job in jobs}
         self._lost: set[str] = set()
+        # What is to be written, and what was reported last.
         self.step: tuple[str, int, int] | None = None
+        self.reported: tuple[str, int, int] | None = None
 
     @property
     def tokens(self) -> list[str]:
@@ -96,8 +98,9 @@ class Pulse:
         """
         if not held.tokens:
             raise JobsGone
-        held.step = (stage, done, total)
-        self._wake.set()
+        if held.reported != (stage, done, total):
+            held.reported = held.step = (stage, done, total)
+            self._wake.set()
 
     def _run(self) -> None:
         next_beat = next_renewal = next_progress = 0.0

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from das.sections import Section, packed, put_together, unpacked
+from das.sections import Section, SectionTally, packed, put_together, unpacked
 from das.tally import Tally
 from jobs.searches import SectionTask
 from worker.child import Progress
-from worker.together import Lead
+from worker.together import Lead, Search
 
 if TYPE_CHECKING:
     from das.attribution import Attributor, Averages, Spread
@@ -24,22 +24,29 @@ def spread(attributor: "Attributor", lead: Lead, progress: Progress) -> "Spread"
     index = attributor.index
 
     def searched(averages: "Averages", method: str, best: Sequence[int]) -> list[Tally] | None:
-        def compute(section: Section) -> bytes:
-            return packed(attributor.section_tallies(averages, method, section, best))
+        def compute(section: Section) -> list[SectionTally]:
+            return attributor.section_tallies(averages, method, section, best)
 
-        found = lead(
+        def read(section: Section, result: bytes) -> list[SectionTally]:
+            tallies = unpacked(index.works, result)
+            if [one.works for one in tallies] != [len(section)] * len(best):
+                raise ValueError(f"it isn't of {len(best)} queries and {len(section):,} works")
+            return tallies
+
+        search = Search(
             index.id,
             method,
             lambda: _asked(averages, best),
             index.manifest.features.shard_rows,
             compute,
-            lambda done, total: progress("scored", done, total),
+            read,
+            lambda: progress("scored", 0, 1),
         )
+        found = lead(search)
         if found is None:
             return None
-        by_section = [unpacked(index.works, one) for one in found]
         return [
-            put_together(index.works, [tallies[query] for tallies in by_section], count)
+            put_together(index.works, [tallies[query] for tallies in found], count)
             for query, count in enumerate(best)
         ]
 

@@ -7,37 +7,60 @@ then, or doesn't finish, it computes itself. While it waits it computes its own 
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
-
-from celery.exceptions import SoftTimeLimitExceeded
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Generic, Protocol, TypeVar
 
 from das.sections import Section, sections_of
 from jobs.errors import StorageError
 from jobs.ids import SEARCH_PREFIX
-from jobs.models import WorkerInfo
 from jobs.queue import Doorbell
 from jobs.searches import Searches, SectionState, SectionTask
 from jobs.settings import Settings
 from jobs.workers import Workers
+from worker.time_limit import out_of_time
 
 log = logging.getLogger(__name__)
 
-# Between two looks at whether others have finished theirs.
-_PAUSES_S = (0.002, 0.004, 0.008, 0.016)
 # Until a bell is heard, beyond the time that the leader's own section took.
 _HEARD_S = 0.1
 # What somebody has begun may take so many times as long as the leader's own, and this: its features may not be in
 # memory yet.
 _BEGUN_TIMES, _BEGUN_S = 2.0, 1.0
+# Between two looks at whether others have finished theirs: a part of what the leader's own took, within limits.
+_LOOKS, _SHORTEST_S, _LONGEST_S = 20, 0.002, 0.25
+# What workers send each other; raised with every change of it.
+_FORMAT = 1
 
-Compute = Callable[[Section], bytes]
-Alive = Callable[[int, int], None]
-"""Told how many of how many sections are there; raises where nobody waits for the search any more."""
+Found = TypeVar("Found")
 
 
-Lead = Callable[[str, str, Callable[[], bytes], Sequence[int], Compute, Alive], list[bytes] | None]
-"""`Together.search`."""
+@dataclass(frozen=True)
+class Search(Generic[Found]):
+    """What a worker needs that leads a search.
+
+    Attributes:
+        question: what the others are asked.
+        shard_rows: works of each of the index's shards.
+        compute: finds here what is in a section, and raises what is to end the search.
+        read: the same from what another found, or any error where that can't be used.
+        alive: called now and then; raises where nobody waits for the search any more.
+    """
+
+    index_id: str
+    method: str
+    question: Callable[[], bytes]
+    shard_rows: Sequence[int]
+    compute: Callable[[Section], Found]
+    read: Callable[[Section, bytes], Found]
+    alive: Callable[[], None]
+
+
+class Lead(Protocol):
+    """`Together.search`."""
+
+    def __call__(self, search: Search[Found], /) -> list[Found] | None: ...
 
 
 class Helps(Protocol):
@@ -61,6 +84,7 @@ class Together:
         self._worker_id = worker_id
         self._loaded: Callable[[], Collection[str]] = tuple
         self._engine: Helps | None = None
+        self._kind = f"{_FORMAT}, {version('das-attribution')} on {settings.device.partition(':')[0]}"
         self.led = self.helped = self.taken_back = 0
 
     def serve(self, engine: Helps, loaded: Callable[[], Collection[str]]) -> None:
@@ -84,93 +108,109 @@ class Together:
         if passed_on + 1 < sum(worker.fresh for worker in self._workers.known()):
             self._doorbell.ring(rung_for, passed_on + 1)
 
-    def search(
-        self,
-        index_id: str,
-        method: str,
-        question: Callable[[], bytes],
-        shard_rows: Sequence[int],
-        compute: Compute,
-        alive: Alive,
-        /,
-    ) -> list[bytes] | None:
-        """What is found in each section of an index, in order; None where there is nobody to share with.
-
-        Args:
-            question: what the others are asked.
-            shard_rows: works of each of the index's shards.
-            compute: finds it here, and raises what is to end the search.
-
-        Raises:
-            StorageError: nobody can be asked.
-        """
+    def search(self, search: Search[Found], /) -> list[Found] | None:
+        """What is found in each section of an index, in order; None where there is nobody to share with."""
         if self._settings.search_workers == 1:
             return None
-        holders = self._holders(index_id)
-        sections = sections_of(shard_rows, min(self._settings.search_workers, len(holders)))
-        if len(sections) == 1:
-            return None
-        named = divided(holders, self._worker_id, len(sections))
-        search_id = self._searches.begin(
-            index_id,
-            method,
-            question(),
-            [(one.begin, one.end, worker) for one, worker in zip(sections, named, strict=True)],
-        )
-        self.led += 1
         try:
-            return self._led(search_id, sections, named.index(self._worker_id), compute, alive)
+            holders = self._holders(search.index_id)
+            sections = sections_of(search.shard_rows, min(self._settings.search_workers, len(holders)))
+            if len(sections) == 1:
+                return None
+            named = divided(holders, self._worker_id, len(sections))
+            asked = [(one.begin, one.end, worker) for one, worker in zip(sections, named, strict=True)]
+            search_id = self._searches.begin(search.index_id, search.method, search.question(), asked)
+        except StorageError as error:
+            log.warning("a search of %s is led alone: %s", search.index_id, error)
+            return None
+        self.led += 1
+        given_up = True
+        try:
+            found = self._led(search, search_id, sections, named.index(self._worker_id))
+            given_up = False
         finally:
             try:
-                self._searches.end(search_id)
+                self._searches.end(search_id, given_up=given_up)
             except StorageError as error:
                 log.warning("%s is over and stays in the database for a while: %s", search_id, error)
+        return found
 
-    def figures(self) -> dict[str, int]:
-        """For the heartbeat; that they are there says that this worker takes part."""
-        return {"led": self.led, "helped": self.helped, "taken_back": self.taken_back}
+    def told(self) -> dict[str, str | int]:
+        """For the heartbeat: whom this worker shares searches with, and what it did."""
+        return {"kind": self._kind, "led": self.led, "helped": self.helped, "taken_back": self.taken_back}
 
     def _led(
-        self, search_id: str, sections: Sequence[Section], own: int, compute: Compute, alive: Alive
-    ) -> list[bytes]:
-        self._searches.take_over(search_id, own)
+        self, search: Search[Found], search_id: str, sections: Sequence[Section], own: int
+    ) -> list[Found]:
+        self._take_over(search_id, own)
         for number in range(len(sections)):
-            if number != own:
-                self._doorbell.ring(search_id)
+            # Where the broker hangs, one bell costs seconds.
+            if number != own and not self._doorbell.ring(search_id):
+                break
         began = time.monotonic()
-        found = {own: compute(sections[own])}
+        found = {own: search.compute(sections[own])}
         took = time.monotonic() - began
-        waiting_since, looks = time.monotonic(), 0
+        patience = {
+            number: took * len(section) / len(sections[own]) for number, section in enumerate(sections)
+        }
+        since, begun, helping = time.monotonic(), dict[int, float](), 0.0
         while missing := [number for number in range(len(sections)) if number not in found]:
-            alive(len(found), len(sections))
-            states = self._searches.states(search_id, missing)
-            here = {number: one.result for number, one in states.items() if one.result}
-            if here:
-                found |= here
-                continue
-            waited = time.monotonic() - waiting_since
-            due = [one for one in missing if self._is_due(states.get(one), waited, took)]
+            search.alive()
+            states, now = self._states(search_id, missing), time.monotonic()
+            due = []
+            for number in missing:
+                state = states.get(number)
+                if state is None or state.result == b"":
+                    # The search was forgotten, or whoever was named couldn't.
+                    due.append(number)
+                elif state.result is not None:
+                    try:
+                        found[number] = search.read(sections[number], state.result)
+                    except Exception:
+                        log.exception("what was found in section %d of %s can't be used", number, search_id)
+                        due.append(number)
+                elif not state.taken:
+                    due += [number] if now - since >= patience[number] + _HEARD_S else []
+                elif now - begun.setdefault(number, now) >= _BEGUN_TIMES * patience[number] + _BEGUN_S:
+                    due.append(number)
             if due:
-                self._searches.take_over(search_id, due[0])
+                self._take_over(search_id, due[0])
                 self.taken_back += 1
-                found[due[0]] = compute(sections[due[0]])
-            elif not self._help_with_one():
-                time.sleep(_PAUSES_S[min(looks, len(_PAUSES_S) - 1)])
-                looks += 1
+                found[due[0]] = search.compute(sections[due[0]])
+            elif len(found) < len(sections):
+                before = time.monotonic()
+                # Of this question's time no more than it might have to wait anyway.
+                if helping <= took and self._help_with_one():
+                    helping += time.monotonic() - before
+                else:
+                    time.sleep(min(_LONGEST_S, max(_SHORTEST_S, took / _LOOKS)))
         return [found[number] for number in range(len(sections))]
 
-    @staticmethod
-    def _is_due(state: SectionState | None, waited: float, took: float) -> bool:
-        """Whether the leader computes a section itself, after waiting for so long; its own took it `took` seconds."""
-        if state is None or state.result is not None:
-            # The search was forgotten, or whoever was named couldn't.
-            return True
-        return waited >= (_BEGUN_TIMES * took + _BEGUN_S if state.taken else took + _HEARD_S)
+    def _states(self, search_id: str, numbers: Collection[int]) -> Mapping[int, SectionState]:
+        """None of them where the database can't be asked: then this worker computes them all."""
+        try:
+            return self._searches.states(search_id, numbers)
+        except StorageError as error:
+            log.warning("%s goes on alone: %s", search_id, error)
+            return {}
+
+    def _take_over(self, search_id: str, number: int) -> None:
+        """Keep others from beginning what is computed here, where that can be written."""
+        try:
+            self._searches.take_over(search_id, number)
+        except StorageError as error:
+            log.debug("section %d of %s may be computed twice: %s", number, search_id, error)
 
     def _help_with_one(self) -> bool:
+        """Compute a section that waits for this worker; False where there is none. Nothing that fails here is a
+        failure of what this worker computes itself, but for the time limit."""
         if self._engine is None:
             return False
-        task = self._searches.take(self._worker_id, self._loaded())
+        try:
+            task = self._searches.take(self._worker_id, self._loaded())
+        except StorageError as error:
+            log.warning("whether others ask for help isn't known: %s", error)
+            return False
         if task is None:
             return False
         try:
@@ -178,17 +218,36 @@ class Together:
         except Exception as error:
             # Whoever leads computes it, and tells what is wrong with it.
             log.exception("section %d of %s can't be computed here", task.number, task.search_id)
-            self._searches.hand_in(task.search_id, task.number, b"")
-            if isinstance(error, SoftTimeLimitExceeded):
+            self._hand_in(task, b"")
+            if out_of_time(error):
                 raise
         else:
+            self.helped += self._hand_in(task, result)
+        return True
+
+    def _hand_in(self, task: SectionTask, result: bytes) -> bool:
+        try:
             self._searches.hand_in(task.search_id, task.number, result)
-            self.helped += 1
+        except Exception:
+            # It may be that it is too large.
+            log.exception(
+                "what was found in section %d of %s can't be handed in", task.number, task.search_id
+            )
+            return False
         return True
 
     def _holders(self, index_id: str) -> list[str]:
-        """The workers that can take part in searches of an index, this one among them, in an order of their own."""
-        others = {worker.id for worker in self._workers.known() if _takes_part(worker, index_id)}
+        """The workers that can take part in searches of an index, this one among them, in an order of their own.
+
+        They are of the same version and kind of device, so that a ranking isn't put together of two arithmetics.
+        """
+        others = {
+            worker.id
+            for worker in self._workers.known()
+            if worker.ready
+            and (worker.info.get("searches") or {}).get("kind") == self._kind
+            and index_id in (worker.info.get("loaded") or ())
+        }
         return sorted(others | {self._worker_id})
 
 
@@ -201,8 +260,3 @@ def divided(holders: Sequence[str], leading: str, count: int) -> list[str]:
         mates = holders[number::count]
         named.append(mates[group % len(mates)])
     return named
-
-
-def _takes_part(worker: WorkerInfo, index_id: str) -> bool:
-    # A worker of an earlier version says nothing of searches.
-    return worker.ready and "searches" in worker.info and index_id in (worker.info.get("loaded") or ())

@@ -5,8 +5,8 @@
 Everything but the engine is the real thing. What it does with a job is said in the job's prompt: `sleep S`,
 `steps N S`, `hold NAME` (until the data directory has such a file), `crash` (SIGKILL to this process), `slow-once`,
 `raise`, `refuse`, `search SCRIPT`, or `stubborn`, which neither ends nor heeds the soft time limit. `search` asks
-other workers to play a script in their sections of an index of twelve shards: `plain`, `crash`, `raise`, or
-`hold-NAME-COUNT`, whose own section isn't scored before so many others are begun. Where the data directory has a
+other workers to play a script in their sections of an index of twelve shards: `plain`, `crash`, `raise`, `nonsense`,
+or `hold-NAME-COUNT`, whose own section isn't scored before so many others are begun. Where the data directory has a
 file `load-slowly`, loading takes for ever, where it has `cannot-load`, that fails. Where the directory of indexes has
 a file `slowness`, an index that comes takes so many seconds; where it has a file `room`, so many indexes are in
 memory at once, each that is loaded has a line in the data directory's `loads`, and loading is said to take as many
@@ -30,7 +30,7 @@ from jobs.settings import Settings, get_settings
 from worker import child
 from worker.app import run
 from worker.child import Progress, Tell
-from worker.together import Lead
+from worker.together import Lead, Search
 
 
 class ScriptedEngine:
@@ -124,21 +124,26 @@ class ScriptedEngine:
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["raise"]:
                 raise ValueError("a section that isn't one")
-        return _scored(task.begin, task.end)
+            case ["nonsense"]:
+                return b"\xff"
+        return _scored(task.begin, task.end).encode()
 
     def _search(self, job: ClaimedJob, script: str, progress: Progress, lead: Lead) -> list[str] | None:
         """Who found what in which rows, if others were asked."""
         found = lead(
-            job.index_id,
-            job.method,
-            script.encode,
-            [1] * 12,
-            lambda section: self._own(script.split("-"), section),
-            lambda done, total: progress("scored", done, total),
+            Search(
+                job.index_id,
+                job.method,
+                script.encode,
+                [1] * 12,
+                lambda section: self._own(script.split("-"), section),
+                lambda _, result: result.decode(),
+                lambda: progress("scored", 0, 1),
+            )
         )
-        return None if found is None else [one.decode() for one in found]
+        return found
 
-    def _own(self, script: list[str], section: Section) -> bytes:
+    def _own(self, script: list[str], section: Section) -> str:
         while script[0] == "hold" and len([*self._settings.data_dir.glob("began-*")]) < int(script[2]):
             time.sleep(0.01)
         return _scored(section.begin, section.end)
@@ -171,8 +176,8 @@ class ScriptedEngine:
                 pass
 
 
-def _scored(begin: int, end: int) -> bytes:
-    return f"{begin}-{end} by {os.getpid()}".encode()
+def _scored(begin: int, end: int) -> str:
+    return f"{begin}-{end} by {os.getpid()}"
 
 
 if __name__ == "__main__":

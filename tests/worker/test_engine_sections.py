@@ -1,6 +1,5 @@
 """Engines that share a search answer as one alone does: what they send each other is all that it takes."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +7,12 @@ import pytest
 
 import das.scoring
 from das.index import AttributionIndex
-from das.sections import sections_of
+from das.sections import Section, sections_of
 from jobs.searches import SectionTask
 from jobs.settings import Settings
 from tests.worker.questions import question
 from worker.engine import AttributionEngine
-from worker.together import Alive, Compute
+from worker.together import Found, Search
 
 
 @pytest.fixture
@@ -34,23 +33,18 @@ def test_two_engines_answer_as_one(
     index = AttributionIndex.open(tiny_index)
     sent: list[int] = []
 
-    def lead(
-        index_id: str,
-        method: str,
-        asked: "object",
-        shard_rows: Sequence[int],
-        compute: Compute,
-        alive: Alive,
-        /,
-    ) -> list[bytes]:
+    def lead(search: Search[Found], /) -> list[Found]:
         found = []
-        for number, section in enumerate(sections_of(shard_rows, most)):
-            alive(number, most)
+        for number, section in enumerate(sections_of(search.shard_rows, most)):
+            search.alive()
             if number == 1:
-                found.append(compute(section))
+                found.append(search.compute(section))
                 continue
-            task = SectionTask("search_1", number, index_id, method, asked(), section.begin, section.end)  # type: ignore[operator]
-            found.append(other.score_section(task))
+            asked = (search.index_id, search.method, search.question(), section.begin, section.end)
+            result = other.score_section(SectionTask("search_1", number, *asked))
+            found.append(search.read(section, result))
+            with pytest.raises(ValueError, match="isn't of"):
+                search.read(Section(section.begin, section.end + 1), result)
             sent.append(number)
         return found
 
@@ -85,7 +79,7 @@ def test_small_indexes_are_not_divided(tiny_index: Path, tmp_path: Path) -> None
     )
     (index_id,) = engine.describe()["indexes"]
 
-    def lead(*_: object) -> list[bytes]:
+    def lead(*_: object) -> list[object]:
         raise AssertionError("what is held in memory is computed at once")
 
     (answer,) = engine.run([question(index_id, 3)], [np.zeros((16, 16, 3), np.uint8)], lambda *_: None, lead)

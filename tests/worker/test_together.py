@@ -3,11 +3,17 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.together import divided
+from das.sections import Section
+from jobs.database import upgrade
+from jobs.queue import Doorbell
+from jobs.store import JobStore
+from tests.worker.conftest import quick_settings
+from worker.together import Search, Together, divided
 
 if TYPE_CHECKING:
     from conftest import Service
@@ -109,7 +115,7 @@ def test_a_worker_that_dies_with_a_section_holds_nothing_up(three: "Service", ev
     assert list(found(three, three.ask("search plain"))) == ["0-4", "4-8", "8-12"]
 
 
-@pytest.mark.parametrize("script", ["raise", "crash"])
+@pytest.mark.parametrize("script", ["raise", "crash", "nonsense"])
 def test_what_others_cannot_score_the_leader_does(three: "Service", script: str) -> None:
     job_id = three.ask(f"search {script}")
     by = found(three, job_id)
@@ -126,6 +132,50 @@ def test_a_slow_section_is_given_up_and_comes_too_late(three: "Service", eventua
     # What was found in vain harms nothing.
     eventually(lambda: nothing_is_left(three))
     assert found(three, three.ask("search plain"))
+
+
+def test_without_the_database_a_search_is_led_alone(tmp_path: Path) -> None:
+    settings = quick_settings(tmp_path, search_workers=2)
+    upgrade(settings)
+    store = JobStore(settings)
+    doorbell = Doorbell(settings)
+    together = Together(settings, store.searches, store.workers, doorbell, "me")
+    info = {"engine": "ready", "loaded": ["photographs@3f9c2a"], "searches": together.told()}
+    store.workers.heartbeat("other", info)
+
+    def rename(found: str, to: str) -> None:
+        with store.database.write() as session:
+            session.connection().exec_driver_sql(f"ALTER TABLE {found} RENAME TO {to}")
+
+    def compute(section: Section) -> tuple[int, int]:
+        if section.begin == 0:
+            rename("search_sections", "away")
+        return section.begin, section.end
+
+    search = Search(
+        "photographs@3f9c2a", "das-block", bytes, [1] * 4, compute, lambda *_: (0, 0), lambda: None
+    )
+    # Gone while it waits: what nobody can be asked about is computed here.
+    assert sorted(together.search(search) or ()) == [(0, 2), (2, 4)]
+    # Gone before: there is nobody to share with.
+    assert together.search(search) is None
+    assert together.help() == 0
+    rename("away", "search_sections")
+    store.searches.forget_old()
+    doorbell.close()
+    store.close()
+
+
+def test_workers_of_another_kind_are_not_asked(start_service: StartService) -> None:
+    service = start_service(search_workers=2)
+    service.start_worker()
+    info = service.store.workers.known()[0].info
+    kinds = {"older": None, "other": {**info["searches"], "kind": "another version on cuda"}}
+    for name, searches in kinds.items():
+        service.store.workers.heartbeat(name, {**info, "searches": searches})
+    job = service.wait(service.ask("search plain"))
+    assert job.result is not None
+    assert job.result["sections"] is None
 
 
 def test_busy_workers_are_not_waited_for(three: "Service", eventually: Eventually) -> None:
@@ -160,7 +210,7 @@ def test_a_question_that_is_taken_back_ends_its_search(three: "Service", eventua
 def test_a_leader_that_dies_leaves_no_search_for_good(
     start_service: StartService, eventually: Eventually
 ) -> None:
-    service = start_service(search_workers=2, soft_time_limit_seconds=4.0, hard_time_limit_seconds=5.0)
+    service = start_service(search_workers=2, soft_time_limit_seconds=9.0, hard_time_limit_seconds=10.0)
     service.start_worker()
     service.start_worker()
     job_id = service.ask("search hold-on-1")
@@ -175,8 +225,5 @@ def test_a_leader_that_dies_leaves_no_search_for_good(
     assert list(found(service, job_id)) == ["0-6", "6-12"]
     assert service.get(job_id).attempt == 2
 
-    def tidied() -> bool:
-        service.store.upkeep.tidy()
-        return nothing_is_left(service)
-
-    eventually(tidied)
+    # The sweeper forgets it.
+    eventually(lambda: nothing_is_left(service))
