@@ -37,7 +37,7 @@ def test_two_processes_upgrade_at_once(settings: Settings) -> None:
     with database.read() as session:
         versions = session.connection().exec_driver_sql("SELECT version_num FROM alembic_version").all()
     database.close()
-    assert versions == [("0021",)]
+    assert versions == [("0022",)]
 
 
 @pytest.mark.sqlite
