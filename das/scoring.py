@@ -99,7 +99,7 @@ class KernelScorer:
         pinned: list[int] = []
         for query, one in enumerate(chosen):
             if one is None or isinstance(one, Section):
-                sections.setdefault(one or whole, []).append(query)
+                sections.setdefault(whole if one is None else one, []).append(query)
             elif one is kept:
                 pinned.append(query)
         for section, asked in sections.items():

@@ -150,28 +150,21 @@ class Together:
         began = time.monotonic()
         found = {own: search.compute(sections[own])}
         took = time.monotonic() - began
-        patience = {
-            number: took * len(section) / len(sections[own]) for number, section in enumerate(sections)
-        }
-        since, begun, helping = time.monotonic(), dict[int, float](), 0.0
+        patience, helping = _Patience(took / len(sections[own]), sections), 0.0
         while missing := [number for number in range(len(sections)) if number not in found]:
             search.alive()
-            states, now = self._states(search_id, missing), time.monotonic()
-            due = []
+            states, due = self._states(search_id, missing), []
             for number in missing:
                 state = states.get(number)
-                if state is None or state.result == b"":
-                    # The search was forgotten, or whoever was named couldn't.
-                    due.append(number)
-                elif state.result is not None:
+                if state is not None and state.result:
                     try:
                         found[number] = search.read(sections[number], state.result)
-                    except Exception:
+                    except Exception as error:
+                        if out_of_time(error):
+                            raise
                         log.exception("what was found in section %d of %s can't be used", number, search_id)
                         due.append(number)
-                elif not state.taken:
-                    due += [number] if now - since >= patience[number] + _HEARD_S else []
-                elif now - begun.setdefault(number, now) >= _BEGUN_TIMES * patience[number] + _BEGUN_S:
+                elif patience.is_over(number, state):
                     due.append(number)
             if due:
                 self._take_over(search_id, due[0])
@@ -228,7 +221,9 @@ class Together:
     def _hand_in(self, task: SectionTask, result: bytes) -> bool:
         try:
             self._searches.hand_in(task.search_id, task.number, result)
-        except Exception:
+        except Exception as error:
+            if out_of_time(error):
+                raise
             # It may be that it is too large.
             log.exception(
                 "what was found in section %d of %s can't be handed in", task.number, task.search_id
@@ -249,6 +244,29 @@ class Together:
             and index_id in (worker.info.get("loaded") or ())
         }
         return sorted(others | {self._worker_id})
+
+
+class _Patience:
+    """How long a leader waits for others, from when its own section is scored.
+
+    Args:
+        each: seconds that its own took it for each work.
+    """
+
+    def __init__(self, each: float, sections: Sequence[Section]) -> None:
+        self._takes = [each * len(section) for section in sections]
+        self._since = time.monotonic()
+        self._begun: dict[int, float] = {}
+
+    def is_over(self, number: int, state: SectionState | None) -> bool:
+        """Whether the leader scores a section itself that nothing was found in yet."""
+        if state is None or state.result is not None:
+            # The search was forgotten, or whoever was named couldn't.
+            return True
+        now, takes = time.monotonic(), self._takes[number]
+        if not state.taken:
+            return now - self._since >= takes + _HEARD_S
+        return now - self._begun.setdefault(number, now) >= _BEGUN_TIMES * takes + _BEGUN_S
 
 
 def divided(holders: Sequence[str], leading: str, count: int) -> list[str]:

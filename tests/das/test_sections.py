@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -14,6 +13,7 @@ from das.lookups import GROUPED
 from das.sections import Section, SectionTally, packed, put_together, sections_of, unpacked
 from das.tally import tally_of
 from das.works import Works
+from tests.das.named_works import named
 
 COUNT = 40
 
@@ -21,14 +21,7 @@ COUNT = 40
 @pytest.fixture(scope="module")
 def works(tiny_index: Path) -> Works:
     """Those of the tiny index, of nine creators and four texts of rights holders."""
-    table = AttributionIndex.open(tiny_index).works.table
-    rng = np.random.default_rng(5)
-    creators = [None if code == 3 else f"Creator {code}" for code in rng.integers(0, 9, COUNT)]
-    holders = [[None, "Ada", "Ada 60%; Eve 40%", "Eve"][code] for code in rng.integers(0, 4, COUNT)]
-    for column, values in (("creator", creators), ("rights_holder", holders)):
-        place = table.column_names.index(column)
-        table = table.set_column(place, column, pa.array(values, pa.string()))
-    return Works(table)
+    return named(AttributionIndex.open(tiny_index).works)
 
 
 def scored(kind: str, seed: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from das.answer import UNKNOWN_CREATOR
@@ -12,7 +11,7 @@ from das.intervals import Noise, ShareNoise
 from das.ranking import Ranking
 from das.references import AS_MADE, References
 from das.tally import tally_of
-from das.works import Works
+from tests.das.named_works import named
 
 COUNT = 40
 NOISE = ShareNoise(Noise(1e-4, 2e-3), Noise(2e-4, 1e-3), 2.5)
@@ -22,14 +21,7 @@ NOISE = ShareNoise(Noise(1e-4, 2e-3), Noise(2e-4, 1e-3), 2.5)
 def index(tiny_index: Path) -> AttributionIndex:
     """The tiny index whose works are of nine creators, some unknown, with references."""
     opened = AttributionIndex.open(tiny_index)
-    table = opened.works.table
-    rng = np.random.default_rng(5)
-    creators = [None if code == 3 else f"Creator {code}" for code in rng.integers(0, 9, COUNT)]
-    holders = [[None, "Ada", "Ada 60%; Eve 40%", "Eve"][code] for code in rng.integers(0, 4, COUNT)]
-    for column, values in (("creator", creators), ("rights_holder", holders)):
-        place = table.column_names.index(column)
-        table = table.set_column(place, column, pa.array(values, pa.string()))
-    found = AttributionIndex(opened.path, opened.manifest, Works(table))
+    found = AttributionIndex(opened.path, opened.manifest, named(opened.works))
     shares = {"das-block": np.linspace(0, 0.5, 100)}
     statistics = {AS_MADE: np.random.default_rng(0).normal(size=(100, 3))}
     found.__dict__["references"] = References(statistics, shares, None, {"das-block": NOISE})

@@ -2,11 +2,12 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from das.sections import Section
 from jobs.database import upgrade
@@ -134,14 +135,33 @@ def test_a_slow_section_is_given_up_and_comes_too_late(three: "Service", eventua
     assert found(three, three.ask("search plain"))
 
 
-def test_without_the_database_a_search_is_led_alone(tmp_path: Path) -> None:
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[tuple[Together, JobStore]]:
+    """A worker's part in searches in this process, and its store, which knows of another that never answers."""
     settings = quick_settings(tmp_path, search_workers=2)
     upgrade(settings)
-    store = JobStore(settings)
-    doorbell = Doorbell(settings)
+    store, doorbell = JobStore(settings), Doorbell(settings)
     together = Together(settings, store.searches, store.workers, doorbell, "me")
     info = {"engine": "ready", "loaded": ["photographs@3f9c2a"], "searches": together.told()}
     store.workers.heartbeat("other", info)
+    yield together, store
+    doorbell.close()
+    store.close()
+
+
+Compute = Callable[[Section], tuple[int, int]]
+
+
+def led(compute: Compute, read: Callable[..., tuple[int, int]]) -> Search[tuple[int, int]]:
+    return Search("photographs@3f9c2a", "das-block", bytes, [1] * 4, compute, read, lambda: None)
+
+
+def rows(section: Section) -> tuple[int, int]:
+    return section.begin, section.end
+
+
+def test_without_the_database_a_search_is_led_alone(apart: tuple[Together, JobStore]) -> None:
+    together, store = apart
 
     def rename(found: str, to: str) -> None:
         with store.database.write() as session:
@@ -150,20 +170,38 @@ def test_without_the_database_a_search_is_led_alone(tmp_path: Path) -> None:
     def compute(section: Section) -> tuple[int, int]:
         if section.begin == 0:
             rename("search_sections", "away")
-        return section.begin, section.end
+        return rows(section)
 
-    search = Search(
-        "photographs@3f9c2a", "das-block", bytes, [1] * 4, compute, lambda *_: (0, 0), lambda: None
-    )
+    search = led(compute, lambda *_: (0, 0))
     # Gone while it waits: what nobody can be asked about is computed here.
-    assert sorted(together.search(search) or ()) == [(0, 2), (2, 4)]
+    assert together.search(search) == [(0, 2), (2, 4)]
     # Gone before: there is nobody to share with.
     assert together.search(search) is None
     assert together.help() == 0
-    rename("away", "search_sections")
-    store.searches.forget_old()
-    doorbell.close()
-    store.close()
+
+
+def test_the_time_limit_is_heeded_whatever_a_search_is_at(apart: tuple[Together, JobStore]) -> None:
+    together, store = apart
+
+    def compute(section: Section) -> tuple[int, int]:
+        # The other has found something by then.
+        if task := store.searches.take("other", ["photographs@3f9c2a"]):
+            store.searches.hand_in(task.search_id, task.number, b"something")
+        return rows(section)
+
+    def overdue(*_: object) -> tuple[int, int]:
+        raise SoftTimeLimitExceeded
+
+    def nonsense(*_: object) -> tuple[int, int]:
+        raise ValueError
+
+    assert together.search(led(compute, nonsense)) == [(0, 2), (2, 4)]
+    with pytest.raises(SoftTimeLimitExceeded):
+        together.search(led(compute, overdue))
+    with pytest.raises(SoftTimeLimitExceeded):
+        together.search(led(overdue, nonsense))
+    # Nothing of them is left.
+    assert store.searches.take("other", ["photographs@3f9c2a"]) is None
 
 
 def test_workers_of_another_kind_are_not_asked(start_service: StartService) -> None:
