@@ -14,7 +14,7 @@ from app.schemas import Attribution
 from das import answer as said
 from das import copies
 from das.answer import CandidateSet, GroupShare, RankedWork, summarise
-from tests.das.test_attribution import table
+from tests.das.named_works import table
 
 HTML = {"Accept": "text/html"}
 GERMAN = {"Accept-Language": "de-AT, en;q=0.5"}

@@ -3,7 +3,6 @@
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from das.answer import (
@@ -18,15 +17,7 @@ from das.answer import (
     summarise,
 )
 from das.parts import Parts
-from das.works import COLUMNS, Works
-
-
-def table(creators: list[str | None], titles: list[str | None]) -> Works:
-    columns = {name: pa.array([None] * len(creators), pa.string()) for name in COLUMNS}
-    columns["creator"] = pa.array(creators, pa.string())
-    columns["title"] = pa.array(titles, pa.string())
-    columns["repeats"] = pa.array([1] * len(creators))
-    return Works(pa.table(columns))
+from tests.das.named_works import table
 
 
 def group(name: str, share: float, works: int, of: int) -> GroupShare:
