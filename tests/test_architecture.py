@@ -171,3 +171,14 @@ def test_no_two_test_modules_have_one_name():
         if path.name not in ("conftest.py", "__init__.py")
     ]
     assert sorted(names) == sorted(set(names))
+
+
+def test_what_tests_share_is_in_no_test():
+    """A file of tests may be parted or renamed by who works on what it tests, and breaks no other."""
+    shared = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for module in imported_modules(path)
+        if module.split(".")[0] == "tests" and module.split(".")[-1].startswith("test_")
+    }
+    assert not shared

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.moderation.schemas import Activation, BacktestRequest, DecisionQuery, DecisionRequest, ReviewRequest
-from tests.app.test_any_request import JSON, RAW, TEXT, encoded
+from tests.app.any_values import JSON, RAW, TEXT, encoded
 
 EXAMPLES = settings(
     max_examples=100,

@@ -18,7 +18,7 @@ from jobs.keys import IssuedKey, NewKey
 from jobs.opt_outs import NewOptOut
 from jobs.settings import Settings
 from jobs.store import JobStore
-from tests.app.test_refused_forms import beside, field
+from tests.app.form_pages import beside, field
 
 OWN = {"Accept": "text/html", "Origin": "http://127.0.0.1:8000"}
 DAY = "This isn&#39;t a day: write it as 2026-03-01."

@@ -11,24 +11,12 @@ from app.catalogue import ServedIndex
 from app.problems import FieldProblem, Problem
 from app.refusals import refusal
 from jobs.store import JobStore
+from tests.app.form_pages import beside, field
 
 HTML = {"Accept": "text/html"}
 GERMAN = {**HTML, "Accept-Language": "de"}
 FRENCH = {**HTML, "Accept-Language": "fr"}
 ADDRESS = "https://10.0.0.1/a.png?<b>"
-BESIDE = re.compile(r'<p class="mistake" id="([a-z_-]+)-wrong"(?: lang="en")?>([^<]+)</p>')
-
-
-def beside(page: str) -> dict[str, str]:
-    """What stands beside the fields."""
-    return dict(BESIDE.findall(page))
-
-
-def field(page: str, name: str) -> str:
-    """The tag of a field."""
-    found = re.search(rf'<(?:input|textarea|select)[^>]* id="{name}"[^>]*>', page)
-    assert found is not None
-    return found[0]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from das.manifest import MANIFEST_NAME, manifest_bytes, read_manifest
 from index_build.changing import remove
 from jobs.audit import AuditFilters
 from jobs.settings import Settings
-from tests.app.test_versions import loads, readiness, until
+from tests.app.receivers import until
+from tests.app.versions import loads, readiness
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """A version takes the place of another while the service runs: who answers, what old answers tell, what can't be."""
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,10 @@ from jobs.keys import NewKey
 from jobs.settings import Settings
 from jobs.store import JobStore
 from tests.app.conftest import scored
+from tests.app.receivers import until
+from tests.app.versions import loads, readiness
 
-PATIENCE_S = 120.0
 TOP = 3
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +73,6 @@ def switched(
     (folder / "second").unlink(missing_ok=True)
     loads(service, first)
     until(lambda: service.catalogue.find(first) and not service.versions.all_coming)
-
-
-def loads(service: Service, *ids: str) -> None:
-    """A worker's sign of life that says what it has loaded."""
-    info = {"engine": "ready", "indexes": [*ids], "loaded": [*ids]}
-    service.store.workers.heartbeat("a-worker", info)
 
 
 def work_off(store: JobStore, place: Path, **said: str) -> str:
@@ -237,7 +224,3 @@ def test_a_version_that_is_damaged_is_refused_with_a_sentence_and_taken_up_once_
 
 def gone(tiny_index: Path) -> set[str]:
     return {*AttributionIndex.open(tiny_index).works.column("id")[:TOP]}
-
-
-def readiness(client: TestClient) -> str:
-    return str(client.get("/readyz").json()["checks"]["index"]["detail"])

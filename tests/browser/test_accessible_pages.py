@@ -3,19 +3,10 @@
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import Site
-from tests.browser.test_page import ANSWERED
-
-WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-
-
-def violations(page: Page) -> list[str]:
-    """What axe-core finds on a page: by the browser's own console, which the page's policy doesn't bind."""
-    found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found]
+from tests.browser.pages import ANSWERED, WIDE, violations
 
 
 @pytest.mark.parametrize(

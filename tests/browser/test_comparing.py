@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_page import ANSWERED, expect_answer
+from tests.browser.pages import ANSWERED, expect_answer
 
 
 def test_by_keyboard_and_the_focus_comes_back(page: Page) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.test_page import ANSWERED
+from tests.browser.pages import ANSWERED
 
 TEMPLATES = Path(__file__).parent.parent.parent / "app" / "templates"
 SIGNING_IN = {"/sign-in", "/sign-out", "/sign-out/everywhere", "/opt-outs/*"}

@@ -6,8 +6,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import Site
-from tests.browser.test_accessible_pages import WIDE
-from tests.browser.test_page import ANSWERED
+from tests.browser.pages import ANSWERED, WIDE
 
 TITLE = "Study of the harbour at daybreak, with Donaudampfschifffahrtsgesellschaftskapitäne and two herons"
 CREATOR = "Maria Magdalena Freifrau von und zu Hohenlohe-Waldenburg-Schillingsfürst, after Utagawa Hiroshige"

@@ -8,8 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import Site, _watched
-from tests.browser.test_accessible_pages import WIDE, violations
-from tests.browser.test_page import ANSWERED
+from tests.browser.pages import ANSWERED, WIDE, violations
 
 LANGUAGES = {
     "en": ("Ask", "isn't on the public internet"),

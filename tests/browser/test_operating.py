@@ -16,7 +16,7 @@ from jobs.settings import Settings
 from jobs.store import JobStore
 from jobs.webhooks.models import WebhookDelivery, WebhookEndpoint
 from tests.browser.conftest import Site, _watched
-from tests.browser.test_accessible_pages import WIDE, violations
+from tests.browser.pages import WIDE, violations
 
 LONG = "A name of a hundred and more letters: " + "Donaudampfschifffahrtsgesellschaftskapitän" * 3
 PLACES = ("", "/jobs", "/jobs?state=all", "/workers", "/webhooks", "/opt-outs", "/keys", "/audit", "/storage")

@@ -11,20 +11,14 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import descendants
+from tests.browser.pages import ANSWERED, expect_answer
 
-ANSWERED = re.compile(r"/a/att_[0-9a-f]{32}$")
 TRANSFER = """([data, name, type]) => {
     const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
     const transfer = new DataTransfer();
     transfer.items.add(new File([bytes], name, { type }));
     return transfer;
 }"""
-
-
-def expect_answer(page) -> None:
-    page.wait_for_url(ANSWERED)
-    expect(page.locator(".ranking li")).to_have_count(20)
-    expect(page.locator("h1")).to_contain_text("influence")
 
 
 def transfer_of(page, path, name="picture.png", kind="image/png"):

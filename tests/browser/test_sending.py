@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from das.images import encode_png
-from tests.browser.test_page import expect_answer
+from tests.browser.pages import expect_answer
 
 BYTES_A_SECOND = 500_000
 NOTE = """() => {

@@ -3,7 +3,7 @@
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Site
-from tests.browser.test_page import ANSWERED
+from tests.browser.pages import ANSWERED
 
 
 def answered(page: Page) -> None:

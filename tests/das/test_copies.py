@@ -23,7 +23,7 @@ from das.manifest import manifest_bytes
 from das.pdq import distances, pdq
 from index_build.build import build
 from measure.uploads import synthetic
-from tests.das.test_pdq import boxes
+from tests.das.boxes import boxes
 
 WORKS = 12
 SIDE = 192

@@ -9,6 +9,7 @@ from PIL import Image
 import das.pdq
 from das.pdq import BYTES, distances, pdq
 from measure.uploads import synthetic
+from tests.das.boxes import boxes
 
 # height, width, seed, and the hash and quality that the reference (ThreatExchange's C++) prints of `boxes` of them.
 GOLDEN = [
@@ -26,23 +27,6 @@ GOLDEN = [
 ]
 # Within so many bits: sums come in another order here, and values near the median can change sides.
 ROUNDING = 2
-
-
-def boxes(height: int, width: int, seed: int) -> np.ndarray:
-    """Sixty boxes of any colour over one another, in integers alone: the same pixels on every machine."""
-    state = seed
-
-    def below(bound: int) -> int:
-        nonlocal state
-        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
-        return (state >> 33) % bound
-
-    pixels = np.zeros((height, width, 3), np.uint8)
-    for _ in range(60):
-        top, left = below(height), below(width)
-        down, right = top + 1 + below(height), left + 1 + below(width)
-        pixels[top:down, left:right] = [below(256) for _ in range(3)]
-    return pixels
 
 
 def as_bits(text: str) -> np.ndarray:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from das.attribution import Attributor
@@ -15,27 +14,10 @@ from das.index import AttributionIndex
 from das.sscd import SHORT_SIDE, Sscd, copy_finder
 from index_build.build import build
 from measure.uploads import synthetic
-from tests.das.test_pdq import boxes
+from tests.das.boxes import boxes
+from tests.das.sscd_files import save
 
 WORKS, SIDE = 7, 128
-
-
-class Turnable(torch.nn.Module):
-    """An embedding of 48 numbers that a turn by 180 degrees doesn't change."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.register_buffer("scale", torch.tensor(scale))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        cells = torch.nn.functional.adaptive_avg_pool2d(x, (4, 4))
-        both = (cells + cells.flip(2, 3)).flatten(1)
-        return self.scale * (both - both.mean(1, keepdim=True))
-
-
-def save(path: Path, scale: float = 1.0) -> Path:
-    torch.jit.script(Turnable(scale)).save(str(path))
-    return path
 
 
 def work(number: int) -> np.ndarray:

@@ -20,9 +20,9 @@ from index_build.changing import add, remove
 from index_build.held_out import FEWEST
 from tests.conftest import make_picture, make_works
 from tests.das import families
-from tests.das.test_sscd import save as save_sscd
+from tests.das.sscd_files import save as save_sscd
+from tests.index_build.kohya import save_lora
 from tests.index_build.synthetic import dampings_of, fix_dampings
-from tests.index_build.test_build_loras import save_lora
 
 WORKS = 9
 GONE = [1, 5]

@@ -31,7 +31,7 @@ from index_build.workspace import building_path
 from jobs.broker import Broker
 from jobs.settings import Settings
 from tests.conftest import make_works
-from tests.index_build.test_resume import digests
+from tests.index_build.digests import digests
 from tests.s3 import S3, running
 
 PATIENCE_S = 120

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from das.index import AttributionIndex
 from das.manifest import list_files
 from das.works import file_digest
 from index_build.disk import only_builder
 from index_build.workspace import building_path
 from tests.conftest import make_works
+from tests.index_build.digests import digests
 
 Order = Callable[..., dict[str, Any]]
 
@@ -63,14 +63,6 @@ def whole(order: Order, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
     said = order(out)
     assert said["state"] == "built"
     return digests(out), said["index"], said["writes"]
-
-
-def digests(out: Path) -> dict[str, str]:
-    """sha256 of every file but those that say when the index was made."""
-    assert AttributionIndex.open(out).verify().ok
-    return {
-        name: file_digest(out / name) for name in list_files(out) if name not in ("card.md", "manifest.json")
-    }
 
 
 def test_a_build_killed_again_and_again_gives_the_same_bits(

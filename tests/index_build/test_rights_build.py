@@ -18,7 +18,7 @@ from index_build.cli import register
 from jobs.database import upgrade
 from jobs.settings import Settings
 from tests.conftest import make_picture
-from tests.das.test_rights import xmp
+from tests.das.xmp import xmp
 
 
 def options(works: Path, model: Path, clip: Path) -> BuildConfig:

@@ -30,7 +30,7 @@ from das.query import register as register_query
 from index_build.cli import register
 from tests.browser.conftest import Site
 from tests.das import families, single_files
-from tests.index_build.test_build_loras import save_lora
+from tests.index_build.kohya import save_lora
 
 runner = CliRunner()
 COUNT = 6

@@ -14,7 +14,7 @@ from das.config import BuildConfig, ClipSpec
 from das.errors import SettingsError, WorksError
 from index_build.build import build
 from measure.results import pages
-from tests.das.test_pdq import boxes
+from tests.das.boxes import boxes
 
 WORKS, SIDE = 6, 128
 

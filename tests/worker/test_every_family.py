@@ -18,7 +18,7 @@ from index_build.build import build
 from jobs.models import ClaimedJob, JsonObject
 from jobs.settings import Settings
 from tests.das import families, planted
-from tests.worker.test_engine import question
+from tests.worker.questions import question
 from worker.engine import AttributionEngine
 
 LIKENESS = 0.8

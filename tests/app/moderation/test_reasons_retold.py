@@ -15,7 +15,7 @@ from app.moderation.policy import Policy
 from app.moderation.retelling import retold_verdict
 from app.schemas import Attribution
 from tests.app.moderation.answers import answer, in_model, work
-from tests.app.moderation.test_deciding import ANSWERS, POLICIES, policy
+from tests.app.moderation.policies import ANSWERS, POLICIES, policy
 from tests.lengths import examples
 
 GERMAN, FRENCH = LANGUAGES["de"], LANGUAGES["fr"]
