@@ -25,6 +25,7 @@ from jobs.database import upgrade
 from jobs.models import ClaimedJob, JsonObject
 from jobs.settings import Settings
 from jobs.store import JobStore
+from tests.app.lasting_clip import LastingClips
 
 LOADING_S = 240
 BASE_URL = "http://127.0.0.1:8000"
@@ -70,8 +71,22 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_index: Path, picture
     )
 
 
+@pytest.fixture(scope="session")
+def clips() -> Iterator[LastingClips]:
+    clips = LastingClips()
+    yield clips
+    clips.close()
+
+
 @pytest.fixture(scope="module")
-def client(settings: Settings) -> Iterator[TestClient]:
+def lasting_clip(clips: LastingClips) -> Iterator[None]:
+    """Applications get CLIP from those before them."""
+    with clips.used():
+        yield
+
+
+@pytest.fixture(scope="module")
+def client(settings: Settings, lasting_clip: None) -> Iterator[TestClient]:
     """The application, with CLIP loaded and a broker that answers."""
     upgrade(settings)
     broker = Broker(settings)
@@ -115,7 +130,7 @@ class Live:
 
 
 @pytest.fixture(scope="module")
-def live(settings: Settings) -> Iterator[Live]:
+def live(settings: Settings, lasting_clip: None) -> Iterator[Live]:
     """The application behind the service's own HTTP on a port of loopback, with a worker that is alive for long."""
     settings = settings.model_copy(update={"data_dir": settings.data_dir.with_name("live")})
     upgrade(settings)

@@ -10,9 +10,9 @@ from das.index import AttributionIndex
 from das_client import Client
 from jobs.credentials import Scope
 from jobs.keys import NewKey
-from tests.app.conftest import Live, live, picture, scored, settings, unhurried
+from tests.app.conftest import Live, clips, lasting_clip, live, picture, scored, settings, unhurried
 
-__all__ = ["live", "picture", "settings", "unhurried"]
+__all__ = ["clips", "lasting_clip", "live", "picture", "settings", "unhurried"]
 
 
 @pytest.fixture(scope="module")
