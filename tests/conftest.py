@@ -8,12 +8,13 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from xdist.scheduler import LoadFileScheduling
 
 import tests.lengths  # noqa: F401  (registers the profiles)
 from das import durable
@@ -35,6 +36,46 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"skipped, but DAS_TEST_STRICT is set: {report.longrepr}"
     return report
+
+
+# These take longest. They begin first, or one process would be left with them at the end.
+LONGEST = (
+    "tests/test_docs_code.py",
+    "tests/worker/test_every_family.py",
+    "tests/worker/test_together.py",
+    "tests/browser/",
+    "tests/index_build/test_storage.py",
+    "tests/das/test_lora_forms.py",
+    "tests/worker/",
+    "tests/app/test_extension.py",
+    "tests/app/test_screening_process.py",
+    "tests/app/test_wire.py",
+    "tests/app/test_serve.py",
+    "tests/index_build/",
+    "tests/jobs/test_store.py",
+    "tests/measure/",
+    "tests/demo/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        beginnings = (place for place, name in enumerate(LONGEST) if item.nodeid.startswith(name))
+        return next(beginnings, len(LONGEST))
+
+    items.sort(key=place)
+
+
+class ByFile(LoadFileScheduling):
+    """A file's tests share a process, for what they set up; pages of the documentation have nothing in common."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith("tests/test_docs_code.py") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
