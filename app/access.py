@@ -18,10 +18,10 @@ from app.footers import seen_with
 from app.hosts import SAFE_METHODS
 from app.limiting import Limiter
 from app.middleware import request_id_of
-from app.names import folded
 from app.peers import address_of
 from app.problems import Problem
 from app.sessions import Sessions
+from das.names import folded
 from jobs.credentials import ID, Kind, Scope, Token
 from jobs.errors import StorageError
 from jobs.keys import LAST_USED_EVERY, ApiKey, Keys

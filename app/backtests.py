@@ -15,6 +15,7 @@ from app.moderation.logic import Verdict
 from app.moderation.schemas import Backtest, BacktestRequest, Change, Decided
 from app.problems import Problem, invalid
 from app.service import Service
+from das.versions import name_in
 from jobs.decisions import DecisionFilters
 from jobs.errors import BadCursor
 from jobs.models import Job, JobState
@@ -122,7 +123,9 @@ def _reviewed(service: Service, caller: Caller, row: PolicyRow, asked: BacktestR
         page = service.store.decisions.list(filters, before, READ_AT_ONCE)
         for decision in page.decisions:
             job = service.store.get(decision.job_id, caller.owner)
-            if job is None or job.state == JobState.ERASED or asked.index not in (None, job.index_id):
+            if job is None or job.state == JobState.ERASED:
+                continue
+            if asked.index not in (None, job.index_id, name_in(job.index_id)):
                 continue
             if asked.created_after is not None and job.created_at <= asked.created_after:
                 continue

@@ -45,7 +45,7 @@ class Caller:
     daily_works: int | None = None
     language: Language = field(default=ENGLISH, compare=False)
     rights_holders: frozenset[str] = frozenset()
-    """Whose works their key lets them see that only the rights holder may, as `app.names.folded` has them."""
+    """Whose works their key lets them see that only the rights holder may, as `das.names.folded` has them."""
 
     @property
     def actor(self) -> Actor:

@@ -35,13 +35,21 @@ class LeftOut(BaseModel):
     note: str
 
 
+class VersionAnswers(BaseModel):
+    """Questions counted that one version of the index answered."""
+
+    index: str
+    questions: int
+
+
 class Statement(BaseModel):
     """Shares by rights holder over the answers of a period; they add up to one, and amounts to the amount."""
 
-    index: str
+    index: str = Field(description="The version whose works and training use are told.")
     since: datetime = Field(description="Answers from here on…")
     until: datetime = Field(description="…and before this.")
     questions: int = Field(description="Questions counted.")
+    versions: list[VersionAnswers] = Field(description="Which versions of the index answered them.")
     left_out: list[LeftOut]
     reliable: bool
     reliable_because: str

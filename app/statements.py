@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from app.rounding import Rounding
-from app.statement_schemas import HolderShare, LeftOut, Statement
+from app.spreadsheets import cell
+from app.statement_schemas import HolderShare, LeftOut, Statement, VersionAnswers
 from das.errors import DasError
 from das.index import AttributionIndex
 from das.manifest import QualityRecord
@@ -49,7 +50,6 @@ _MINOR = {
     **dict.fromkeys(("VND", "VUV", "XAF", "XOF", "XPF"), 0),
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
 }
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class StatementRefused(DasError):
@@ -117,6 +117,7 @@ class Tally:
     counted: int = 0
     left: Counter[str] = field(default_factory=Counter)
     methods: Counter[str] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)
     screened: int = 0
     estimated: int = 0
 
@@ -141,6 +142,7 @@ class Tally:
             self.questions[name] += units > 0
         self.counted += 1
         self.methods[answer.method] += 1
+        self.versions[answer.index_id] += 1
         self.screened += answer.mode not in ("all", "approximate")
         self.estimated += answer.mode == "approximate"
 
@@ -186,6 +188,13 @@ def reliable(index: AttributionIndex, tally: Tally) -> tuple[bool, str]:
             f"In {counted(tally.estimated, 'answer')} shares are estimated from a sample of the works, and how far"
             " their sum may be off isn't known.",
         )
+    others = tally.counted - tally.versions[index.id]
+    if others:
+        return (
+            False,
+            f"{counted(others, 'answer')} came from other versions of the index, and what their rankings are worth"
+            f" isn't known to {index.id}.",
+        )
     records = {method: index.quality_of(method) for method in tally.methods}
     missing = sorted(method for method, record in records.items() if record is None)
     if missing:
@@ -209,6 +218,7 @@ def statement(
     """The statement of a period's answers about an index.
 
     Args:
+        answers: of this version and of others of the same name.
         rounding: how each answer's shares are told to whom this is for; None: as they were measured.
     """
     tally = Tally(rounding)
@@ -246,6 +256,10 @@ def statement(
         since=period.since,
         until=period.until,
         questions=tally.counted,
+        versions=[
+            VersionAnswers(index=one, questions=questions)
+            for one, questions in sorted(tally.versions.items())
+        ],
         left_out=[LeftOut(reason=code, questions=tally.left[code], note=LEFT[code]) for code in LEFT],  # type: ignore[arg-type]
         reliable=bears,
         reliable_because=why,
@@ -296,21 +310,21 @@ def as_csv(made: Statement) -> str:
     for one in made.shares:
         figures = (one.share, one.works, one.questions, "yes" if one.reliable else "no", one.training_use)
         money = (one.amount, one.amount_by_training_use, made.currency)
-        writer.writerow([_plain(one.rights_holder), *figures, *money, ""])
+        writer.writerow([cell(one.rights_holder), *figures, *money, ""])
     period = f"{made.since:%Y-%m-%dT%H:%M:%SZ} to {made.until:%Y-%m-%dT%H:%M:%SZ}"
     notes = [
         (made.questions, f"counted, of {made.index}, {period}. {made.reliable_because}"),
+        *(
+            (one.questions, f"of them answered by {one.index}")
+            for one in made.versions
+            if len(made.versions) > 1
+        ),
         *((made.questions, one.note()) for one in [made.rounding] if one is not None),
         *((left.questions, f"not counted: {left.note}") for left in made.left_out),
     ]
     for count, note in notes:
         writer.writerow(["", "", "", count, "", "", "", "", "", note])
     return out.getvalue()
-
-
-def _plain(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _moment(name: str, text: str) -> datetime:

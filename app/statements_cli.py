@@ -18,7 +18,9 @@ from jobs.settings import get_settings
 
 
 def statement_command(
-    index: Annotated[Path, typer.Option(help="The index's directory.")],
+    index: Annotated[
+        Path, typer.Option(help="The index's directory; answers of other versions of its name count too.")
+    ],
     since: Annotated[str, typer.Option("--from", help="The first day (UTC), or a moment in ISO 8601.")],
     until: Annotated[str, typer.Option("--to", help="The first day that isn't part of it.")],
     out: Annotated[Path, typer.Option(help="Where the statement is written: .csv, or .json.")],
@@ -42,7 +44,7 @@ def statement_command(
             if found is None:
                 raise StatementRefused(f"there is no API key {key[:40]!r}; das keys list shows them")
             owner = found.owner
-        answers = answered(database, opened.id, period.since, period.until, owner)
+        answers = answered(database, opened.manifest.name, period.since, period.until, owner)
         made = statement(opened, period, answers, whole)
         Audit(database).write(
             SHELL,

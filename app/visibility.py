@@ -19,11 +19,12 @@ from starlette.concurrency import run_in_threadpool
 from app.budgets import Allows, Budget, Budgets, Granted
 from app.callers import Caller
 from app.catalogue import Catalogue, ServedIndex
-from app.names import folded
 from app.rounding import Rounding
 from das.answer import UNKNOWN_CREATOR
 from das.lookups import Grouping
+from das.names import folded
 from das.rights.holders import Holders
+from das.works import stem_of
 from jobs.errors import StorageError
 from jobs.opt_outs import Hiding, OptOuts
 from jobs.outages import OUTAGE
@@ -131,14 +132,15 @@ class Levels:
         return by_row
 
     def rows_of(self, one: Hiding) -> np.ndarray:
-        """The rows of the works that an opt-out is about; none for one about another index."""
+        """The rows of the works that an opt-out is about, files of the same bytes among them; none for one about
+        another index."""
         if one.index_name not in (self.served.name, self.served.id):
             return np.empty(0, np.int64)
         if one.creator is not None:
             codes = self.folded_creators.get(folded(one.creator), [])
             return np.flatnonzero(np.isin(self.creators[0], codes))
-        rows = (self.served.index.works.find(work_id) for work_id in one.works)
-        return np.asarray([row for row in rows if row is not None], np.int64)
+        copies_of = self.served.index.works.copies_of
+        return np.asarray(sorted({row for work_id in one.works for row in copies_of(work_id)}), np.int64)
 
 
 @dataclass(frozen=True)
@@ -148,22 +150,33 @@ class Gone:
     works: frozenset[str] = frozenset()
     creators: frozenset[str] = frozenset()
     """Folded."""
+    stems: frozenset[str] = frozenset()
+    """Of all works that are opted out (`das.works.stem_of`)."""
+    by_creator: bool = False
+    """Whether a creator is opted out: any work that the index doesn't have may have been theirs."""
 
     @classmethod
     def of(cls, served: ServedIndex, levels: Levels, hidden: Iterable[Hiding]) -> "Gone":
         """What these opt-outs hide that the index doesn't have."""
-        find, works, creators = served.index.works.find, set(), set()
+        find, works, stems, creators, by_creator = served.index.works.find, set(), set(), set(), False
         for one in hidden:
             if one.index_name not in (served.name, served.id):
                 continue
             works |= {work_id for work_id in one.works if find(work_id) is None}
-            if one.creator is not None and folded(one.creator) not in levels.folded_creators:
-                creators.add(folded(one.creator))
-        return cls(frozenset(works), frozenset(creators))
+            stems |= {*map(stem_of, one.works)}
+            if one.creator is not None:
+                by_creator = True
+                if folded(one.creator) not in levels.folded_creators:
+                    creators.add(folded(one.creator))
+        return cls(frozenset(works), frozenset(creators), frozenset(stems), by_creator)
+
+    def work(self, work_id: str) -> bool:
+        """Whether a work that the index doesn't have was opted out, or may have been."""
+        return self.by_creator or stem_of(work_id) in self.stems
 
     @property
     def anything(self) -> bool:
-        return bool(self.works or self.creators)
+        return bool(self.stems or self.creators) or self.by_creator
 
     def withholds(self, creator: str, levels: Levels) -> bool:
         """Whether a creator isn't named: who is opted out, or may be, since nothing of them is left."""
@@ -204,7 +217,7 @@ class Shade:
         if row is not None:
             return self.row(row)
         left_out = self.only is not None and work_id not in self.only
-        return left_out or self.removed or work_id in self.gone.works
+        return left_out or self.removed or self.gone.work(work_id)
 
     @cached_property
     def creators(self) -> frozenset[str]:

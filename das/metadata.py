@@ -7,6 +7,7 @@ read. What is cut or left out is said, by file and field, in the build's report.
 import csv
 import io
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ MAX_EXTRA = 2_000
 MAX_EXTRA_COLUMNS = 50
 MAX_COLUMN_NAME = 100
 
+_OF_PEOPLE = ("creator", "rights_holder", "group")
 _MAX_CSV_FIELD = 10_000_000
 _CUT = "…"
 
@@ -121,7 +123,11 @@ def metadata_columns(
 
     columns: dict[str, pa.Array] = {}
     for name in TEXT_COLUMNS:
-        columns[name] = pa.array(bounded(name, MAX_PROMPT if name == "prompt" else MAX_NAME), pa.string())
+        values = bounded(name, MAX_PROMPT if name == "prompt" else MAX_NAME)
+        if name in _OF_PEOPLE:
+            # Else a name that one program wrote composed and another decomposed is two in every answer.
+            values = [value and unicodedata.normalize("NFC", value) for value in values]
+        columns[name] = pa.array(values, pa.string())
     columns["repeats"] = pa.array([row.get("repeats", 1) for row in rows], pa.int64())
     extras = list(dict.fromkeys(name for row in rows for name in row if name not in columns))
     for name in extras[:MAX_EXTRA_COLUMNS]:

@@ -112,9 +112,7 @@ def query(
             }
         if result["copy"] is not None:
             result["copy"]["summary"] = copied
-        for place in result["works"]:
-            about = opened.works.row(opened.works.row_of(place["work_id"]))
-            place |= {name: value for name, value in about.items() if name not in ("id", "digest")}
+        result["works"] = [_told(place, opened) for place in result["works"]]
         sys.stdout.write(json.dumps({"index": opened.id, **result}, ensure_ascii=False) + "\n")
         return
     table = Table()
@@ -142,6 +140,13 @@ def query(
         console.print(note)
     if quality is not None:
         console.print(f"Quality of the ranking: {quality.describe()}.")
+
+
+def _told(place: dict[str, Any], index: AttributionIndex) -> dict[str, Any]:
+    """A work's place in the ranking with its metadata, whose columns may have any name but none of the ranking's."""
+    about = index.works.row(index.works.row_of(place["work_id"]))
+    metadata = {name: value for name, value in about.items() if name not in ("id", "digest", *place)}
+    return {**place, **metadata}
 
 
 def _write_report(

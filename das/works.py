@@ -4,6 +4,7 @@
 folders and configurations of training tools, and tables and archives that hold the pictures themselves.
 """
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
@@ -131,12 +132,31 @@ class Works:
         row = int(self._by_id[place]) if place < len(self) else None
         return row if row is not None and self.id_of(row) == work_id else None
 
+    def copies_of(self, work_id: str) -> list[int]:
+        """The rows of the works whose file has the same bytes, itself among them, whether it is here or not."""
+        stem = stem_of(work_id)
+        place = bisect_left(self._by_id, stem, key=lambda row: self.id_of(int(row)))
+        rows = []
+        while place < len(self) and stem_of(self.id_of(row := int(self._by_id[place]))) == stem:
+            rows.append(row)
+            place += 1
+        return rows
+
     def row_of(self, work_id: str) -> int:
         """The row of a work by its id; raises KeyError for an unknown one."""
         row = self.find(work_id)
         if row is None:
             raise KeyError(work_id)
         return row
+
+
+_COPY = re.compile(r"(w_[0-9a-f]{16})-[0-9]+")
+
+
+def stem_of(work_id: str) -> str:
+    """What the ids of works whose files have the same bytes have in common."""
+    copy = _COPY.fullmatch(work_id)
+    return work_id if copy is None else copy[1]
 
 
 def assign_ids(digests: Iterable[str], taken: Container[str] = frozenset()) -> list[str]:

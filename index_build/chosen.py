@@ -14,6 +14,7 @@ import numpy as np
 from das.changes import digest_of_id, read_removed
 from das.errors import SettingsError
 from das.index import AttributionIndex
+from das.names import folded
 from das.works import assign_ids
 from index_build.inputs import WorksOnDisk
 
@@ -210,17 +211,13 @@ def _of_json(name: str, lines: Iterable[str]) -> Iterator[Named]:
 
 
 def _of_column(index: AttributionIndex, column: str, names: Sequence[str], option: str) -> set[int]:
-    """Rows whose `column` is one of the names, however these are capitalised and spaced."""
-    wanted = {_folded(name): name for name in names}
+    """Rows whose `column` is one of the names, however these are written (`das.names`)."""
+    wanted = {folded(name): name for name in names}
     found: dict[str, list[int]] = {}
     if wanted:
         for row, value in enumerate(index.works.column(column)):
-            found.setdefault(_folded(value or ""), []).append(row)
-    for folded, name in wanted.items():
-        if not folded or folded not in found:
+            found.setdefault(folded(value or ""), []).append(row)
+    for one, name in wanted.items():
+        if not one or one not in found:
             raise SettingsError(f"{option} {name!r}: {index.id} has no work of that {column}.")
-    return {row for folded in wanted for row in found[folded]}
-
-
-def _folded(name: str) -> str:
-    return " ".join(name.split()).casefold()
+    return {row for one in wanted for row in found[one]}

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from jobs.database import Database
-from jobs.models import Job, JobState, JsonObject
+from jobs.models import Job, JobState, JsonObject, about_index
 
 _PAGE = 200
 
@@ -18,6 +18,7 @@ class Answered:
     """An answer in short. `holders` are its groups by rights holder; None where it was given without them."""
 
     id: str
+    index_id: str
     method: str
     in_model: str | None
     mode: str | None
@@ -25,15 +26,17 @@ class Answered:
 
 
 def answered(
-    database: Database, index_id: str, since: datetime, until: datetime, owner: str | None = None
+    database: Database, index: str, since: datetime, until: datetime, owner: str | None = None
 ) -> Iterator[Answered]:
     """The questions about an index that were answered from `since` on and before `until`, in their order.
 
     Args:
+        index: a name, for all of its versions, or the id of one.
         owner: whose; None for everybody's.
     """
     columns = (
         Job.id,
+        Job.index_id,
         Job.method,
         Job.result[("in_model", "verdict")].as_string().label("in_model"),
         Job.result[("candidates", "mode")].as_string().label("mode"),
@@ -41,7 +44,7 @@ def answered(
     )
     wanted = [
         Job.state == JobState.SUCCEEDED,
-        Job.index_id == index_id,
+        about_index(index),
         Job.finished_at >= since,
         Job.finished_at < until,
     ]
@@ -53,7 +56,7 @@ def answered(
         with database.read() as session:
             rows: list[Any] = list(session.execute(statement).all())
         for row in rows:
-            yield Answered(row.id, row.method, row.in_model, row.mode, row.holders)
+            yield Answered(row.id, row.index_id, row.method, row.in_model, row.mode, row.holders)
         if len(rows) < _PAGE:
             return
         last = rows[-1].id

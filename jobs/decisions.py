@@ -19,7 +19,7 @@ from jobs.database import Database
 from jobs.errors import BadCursor, JobNotFound, JobsError
 from jobs.idempotency import Claim, complete, forget_request
 from jobs.ids import JOB_ID
-from jobs.models import OPEN_STATES, Base, Job, JobState, JsonObject, utc_now
+from jobs.models import OPEN_STATES, Base, Job, JobState, JsonObject, about_index, utc_now
 from jobs.webhooks.outbox import announce_decision
 
 PREFIX = "dec_"
@@ -259,13 +259,13 @@ class Decisions:
         owner: str,
         before: str | None,
         limit: int,
-        index_id: str | None = None,
+        index: str | None = None,
         since: datetime | None = None,
     ) -> Sequence[Job]:
         """The owner's answered questions, newest first, from the one before `before` on.
 
         Args:
-            index_id: only of this index.
+            index: only of this one: a name, for all of its versions, or the id of one.
             since: only those asked after this.
 
         Raises:
@@ -276,8 +276,8 @@ class Decisions:
             if not JOB_ID.fullmatch(before):
                 raise BadCursor(f"{before!r} isn't a cursor of this list; start again without one")
             statement = statement.where(Job.id < before)
-        if index_id is not None:
-            statement = statement.where(Job.index_id == index_id)
+        if index is not None:
+            statement = statement.where(about_index(index))
         if since is not None:
             statement = statement.where(Job.created_at > since)
         with self._database.read() as session:

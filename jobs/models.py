@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, Index, String, Text, TypeDecorator
+from sqlalchemy import JSON, BigInteger, ColumnElement, DateTime, Index, String, Text, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
@@ -291,6 +291,13 @@ class WorkerInfo:
     def indexes(self) -> set[str]:
         """The indexes that it answers about, or will once it has loaded them."""
         return set() if self.info.get("engine") == "failed" else set(self.info.get("indexes", ()))
+
+
+def about_index(wanted: str) -> ColumnElement[bool]:
+    """Whether a question is about an index: of this name, whatever version, or of this id."""
+    if "@" in wanted:
+        return Job.index_id == wanted
+    return Job.index_id.startswith(f"{wanted}@", autoescape=True)
 
 
 def utc_now() -> datetime:

@@ -28,8 +28,8 @@ from app.moderation.policy import (
     Test,
     TextTest,
 )
-from app.names import folded
 from app.schemas import Attribution, Copy, Group, Share
+from das.names import folded
 
 Decided = Literal["clear", "review", "block", "indeterminate"]
 Truth = bool | None

@@ -239,7 +239,9 @@ class BacktestRequest(BaseModel):
         description="active: the version that decides, over stored answers. reviews: what people said of decisions by"
         " this policy.",
     )
-    index: Printable | None = Field(default=None, max_length=200, description="Only answers of this index.")
+    index: Printable | None = Field(
+        default=None, max_length=200, description="Only answers of this index: its name, or a version's id."
+    )
     created_after: Moment | None = Field(default=None, description="Only questions asked after this.")
     limit: Annotated[int, Field(ge=1, le=MAX_EXAMINED, strict=True), WHOLE] = Field(
         default=200, description="How many to look at, newest first."

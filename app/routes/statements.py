@@ -47,7 +47,14 @@ async def get_statement(
     caller: Reading,
     since: Annotated[str, Query(alias="from", max_length=40, description="A day or moment (UTC).")],
     until: Annotated[str, Query(alias="to", max_length=40, description="The first that isn't part of it.")],
-    index: Annotated[str | None, Query(max_length=200, description="Id or name; the only one.")] = None,
+    index: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="A name, for the answers of all of its versions, or the id of the version that is served, for"
+            " its own; default: the only name.",
+        ),
+    ] = None,
     amount: Annotated[str | None, Query(max_length=30, description="A sum to divide, such as 1000.")] = None,
     currency: Annotated[str | None, Query(max_length=3, description="Its currency, such as EUR.")] = None,
     format: Annotated[Literal["json", "csv"], Query(description="JSON, or a table.")] = "json",
@@ -55,6 +62,7 @@ async def get_statement(
     """Shares by rights holder over the answers of a period: of yours, with the scope `admin` of everybody's."""
     service = service_of(request)
     served = service.catalogue.within(caller.indexes).choose(index)
+    about = served.id if index == served.id else served.name
     owner = None if Scope.ADMIN in caller.scopes else caller.owner
     try:
         period, whole = Period.read(since, until), Amount.read(amount, currency)
@@ -62,7 +70,7 @@ async def get_statement(
         raise Problem("invalid-request", f"{error}.") from error
 
     def make() -> Statement:
-        found = answered(service.store.database, served.id, period.since, period.until, owner)
+        found = answered(service.store.database, about, period.since, period.until, owner)
         # Whoever reads of everybody's pays by it, and has the index.
         rounding = None if owner is None else service.visibility.to(caller).rounding
         made = statement(served.index, period, _bounded(found), whole, rounding)

@@ -1472,13 +1472,15 @@ class Statement(Model):
     """Shares by rights holder over the answers of a period; they add up to one, and amounts to the amount."""
 
     index: str
-    """Id of the index whose answers were counted."""
+    """The version whose works and training use are told."""
     since: datetime
     """Answers from here on…"""
     until: datetime
     """…and before this."""
     questions: int
     """Questions counted."""
+    versions: list[VersionAnswers]
+    """Which versions of the index answered them."""
     left_out: list[LeftOut]
     """Questions of the period that weren't counted, by reason; empty: all were."""
     reliable: bool
@@ -1522,6 +1524,14 @@ class Version(Model):
     """The version of Python that it runs on."""
     libraries: dict[str, str]
     """Versions of the libraries that results depend on, by name."""
+
+
+class VersionAnswers(Model):
+    """Questions counted that one version of the index answered."""
+
+    index: str
+    """Id of the index, as in /v1/indexes."""
+    questions: int
 
 
 WebhookEvent = (

@@ -5,17 +5,22 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from sqlalchemy import delete
 from starlette.testclient import TestClient
 
 from app.access import Access
+from app.catalogue import ServedIndex
 from app.service import Service
+from app.visibility import Levels
 from das.index import AttributionIndex
+from das.works import Works
 from jobs.credentials import Scope
 from jobs.keys import NewKey
 from jobs.models import Job
-from jobs.opt_outs import OptOut
+from jobs.opt_outs import Hiding, OptOut
 from jobs.settings import Settings
 from jobs.store import JobStore
 
@@ -176,6 +181,20 @@ def test_a_hidden_work_shows_nowhere(
     assert client.post(f"/v1/opt-outs/{made}/withdraw").json()["state"] == "withdrawn"
     assert client.get(address).json()["works"][0]["work_id"] == hidden
     assert client.get(f"/v1/works/{hidden}/thumbnail").status_code == 200
+
+
+def test_files_of_the_same_bytes_are_hidden_with_a_work(index: AttributionIndex) -> None:
+    ids = index.works.column("id")
+    ids[7] = f"{ids[3]}-2"
+    table = index.works.table
+    index.works = Works(table.set_column(table.column_names.index("id"), "id", pa.array(ids)))
+    levels = Levels(ServedIndex(index.path, index), "public")
+    for work_id in (ids[3], ids[7]):
+        assert levels.rows_of(Hiding("tiny", frozenset({work_id}), None)).tolist() == [3, 7]
+        assert np.flatnonzero(levels.with_hidden([Hiding("tiny", frozenset({work_id}), None)])).tolist() == [
+            3,
+            7,
+        ]
 
 
 def test_a_creators_works_are_withheld_together(

@@ -185,6 +185,9 @@ def test_a_backtest_is_paged_and_filtered(client, put, answered):
         if cursor is None:
             break
     assert seen == ids[::-1]
+    (served,) = client.get("/v1/indexes").json()["items"]
+    for index in (served["id"], served["id"].partition("@")[0]):
+        assert client.post("/v1/policies/paged/backtest", json={"index": index}).json()["examined"] == 5
     other = client.post("/v1/policies/paged/backtest", json={"index": "another"}).json()
     assert (other["examined"], other["table"]) == (0, {})
     since = client.get(f"/v1/attributions/{ids[2]}").json()["created_at"]

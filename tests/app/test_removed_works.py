@@ -167,6 +167,46 @@ def test_works_that_may_have_been_hidden_stay_so_once_they_are_removed(
         assert CREATOR not in client.get(f"/a/{job_id}", headers=HTML).text
 
 
+@pytest.mark.parametrize("left", [True, False])
+def test_a_creators_works_stay_hidden_once_they_are_removed(
+    client: TestClient,
+    service: Service,
+    index: AttributionIndex,
+    gone: list[str],
+    answered: Callable[..., str],
+    restart: Callable[..., ServedIndex],
+    left: bool,
+) -> None:
+    """Whose a work was that isn't there any more nobody knows; `left`: others of the creator's are there still."""
+    match = {"work_id": gone[0], "verdict": "copy", "score": 0.97, "method": "pdq", "mirrored": False}
+    job_id = answered(copy={"verdict": "copy", "score": 0.97, "method": "pdq", "matches": [match]})
+    who = index.works.creators[0] if left else CREATOR
+    wanted = NewOptOut(owner="local", index_name="tiny", creator=who, contact="a@example.org")
+    service.store.opt_outs.create(wanted, LOCAL.actor, hide=True)
+    service.visibility.refresh()
+    restart()
+    for address in ("", "/report.json", "/report.html"):
+        told = client.get(f"/v1/attributions/{job_id}{address}")
+        assert told.status_code == 200
+        assert not any(work_id in told.text for work_id in gone), address
+    assert not any(work_id in client.get(f"/a/{job_id}", headers=HTML).text for work_id in gone)
+
+
+def test_copies_of_a_work_stay_hidden_with_it(
+    client: TestClient,
+    service: Service,
+    gone: list[str],
+    answered: Callable[..., str],
+    restart: Callable[..., ServedIndex],
+) -> None:
+    copy = f"{gone[0]}-2"
+    places = [{"rank": 1, "work_id": copy, "score": 1.0, "share": 0.2, "percentile": 99.0}]
+    job_id = answered(works=places)
+    opt_out(service, gone[0])
+    restart()
+    assert gone[0] not in client.get(f"/v1/attributions/{job_id}").text
+
+
 def test_who_sees_all_levels_is_told_of_removed_works(
     client: TestClient, service: Service, removed: Path
 ) -> None:

@@ -25,14 +25,14 @@ from jobs.credentials import Scope
 from jobs.models import Job
 from tests.app.conftest import scored
 
+TINY = "tiny@000000"
 OCTOBER = Period.read("2026-10-01", "2026-11-01")
 
 
 def answer(shares: dict[str, float] | None, **changes) -> Answered:
     groups = None if shares is None else [{"name": name, "share": share} for name, share in shares.items()]
-    return Answered(
-        **{"id": "att_1", "method": "das", "in_model": "likely", "mode": "all", "holders": groups} | changes
-    )
+    told = {"index_id": TINY, "method": "das", "in_model": "likely", "mode": "all", "holders": groups}
+    return Answered(**{"id": "att_1"} | told | changes)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,9 @@ def index(tiny_index) -> AttributionIndex:
     holders[:3] = ["Ada Lovelace 60%; Eve 40%", "=cmd()", None]
     place = table.column_names.index("rights_holder")
     works = Works(table.set_column(place, "rights_holder", pa.array(holders, pa.string())))
-    return AttributionIndex(opened.path, opened.manifest, works)
+    return AttributionIndex(
+        opened.path, opened.manifest.model_copy(update={"content_digest": "0" * 64}), works
+    )
 
 
 def measured(index: AttributionIndex, low: float) -> AttributionIndex:
@@ -92,6 +94,17 @@ def test_answers_that_estimate_shares_count_and_are_not_called_reliable(index):
     assert (made.questions, made.reliable) == (2, False)
     assert made.reliable_because.startswith("In 1 answer shares are estimated from a sample")
     assert rows_of(made)["Eve"]["share"] == "0.625000"
+
+
+def test_answers_of_other_versions_count_and_are_told(index):
+    answers = [answer({"Eve": 1.0}), answer({"Ada Lovelace": 1.0}, index_id="tiny@111111")]
+    made = statement(measured(index, 60.0), OCTOBER, answers)
+    assert [(one.index, one.questions) for one in made.versions] == [(TINY, 1), ("tiny@111111", 1)]
+    assert rows_of(made)["Ada Lovelace"]["share"] == rows_of(made)["Eve"]["share"] == "0.500000"
+    assert not made.reliable
+    assert made.reliable_because.startswith("1 answer came from other versions of the index")
+    notes = [row["note"] for row in csv.DictReader(io.StringIO(as_csv(made))) if row["note"]]
+    assert "of them answered by tiny@111111" in notes
 
 
 def test_shares_are_means_over_the_questions_that_count(index):
@@ -268,8 +281,20 @@ def test_a_period_has_its_own_answers(client, finished, store, tmp_path, setting
     assert "1 question counted, 2 not." in done.output
     for wrong in ([*asked, "--key", "das_nobody"], [*asked[:-1], str(tmp_path / "a.xls")]):
         assert isinstance(CliRunner().invoke(build_app(), wrong).exception, DasError)
+    # An answer by an earlier version counts; one about another index, whose name begins alike, doesn't.
+    for other in ("tiny@0ld", "tiny-2@0ld"):
+        moved = finished(OCTOBER.since)
+        with store.database.write() as session:
+            session.execute(update(Job).where(Job.id == moved).values(index_id=other))
+    told = client.get("/v1/statements", params=period).json()
+    assert [(one["index"], one["questions"]) for one in told["versions"]] == [("tiny@0ld", 1), (index_id, 1)]
+    alone = client.get("/v1/statements", params={**period, "index": index_id}).json()
+    assert [(one["index"], one["questions"]) for one in alone["versions"]] == [(index_id, 1)]
+    CliRunner().invoke(build_app(), asked)
+    assert "of them answered by tiny@0ld" in out.read_text()
+    store.erase(moved)
     store.erase(inside)
-    assert client.get("/v1/statements", params=period).json()["questions"] == 0
+    assert client.get("/v1/statements", params=period).json()["questions"] == 1
 
 
 def test_only_admin_sees_what_others_asked(client, finished):

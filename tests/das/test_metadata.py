@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def test_values_that_are_too_long_are_cut_and_the_report_says_of_which_work(tmp_
     assert "its title has 20,000 characters; the first 1,000 are kept" in messages
     assert "its prompt has 20,000 characters; the first 10,000 are kept" in messages
     assert "its source_url has 20,000 characters and is left out; 1,000 are kept" in messages
+
+
+def test_a_name_is_one_however_its_letters_are_composed(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Zoë Müller") for form in ("NFC", "NFD"))
+    rows = [
+        {"file_name": f"{name}.png", "creator": who, "rights_holder": who, "group": who, "prompt": who}
+        for name, who in (("a", composed), ("b", decomposed))
+    ]
+    table = source_of(tmp_path, *rows).table
+    for column in ("creator", "rights_holder", "group"):
+        assert table[column].to_pylist() == [composed, composed]
+    # What the text encoder was trained on stays.
+    assert table["prompt"].to_pylist() == [composed, decomposed]
 
 
 def test_further_columns_have_a_number_and_short_names(tmp_path: Path) -> None:

@@ -180,6 +180,17 @@ def test_ids_come_from_the_bytes_and_duplicates_are_numbered(tmp_path: Path) -> 
     ]
 
 
+def test_copies_of_a_file_are_found_by_any_of_their_ids() -> None:
+    stem = "w_" + "0f" * 8
+    ids = [f"{stem}-10", "w_" + "0e" * 8, stem, "w_" + "0f" * 7 + "10", f"{stem}-2"]
+    columns = {name: pa.array([None] * len(ids), pa.string()) for name in COLUMNS}
+    works = Works(pa.table(columns | {"id": pa.array(ids), "repeats": pa.array([1] * len(ids))}))
+    for asked in (stem, f"{stem}-2", f"{stem}-7"):
+        assert sorted(works.copies_of(asked)) == [0, 2, 4]
+    assert works.copies_of(ids[1]) == [1]
+    assert works.copies_of("w_" + "ff" * 8) == works.copies_of("w") == []
+
+
 def test_works_look_up_rows_both_ways() -> None:
     columns = {name: pa.array([None, None], pa.string()) for name in COLUMNS}
     columns |= {

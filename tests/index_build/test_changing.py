@@ -289,6 +289,11 @@ def test_lists_of_works_are_read_as_they_are_written(
     assert choose(index, [lines]).rows.tolist() == [4]
     assert choose(index, [plain, lines]).rows.tolist() == [3, 4]
     assert choose(index, groups=["Group  1"], creators=["hokusai"]).rows.tolist() == [1, 2, 5, 8, 9, 11, 13]
+    # In another of Unicode's forms.
+    assert (
+        choose(index, creators=["Ｈｏｋｕｓａｉ"]).rows.tolist()
+        == choose(index, creators=["hokusai"]).rows.tolist()
+    )
     # As spreadsheets write it, and with what people leave around it.
     for text in (f'"work_id","index"\n"{first}","shelf"\n', f"\n\nindex , work_id \nshelf,{first}\n"):
         quoted = tmp_path / "quoted.csv"

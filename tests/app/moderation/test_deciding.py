@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from app.moderation.logic import Verdict, decide
 from app.moderation.policy import STRENGTH, Policy, policy_of
-from app.names import folded
 from app.schemas import Attribution
 from das.answer import UNKNOWN_CREATOR
+from das.names import folded
 from tests.app.moderation.answers import answer, copied, creator, declared, in_model, work
 from tests.app.moderation.policies import ANSWERS, POLICIES, SHARES, policy
 from tests.lengths import examples

@@ -1,4 +1,4 @@
-"""How names of people are compared, in policies, opt-outs and keys."""
+"""How names of people are compared: in policies, opt-outs, keys, and where works are chosen by them."""
 
 import unicodedata
 from functools import lru_cache
