@@ -12,7 +12,7 @@ from app.callers import Caller
 from app.language import ENGLISH, Language
 from app.moderation import schemas
 from app.moderation.coarse import rounded_verdict
-from app.moderation.logic import Verdict, decide, unusable
+from app.moderation.logic import CopiedWork, Verdict, decide, unusable
 from app.moderation.policy import Policy
 from app.moderation.retelling import fixed, retold_verdict
 from app.moderation.schemas import DecisionLinks, DecisionList, DecisionQuery, DecisionRequest, ReviewRequest
@@ -156,7 +156,21 @@ def verdict_on(service: Service, job: Job, policy: Policy) -> Verdict:
     """What a policy says of a job. Blocks for some milliseconds."""
     # By all that was measured: that a work is hidden from people doesn't take it out of the rules.
     answer = answers.attribution(job, service.catalogue, waiting=None, screening=None, view=None)
-    return decide(policy, answer)
+    return decide(policy, answer, _copied(service, job))
+
+
+def _copied(service: Service, job: Job) -> list[CopiedWork]:
+    """The works that a job's picture is as much a copy of as of the one that its answer names."""
+    found = (job.result or {}).get("copy") or {"matches": ()}
+    served = service.catalogue.reading(job.index_id)
+    copied = []
+    for match in found["matches"]:
+        if match["verdict"] == found["verdict"]:
+            work = None if served is None else served.find(match["work_id"])
+            copied.append(
+                CopiedWork(match["work_id"], None if work is None else work["creator"], work is not None)
+            )
+    return copied
 
 
 def _only_the_question(data: bytes, asked: DecisionRequest) -> None:

@@ -44,7 +44,7 @@ async def accept(
     served: ServedIndex,
     data: bytes,
     asked: AttributionRequest,
-    declared: JsonObject | None = None,
+    known: JsonObject | None = None,
     claim: Claim | None = None,
     item: ItemClaim | None = None,
     webhook_endpoint: str | None = None,
@@ -52,7 +52,7 @@ async def accept(
     """Keep an upload and set it going; the job comes back with its look-alikes where they could be had in time.
 
     Args:
-        declared: of a picture that is asked about again, what its file said of itself and what was taken of that.
+        known: of a picture that is asked about again, the `input` that its file made; `data` is the stored picture.
         claim: of the request's Idempotency-Key, completed together with the job.
         item: of a batch, which the job is. Nobody waits for its answer, so its look-alikes are waited for.
         webhook_endpoint: the id of the only endpoint that hears of it; default: all of its owner.
@@ -67,6 +67,7 @@ async def accept(
     if served.index.screened:
         count = wanted_count(asked.candidates, len(served), served.feature_bytes(method))
     taken = defaults(image.declared, asked.prompt, asked.seed)
+    declared = None
     if image.declared is not None:
         declared = {**image.declared.as_json(), "taken": list(taken.fields)}
     new = NewJob(
@@ -79,7 +80,8 @@ async def accept(
         priority=0 if item is None else BULK_PRIORITY,
         webhook_endpoint=webhook_endpoint,
         **asked.model_dump(exclude={"index", "method", "prompt", "seed", "webhook_url"}),
-        input={
+        input=known
+        or {
             "sha256": image.sha256,
             "width": image.width,
             "height": image.height,

@@ -55,7 +55,7 @@ async def ask(
     caller: Caller,
     data: bytes,
     asked: AttributionRequest,
-    declared: JsonObject | None = None,
+    known: JsonObject | None = None,
     claim: Claim | None = None,
     webhook_endpoint: str | None = None,
 ) -> Job:
@@ -64,7 +64,7 @@ async def ask(
     Nothing is kept where the request, the picture, the queue or the storage doesn't allow it.
 
     Args:
-        declared: what is known of the picture's own metadata, where `data` is the stored picture, which has none.
+        known: the `input` that the picture's file made, where `data` is the stored picture.
         claim: of the request's Idempotency-Key, completed together with the job.
         webhook_endpoint: the id of the only one that hears of it, where that isn't said by its address.
     """
@@ -73,9 +73,7 @@ async def ask(
     endpoint = await endpoints.chosen(service, caller, asked.webhook_url) or webhook_endpoint
     await intake.refuse_unheld(service, served.id)
     await service.limiter.question(caller)
-    return await intake.accept(
-        service, caller, served, data, asked, declared, claim, webhook_endpoint=endpoint
-    )
+    return await intake.accept(service, caller, served, data, asked, known, claim, webhook_endpoint=endpoint)
 
 
 async def again(service: Service, caller: Caller, job_id: str, prompt: str | None = None) -> Job:
@@ -92,14 +90,15 @@ async def again(service: Service, caller: Caller, job_id: str, prompt: str | Non
     # The version that is served, where the one that was asked isn't any more.
     index = job.index_id if reading is None or reading.id == job.index_id else reading.name
     given = {"index": index, **{name: getattr(job, name) for name in fields}}
-    declared = job.input.get("declared")
+    known = job.input
     if prompt is not None:
         given["prompt"] = prompt
-        if declared is not None:
-            declared = {**declared, "taken": [name for name in declared["taken"] if name != "prompt"]}
+        if (declared := known.get("declared")) is not None:
+            taken = [name for name in declared["taken"] if name != "prompt"]
+            known = {**known, "declared": {**declared, "taken": taken}}
     asked = parse_fields(given)
     data = await run_in_threadpool(service.store.image, job.id)
-    return await ask(service, caller, data, asked, declared, webhook_endpoint=job.webhook_endpoint)
+    return await ask(service, caller, data, asked, known, webhook_endpoint=job.webhook_endpoint)
 
 
 async def answer(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from app.catalogue import Catalogue, ServedIndex
 from app.language import ENGLISH
-from app.moderation.logic import NAMED
+from app.moderation.causes import NAMED
 from app.rounding import Interval, Rounding
 from app.schemas import Group
 from app.visibility import Shade, Unserved, View

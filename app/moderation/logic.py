@@ -6,13 +6,14 @@ unless a rule that is at least as strong fires. And whatever the rules say, only
 made is cleared.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as member
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from app.language import ENGLISH
 from app.moderation import words
+from app.moderation.causes import Cause, Compared, Seen, Truth, both, either, gathered
 from app.moderation.fields import Field, Place
 from app.moderation.policy import (
     FURTHER_PICTURES,
@@ -30,56 +31,16 @@ from app.moderation.policy import (
 )
 from app.schemas import Attribution, Copy, Group, Share
 from das.names import folded
+from das.versions import name_in
 
 Decided = Literal["clear", "review", "block", "indeterminate"]
-Truth = bool | None
 
 # What normalisation says of a file with further pictures than its first, an animation or a document of pages.
 FIRST_FRAME = "first-frame"
-# Works and creators that one reason names; a rule may be met by a thousand.
-NAMED = 10
-COMPARED = 20
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One comparison that was made: `value` is None where the answer has none. `text` says it in words."""
-
-    field: str
-    value: Any
-    asked: dict[str, Any]
-    text: str
-
-
-class Seen(NamedTuple):
-    """One comparison before it is put into words, which only those of the reasons are.
-
-    `place` stands before the field's name, `name` before the words; `missing` says why there is no value.
-    """
-
-    field: Field
-    test: Test
-    value: Any
-    missing: str
-    place: str = ""
-    name: str = ""
-
-    def told(self) -> Compared:
-        """The comparison in words."""
-        asked = self.test.given()
-        text = words.compared(self.field.about, self.field, self.value, asked, self.missing)
-        name = f"{self.name}, " if self.name else ""
-        return Compared(f"{self.place}{self.field.name}", self.value, asked, f"{name}{text}")
-
-
-@dataclass(frozen=True)
-class Cause:
-    """What a condition comes to, the comparisons it hangs on, and the works and creators that they are about."""
-
-    holds: Truth
-    compared: tuple[Seen, ...] = ()
-    works: tuple[str, ...] = ()
-    creators: tuple[str, ...] = ()
+# What the index says of a work, and the answer as long as the index has it.
+METADATA = ("creator", "rights_holder", "licence", "tdm")
+# Fields of which every copied work has its own value.
+COPIED = ("copy.work_id", "copy.creator")
 
 
 @dataclass(frozen=True)
@@ -120,15 +81,29 @@ def unusable(policy_id: str, version: int) -> Verdict:
     return Verdict("indeterminate", (Reason(POLICY_UNUSABLE, "indeterminate", True, text),))
 
 
-def decide(policy: Policy, answer: Attribution) -> Verdict:
-    """What this policy says of an answer."""
+@dataclass(frozen=True)
+class CopiedWork:
+    """A work that a picture is a copy of; `creator` is None where the index names none or hasn't the work."""
+
+    work_id: str
+    creator: str | None
+    known: bool = True
+    """Whether the index has the work."""
+
+
+def decide(policy: Policy, answer: Attribution, copied: Sequence[CopiedWork] = ()) -> Verdict:
+    """What this policy says of an answer.
+
+    Args:
+        copied: every work that has the answer's copy verdict; empty: the one that the answer names.
+    """
     if answer.state != "succeeded" or answer.works is None:
         why = words.NO_ANSWER.get(answer.state, words.NO_WORKS)
         if answer.error is not None:
             why = answer.error.message.rstrip(".")
         reason = Reason(NOT_ANSWERED, "indeterminate", True, ENGLISH("decision.not_answered", why=why))
         return Verdict("indeterminate", (reason,))
-    looking = _Looking(policy, answer)
+    looking = _Looking(policy, answer, copied)
     found = [(rule, looking.condition(rule.when)) for rule in policy.rules]
     fired = [(rule, cause) for rule, cause in found if cause.holds]
     open_ = [(rule, cause) for rule, cause in found if cause.holds is None]
@@ -195,6 +170,7 @@ class _Looking:
 
     policy: Policy
     answer: Attribution
+    copied: Sequence[CopiedWork]
     influence: bool = member(init=False)
     lists: dict[str, frozenset[str]] = member(init=False)
 
@@ -216,36 +192,60 @@ class _Looking:
             causes.append(self._some_creator(condition.creators))
         causes += [self.condition(inner) for inner in condition.all_ or ()]
         if condition.any_:
-            causes.append(_either(self.condition(inner) for inner in condition.any_))
+            causes.append(either(self.condition(inner) for inner in condition.any_))
         if condition.not_ is not None:
             inner = self.condition(condition.not_)
             holds = None if inner.holds is None else not inner.holds
             causes.append(Cause(holds, inner.compared, inner.works, inner.creators))
-        return _both(causes)
+        return both(causes)
 
     def _test(self, field: Field, test: Test, source: Attribution | Share | Group) -> Cause:
         if field.influence and not self.influence:
             value, missing = None, self._no_influence
         else:
             value, missing = field.read(source), words.UNTOLD
-        holds = self._holds(field, test, value)
+        if field.name in COPIED and self.copied:
+            return self._some_copied(field, test)
+        holds = self._holds(field, test, value, lost=self._is_lost(field, source))
         compared = (Seen(field, test, value, missing),)
         if isinstance(source, Attribution) and value is not None:
             return Cause(holds, compared, *self._named_by(field))
         return Cause(holds, compared)
 
+    def _some_copied(self, field: Field, test: Test) -> Cause:
+        """What holds for every work that the picture is a copy of; for some of them only, it isn't known."""
+        causes = []
+        for one in self.copied:
+            value = getattr(one, field.path[-1])
+            holds = self._holds(field, test, value, lost=value is None and not one.known)
+            creators = () if one.creator is None else (one.creator,)
+            causes.append(Cause(holds, (Seen(field, test, value, words.UNTOLD),), (one.work_id,), creators))
+        agreed = {cause.holds for cause in causes}
+        return gathered(agreed.pop() if len(agreed) == 1 else None, causes)
+
+    def _is_lost(self, field: Field, source: Attribution | Share | Group) -> bool:
+        """Whether a field may have had a value that isn't known any more: of a work that isn't in the index now."""
+        if field.path[-1] not in METADATA or isinstance(source, Group):
+            return False
+        about: Share | Copy | None = source if isinstance(source, Share) else self._about(field)
+        # Whatever is known of a work, it has a thumbnail's address.
+        return about is not None and about.work_id is not None and about.thumbnail is None
+
     def _named_by(self, field: Field) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The work that a field of the answer is about, and its creator."""
-        about: Share | Copy | None = None
-        if field.path[0] == "works" and self.answer.works:
-            about = self.answer.works[0]
-        elif field.path[0] == "copied":
-            about = self.answer.copied
+        about = self._about(field)
         if about is None or about.work_id is None:
             return (), ()
         return (about.work_id,), (() if about.creator is None else (about.creator,))
 
-    def _holds(self, field: Field, test: Test, value: Any) -> Truth:
+    def _about(self, field: Field) -> Share | Copy | None:
+        if field.path[0] == "works" and self.answer.works:
+            return self.answer.works[0]
+        return self.answer.copied if field.path[0] == "copied" else None
+
+    def _holds(self, field: Field, test: Test, value: Any, *, lost: bool = False) -> Truth:
+        if value is None and lost:
+            return None
         if test.known is not None:
             if (value is not None and value != field.undecided) != test.known:
                 return False
@@ -258,27 +258,26 @@ class _Looking:
         if isinstance(test, ChoiceTest):
             if value == field.undecided and value not in words_named(test):
                 return None
-            return self._named(test, str(value))
+            return self._named(test, _spelled(field, str(value)))
         return bool(value) == getattr(test, "is_", None)
 
-    def _named(self, test: ChoiceTest, value: str) -> bool:
-        text = folded(value)
+    def _named(self, test: ChoiceTest, texts: frozenset[str]) -> bool:
         checks: list[bool] = []
         if test.is_ is not None:
-            checks.append(text == folded(test.is_))
+            checks.append(folded(test.is_) in texts)
         if test.is_not is not None:
-            checks.append(text != folded(test.is_not))
+            checks.append(folded(test.is_not) not in texts)
         if test.in_ is not None:
-            checks.append(text in {folded(one) for one in test.in_})
+            checks.append(not texts.isdisjoint(map(folded, test.in_)))
         if test.not_in is not None:
-            checks.append(text not in {folded(one) for one in test.not_in})
+            checks.append(texts.isdisjoint(map(folded, test.not_in)))
         if isinstance(test, TextTest):
             if test.in_list is not None:
-                checks.append(text in self.lists[test.in_list])
+                checks.append(not texts.isdisjoint(self.lists[test.in_list]))
             if test.not_in_list is not None:
-                checks.append(text not in self.lists[test.not_in_list])
+                checks.append(texts.isdisjoint(self.lists[test.not_in_list]))
             if test.contains is not None:
-                checks.append(folded(test.contains) in text)
+                checks.append(any(folded(test.contains) in text for text in texts))
         return all(checks)
 
     def _some_work(self, condition: Any) -> Cause:
@@ -291,13 +290,17 @@ class _Looking:
         count = len(works) if self.answer.candidates is None else self.answer.candidates.count
         if len(works) < count:
             most, missing, share = last, words.UNNAMED, last.share or 0.0
+            # An interval grows with its share.
+            high = 1.0 if last.high is None else last.high
             if self.answer.candidates is not None and self.answer.candidates.mode == "approximate":
                 # What the search missed may rank anywhere behind the first, which is taken for the first throughout.
                 most, missing = works[0], words.UNFOUND
                 share = min(most.share or 0.0, max(0.0, 1.0 - sum(work.share or 0.0 for work in works)))
+                high = 1.0
             bounds = {
                 "share": (0.0, share),
                 "low": (0.0, share),
+                "high": (0.0, high),
                 "rank": (len(works) + 1.0, float(count)),
             }
             if most.percentile is not None:
@@ -317,12 +320,25 @@ class _Looking:
             # The last may be named out of its turn, since the answer's sentence is about it.
             shares = sorted((group.share or 0.0 for group in groups), reverse=True)
             most = min(shares[-2] if len(shares) > 1 else shares[-1], max(0.0, 1.0 - sum(shares)))
-            bounds = {"share": (0.0, most), "low": (0.0, most), "works": (1.0, float(count - named))}
+            highs = [group.high for group in groups if (group.share or 0.0) >= most]
+            high = min((1.0 if one is None else one for one in highs), default=1.0)
+            if self.answer.candidates is not None and self.answer.candidates.mode == "approximate":
+                # Its intervals come from a sample, and don't grow with the share.
+                high = 1.0
+            bounds = {
+                "share": (0.0, most),
+                "low": (0.0, most),
+                "high": (0.0, high),
+                "works": (1.0, float(count - named)),
+                "share_of_index": (1 / count, (count - named) / count),
+                # Of a creator's one work.
+                "factor": (0.0, most * count),
+            }
             causes.append(self._unnamed("creators", tests, bounds, words.UNNAMED_CREATORS))
         return self._some("creators", tests, causes)
 
     def _some(self, place: Place, tests: list[tuple[Field, Test]], causes: list[Cause]) -> Cause:
-        found = _either(causes)
+        found = either(causes)
         if found.holds is not False:
             return found
         return Cause(False, tuple(Seen(*pair, None, words.NONE_MEETS, f"{place}.") for pair in tests))
@@ -338,7 +354,7 @@ class _Looking:
         held: list[Seen] = []
         for field, test in tests:
             value = field.read(one)
-            holds = self._holds(field, test, value)
+            holds = self._holds(field, test, value, lost=self._is_lost(field, one))
             if holds is False:
                 return Cause(False)
             (held if holds else open_).append(Seen(field, test, value, words.UNTOLD, f"{place}."))
@@ -377,6 +393,11 @@ class _Looking:
         return Cause(None, (Seen(*pair, None, missing, f"{place}."),))
 
 
+def _spelled(field: Field, value: str) -> frozenset[str]:
+    """What a value may be called, folded: an index by its id, and by its name whatever version it is."""
+    return frozenset({folded(value), folded(name_in(value))} if field.name == "index" else {folded(value)})
+
+
 def words_named(test: ChoiceTest) -> set[str]:
     """The choices that a test names."""
     single = {one for one in (test.is_, test.is_not) if one is not None}
@@ -403,42 +424,3 @@ def _reaches(test: NumberTest, low: float, high: float) -> bool:
     return not (
         (test.above is not None and test.above >= high) or (test.below is not None and test.below <= low)
     )
-
-
-def _both(causes: Iterable[Cause]) -> Cause:
-    """All of them: false if one is, else unknown if one is, else true."""
-    found = list(causes)
-    holds: Truth = True
-    if any(cause.holds is False for cause in found):
-        holds = False
-    elif any(cause.holds is None for cause in found):
-        holds = None
-    return _gathered(holds, [cause for cause in found if cause.holds is holds])
-
-
-def _either(causes: Iterable[Cause]) -> Cause:
-    """One of them: true if one is, else unknown if one is, else false."""
-    found = list(causes)
-    holds: Truth = False
-    if any(cause.holds for cause in found):
-        holds = True
-    elif any(cause.holds is None for cause in found):
-        holds = None
-    return _gathered(holds, [cause for cause in found if cause.holds is holds])
-
-
-def _gathered(holds: Truth, causes: list[Cause]) -> Cause:
-    def some(groups: Iterable[tuple[str, ...]], most: int) -> tuple[str, ...]:
-        # Everything is looked at; what is told of it is bounded.
-        return tuple(dict.fromkeys(one for group in groups for one in group))[:most]
-
-    works = some((cause.works for cause in causes), NAMED)
-    creators = some((cause.creators for cause in causes), NAMED)
-    # Whether a comparison may be told is judged by the works and creators that are kept, so it is about no others.
-    compared = [
-        one
-        for cause in causes
-        if {*cause.works} <= {*works} and {*cause.creators} <= {*creators}
-        for one in cause.compared
-    ]
-    return Cause(holds, tuple(compared[:COMPARED]), works, creators)

@@ -4,6 +4,7 @@ A decision is made, and stored, in English; `app.moderation.retelling` tells it 
 """
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from app.language import ENGLISH, Language
@@ -26,17 +27,22 @@ UNFOUND = ENGLISH("decision.unfound")
 UNNAMED_CREATORS = ENGLISH("decision.unnamed_creators")
 ERASED = "This decision was erased with the question it was about."
 
+# Digits of a part and of another number, where those are enough; and of what a rule asks, which has no more.
+OF_A_PART, DIGITS, EXACT = 3, 4, 15
 _PARTS = ("share", "low", "high", "share_of_index")
 
 
-def value_in_words(field: Field, value: Any, language: Language = ENGLISH) -> str:
-    """A value as the sentences write it: shares in percent."""
+def value_in_words(field: Field, value: Any, language: Language = ENGLISH, digits: int = 0) -> str:
+    """A value as the sentences write it: parts in percent; numbers to so many significant digits, 0: to a few."""
     if isinstance(value, bool):
         return language("decision.yes" if value else "decision.no")
     if isinstance(value, list):
         return f" {language('decision.or')} ".join(value_in_words(field, one, language) for one in value)
     if isinstance(value, int | float):
-        return _percent(value, language) if _is_part(field) else _number(f"{value:.4g}", language)
+        percent = _is_part(field)
+        digits = digits or (OF_A_PART if percent else DIGITS)
+        written = _number(_written(100 * value if percent else value, digits), language)
+        return language("format.percent", value=written) if percent else written
     return str(value)
 
 
@@ -48,16 +54,24 @@ def _number(written: str, language: Language) -> str:
     return written.replace(".", language("format.decimal"))
 
 
-def _percents(written: str, language: Language) -> str:
-    return language("format.percent", value=_number(written, language))
+def _written(value: float, digits: int) -> str:
+    """A number to so many significant digits and without an exponent, whole ones in full."""
+    digits = max(digits, len(str(int(abs(value)))))
+    return f"{Decimal(f'{value:.{digits}g}').normalize():f}"
 
 
-def _percent(value: float, language: Language) -> str:
-    # A threshold is told as it stands, so that two that differ never read alike.
-    rounded = ENGLISH.percent(value)
-    if rounded[0].isdigit() and f"{value * 100:.4g} %" == rounded:
-        return language.percent(value)
-    return _percents(f"{value * 100:.3g}", language)
+def _digits_beside(field: Field, value: float, bounds: Sequence[float]) -> int:
+    """How many digits of a value it takes to read which of it and each bound is larger."""
+    scale, fewest = (100.0, OF_A_PART) if _is_part(field) else (1.0, DIGITS)
+    for digits in range(fewest, EXACT):
+        told = float(_written(scale * value, digits))
+        asked = [float(_written(scale * bound, EXACT)) for bound in bounds]
+        if all(
+            (told > one, told < one) == (value > bound, value < bound)
+            for one, bound in zip(asked, bounds, strict=True)
+        ):
+            return digits
+    return EXACT
 
 
 def asked_in_words(field: Field, asked: dict[str, Any], language: Language = ENGLISH) -> str:
@@ -67,7 +81,9 @@ def asked_in_words(field: Field, asked: dict[str, Any], language: Language = ENG
         if operator == "known":
             said.append(language("decision.known" if value else "decision.not_known"))
         else:
-            said.append(language(f"decision.op_{operator}", value=value_in_words(field, value, language)))
+            # As it stands, so that two that differ never read alike.
+            written = value_in_words(field, value, language, EXACT)
+            said.append(language(f"decision.op_{operator}", value=written))
     return f" {language('decision.and')} ".join(said)
 
 
@@ -75,15 +91,11 @@ def compared(
     about: str, field: Field, value: Any, asked: dict[str, Any], missing: str, language: Language = ENGLISH
 ) -> str:
     """One comparison: what it is about, its value or why it has none, and what the rule asks."""
-    found = missing if value is None else value_in_words(field, value, language)
     bounds = [one for one in asked.values() if isinstance(one, int | float) and not isinstance(one, bool)]
-    if found in [value_in_words(field, bound, language) for bound in bounds if bound != value]:
-        # It has to be seen which of the two is larger.
-        found = (
-            _percents(f"{value * 100:.6g}", language)
-            if _is_part(field)
-            else _number(f"{value:.7g}", language)
-        )
+    digits = 0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        digits = _digits_beside(field, value, bounds)
+    found = missing if value is None else value_in_words(field, value, language, digits)
     said = asked_in_words(field, asked, language)
     return language("decision.compared", about=about, found=found, asked=said)
 

@@ -1,10 +1,14 @@
 """`/v1/decisions`: about pictures and questions, in time or later, with a dry run beside; reviewed, and erased."""
 
 import base64
+import hashlib
+import io
 import threading
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 from sqlalchemy import text
 
 from das.index import AttributionIndex
@@ -83,6 +87,45 @@ def test_a_decision_about_a_picture_comes_when_its_question_is_answered(client, 
     assert (told["policy"], told["policy_version"], told["dry_run"]) == ("shares", policy, None)
     assert "Retry-After" not in response.headers
     assert client.get(told["links"]["policy"]).json()["version"] == policy
+
+
+def test_an_animation_stays_one_when_it_is_asked_about_again(client, finish):
+    rng = np.random.default_rng(1)
+    first, *others = (Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(3))
+    stream = io.BytesIO()
+    first.save(stream, "GIF", save_all=True, append_images=others, duration=100)
+    asked = client.post("/v1/attributions", files={"image": ("a.gif", stream.getvalue())}).json()
+    finish()
+    moved = client.post(f"/a/{asked['id']}/again", data={"prompt": "a harbour"}, follow_redirects=False)
+    again = moved.headers["location"].removeprefix("/a/")
+    finish()
+    told = client.get(f"/v1/attributions/{again}").json()
+    assert told["prompt"] == "a harbour"
+    assert told["input"] == client.get(asked["links"]["self"]).json()["input"]
+    assert told["input"]["sha256"] == hashlib.sha256(stream.getvalue()).hexdigest()
+    for question in (asked["id"], again):
+        decided = client.post("/v1/decisions", json={"policy": "shares", "attribution": question}).json()
+        assert (decided["outcome"], decided["reasons"][0]["code"]) == ("indeterminate", "further-pictures")
+
+
+def test_all_works_that_a_picture_is_a_copy_of_count(client, ask, finish, tiny_index):
+    index = AttributionIndex.open(tiny_index)
+    one = index.works.creators[0]
+    other = next(row for row, name in enumerate(index.works.creators) if name not in (None, one))
+    rules = [{"code": "theirs", "outcome": "block", "when": {"copy.creator": index.works.creators[other]}}]
+    version = client.post("/v1/policies", json={"policy": {"policy": "copies", "rules": rules}}).json()[
+        "version"
+    ]
+    client.post("/v1/policies/copies/activate", json={"version": version})
+    for rows, outcome in (([0, other], "indeterminate"), ([other, 0], "indeterminate"), ([other], "block")):
+        ask()
+        match = {"verdict": "copy", "score": 1.0, "method": "pdq", "mirrored": False}
+        matches = [{**match, "work_id": index.works.id_of(row)} for row in rows]
+        near = {**match, "verdict": "near", "score": 0.8, "work_id": index.works.id_of(0)}
+        found = {"verdict": "copy", "score": 1.0, "method": "pdq", "matches": [*matches, near]}
+        question = finish(copy=found)
+        decided = client.post("/v1/decisions", json={"policy": "copies", "attribution": question}).json()
+        assert decided["outcome"] == outcome
 
 
 def test_a_picture_from_elsewhere_is_indeterminate(client, decide, finish):
@@ -190,7 +233,8 @@ def test_a_version_that_cannot_be_read_any_more_ends_its_decisions(client, store
     begun = decide()
     versions = "UPDATE policy_versions SET document = :document WHERE policy_id = 'shares'"
     with store.database.write() as session:
-        kept = session.execute(text("SELECT version, document FROM policy_versions")).all()
+        theirs = "SELECT version, document FROM policy_versions WHERE policy_id = 'shares'"
+        kept = session.execute(text(theirs)).all()
         session.execute(text(versions), {"document": '{"policy": "shares", "rules": 7}'})
     try:
         finish()

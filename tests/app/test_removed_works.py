@@ -244,6 +244,23 @@ def test_a_decisions_note_about_a_removed_work_names_it_no_more(
     assert "Study no. 0" not in told.text
 
 
+def test_what_was_blocked_isnt_cleared_because_a_work_is_gone(
+    client: TestClient,
+    index: AttributionIndex,
+    answered: Callable[..., str],
+    restart: Callable[..., ServedIndex],
+) -> None:
+    when = {"top.creator": {"known": True, "in": [index.works.creators[0]]}}
+    rules = [{"code": "theirs", "outcome": "block", "when": when}]
+    policy = client.post("/v1/policies", json={"policy": {"policy": "gone", "rules": rules}})
+    client.post("/v1/policies/gone/activate", json={"version": policy.json()["version"]})
+    likely = {"verdict": "likely", "p_value": 0.4, "p_value_re_encoded": 0.5, "references": 100}
+    asked = {"policy": "gone", "attribution": answered(in_model=likely)}
+    assert client.post("/v1/decisions", json=asked).json()["outcome"] == "block"
+    restart()
+    assert client.post("/v1/decisions", json=asked).json()["outcome"] == "indeterminate"
+
+
 def test_nor_does_it_where_nothing_is_hidden(
     client: TestClient, gone: list[str], answered: Callable[..., str], restart: Callable[..., ServedIndex]
 ) -> None:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.moderation.logic import Verdict, decide
+from app.moderation.fields import FIELDS
+from app.moderation.logic import CopiedWork, Verdict, decide
 from app.moderation.policy import STRENGTH, Policy, policy_of
+from app.moderation.words import compared
 from app.schemas import Attribution
 from das.answer import UNKNOWN_CREATOR
 from das.names import folded
@@ -247,7 +249,118 @@ def test_a_value_and_a_bound_never_read_alike_unless_they_are() -> None:
     decided = decide(policy(("review", {"top.share": {"above": 0.4174}})), close)
     assert decided.outcome == "clear"
     fired = decide(policy(("review", {"top.share": {"below": 0.4174}})), close)
-    assert "41.738 % (the rule asks: less than 41.7 %)" in fired.reasons[0].text
+    assert "41.7 % (the rule asks: less than 41.74 %)" in fired.reasons[0].text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "asked", "told"),
+    [
+        ("share", 0.12345, {"at_least": 0.1231}, "12.35 % (the rule asks: at least 12.31 %)"),
+        ("share", 0.2999996, {"above": 0.3}, "29.99996 % (the rule asks: more than 30 %)"),
+        ("share", 1 / 3, {"at_least": 0.9996}, "33.3 % (the rule asks: at least 99.96 %)"),
+        ("percentile", 99.99999, {"at_least": 99.996}, "100 (the rule asks: at least 99.996)"),
+        ("percentile", 99.99999, {"at_least": 100}, "99.99999 (the rule asks: at least 100)"),
+        ("rank", 23456, {"above": 23455}, "23456 (the rule asks: more than 23455)"),
+        ("rank", 123456, {"at_least": 1e5}, "123456 (the rule asks: at least 100000)"),
+        ("share", 0.07, {"at_least": 0.07}, "7 % (the rule asks: at least 7 %)"),
+    ],
+)
+def test_bounds_are_told_in_full_and_values_so_that_they_fit(
+    field: str, value: float, asked: dict[str, float], told: str
+) -> None:
+    assert compared("it", FIELDS["works"][field], value, asked, "") == f"it: {told}"
+
+
+@given(st.floats(0, 1), st.floats(0, 1) | st.integers(0, 1000).map(lambda thousandth: thousandth / 1000))
+def test_whichever_is_larger_reads_larger(value: float, bound: float) -> None:
+    field = FIELDS["works"]["share"]
+    said = re.fullmatch(
+        r"it: (.+) % \(the rule asks: more than (.+) %\)", compared("it", field, value, {"above": bound}, "")
+    )
+    assert said is not None
+    told, asked = float(said[1]), float(said[2])
+    if abs(value - bound) > 1e-13 * max(value, bound):
+        assert (told > asked, told < asked) == (value > bound, value < bound)
+
+
+@pytest.mark.parametrize("place", [{"works": {"creator": "X"}}, {"creators": {"name": "X"}}])
+def test_no_bound_is_set_of_whom_the_answer_names_not(place: dict[str, Any]) -> None:
+    """Whom the answer doesn't name may reach as far as the last that it does."""
+    ((where, who),) = place.items()
+    few = answer(
+        candidates={"mode": "all", "count": 40, "asked": "all"},
+        works=[work(1, 0.3, low=0.2, high=0.4), work(2, 0.2, low=0.1, high=0.3)],
+        groups={"creator": [creator("A", 0.3, 10, high=0.4), creator("B", 0.25, 10, high=0.35)]},
+    )
+    for when in ({"high": {"at_least": 0.25}}, {"share": {"at_least": 0.1}}, {"low": {"above": 0.1}}):
+        rules = policy(("block", {where: {**who, **when}}))
+        assert decide(rules, few).outcome == "indeterminate"
+    beyond = policy(("block", {where: {**who, "high": {"at_least": 0.5}}}))
+    assert decide(beyond, few).outcome == "clear"
+    approximate = few.model_copy(
+        update={"candidates": few.candidates.model_copy(update={"mode": "approximate"})}  # type: ignore[union-attr]
+    )
+    assert decide(beyond, approximate).outcome == "indeterminate"
+
+
+def test_a_creator_who_isnt_named_may_have_a_large_factor() -> None:
+    few = answer(
+        candidates={"mode": "all", "count": 40, "asked": "all"},
+        groups={"creator": [creator("A", 0.6, 30), creator("B", 0.2, 2)]},
+    )
+    for bound, outcome in ((2, "indeterminate"), (9, "clear")):
+        rules = policy(("block", {"creators": {"name": "X", "factor": {"at_least": bound}}}))
+        assert decide(rules, few).outcome == outcome
+    rules = policy(("block", {"creators": {"name": "X", "share_of_index": {"above": 0.2}}}))
+    assert decide(rules, few).outcome == "clear"
+
+
+def test_of_a_work_that_the_index_lost_nothing_is_taken_for_known() -> None:
+    lost = dict.fromkeys(("creator", "rights_holder", "licence", "tdm", "title", "thumbnail"))
+    about = answer(
+        works=[work(1, 0.4, **lost), work(2, 0.3)], copy=copied("copy", creator=None, thumbnail=None)
+    )
+    for when in (
+        {"top.tdm": {"known": True, "in": ["prohibited"]}},
+        {"top.creator": {"known": False}},
+        {"works": {"creator": {"known": True, "in": ["Ada Lovelace"]}}},
+        {"works": {"licence": {"known": False}}},
+        {"copy.creator": {"known": True, "is": "Ada Lovelace"}},
+    ):
+        assert decide(policy(("block", when)), about).outcome == "indeterminate", when
+    # One that is there and says nothing says nothing.
+    there = answer(works=[work(1, 0.4, creator=None, tdm=None)])
+    assert (
+        decide(policy(("block", {"top.tdm": {"known": True, "in": ["prohibited"]}})), there).outcome
+        == "clear"
+    )
+    assert decide(policy(("block", {"top.creator": {"known": False}})), there).outcome == "block"
+
+
+def test_a_copy_of_several_works_is_one_of_each() -> None:
+    about = answer(copy=copied("copy", creator="Ada"))
+    both = [CopiedWork("w_1", "Ada"), CopiedWork("w_2", "Anna")]
+    for name, outcome in (("Ada", "indeterminate"), ("Anna", "indeterminate"), ("Eve", "clear")):
+        for matches in (both, both[::-1]):
+            decided = decide(policy(("block", {"copy.creator": {"is": name}})), about, matches)
+            assert decided.outcome == outcome
+    assert (
+        decide(policy(("block", {"copy.creator": {"in": ["Ada", "Anna"]}})), about, both).outcome == "block"
+    )
+    (reason,) = decide(policy(("block", {"copy.creator": {"is": "Anna"}})), about, both).reasons
+    assert reason.works == ("w_1", "w_2")
+    assert reason.creators == ("Ada", "Anna")
+    lost = [CopiedWork("w_1", "Ada"), CopiedWork("w_2", None, known=False)]
+    assert decide(policy(("block", {"copy.creator": {"is": "Anna"}})), about, lost).outcome == "indeterminate"
+
+
+def test_an_index_is_meant_by_its_name_too() -> None:
+    name = answer().index.partition("@")[0]
+    for test, outcome in (
+        ({"is": name}, "block"), ({"is": answer().index}, "block"), ({"is": "another"}, "clear"),
+        ({"is_not": name}, "clear"), ({"not_in": ["another", name]}, "clear"), ({"in": ["x", name]}, "block"),
+    ):  # fmt: skip
+        assert decide(policy(("block", {"index": test})), answer()).outcome == outcome, test
 
 
 def test_a_copy_is_told_whatever_is_decided() -> None:
