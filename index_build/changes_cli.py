@@ -192,11 +192,11 @@ def _tell(result: "VersionResult", done: str, as_json: bool) -> None:
         sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    for entry in result.refused:
+        console.print(f"  {entry['file']}: {entry['message']}")
     if result.state == "unchanged":
         console.print(f"{result.index_id} stays as it is: there is no work to be {done}.")
         return
-    for entry in result.refused:
-        console.print(f"  {entry['file']}: {entry['message']}")
     console.print(
         f"{result.path}: {result.index_id}, {counted(result.works, 'work')}, {result.changed:,} {done};"
         f" of {result.parent}"

@@ -177,9 +177,9 @@ def add(
         shards = workspace.shards()
         refused = tuple(entry for shard in shards for entry in shard.refused)
         if not any(len(shard) for shard in shards):
-            raise BuildError(
-                f"none of the {len(works):,} works to add can be read; the first: {refused[0]['message']}"
-            )
+            # Once they can be read they are other works to a workspace.
+            workspace.discard()
+            return _unchanged(index, out, refused)
         return change.finish(workspace, np.ones(len(index), bool), Came(works, shards, refused), sums)
 
 
@@ -290,6 +290,8 @@ class _Change:
             )
         refused = [entry for shard in workspace.shards() for entry in shard.refused]
         if refused and self.kind == "removed":
+            # Without them it is another change.
+            workspace.discard()
             raise BuildError(
                 f"{refused[0]['file']} can't be read ({refused[0]['message']}), so its part can't be taken out of a"
                 f" kernel: leave it off the list. {HIDING}"
@@ -423,8 +425,8 @@ class _Change:
         return record.model_copy(update={"creators": creators})
 
 
-def _unchanged(index: AttributionIndex, out: Path) -> VersionResult:
-    return VersionResult(out, index.id, index.id, "unchanged", len(index), 0)
+def _unchanged(index: AttributionIndex, out: Path, refused: tuple[dict[str, Any], ...] = ()) -> VersionResult:
+    return VersionResult(out, index.id, index.id, "unchanged", len(index), 0, refused)
 
 
 @contextmanager
