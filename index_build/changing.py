@@ -171,6 +171,11 @@ def add(
         works = works.only(rows)
         change = _Change(index, "added", works.digest, device, reporter, works, source)
         if (found := change.present(out)) is not None:
+            if strict and found.changed < len(works):
+                raise BuildError(
+                    f"{out} is there already, without {len(works) - found.changed:,} of these works, which"
+                    " couldn't be read: build-report.json there names them (--strict is on)"
+                )
             return found
         change.check()
         workspace, sums = change.sums_of(out, works, strict=strict, everything=True)

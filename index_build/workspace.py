@@ -228,6 +228,19 @@ class Workspace:
         """Every committed shard, in order."""
         return [StoredShard(self._shard(shard)) for shard in range(self.shards_done)]
 
+    def check_strict(self, first: int = 0) -> None:
+        """Raise BuildError for a work that couldn't be used, in the committed shards from `first` on.
+
+        Whoever computed these may have passed it over.
+        """
+        for shard in range(first, self.shards_done):
+            for refused in StoredShard(self._shard(shard)).refused:
+                raise BuildError(
+                    f"{refused['file']} can't be used ({refused['code']}): {refused['message']} (--strict is on, and"
+                    f" {self.path} was begun without it: go on without it, or mend the work and delete that"
+                    " directory)"
+                )
+
     def is_product(self, name: str) -> bool:
         """Whether a file of the directory, by its relative name, belongs to the finished index."""
         own = name == _STATE or name.startswith(f"{_SCRATCH}/")

@@ -453,6 +453,8 @@ def test_works_that_cant_be_read_dont_come(
     result = run("index", "add", index.path, "--works", folder, "--out", tmp_path / "some")
     assert "broken.png" in result.stdout
     assert f"{WORKS + 1} works, 1 added" in result.stdout
+    with pytest.raises(BuildError, match="is there already, without 1 of these works"):
+        add(index, folder, tmp_path / "some", strict=True)
     report = json.loads((tmp_path / "some" / "build-report.json").read_bytes())
     assert [entry["file"] for entry in report["unreadable"]] == ["broken.png"]
     assert report["taken"]["works"] == WORKS + 1

@@ -241,6 +241,20 @@ def test_shards_left_in_a_store_give_the_same_bytes_too(
     assert left_in("bucket/builds") == []
 
 
+def test_strict_counts_for_shards_that_were_computed_before(
+    start: Start, worker: Callable[[], int], queue: redis.Redis, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    worker()
+    # Without a shard of its own: they wait for it, of which the first lacks a work.
+    assert start(out, distributed=True, die_at=4).result(PATIENCE_S) == {"killed": True}
+    exchange = exchange_of(out)
+    until(lambda: len(exchange.done()) == SHARDS)
+    said = start(out, distributed=True, strict=True).result(PATIENCE_S)
+    assert "broken.png can't be used" in said["error"], said
+    assert start(out, distributed=True).result(PATIENCE_S)["state"] == "built"
+
+
 def test_builds_of_equal_names_share_a_store_and_nothing_in_it(
     start: Start, whole: dict[str, str], worker: Callable[[], int], queue: redis.Redis, tmp_path: Path
 ) -> None:
