@@ -43,6 +43,7 @@ from index_build.disk import disk_may_be_full, only_builder
 from index_build.finish import reads_residuals
 from index_build.found_again import HIDING, works_of
 from index_build.gather import Gatherer
+from index_build.held_out import check_not_held_out
 from index_build.inputs import WorksOnDisk, read_digested_works
 from index_build.loaded import Loaded
 from index_build.moved import seen_from
@@ -144,7 +145,8 @@ def add(
         again: also works that were removed from the index; else these stay out.
 
     Raises:
-        BuildError, ModelError, WorksError: as for a build; or the works can't come to this index.
+        BuildError, ModelError, WorksError: as for a build; or the works can't come to this index, which holds them
+            out.
         IndexFormatError: the index is damaged.
     """
     reporter = reporter or QuietReporter()
@@ -169,6 +171,8 @@ def add(
         if not rows:
             return _unchanged(index, out)
         works = works.only(rows)
+        if index.manifest.held_out is not None:
+            check_not_held_out(index.manifest.held_out, works, reporter, follow_links=follow_links)
         change = _Change(index, "added", works.digest, device, reporter, works, source)
         if (found := change.present(out)) is not None:
             if strict and found.changed < len(works):
