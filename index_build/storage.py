@@ -21,7 +21,7 @@ from das.errors import BuildError, IndexFormatError
 from das.manifest import MANIFEST_NAME, TELLING_FILES, Manifest, read_manifest, record_file
 from das.verification import verify_index
 from das.versions import Version, versions_in
-from index_build.disk import disk_may_be_full, in_bytes
+from index_build.disk import check_outside_indexes, disk_may_be_full, in_bytes
 from index_build.progress import Reporter
 from index_build.workspace import building_path
 from jobs.remote import REMOTE_ADVICE, misses_bucket, open_place, reason_of
@@ -41,10 +41,13 @@ class IndexStore:
         """
         Raises:
             SettingsError: the URL can't be used.
+            BuildError: it is a directory, of an index.
         """
         self.url = url.rstrip("/")
         self._filesystem, self._root = open_place(url, "the URL")
         self._is_directory = isinstance(self._filesystem, LocalFileSystem)
+        if self._is_directory:
+            check_outside_indexes(Path(self._root), "others")
 
     def manifests(self) -> dict[str, bytes]:
         """`manifest.json` of every index, by the name of its directory.
@@ -213,8 +216,9 @@ class Mirror:
         """Be the only mirror of the folder.
 
         Raises:
-            BuildError: another one is, or the folder can't be written.
+            BuildError: another one is, or the folder can't be written; or it is an index itself.
         """
+        check_outside_indexes(self._folder.resolve(), "versions of indexes")
         try:
             path = self._folder / _LOCK_NAME
             busy = BuildError(f"another mirror writes into {self._folder}: end that one first.")

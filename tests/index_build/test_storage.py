@@ -462,6 +462,22 @@ def test_two_mirrors_dont_share_a_folder(url: str, tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("inside", ["", "works", "not/there"])
+def test_an_index_holds_no_others(versions: list[Path], tmp_path: Path, inside: str) -> None:
+    store, index = tmp_path / "store", tmp_path / "index"
+    store.mkdir()
+    IndexStore(str(store)).push(versions[0], QUIET)
+    shutil.copytree(versions[0], index)
+    before = contents(index)
+    with pytest.raises(BuildError, match=f"the index {id_of(index)} and can't hold versions of indexes"):
+        keep_looking(Mirror(IndexStore(str(store)), index / inside), QUIET, None, lambda _: None)
+    with pytest.raises(BuildError, match=f"the index {id_of(index)} and can't hold others"):
+        IndexStore(str(index / inside)).push(versions[1], QUIET)
+    with pytest.raises(BuildError, match=f"the index {id_of(index)} and can't hold another index"):
+        remove(AttributionIndex.open(versions[0]), np.array([1]), index / inside / "version")
+    assert contents(index) == before
+
+
 def test_an_outage_is_told_once_and_survived(
     s3: S3, bucket: str, versions: list[Path], tmp_path: Path
 ) -> None:
