@@ -305,6 +305,9 @@ def test_lists_of_works_are_read_as_they_are_written(
     [
         ("w_0123456789abcdef\nw_1123456789abcdef\n", r"no work w_0123456789abcdef \(.* line 1\), and 1 more"),
         ("a,b\n1,2\n", "line 1 isn't one id of a work"),
+        ("w_0123456789abcdef;shelf\n", "line 1 isn't one id of a work"),
+        ('"index";"work_id"\n"shelf";"w_1"\n', "separated by semicolons.* by commas"),
+        ("work_id\tindex\nw_1\tshelf\n", "separated by tabs.* by commas"),
         ("", "is empty: it names no work"),
         ("\n \n", "is empty: it names no work"),
         ("work_id\n\n,\n", "has no work_id"),
@@ -387,6 +390,16 @@ def test_pictures_are_found_by_their_bytes_or_asked_for(
     ):
         remove(index, np.array([5, 6]), tmp_path / "other", pictures=moved)
     assert not (tmp_path / "other").exists()
+    # Of a work that came and whose picture went, the folder is named once, though it was read twice.
+    folder = tmp_path / "further"
+    for number in (63, 64):
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(make_picture(number)).save(folder / f"{number}.png")
+        add(index, folder, tmp_path / f"with-{number}")
+        index = opened(tmp_path / f"with-{number}")
+    shutil.rmtree(folder)
+    with pytest.raises(BuildError, match=f"aren't in {works} or {folder}, such as"):
+        remove(index, np.array([len(index) - 1]), tmp_path / "other")
 
 
 def test_without_the_model_works_can_only_be_hidden(
