@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from das.index import AttributionIndex
-from index_build.changes_cli import DeviceOption, JsonOption, ModelOption
+from index_build.changes_cli import DeviceOption, JsonOption, ModelOption, in_place_of
 from index_build.progress import ConsoleReporter, JsonReporter
 
 
@@ -69,6 +69,7 @@ def approximate_command(
             "parent": made.parent,
             "path": str(made.path),
             "state": made.state,
+            "in_place_of": list(made.later),
             **made.record.model_dump(mode="json", exclude={"parent"}),
             "seconds": {name: round(value, 3) for name, value in made.seconds.items()},
         }
@@ -76,5 +77,5 @@ def approximate_command(
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
     there = "" if made.state == "made" else " (there already)"
-    console.print(f"{made.path}: {made.index_id} of {made.parent}{there}")
+    console.print(f"{made.path}: {made.index_id} of {made.parent}{there}{in_place_of(made.later)}")
     console.print(made.record.describe())

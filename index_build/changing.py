@@ -45,6 +45,7 @@ from index_build.found_again import HIDING, works_of
 from index_build.gather import Gatherer
 from index_build.held_out import check_not_held_out
 from index_build.inputs import WorksOnDisk, read_digested_works
+from index_build.later import tell_of_later
 from index_build.loaded import Loaded
 from index_build.moved import seen_from
 from index_build.progress import QuietReporter, Reporter
@@ -78,6 +79,8 @@ class VersionResult:
     """How many works came or went."""
     refused: tuple[dict[str, Any], ...] = ()
     """Works that couldn't be read and didn't come."""
+    later: tuple[str, ...] = ()
+    """Newer versions beside it that it isn't made of, in whose place it is served."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -110,6 +113,7 @@ def remove(
     ids = sorted(index.works.id_of(int(row)) for row in rows)
     change = _Change(index, "removed", canonical_json(ids).decode(), device, reporter)
     with version_place(index, out) as out:
+        change.later = tell_of_later(index, out, reporter, ids)
         if (found := change.present(out)) is not None:
             return found
         change.check()
@@ -174,6 +178,7 @@ def add(
         if index.manifest.held_out is not None:
             check_not_held_out(index.manifest.held_out, works, reporter, follow_links=follow_links)
         change = _Change(index, "added", works.digest, device, reporter, works, source)
+        change.later = tell_of_later(index, out, reporter)
         if (found := change.present(out)) is not None:
             if strict and found.changed < len(works):
                 raise BuildError(
@@ -213,6 +218,7 @@ class _Change:
         self.source = None if works is None else works.source
         self.given = given
         self.seconds: dict[str, float] = {}
+        self.later: tuple[str, ...] = ()
         said = canonical_json([index.manifest.works.digest, kind, what])
         self.digest = hashlib.sha256(said).hexdigest()
         """As `WorksRecord.digest`: of the parent's works and what happened to them."""
@@ -244,7 +250,9 @@ class _Change:
             self.reporter.say(
                 f"{out} is there already: {manifest.id}, {counted(manifest.works.count, 'work')}."
             )
-            return VersionResult(out, manifest.id, self.index.id, "present", manifest.works.count, last.works)
+            return VersionResult(
+                out, manifest.id, self.index.id, "present", manifest.works.count, last.works, later=self.later
+            )
         return None
 
     def check(self) -> None:
@@ -338,9 +346,16 @@ class _Change:
             manifest = self._manifest(workspace, written, changes, kept, came)
         durable.write_bytes(directory / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
-        refused = () if came is None else came.refused
         return VersionResult(
-            workspace.out, manifest.id, index.id, "made", manifest.works.count, changed, refused, self.seconds
+            workspace.out,
+            manifest.id,
+            index.id,
+            "made",
+            manifest.works.count,
+            changed,
+            () if came is None else came.refused,
+            self.later,
+            self.seconds,
         )
 
     def _manifest(

@@ -23,6 +23,7 @@ from das.images import ImageLimits
 from das.index import AttributionIndex
 from das.manifest import list_files
 from das.screening import Screen
+from das.versions import versions_in
 from das.works import file_digest
 from index_build.build import build
 from index_build.changing import add, remove
@@ -451,6 +452,37 @@ def test_copies_that_stay_are_told_of_and_keep_their_ids(
     assert add(without, source, tmp_path / "back").changed == 0
     assert add(without, source, tmp_path / "back", again=True).changed == 2
     assert sorted(opened(tmp_path / "back").works.column("id")) == sorted(index.works.column("id"))
+
+
+def test_a_version_of_an_older_one_tells_what_it_takes_the_place_of(
+    built: Callable[[str], AttributionIndex], run: Run, tmp_path: Path
+) -> None:
+    first = tmp_path / "shelf"
+    shutil.copytree(built("economical").path, first)
+    index = AttributionIndex.open(first)
+    told = Told()
+    newer = remove(index, np.array([1, 2]), tmp_path / "shelf-2", reporter=told)
+    assert newer.later == ()
+    assert not any("newer than" in said for said in told.said)
+    # Of the first again: what left is back, but for what leaves here too.
+    result = run(
+        *("index", "remove", first, "--works", "-", "--out", tmp_path / "shelf-3", "--json"),
+        input=ids(index, [2])[0],
+    )
+    answer = json.loads(result.stdout)
+    assert (answer["state"], answer["in_place_of"]) == ("made", [newer.index_id])
+    assert f"shelf-2 is {newer.index_id}, which is newer than {index.id}" in result.stderr
+    assert "undone, 1 work removed there included" in result.stderr
+    assert versions_in([tmp_path / "shelf-2", tmp_path / "shelf-3"]).newest[0].id == answer["index"]
+    # Elsewhere it takes no place, and neither does one that is made of the newest.
+    folder = tmp_path / "further"
+    folder.mkdir()
+    Image.fromarray(make_picture(62)).save(folder / "one.png")
+    assert add(index, folder, tmp_path / "elsewhere" / "shelf").later == ()
+    newest = AttributionIndex.open(tmp_path / "shelf-3")
+    assert add(newest, folder, tmp_path / "shelf-4", reporter=told).later == ()
+    said = run("index", "add", tmp_path / "shelf-2", "--works", folder, "--out", tmp_path / "shelf-5").stdout
+    assert f"served in the place of {AttributionIndex.open(tmp_path / 'shelf-4').id}, {newest.id}" in said
 
 
 def test_works_that_cant_be_read_dont_come(
