@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from das.finite import LARGEST_SEED
 from das.index import AttributionIndex
 from index_build.changes_cli import DeviceOption, JsonOption, ModelOption, in_place_of
 from index_build.progress import ConsoleReporter, JsonReporter
@@ -40,7 +41,8 @@ def approximate_command(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of the sample, and of what the search is trained on.", min=0)
+        int,
+        typer.Option(help="Of the sample, and of what the search is trained on.", min=0, max=LARGEST_SEED),
     ] = 0,
     model: ModelOption = None,
     device: DeviceOption = "cpu",
