@@ -94,7 +94,8 @@ def card_of(manifest: Manifest, works: Works) -> str:
         *_counted(works.creators, "creator"),
         "",
     ]
-    return "\n".join(lines)
+    # Names are as the works' metadata have them, with line breaks too.
+    return "\n".join(" ".join(line.splitlines()) for line in lines)
 
 
 def _search(record: ApproximateRecord | None) -> list[str]:

@@ -165,6 +165,7 @@ class BuildConfig(BaseModel):
         0.0,
         ge=0,
         le=1,
+        allow_inf_nan=False,
         description="Part of the timesteps computed without prompts, as in training for classifier-free guidance.",
     )
     lora: tuple[str, ...] = Field(
@@ -178,6 +179,7 @@ class BuildConfig(BaseModel):
     damping: float | None = Field(
         None,
         gt=0,
+        allow_inf_nan=False,
         description="λ in units of tr(K)/N; none: for the effective dimension that das.kernel aims at.",
     )
     feature_dtype: FeatureType = Field("float16", description="How whitened features are stored.")

@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from das.finite import LARGEST_SEED
 from measure.cli.options import DeviceOption
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ def train_command(
     clip_steps: Annotated[
         int, typer.Option(help="Steps of CLIP; 0 leaves it out.", min=0)
     ] = DEFAULT_CLIP_STEPS,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and noise.", min=0)] = DEFAULT_SEED,
+    seed: Annotated[
+        int, typer.Option(help="Seed of weights, order and noise.", min=0, max=LARGEST_SEED)
+    ] = DEFAULT_SEED,
 ) -> None:
     """Train the demo's models from the photographs, as the ones in the package were; goes on where it was."""
     from demo.clip import train_clip
@@ -218,7 +221,7 @@ def references_command(
     pipeline: Annotated[Path | None, typer.Option(help="Pipeline to draw from; default: the demo's.")] = None,
     count: Annotated[int | None, typer.Option(help="How many to draw.", min=1)] = None,
     first_seed: Annotated[
-        int | None, typer.Option(help="Seed of the first; the next have the next.", min=0)
+        int | None, typer.Option(help="Seed of the first; the next have the next.", min=0, max=LARGEST_SEED)
     ] = None,
 ) -> None:
     """Draw the model's own pictures that others are held against, as the ones in the package were."""

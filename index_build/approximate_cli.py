@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from das.finite import LARGEST_SEED
 from das.index import AttributionIndex
-from index_build.changes_cli import DeviceOption, JsonOption, ModelOption
+from index_build.changes_cli import DeviceOption, JsonOption, ModelOption, in_place_of
 from index_build.progress import ConsoleReporter, JsonReporter
 
 
@@ -40,7 +41,8 @@ def approximate_command(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of the sample, and of what the search is trained on.", min=0)
+        int,
+        typer.Option(help="Of the sample, and of what the search is trained on.", min=0, max=LARGEST_SEED),
     ] = 0,
     model: ModelOption = None,
     device: DeviceOption = "cpu",
@@ -69,6 +71,7 @@ def approximate_command(
             "parent": made.parent,
             "path": str(made.path),
             "state": made.state,
+            "in_place_of": list(made.later),
             **made.record.model_dump(mode="json", exclude={"parent"}),
             "seconds": {name: round(value, 3) for name, value in made.seconds.items()},
         }
@@ -76,5 +79,5 @@ def approximate_command(
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
     there = "" if made.state == "made" else " (there already)"
-    console.print(f"{made.path}: {made.index_id} of {made.parent}{there}")
+    console.print(f"{made.path}: {made.index_id} of {made.parent}{there}{in_place_of(made.later)}")
     console.print(made.record.describe())

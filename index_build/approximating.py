@@ -8,7 +8,7 @@ import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -54,6 +54,7 @@ from index_build.changing import version_place
 from index_build.finish import write_array
 from index_build.inputs import read_digested_works
 from index_build.kept import Shared, keep_file
+from index_build.later import tell_of_later
 from index_build.moved import seen_from
 from index_build.pictures import PictureReader
 from index_build.progress import QuietReporter, Reporter
@@ -77,6 +78,8 @@ class Approximated:
     parent: str
     state: Literal["made", "present"]
     record: ApproximateRecord
+    later: tuple[str, ...] = ()
+    """Newer versions beside it that it isn't made of, in whose place it is served."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -121,9 +124,9 @@ def approximate(
         asked="works",
     )
     with version_place(index, out) as out:
-        if (found := _present(record, out)) is not None:
-            return found
-        return _Making(index, record, out, reporter).make(pictures, device)
+        later = tell_of_later(index, out, reporter)
+        found = _present(record, out) or _Making(index, record, out, reporter).make(pictures, device)
+        return replace(found, later=later)
 
 
 def _check(index: AttributionIndex, depth: int, sample: int) -> None:
@@ -215,7 +218,7 @@ class _Making:
         manifest = self._with_files(workspace, manifest, shared)
         durable.write_bytes(directory / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
-        return Approximated(self._out, manifest.id, index.id, "made", record, self._seconds)
+        return Approximated(self._out, manifest.id, index.id, "made", record, seconds=self._seconds)
 
     def _write(self, directory: Path) -> None:
         """Write the search, the sums and the sample."""

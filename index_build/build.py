@@ -135,7 +135,7 @@ def build(
         run = _Build(config, out, works, given, held_out, device, command, reporter, read)
         for place in (out, building_path(out)):
             if (place / MANIFEST_NAME).is_file():
-                run.compare_with_finished(place)
+                run.compare_with_finished(place, strict=strict)
                 if place != out:
                     Workspace(out).publish()
                 forget_shards(shared, reporter)
@@ -180,7 +180,7 @@ class _Build:
         self.weight_files: tuple[WeightFileRecord, ...] = ()
         self.loras: tuple[LoraRecord, ...] = ()
 
-    def compare_with_finished(self, place: Path) -> None:
+    def compare_with_finished(self, place: Path, *, strict: bool) -> None:
         """Raise BuildError, naming the options, unless the finished index in `place` is the one asked for."""
         manifest = read_manifest(place)
         model, clip = manifest.model, manifest.screening
@@ -206,6 +206,12 @@ class _Build:
             raise BuildError(
                 f"{self.out} holds a finished index with other options: {'; '.join(different)}. "
                 "Delete it, or choose another --out."
+            )
+        if strict and manifest.build.unreadable:
+            raise BuildError(
+                f"{self.out} holds a finished index without {manifest.build.unreadable:,} of its works, which"
+                f" couldn't be used: {REPORT_NAME} there names them (--strict is on). Mend them, and choose"
+                " another --out."
             )
 
     def present(self) -> BuildResult:

@@ -187,17 +187,23 @@ def _tell(result: "VersionResult", done: str, as_json: bool) -> None:
             "works": result.works,
             done: result.changed,
             "unreadable": list(result.refused),
+            "in_place_of": list(result.later),
             "seconds": {name: round(value, 3) for name, value in result.seconds.items()},
         }
         sys.stdout.write(json.dumps(body, ensure_ascii=False) + "\n")
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    for entry in result.refused:
+        console.print(f"  {entry['file']}: {entry['message']}")
     if result.state == "unchanged":
         console.print(f"{result.index_id} stays as it is: there is no work to be {done}.")
         return
-    for entry in result.refused:
-        console.print(f"  {entry['file']}: {entry['message']}")
     console.print(
         f"{result.path}: {result.index_id}, {counted(result.works, 'work')}, {result.changed:,} {done};"
-        f" of {result.parent}"
+        f" of {result.parent}{in_place_of(result.later)}"
     )
+
+
+def in_place_of(later: tuple[str, ...]) -> str:
+    """What a version is served instead of though it isn't made of that, for the end of a line; "" for nothing."""
+    return f"; served in the place of {', '.join(later)}, which is newer than that" if later else ""

@@ -43,7 +43,9 @@ from index_build.disk import disk_may_be_full, only_builder
 from index_build.finish import reads_residuals
 from index_build.found_again import HIDING, works_of
 from index_build.gather import Gatherer
+from index_build.held_out import check_not_held_out
 from index_build.inputs import WorksOnDisk, read_digested_works
+from index_build.later import tell_of_later
 from index_build.loaded import Loaded
 from index_build.moved import seen_from
 from index_build.progress import QuietReporter, Reporter
@@ -77,6 +79,8 @@ class VersionResult:
     """How many works came or went."""
     refused: tuple[dict[str, Any], ...] = ()
     """Works that couldn't be read and didn't come."""
+    later: tuple[str, ...] = ()
+    """Newer versions beside it that it isn't made of, in whose place it is served."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -109,6 +113,7 @@ def remove(
     ids = sorted(index.works.id_of(int(row)) for row in rows)
     change = _Change(index, "removed", canonical_json(ids).decode(), device, reporter)
     with version_place(index, out) as out:
+        change.later = tell_of_later(index, out, reporter, ids)
         if (found := change.present(out)) is not None:
             return found
         change.check()
@@ -144,7 +149,8 @@ def add(
         again: also works that were removed from the index; else these stay out.
 
     Raises:
-        BuildError, ModelError, WorksError: as for a build; or the works can't come to this index.
+        BuildError, ModelError, WorksError: as for a build; or the works can't come to this index, which holds them
+            out.
         IndexFormatError: the index is damaged.
     """
     reporter = reporter or QuietReporter()
@@ -169,17 +175,25 @@ def add(
         if not rows:
             return _unchanged(index, out)
         works = works.only(rows)
+        if index.manifest.held_out is not None:
+            check_not_held_out(index.manifest.held_out, works, reporter, follow_links=follow_links)
         change = _Change(index, "added", works.digest, device, reporter, works, source)
+        change.later = tell_of_later(index, out, reporter)
         if (found := change.present(out)) is not None:
+            if strict and found.changed < len(works):
+                raise BuildError(
+                    f"{out} is there already, without {len(works) - found.changed:,} of these works, which"
+                    " couldn't be read: build-report.json there names them (--strict is on)"
+                )
             return found
         change.check()
         workspace, sums = change.sums_of(out, works, strict=strict, everything=True)
         shards = workspace.shards()
         refused = tuple(entry for shard in shards for entry in shard.refused)
         if not any(len(shard) for shard in shards):
-            raise BuildError(
-                f"none of the {len(works):,} works to add can be read; the first: {refused[0]['message']}"
-            )
+            # Once they can be read they are other works to a workspace.
+            workspace.discard()
+            return _unchanged(index, out, refused)
         return change.finish(workspace, np.ones(len(index), bool), Came(works, shards, refused), sums)
 
 
@@ -204,6 +218,7 @@ class _Change:
         self.source = None if works is None else works.source
         self.given = given
         self.seconds: dict[str, float] = {}
+        self.later: tuple[str, ...] = ()
         said = canonical_json([index.manifest.works.digest, kind, what])
         self.digest = hashlib.sha256(said).hexdigest()
         """As `WorksRecord.digest`: of the parent's works and what happened to them."""
@@ -235,7 +250,9 @@ class _Change:
             self.reporter.say(
                 f"{out} is there already: {manifest.id}, {counted(manifest.works.count, 'work')}."
             )
-            return VersionResult(out, manifest.id, self.index.id, "present", manifest.works.count, last.works)
+            return VersionResult(
+                out, manifest.id, self.index.id, "present", manifest.works.count, last.works, later=self.later
+            )
         return None
 
     def check(self) -> None:
@@ -290,6 +307,8 @@ class _Change:
             )
         refused = [entry for shard in workspace.shards() for entry in shard.refused]
         if refused and self.kind == "removed":
+            # Without them it is another change.
+            workspace.discard()
             raise BuildError(
                 f"{refused[0]['file']} can't be read ({refused[0]['message']}), so its part can't be taken out of a"
                 f" kernel: leave it off the list. {HIDING}"
@@ -327,9 +346,16 @@ class _Change:
             manifest = self._manifest(workspace, written, changes, kept, came)
         durable.write_bytes(directory / MANIFEST_NAME, manifest_bytes(manifest))
         workspace.publish()
-        refused = () if came is None else came.refused
         return VersionResult(
-            workspace.out, manifest.id, index.id, "made", manifest.works.count, changed, refused, self.seconds
+            workspace.out,
+            manifest.id,
+            index.id,
+            "made",
+            manifest.works.count,
+            changed,
+            () if came is None else came.refused,
+            self.later,
+            self.seconds,
         )
 
     def _manifest(
@@ -423,8 +449,8 @@ class _Change:
         return record.model_copy(update={"creators": creators})
 
 
-def _unchanged(index: AttributionIndex, out: Path) -> VersionResult:
-    return VersionResult(out, index.id, index.id, "unchanged", len(index), 0)
+def _unchanged(index: AttributionIndex, out: Path, refused: tuple[dict[str, Any], ...] = ()) -> VersionResult:
+    return VersionResult(out, index.id, index.id, "unchanged", len(index), 0, refused)
 
 
 @contextmanager

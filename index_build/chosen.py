@@ -22,6 +22,7 @@ FEWEST_LEFT = 2
 """Of one work alone nothing can be ranked."""
 
 _STDIN = "-"
+_NO_COMMAS = {";": "semicolons", "\t": "tabs"}
 _MOST_BYTES = 1 << 30
 
 
@@ -146,18 +147,28 @@ def listed(file: Path) -> Iterator[Named]:
         raise SettingsError(f"{name} is empty: it names no work. Did what should have written it fail?")
     if first.lstrip().startswith("{"):
         yield from _of_json(name, lines)
-    elif "work_id" in (cell.strip(' "') for cell in first.split(",")):
+    elif "work_id" in _columns(first, ","):
         yield from _of_csv(name, text)
+    elif others := [words for mark, words in _NO_COMMAS.items() if "work_id" in _columns(first, mark)]:
+        raise SettingsError(
+            f"the columns of {name} are separated by {others[0]}, as some spreadsheets do; have them separated by"
+            " commas."
+        )
     else:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            if len(line.split()) > 1 or "," in line:
+            if len(line.split()) > 1 or "," in line or ";" in line:
                 raise SettingsError(
                     f"{name} line {number} isn't one id of a work, and the file's first line names no column work_id."
                     " Give a CSV with that column, JSON objects with it, or one id a line."
                 )
             yield Named(line.strip(), None, f"{name} line {number}")
+
+
+def _columns(line: str, separator: str) -> list[str]:
+    """The names of columns in a first line."""
+    return [cell.strip(' "') for cell in line.split(separator)]
 
 
 def _text(file: Path) -> str:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from das import durable
-from das.errors import BuildError
-from das.manifest import MANIFEST_NAME
+from das.errors import BuildError, IndexFormatError
+from das.manifest import MANIFEST_NAME, read_manifest
 from index_build.workspace import building_path
 
 _RESERVE_BYTES = 256 * 2**20
@@ -18,12 +18,14 @@ def only_builder(out: Path) -> Iterator[Path]:
     """Hold the lock of `out`, the file OUT.lock; gives the place without links in it.
 
     Raises:
-        BuildError: another process builds there, something else is there, or nothing can be made there.
+        BuildError: another process builds there, something else is there, it lies in an index, or nothing can be made
+            there.
     """
     try:
         out = out.resolve()
         if out.exists() and not (out / MANIFEST_NAME).is_file() and not _is_empty_directory(out):
             raise BuildError(f"{out} exists and isn't an attribution index; choose another --out.")
+        check_outside_indexes(out.parent, "another index")
         building_path(out).exists()  # tells if the longer name can't be
         path = lock_path(out)
         busy = BuildError(
@@ -37,6 +39,26 @@ def only_builder(out: Path) -> Iterator[Path]:
         yield out
     finally:
         held.release(remove=True)
+
+
+def check_outside_indexes(place: Path, what: str) -> None:
+    """Raise BuildError where something would be written into an index, which never changes.
+
+    Args:
+        place: where it would be; `what` it is to be there ("an index", for one).
+    """
+    for folder in (place, *place.parents):
+        if not (folder / MANIFEST_NAME).is_file():
+            continue
+        try:
+            manifest = read_manifest(folder)
+        except IndexFormatError:
+            # Another program's, or an index of another version, which can't be told from that.
+            continue
+        where = "is" if folder == place else f"lies in {folder}, which is"
+        raise BuildError(
+            f"{place} {where} the index {manifest.id} and can't hold {what}; name another place."
+        )
 
 
 def lock_path(out: Path) -> Path:

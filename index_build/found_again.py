@@ -41,22 +41,28 @@ def works_of(
     table = index.works.table.take(pa.array(rows))
     digests: list[str] = table["digest"].to_pylist()
     places: list[Place | None] = [None] * len(rows)
-    looked_in = []
+    looked_in: dict[Path, None] = {}
     for source in _sources(index, pictures):
-        looked_in.append(str(source.path))
+        looked_in[source.path] = None
         if source.path.exists() and None in places:
             _look_in(source, table["file"].to_pylist(), digests, places, reporter, given=pictures is not None)
     missing = [row for row, place in enumerate(places) if place is None]
     if missing:
         raise BuildError(
             f"the pictures of {len(missing):,} of the {len(rows):,} works to remove aren't in"
-            f" {' or '.join(looked_in)}, such as that of {index.works.id_of(int(rows[missing[0]]))}. Taking a work"
-            " out of a kernel takes its features at every timestep, which an index doesn't keep and which are"
+            f" {' or '.join(map(str, looked_in))}, such as that of {index.works.id_of(int(rows[missing[0]]))}. Taking"
+            " a work out of a kernel takes its features at every timestep, which an index doesn't keep and which are"
             f" computed again from picture and model: give the place with --pictures DIR. {HIDING}"
         )
     chosen = table.select(_TAKEN)
     source_works = SourceWorks(
-        Path(looked_in[0]), chosen, tuple(place for place in places if place is not None), (), (), "index", {}
+        Path(next(iter(looked_in))),
+        chosen,
+        tuple(place for place in places if place is not None),
+        (),
+        (),
+        "index",
+        {},
     )
     return WorksOnDisk(source_works, digests, digest_of_works(chosen, digests))
 
@@ -66,10 +72,12 @@ def _sources(index: AttributionIndex, pictures: Path | None) -> Iterator[_Source
         yield _Source(pictures, "auto")
         return
     record = index.manifest.works
-    yield _Source(Path(record.source), record.format or "auto")
+    sources = [_Source(Path(record.source), record.format or "auto")]
     for change in index.manifest.changes:
         if change.source is not None:
-            yield _Source(Path(change.source), change.format or "auto")
+            sources.append(_Source(Path(change.source), change.format or "auto"))
+    # What is added is often in the folder of the build.
+    yield from dict.fromkeys(sources)
 
 
 def _look_in(

@@ -77,6 +77,8 @@ class Gatherer:
         if done:
             # A build that an earlier version began is refused now, and not at its end.
             _ = workspace.shards()[0].tdm
+        if strict:
+            workspace.check_strict()
         with (
             closing(PictureReader(self._works)) as reader,
             reporter.stage("gradients", len(self._works), self.works_in(done)) as stage,

@@ -7,19 +7,20 @@ LoRA each picture's error is taken relative to that of the base alone, which can
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from das.config import BuildConfig
-from das.errors import BuildError
+from das.errors import BuildError, WorksError
 from das.gradients import FeatureConfig, FeatureExtractor
 from das.kernel import USUAL_GAP
 from das.manifest import HeldOutRecord
 from das.models import DiffusionModel
 from das.models.lora import as_base
 from index_build.dataset_inference import PictureLosses, generalisation_gap, known_creators
-from index_build.inputs import WorksOnDisk
+from index_build.inputs import WorksOnDisk, read_digested_works
 from index_build.pictures import PictureReader
 from index_build.progress import Reporter, Stage, duration
 
@@ -54,13 +55,7 @@ class HeldOutPictures:
                 f"{given.source.root} has {len(given):,} pictures; {FEWEST} held-out ones are the fewest that tell"
                 " how well the model knows its works."
             )
-        both = (set(given.digests) & set(works.digests)) - {""}
-        if both:
-            file = given.source.paths[given.digests.index(min(both))]
-            raise BuildError(
-                f"{len(both):,} of the held-out pictures are works too, such as {file}. Held out are pictures that"
-                " the model was not trained on."
-            )
+        _check_apart(given, works)
         self._config = config
         self._given = given
         self._works = works
@@ -162,6 +157,38 @@ class HeldOutPictures:
             reader.close()
         whole = np.concatenate(errors) if errors else np.empty((0, TIMESTEPS))
         return pixels, PictureLosses(whole, [creators[row] or None for row in taken])
+
+
+def check_not_held_out(
+    record: HeldOutRecord, works: WorksOnDisk, reporter: Reporter, *, follow_links: bool
+) -> None:
+    """Raise BuildError where works that come to an index are among the pictures that it was built to hold out.
+
+    Where these aren't there any more, or are others, a warning says so.
+    """
+    folder = Path(record.source)
+    try:
+        given = read_digested_works(folder, reporter, follow_links=follow_links)
+    except WorksError:
+        given = None
+    if given is not None:
+        _check_apart(given, works)
+    if given is None or given.digest != record.digest:
+        reporter.warn(
+            f"the {record.count:,} pictures that the index was built to hold out aren't in {folder} as they were, so"
+            " it isn't known whether some of these works are among them: those are pictures that the model was not"
+            " trained on."
+        )
+
+
+def _check_apart(given: WorksOnDisk, works: WorksOnDisk) -> None:
+    both = (set(given.digests) & set(works.digests)) - {""}
+    if both:
+        file = given.source.paths[given.digests.index(min(both))]
+        raise BuildError(
+            f"{len(both):,} of the held-out pictures are works too, such as {file}. Held out are pictures that"
+            " the model was not trained on."
+        )
 
 
 def _evenly(rows: Sequence[int], count: int) -> list[int]:

@@ -18,10 +18,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from das import durable
 from das.errors import BuildError, IndexFormatError
-from das.manifest import MANIFEST_NAME, TELLING_FILES, FileRecord, Manifest, read_manifest, record_file
+from das.manifest import MANIFEST_NAME, TELLING_FILES, Manifest, read_manifest, record_file
 from das.verification import verify_index
 from das.versions import Version, versions_in
-from index_build.disk import disk_may_be_full, in_bytes
+from index_build.disk import check_outside_indexes, disk_may_be_full, in_bytes
 from index_build.progress import Reporter
 from index_build.workspace import building_path
 from jobs.remote import REMOTE_ADVICE, misses_bucket, open_place, reason_of
@@ -41,10 +41,13 @@ class IndexStore:
         """
         Raises:
             SettingsError: the URL can't be used.
+            BuildError: it is a directory, of an index.
         """
         self.url = url.rstrip("/")
         self._filesystem, self._root = open_place(url, "the URL")
         self._is_directory = isinstance(self._filesystem, LocalFileSystem)
+        if self._is_directory:
+            check_outside_indexes(Path(self._root), "others")
 
     def manifests(self) -> dict[str, bytes]:
         """`manifest.json` of every index, by the name of its directory.
@@ -75,6 +78,8 @@ class IndexStore:
     def push(self, index: Path, reporter: Reporter) -> str:
         """Send a finished index; returns the name of its directory. What is there already isn't sent again.
 
+        A quality that the store's was measured to have stays, unless this one was measured later.
+
         Raises:
             IndexFormatError: the index isn't whole.
             BuildError: the store can't be written.
@@ -86,20 +91,27 @@ class IndexStore:
             raise IndexFormatError(f"{index} isn't whole and isn't sent: {damage.file}: {damage.message}.")
         place = f"{self._root}/{manifest.id}"
         with self._explained(f"{self.url} can't be written"):
-            known = self._records(manifest.id)
+            there = self._manifest(manifest.id)
+            known = {} if there is None else there.files
+            tells_more = there is not None and _was_measured_later(there, manifest)
             sizes = self._sizes(place)
             missing = [
                 name
                 for name, record in manifest.files.items()
                 # Before a manifest is there, what is there is of this index: its id is made of its files.
-                if sizes.get(name) != record.bytes or known.get(name, record) != record
+                if (sizes.get(name) != record.bytes or known.get(name, record) != record)
+                and not (tells_more and name in TELLING_FILES)
             ]
             with reporter.stage("sending", sum(manifest.files[name].bytes for name in missing)) as stage:
                 for name in missing:
                     self._put(index / name, f"{place}/{name}")
                     stage.advance(manifest.files[name].bytes)
             # What says how good an index is may be written again, and the manifest with it.
-            if known != manifest.files:
+            if tells_more:
+                reporter.warn(
+                    f"{manifest.id} in {self.url} was measured, later than {index}: its card and its quality stay."
+                )
+            elif known != manifest.files:
                 self._put(index / MANIFEST_NAME, f"{place}/{MANIFEST_NAME}")
         return manifest.id
 
@@ -133,15 +145,15 @@ class IndexStore:
                 path, lambda partial: self._filesystem.get_file(f"{self._root}/{name}/{file}", str(partial))
             )
 
-    def _records(self, name: str) -> Mapping[str, FileRecord]:
-        """What the store's own manifest of an index says; nothing where it has none that can be read."""
+    def _manifest(self, name: str) -> Manifest | None:
+        """The store's own manifest of an index; None where it has none that can be read."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 data = self._filesystem.cat_file(f"{self._root}/{name}/{MANIFEST_NAME}")
                 (Path(folder) / MANIFEST_NAME).write_bytes(data)
-                return read_manifest(Path(folder)).files
+                return read_manifest(Path(folder))
             except (FileNotFoundError, IndexFormatError):
-                return {}
+                return None
 
     def _sizes(self, place: str) -> dict[str, int]:
         """The files of an index that are there, with their bytes."""
@@ -204,8 +216,9 @@ class Mirror:
         """Be the only mirror of the folder.
 
         Raises:
-            BuildError: another one is, or the folder can't be written.
+            BuildError: another one is, or the folder can't be written; or it is an index itself.
         """
+        check_outside_indexes(self._folder.resolve(), "versions of indexes")
         try:
             path = self._folder / _LOCK_NAME
             busy = BuildError(f"another mirror writes into {self._folder}: end that one first.")
@@ -266,8 +279,7 @@ class Mirror:
             if name not in mirrored:
                 # Somebody else has put it here, and its card is theirs to renew.
                 return False
-            self._renew(place, version, manifest)
-            return True
+            return self._renew(place, version, manifest)
         for file in manifest.files:
             if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
                 raise IndexFormatError(f"{name} in {self._store.url} names a file outside of itself: {file}.")
@@ -303,9 +315,13 @@ class Mirror:
                 f"{name} needs {in_bytes(needed)} of disk and {self._folder} has {in_bytes(free)} free: make room."
             )
 
-    def _renew(self, place: Path, version: Version, manifest: Manifest) -> None:
-        """Fetch what was written again since: an index that was measured has another card, and the same id."""
-        before = read_manifest(place).files
+    def _renew(self, place: Path, version: Version, manifest: Manifest) -> bool:
+        """Fetch what was written again since: an index that was measured has another card, and the same id.
+
+        False where the one that is here was measured later.
+        """
+        here = read_manifest(place)
+        before = here.files
         changed = {
             file for file in {*before, *manifest.files} if before.get(file) != manifest.files.get(file)
         }
@@ -314,6 +330,8 @@ class Mirror:
                 f"{place.name} in {self._store.url} has other files than before under the same id; withdraw it and"
                 " push it once more."
             )
+        if _was_measured_later(here, manifest):
+            return False
         told = {}
         with tempfile.TemporaryDirectory() as folder:
             for file in sorted(changed):
@@ -324,6 +342,7 @@ class Mirror:
                 told[place / file] = path.read_bytes()
         told[place / MANIFEST_NAME] = (version.directory / MANIFEST_NAME).read_bytes()
         durable.write_together(told)
+        return True
 
     def _take(self, name: str, file: str, path: Path, here: Path | None) -> None:
         """Have a file: of another version that has the same, else from the store."""
@@ -414,6 +433,14 @@ class Mirror:
                 if error.errno in durable.NO_ROOM:
                     raise
                 raise BuildError(f"{self._folder}: {failed} ({error.strerror or error}).") from error
+
+
+def _was_measured_later(one: Manifest, other: Manifest) -> bool:
+    """Whether one of two manifests of the same index tells of a quality that was measured after the other's."""
+    if one.content_digest != other.content_digest or one.quality is None:
+        return False
+    # Both in UTC, as `das evaluate index` writes them.
+    return other.quality is None or one.quality.measured_at > other.quality.measured_at
 
 
 def keep_looking(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from das.finite import finite
 from index_build.progress import ConsoleReporter, JsonReporter
 
 UrlArgument = Annotated[
@@ -42,7 +43,13 @@ def mirror_command(
     url: UrlArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What DAS_INDEX_DIR names.")],
     every: Annotated[
-        float | None, typer.Option(help="Go on, and look again after so many seconds.", min=1.0)
+        float | None,
+        typer.Option(
+            help="Go on, and look again after so many seconds, a day's at most.",
+            min=1.0,
+            max=86_400.0,
+            callback=finite,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from das import durable
 from das.errors import BuildError
-from das.manifest import MANIFEST_NAME, canonical_json
+from das.manifest import MANIFEST_NAME, canonical_json, list_files
 from index_build.inputs import differences
 
 _SCRATCH = "scratch"
@@ -151,11 +151,14 @@ class Workspace:
         state = workspace.path / _STATE
         if state.is_file():
             different = differences(identity, json.loads(state.read_bytes()))
-            if different:
+            if different and workspace._is_begun:
                 raise BuildError(
                     f"{workspace.path} holds an unfinished build with other options: {'; '.join(different)}. "
                     "Run it with those options to go on, delete it, or choose another --out."
                 )
+            if different:
+                # Stopped before anything was computed, as by a work that is mended since.
+                workspace.discard()
         elif workspace.path.exists() and not all(
             durable.is_partial(entry.name) for entry in workspace.path.iterdir()
         ):
@@ -164,6 +167,10 @@ class Workspace:
         durable.remove_partials(workspace.path)
         durable.write_bytes(state, canonical_json(identity))
         return workspace
+
+    def discard(self) -> None:
+        """Remove it, where what it holds can lead to nothing."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def token(self) -> str:
         """What tells this unfinished build from any other, also from one of the same place and options."""
@@ -221,10 +228,28 @@ class Workspace:
         """Every committed shard, in order."""
         return [StoredShard(self._shard(shard)) for shard in range(self.shards_done)]
 
+    def check_strict(self, first: int = 0) -> None:
+        """Raise BuildError for a work that couldn't be used, in the committed shards from `first` on.
+
+        Whoever computed these may have passed it over.
+        """
+        for shard in range(first, self.shards_done):
+            for refused in StoredShard(self._shard(shard)).refused:
+                raise BuildError(
+                    f"{refused['file']} can't be used ({refused['code']}): {refused['message']} (--strict is on, and"
+                    f" {self.path} was begun without it: go on without it, or mend the work and delete that"
+                    " directory)"
+                )
+
     def is_product(self, name: str) -> bool:
         """Whether a file of the directory, by its relative name, belongs to the finished index."""
         own = name == _STATE or name.startswith(f"{_SCRATCH}/")
         return not own and name != MANIFEST_NAME
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether it holds anything that a build computed."""
+        return self.shards_done > 0 or any(map(self.is_product, list_files(self.path)))
 
     def publish(self) -> None:
         """Drop what only the build needed and give the finished directory its name."""

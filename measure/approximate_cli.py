@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from das.finite import LARGEST_SEED
+
 
 def approximate(
     index: Annotated[Path, typer.Option(help="An index that answers das-block first.")],
@@ -30,7 +32,9 @@ def approximate(
         typer.Option(help="Works that group shares are estimated from; may be given again.", min=2),
     ] = None,
     timed: Annotated[int, typer.Option(help="Queries that the exact pass is timed with.", min=1)] = 5,
-    seed: Annotated[int, typer.Option(help="Of what is mixed, and of training samples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of what is mixed, and of training samples.", min=0, max=LARGEST_SEED)
+    ] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line on stdout.")] = False,
 ) -> None:

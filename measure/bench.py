@@ -13,6 +13,7 @@ from rich.progress import track
 
 from das.device import check_device
 from das.durable import write_bytes
+from das.finite import LARGEST_SEED, finite
 from measure.approximate_cli import approximate
 from measure.questions_cli import query, search
 from measure.services_cli import services
@@ -78,14 +79,18 @@ def service(
     url: Annotated[str, typer.Option(help="Where the service listens, on this machine.")],
     clients: Annotated[int, typer.Option(help="People who poll.")] = 100,
     uploaders: Annotated[int, typer.Option(help="People who upload picture after picture.")] = 10,
-    seconds: Annotated[float, typer.Option(help="How long.")] = 60.0,
-    polls: Annotated[float, typer.Option(help="Polls of each client in a second.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="How long.", min=0.1, max=86_400.0, callback=finite)] = 60.0,
+    polls: Annotated[
+        float, typer.Option(help="Polls of each client in a second.", min=0.01, max=1_000.0, callback=finite)
+    ] = 2.0,
     api_pid: Annotated[int | None, typer.Option(help="Process of the API, to tell its memory.")] = None,
     worker_pid: Annotated[int | None, typer.Option(help="Process of the worker, likewise.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write the figures here, with command and versions.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the pictures, and of who looks at what.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the pictures, and of who looks at what.", min=0, max=LARGEST_SEED)
+    ] = 0,
     streamers: Annotated[
         int, typer.Option(help="People who follow the events of one question after another.")
     ] = 0,
@@ -133,14 +138,20 @@ def service(
 def throughput(
     url: Annotated[str, typer.Option(help="Where the service listens, on this machine.")],
     clients: Annotated[int, typer.Option(help="How many ask at once, against one.")] = 8,
-    seconds: Annotated[float, typer.Option(help="How long each of both asks in a round.")] = 15.0,
+    seconds: Annotated[
+        float,
+        typer.Option(help="How long each of both asks in a round.", min=0.1, max=86_400.0, callback=finite),
+    ] = 15.0,
     rounds: Annotated[int, typer.Option(help="Of both in turn; the median of their ratios counts.")] = 3,
     bulk: Annotated[int, typer.Option(help="Pictures of batches, beside which one client asks then.")] = 0,
     bulk_seconds: Annotated[
-        float, typer.Option(help="After which what is left of them is cancelled.")
+        float,
+        typer.Option(
+            help="After which what is left of them is cancelled.", min=0.1, max=86_400.0, callback=finite
+        ),
     ] = 300.0,
     out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the pictures.", min=0, max=LARGEST_SEED)] = 0,
     key: Annotated[
         str | None,
         typer.Option(envvar="DAS_API_KEY", help="Sent by everybody, where the service asks for keys."),
@@ -206,7 +217,10 @@ def changes(
     model: Annotated[str, typer.Option(help="Pipeline directory or hub id.")],
     folder: Annotated[Path, typer.Option(help="An empty folder for works and indexes.")],
     works: Annotated[int, typer.Option(help="Random pictures that the index is built of.", min=10)] = 300,
-    part: Annotated[float, typer.Option(help="How many go, and come, as a part of them.")] = 0.01,
+    part: Annotated[
+        float,
+        typer.Option(help="How many go, and come, as a part of them.", min=0.0, max=1.0, callback=finite),
+    ] = 0.01,
     size: Annotated[int, typer.Option(help="Side of a picture.", min=8)] = 32,
     preset: Annotated[str, typer.Option(help="Of the build.")] = "default",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
@@ -249,7 +263,10 @@ def peers(
     contenders: Annotated[
         list[str] | None, typer.Option("--contender", help="Only these; may be given again.")
     ] = None,
-    memory: Annotated[float, typer.Option(help="Gigabytes that a contender may allocate.", min=1)] = 10,
+    memory: Annotated[
+        float,
+        typer.Option(help="Gigabytes that a contender may allocate.", min=1, max=100_000, callback=finite),
+    ] = 10,
     limit: Annotated[int, typer.Option(help="Seconds of CPU time that a contender may take.", min=1)] = 600,
     out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
     note: Annotated[str | None, typer.Option(help="What to say of this run on the page of results.")] = None,

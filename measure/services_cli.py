@@ -5,14 +5,18 @@ from typing import Annotated
 
 import typer
 
+from das.finite import LARGEST_SEED, finite
+
 
 def services(
     url: Annotated[str, typer.Option(help="Where the one listens, on this machine: the baseline.")],
     other: Annotated[str, typer.Option(help="Where the other does.")],
-    seconds: Annotated[float, typer.Option(help="How long each is asked in a round.")] = 15.0,
+    seconds: Annotated[
+        float, typer.Option(help="How long each is asked in a round.", min=0.1, max=86_400.0, callback=finite)
+    ] = 15.0,
     rounds: Annotated[int, typer.Option(help="Of both in turn; the median of their ratios counts.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the pictures.", min=0, max=LARGEST_SEED)] = 0,
     key: Annotated[
         str | None, typer.Option(envvar="DAS_API_KEY", help="Sent to both, where they ask for keys.")
     ] = None,

@@ -39,9 +39,12 @@ def gather(
     in the shards' order.
 
     Raises:
-        BuildError: a shard can't be computed; the message says where and why.
+        BuildError: a shard can't be computed; the message says where and why. Or a work couldn't be read, and the
+            plan is strict.
         BrokerError: nothing says where the broker is.
     """
+    if plan.strict:
+        workspace.check_strict()
     queue = ShardQueue(settings)
     exchange = Exchange.begin(shared, plan, digests)
     asking = _Asking(queue, exchange, reporter)
@@ -72,6 +75,8 @@ def gather(
                     stage.advance(gatherer.works_in(done) - gatherer.works_in(counted))
                     exchange.forget(counted)
                     away_since = None
+                    if plan.strict:
+                        workspace.check_strict(counted)
                 except PlaceAway as error:
                     away_since = _wait(error, away_since, reporter)
     finally:

@@ -9,6 +9,7 @@ index's own directory: a worker that comes late can't leave a file in a finished
 import hashlib
 import io
 import json
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from das import durable
 from das.config import BuildConfig
-from das.errors import BuildError
+from das.errors import BuildError, SettingsError
 from das.manifest import ExtensionRecord, canonical_json
 from index_build.cluster.place import PlaceAway, place_at
 from index_build.progress import Reporter
@@ -31,6 +32,7 @@ BEAT_S = 2.0
 """Seconds between two touches of a claim."""
 
 _PLAN, _DIGESTS, _COUNTED = "plan.json", "digests.txt", "counted.txt"
+_STORES = "stores.json"
 
 
 class Plan(BaseModel):
@@ -240,7 +242,11 @@ class Exchange:
 
 
 class Shared:
-    """Where the builds of an index leave shards, each in a place of its own: in a directory beside it, or a store."""
+    """Where the builds of an index leave shards, each in a place of its own: in a directory beside it, or a store.
+
+    In a store two indexes may have the same name. What is there for this one has a name that is drawn, and the
+    directory beside the index keeps it: whoever goes on finds it, and nobody takes another's for it.
+    """
 
     def __init__(self, out: Path, url: str | None = None) -> None:
         """
@@ -251,32 +257,60 @@ class Shared:
         Raises:
             SettingsError: the URL can't be used.
         """
-        name = out.name + durable.SHARDS_SUFFIX
-        self.location = str(out.with_name(name)) if url is None else f"{place_at(url).location}/{name}"
+        self._name = out.name
+        self._beside = out.with_name(out.name + durable.SHARDS_SUFFIX)
+        self._url = None
+        if url is not None:
+            location = place_at(url).location
+            self._url = location if "://" in location else str(Path(location).absolute())
+
+    @property
+    def location(self) -> str | None:
+        """Where the places of builds are; None while there is none in the store."""
+        return str(self._beside) if self._url is None else self._stores().get(self._url)
 
     def of(self, build: str) -> str:
-        """Where the shards of one build are."""
+        """Where one build is to leave its shards."""
+        if self.location is None:
+            name = f"{self._name}-{secrets.token_hex(4)}{durable.SHARDS_SUFFIX}"
+            durable.make_directory(self._beside)
+            # Before anything is there: it is found again, whatever becomes of the build.
+            durable.write_json(
+                self._beside / _STORES, self._stores() | {str(self._url): f"{self._url}/{name}"}
+            )
         return f"{self.location}/{build}"
 
     def builds(self) -> list[Exchange]:
         """Of every build that left something."""
+        if self.location is None:
+            return []
         return [Exchange(self.of(name)) for name in place_at(self.location).folders()]
 
     def remove(self, besides: str | None = None) -> None:
         """Remove what builds left, though a late worker may be writing there; all but those of one."""
         if besides is None:
-            place_at(self.location).remove_all()
+            for location in self._stores().values():
+                place_at(location).remove_all()
+            place_at(str(self._beside)).remove_all()
             return
-        for name in place_at(self.location).folders():
+        for name in [] if self.location is None else place_at(self.location).folders():
             if name != besides:
                 place_at(self.of(name)).remove_all()
+
+    def _stores(self) -> dict[str, str]:
+        """Where shards are in stores, by their URLs."""
+        try:
+            stores: dict[str, str] = json.loads((self._beside / _STORES).read_bytes())
+        except FileNotFoundError:
+            return {}
+        return stores
 
 
 def forget_shards(shared: Shared, reporter: Reporter) -> None:
     """Remove what builds left of an index that is finished; it is no worse for a store that is away."""
     try:
         shared.remove()
-    except PlaceAway as error:
+    except (PlaceAway, SettingsError) as error:
         reporter.warn(f"what build workers left stays there: {error}")
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from das.errors import SettingsError
+from das.finite import LARGEST_SEED
 from measure.cli.options import JsonOption, named_folders, progress_bars, use_one_thread
 from measure.report import command_line, tell_report, versions
 
@@ -24,7 +25,9 @@ def copies(
     ] = None,
     count: Annotated[int, typer.Option(help="How many works are asked about as they arrive.", min=1)] = 300,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise, flat colours and gradients.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the noise, flat colours and gradients.", min=0, max=LARGEST_SEED)
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """How many copies of its works an index finds as they arrive, and how many others it takes for copies.

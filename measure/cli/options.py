@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from das.device import check_device
 from das.errors import SettingsError
+from das.finite import LARGEST_SEED
 from measure.report import print_rows, truth_record, write_report
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ CacheOption = Annotated[Path | None, typer.Option(help="Keep features in this di
 TimestepsOption = Annotated[str, typer.Option(help="How many, evenly spaced; or a list such as 0,100,200.")]
 DimensionOption = Annotated[int, typer.Option(help="k, dimensions of the sketched gradients.")]
 DrawsOption = Annotated[int, typer.Option(help="Noises per timestep.")]
-SeedOption = Annotated[int, typer.Option(help="Of noise, sketch, halvings and resampling.")]
+SeedOption = Annotated[
+    int, typer.Option(help="Of noise, sketch, halvings and resampling.", min=0, max=LARGEST_SEED)
+]
 MethodOption = Annotated[
     list[str] | None,
     typer.Option(help="Only rows of this method, or with this label; may be given several times."),

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from das.errors import SettingsError
+from das.finite import LARGEST_SEED, finite
 from measure.cli.options import JsonOption, numbers, use_one_thread
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ ValidationOption = Annotated[int, typer.Option(help="Held-out queries.")]
 GeneratedOption = Annotated[int, typer.Option(help="Queries that the full model generates.")]
 BatchOption = Annotated[int, typer.Option(help="Pictures in a training step.")]
 WidthOption = Annotated[str, typer.Option(help="Channels of the network's levels.")]
-RateOption = Annotated[float, typer.Option(help="Peak of the learning rate.")]
+RateOption = Annotated[
+    float, typer.Option(help="Peak of the learning rate.", min=0.0, max=1.0, callback=finite)
+]
 LossTimestepsOption = Annotated[int, typer.Option(help="Evenly spaced timesteps of a query's loss.")]
 LossDrawsOption = Annotated[int, typer.Option(help="Noises for each of them.")]
 SamplingStepsOption = Annotated[int, typer.Option(help="DDIM steps of generated queries.")]
 # Asked for when something is to be trained: a finished truth is completed anywhere.
 TrainingDeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")]
-TruthSeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+TruthSeedOption = Annotated[int, typer.Option(help="Of everything that is drawn.", min=0, max=LARGEST_SEED)]
 WorkersOption = Annotated[int, typer.Option(help="Models trained at once, each on one thread.")]
 
 
@@ -53,7 +56,9 @@ def truth(
     validation: ValidationOption = 100,
     generated: GeneratedOption = 100,
     subsets: Annotated[int, typer.Option(help="M, how many subsets.")] = 36,
-    share: Annotated[float, typer.Option(help="Part of the works in each subset.")] = 0.5,
+    share: Annotated[
+        float, typer.Option(help="Part of the works in each subset.", min=0.0, max=1.0, callback=finite)
+    ] = 0.5,
     seeds: Annotated[int, typer.Option(help="Models for each subset.")] = 2,
     repeated: Annotated[
         int, typer.Option(help="Subsets that get the later seeds too, for the ceiling.")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from das.errors import SettingsError
+from das.finite import LARGEST_SEED
 from measure.cli.options import DeviceOption, JsonOption, named_folders, progress_bars, use_one_thread
 from measure.report import command_line, tell_report, versions
 
@@ -18,7 +19,9 @@ def uploads(
         typer.Option(help="NAME=FOLDER of pictures that it didn't make; may be repeated."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A JSON file for the figures.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise, flat colours and gradients.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the noise, flat colours and gradients.", min=0, max=LARGEST_SEED)
+    ] = 0,
     device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:

@@ -6,13 +6,15 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
+from das.card import card_of
 from das.errors import IndexFormatError
 from das.index import AttributionIndex, Features
 from das.manifest import canonical_json, list_files, manifest_bytes, read_manifest
-from das.works import file_digest
+from das.works import Works, file_digest
 
 
 @pytest.fixture
@@ -61,6 +63,19 @@ def test_what_an_index_holds(tiny_index: Path, tiny_works: Path) -> None:
             assert np.abs(difference).mean() < 25
     assert "40, trained on 42 times" in index.card
     assert "Not measured" in index.card
+
+
+def test_a_name_of_several_lines_is_one_line_of_the_card(tiny_index: Path) -> None:
+    index = AttributionIndex.open(tiny_index)
+    table = index.works.table
+    names = pa.array([f"New\nLine {row % 2}\u2028## Kernels" for row in range(len(table))])
+    table = table.set_column(table.column_names.index("creator"), "creator", names)
+    lines = card_of(index.manifest, Works(table)).split("\n")
+    assert [line for line in lines if "Line" in line] == [
+        "- New Line 0 ## Kernels: 20",
+        "- New Line 1 ## Kernels: 20",
+    ]
+    assert lines.count("## Kernels") == 1
 
 
 def index_work(index: AttributionIndex, row: int, works: Path) -> Path:

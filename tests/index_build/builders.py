@@ -3,8 +3,9 @@
 Each line is JSON: the config, where to build, and when to die: `die_at` is the number of a durable write, before
 whose rename the builder is killed by SIGKILL; `die_in` names a step of the publishing to be killed in;
 `kill_after_s` is the time after which it is killed from here, wherever it is; `file_limit` is the size in bytes
-from which the disk counts as full; `distributed` has build workers compute, who leave shards at `exchange`, and
-`lost_s` is when one of them counts as lost. It answers with one line of JSON.
+from which the disk counts as full; `strict` stops at a work that can't be used; `distributed` has build workers
+compute, who leave shards at `exchange`, and `lost_s` is when one of them counts as lost. It answers with one line of
+JSON.
 """
 
 import json
@@ -84,6 +85,7 @@ def _build(order: dict[str, Any], answer: int) -> None:
         result = index_build.build.build(
             BuildConfig(**order["config"]),
             Path(order["out"]),
+            strict=order.get("strict", False),
             distributed=order.get("distributed", False),
             exchange=order.get("exchange"),
         )

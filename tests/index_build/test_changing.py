@@ -19,9 +19,11 @@ from das.changes import digest_of_id
 from das.cli import build_app
 from das.config import PRESETS, BuildConfig, ClipSpec
 from das.errors import BuildError, DasError, IndexFormatError, SettingsError
+from das.images import ImageLimits
 from das.index import AttributionIndex
 from das.manifest import list_files
 from das.screening import Screen
+from das.versions import versions_in
 from das.works import file_digest
 from index_build.build import build
 from index_build.changing import add, remove
@@ -309,6 +311,9 @@ def test_lists_of_works_are_read_as_they_are_written(
     [
         ("w_0123456789abcdef\nw_1123456789abcdef\n", r"no work w_0123456789abcdef \(.* line 1\), and 1 more"),
         ("a,b\n1,2\n", "line 1 isn't one id of a work"),
+        ("w_0123456789abcdef;shelf\n", "line 1 isn't one id of a work"),
+        ('"index";"work_id"\n"shelf";"w_1"\n', "separated by semicolons.* by commas"),
+        ("work_id\tindex\nw_1\tshelf\n", "separated by tabs.* by commas"),
         ("", "is empty: it names no work"),
         ("\n \n", "is empty: it names no work"),
         ("work_id\n\n,\n", "has no work_id"),
@@ -391,6 +396,16 @@ def test_pictures_are_found_by_their_bytes_or_asked_for(
     ):
         remove(index, np.array([5, 6]), tmp_path / "other", pictures=moved)
     assert not (tmp_path / "other").exists()
+    # Of a work that came and whose picture went, the folder is named once, though it was read twice.
+    folder = tmp_path / "further"
+    for number in (63, 64):
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(make_picture(number)).save(folder / f"{number}.png")
+        add(index, folder, tmp_path / f"with-{number}")
+        index = opened(tmp_path / f"with-{number}")
+    shutil.rmtree(folder)
+    with pytest.raises(BuildError, match=f"aren't in {works} or {folder}, such as"):
+        remove(index, np.array([len(index) - 1]), tmp_path / "other")
 
 
 def test_without_the_model_works_can_only_be_hidden(
@@ -444,6 +459,37 @@ def test_copies_that_stay_are_told_of_and_keep_their_ids(
     assert sorted(opened(tmp_path / "back").works.column("id")) == sorted(index.works.column("id"))
 
 
+def test_a_version_of_an_older_one_tells_what_it_takes_the_place_of(
+    built: Callable[[str], AttributionIndex], run: Run, tmp_path: Path
+) -> None:
+    first = tmp_path / "shelf"
+    shutil.copytree(built("economical").path, first)
+    index = AttributionIndex.open(first)
+    told = Told()
+    newer = remove(index, np.array([1, 2]), tmp_path / "shelf-2", reporter=told)
+    assert newer.later == ()
+    assert not any("newer than" in said for said in told.said)
+    # Of the first again: what left is back, but for what leaves here too.
+    result = run(
+        *("index", "remove", first, "--works", "-", "--out", tmp_path / "shelf-3", "--json"),
+        input=ids(index, [2])[0],
+    )
+    answer = json.loads(result.stdout)
+    assert (answer["state"], answer["in_place_of"]) == ("made", [newer.index_id])
+    assert f"shelf-2 is {newer.index_id}, which is newer than {index.id}" in result.stderr
+    assert "undone, 1 work removed there included" in result.stderr
+    assert versions_in([tmp_path / "shelf-2", tmp_path / "shelf-3"]).newest[0].id == answer["index"]
+    # Elsewhere it takes no place, and neither does one that is made of the newest.
+    folder = tmp_path / "further"
+    folder.mkdir()
+    Image.fromarray(make_picture(62)).save(folder / "one.png")
+    assert add(index, folder, tmp_path / "elsewhere" / "shelf").later == ()
+    newest = AttributionIndex.open(tmp_path / "shelf-3")
+    assert add(newest, folder, tmp_path / "shelf-4", reporter=told).later == ()
+    said = run("index", "add", tmp_path / "shelf-2", "--works", folder, "--out", tmp_path / "shelf-5").stdout
+    assert f"served in the place of {AttributionIndex.open(tmp_path / 'shelf-4').id}, {newest.id}" in said
+
+
 def test_works_that_cant_be_read_dont_come(
     built: Callable[[str], AttributionIndex], run: Run, tmp_path: Path
 ) -> None:
@@ -451,17 +497,55 @@ def test_works_that_cant_be_read_dont_come(
     folder = tmp_path / "further"
     folder.mkdir()
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    with pytest.raises(BuildError, match="none of the 1 works to add can be read"):
-        add(index, folder, tmp_path / "none")
     Image.fromarray(make_picture(60)).save(folder / "whole.png")
     with pytest.raises(BuildError, match="--strict is on"):
         add(index, folder, tmp_path / "strict", strict=True)
     result = run("index", "add", index.path, "--works", folder, "--out", tmp_path / "some")
     assert "broken.png" in result.stdout
     assert f"{WORKS + 1} works, 1 added" in result.stdout
+    with pytest.raises(BuildError, match="is there already, without 1 of these works"):
+        add(index, folder, tmp_path / "some", strict=True)
     report = json.loads((tmp_path / "some" / "build-report.json").read_bytes())
     assert [entry["file"] for entry in report["unreadable"]] == ["broken.png"]
     assert report["taken"]["works"] == WORKS + 1
+
+
+def test_a_folder_with_nothing_new_but_what_cant_be_read_is_no_error(
+    built: Callable[[str], AttributionIndex], run: Run, works: Path, tmp_path: Path
+) -> None:
+    index, out = built("economical"), tmp_path / "out"
+    folder = tmp_path / "further"
+    shutil.copytree(works, folder)
+    (folder / "z.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    result = run("index", "add", index.path, "--works", folder, "--out", out)
+    assert result.exit_code == 0
+    assert "z.png: " in result.stdout
+    assert "there is no work to be added" in result.stdout
+    answer = json.loads(run("index", "add", index.path, "--works", folder, "--out", out, "--json").stdout)
+    assert (answer["state"], answer["path"]) == ("unchanged", None)
+    assert [entry["file"] for entry in answer["unreadable"]] == ["z.png"]
+    assert not building_path(out).exists()
+    with pytest.raises(BuildError, match="--strict is on"):
+        add(index, folder, out, strict=True)
+    # Copied again, as told, it comes.
+    Image.fromarray(make_picture(60)).save(folder / "z.png")
+    assert add(index, folder, out, strict=True).changed == 1
+
+
+def test_what_cant_go_may_be_left_off_the_list_and_the_rest_goes(
+    options: dict[str, Any], works: Path, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "works", tmp_path / "out"
+    shutil.copytree(works, source)
+    chosen = options | PRESETS["economical"] | {"dimension": 16, "works": source, "clip": None}
+    build(BuildConfig(**chosen), tmp_path / "index")
+    index = AttributionIndex.open(tmp_path / "index")
+    with pytest.MonkeyPatch.context() as patched:
+        # A picture that das could read once: the limits of a later version are others.
+        patched.setattr("index_build.pictures.WORK_LIMITS", ImageLimits(max_pixels=1))
+        with pytest.raises(BuildError, match="leave it off the list"):
+            remove(index, np.array([1, 2]), out)
+    assert len(removed(index, [2], out)) == WORKS - 1
 
 
 def test_further_columns_of_another_type_become_text(

@@ -18,6 +18,7 @@ from das.sscd import Sscd
 from index_build.build import build
 from index_build.changing import add, remove
 from index_build.held_out import FEWEST
+from index_build.progress import QuietReporter
 from tests.conftest import make_picture, make_works
 from tests.das import families
 from tests.das.sscd_files import save as save_sscd
@@ -26,6 +27,16 @@ from tests.index_build.synthetic import dampings_of, fix_dampings
 
 WORKS = 9
 GONE = [1, 5]
+
+
+class Told(QuietReporter):
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.said.append(message)
 
 
 def write_works(folder: Path, rows: list[int]) -> Path:
@@ -171,6 +182,15 @@ def test_what_held_out_pictures_told_stays_for_creators_whose_works_do(
     before = index.manifest.held_out
     assert before is not None
     assert {one.name for one in before.creators} == {"Ada", "Bert"}
+    # What is held out is no work, whatever folder it comes in.
+    further = pictures("further", range(60, 62))
+    shutil.copy(tmp_path / "held-out" / "103.png", further / "103.png")
+    with pytest.raises(BuildError, match=r"1 of the held-out pictures are works too, such as .*103\.png"):
+        add(index, further, tmp_path / "more")
+    (tmp_path / "held-out" / "103.png").unlink()
+    told = Told()
+    assert add(index, further, tmp_path / "more", reporter=told).changed == 3
+    assert any("isn't known whether some of these works are among them" in said for said in told.said)
     ada = index.works.creators.index("Ada")
     remove(index, np.array([ada]), tmp_path / "without")
     without = AttributionIndex.open(tmp_path / "without")

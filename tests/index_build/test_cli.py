@@ -1,12 +1,15 @@
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from das.answer import NOT_IN_MODEL
+from das.cli import build_app
 from das.errors import SettingsError, WorksError
 from das.manifest import NOT_MEASURED
 from das.query import register as register_query
@@ -155,6 +158,10 @@ def test_verify_names_the_damaged_file_and_exits_with_one(
         (["--timesteps", "0"], "--timesteps is 0: .*at least one timestep"),
         (["--method", "guess"], "--method"),
         (["--damping", "-1"], "--damping is -1"),
+        (["--damping", "nan"], "--damping is nan"),
+        (["--damping", "inf"], "--damping is inf"),
+        (["--prompt-dropout", "nan"], "--prompt-dropout is nan"),
+        (["--seed", "9223372036854775808"], "--seed is 9223372036854775808"),
         (["--attributed", "("], "neither 'all' nor a regular expression"),
         (["--clip", "ViT-B-32"], "MODEL:PRETRAINED"),
         (["--feature-dtype", "int4"], "--feature-dtype is 'int4'"),
@@ -166,6 +173,32 @@ def test_options_that_cant_be_used_are_named(app: typer.Typer, options: list[str
     command = ["build", "--model", "m", "--works", "w", "--out", "o", *options]
     with pytest.raises(SettingsError, match=message):
         runner.invoke(app, command, catch_exceptions=False)
+
+
+def numbers_in(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
+    """Every command's options that are numbers, but of `das build`, which BuildConfig reads, and `das query`."""
+    for name, inner in getattr(command, "commands", {}).items():
+        if (*path, name) not in (("build",), ("query",)):
+            yield from numbers_in(inner, (*path, name))
+    for option in command.params:
+        if option.type.name.split()[0] in ("float", "int", "integer"):
+            yield command, option
+
+
+def test_no_option_takes_a_number_that_is_none() -> None:
+    tried = 0
+    for command, option in numbers_in(typer.main.get_command(build_app())):
+        if option.type.name.startswith("float"):
+            values = ("nan", "inf", "-inf", "1e300")
+        elif option.name == "seed":
+            values = ("-1", str(2**63))
+        else:
+            continue
+        for value in values:
+            with pytest.raises(Exception, match=r"isn't a number|is not in the range"):
+                option.process_value(command.context_class(command), value)
+            tried += 1
+    assert tried > 40
 
 
 def test_works_that_arent_there_are_named(app: typer.Typer, tmp_path: Path) -> None:

@@ -171,11 +171,18 @@ def until(true: Callable[[], Any]) -> Any:
 
 
 def shards_of(out: Path) -> Path:
-    return Path(Shared(out).location)
+    return out.with_name("index.shards")
 
 
 def exchange_of(out: Path, url: str | None = None) -> Exchange:
     found: Exchange = until(lambda: [one for one in Shared(out, url).builds() if one.is_there])[0]
+    return found
+
+
+def left_in(place: str) -> list[str]:
+    store = fsspec.filesystem("s3")
+    store.invalidate_cache()
+    found: list[str] = store.find(place)
     return found
 
 
@@ -222,16 +229,52 @@ def test_shards_left_in_a_store_give_the_same_bytes_too(
 ) -> None:
     out, url = tmp_path / "index", "s3://bucket/builds"
     ours = {"distributed": True, "exchange": url, "lost_s": 2.5 * BEAT_S}
-    built = start(out, **ours, die_at=8)
+    built = start(out, **ours, die_at=9)
     killed_at_work(out, worker(), url)
     assert status(out, url).shards == SHARDS
     worker()
-    # On its own disk it renames two files at its beginning, and two for each shard that it counts.
+    # On its own disk it renames three files at its beginning, and two for each shard that it counts.
     assert built.result(PATIENCE_S) == {"killed": True}
     assert start(out, **ours).result(PATIENCE_S)["state"] == "built"
     assert digests(out) == whole
     assert not shards_of(out).exists()
-    assert fsspec.filesystem("s3").find("bucket/builds") == []
+    assert left_in("bucket/builds") == []
+
+
+def test_strict_counts_for_shards_that_were_computed_before(
+    start: Start, worker: Callable[[], int], queue: redis.Redis, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    worker()
+    # Without a shard of its own: they wait for it, of which the first lacks a work.
+    assert start(out, distributed=True, die_at=4).result(PATIENCE_S) == {"killed": True}
+    exchange = exchange_of(out)
+    until(lambda: len(exchange.done()) == SHARDS)
+    said = start(out, distributed=True, strict=True).result(PATIENCE_S)
+    assert "broken.png can't be used" in said["error"], said
+    assert start(out, distributed=True).result(PATIENCE_S)["state"] == "built"
+
+
+def test_builds_of_equal_names_share_a_store_and_nothing_in_it(
+    start: Start, whole: dict[str, str], worker: Callable[[], int], queue: redis.Redis, tmp_path: Path
+) -> None:
+    url = "s3://bucket/shared"
+    ours, other = tmp_path / "ours" / "index", tmp_path / "other" / "index"
+    worker()
+    # Its machine is away for now, and all its shards wait for it.
+    assert start(other, distributed=True, exchange=url, die_at=3).result(PATIENCE_S) == {"killed": True}
+    waiting = exchange_of(other, url)
+    until(lambda: len(waiting.done()) == SHARDS and not waiting.claims())
+    left = left_in("bucket/shared")
+    assert start(ours, distributed=True, exchange=url).result(PATIENCE_S)["state"] == "built"
+    assert digests(ours) == whole
+    assert not shards_of(ours).exists()
+    assert left_in("bucket/shared") == left
+    # One process ends the other, and finds what it left in the store.
+    assert start(other).result(PATIENCE_S)["state"] == "built"
+    assert digests(other) == whole
+    assert left_in("bucket/shared") == []
+    assert not shards_of(other).exists()
 
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(

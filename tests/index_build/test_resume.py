@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -142,6 +143,28 @@ def test_going_on_with_other_options_is_refused(
     said = order(out, config=change)
     assert re.search("unfinished build with other options: " + named, said["error"])
     assert {name: file_digest(building_path(out) / name) for name in list_files(building_path(out))} == before
+
+
+def test_strict_counts_for_what_an_earlier_run_passed_over(
+    order: Order, whole: tuple[dict[str, str], str, int], tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    assert order(out, die_at=4)["killed"]
+    said = order(out, strict=True)
+    assert re.search(r"broken\.png can't be used .*was begun without it", said["error"])
+    assert order(out)["index"] == whole[1]
+    assert "without 1 of its works" in order(out, strict=True)["error"]
+
+
+def test_a_work_that_stopped_a_strict_build_is_mended_and_the_same_command_goes_on(
+    order: Order, options: dict[str, Any], tmp_path: Path
+) -> None:
+    works, out = tmp_path / "works", tmp_path / "index"
+    shutil.copytree(options["works"], works)
+    config = {"works": str(works)}
+    assert "--strict is on" in order(out, strict=True, config=config)["error"]
+    shutil.copy(works / "work-003.png", works / "broken.png")
+    assert order(out, strict=True, config=config)["state"] == "built"
 
 
 def test_a_second_builder_is_refused_while_the_first_one_works(order: Order, tmp_path: Path) -> None:

@@ -216,6 +216,32 @@ def test_an_index_that_was_measured_has_another_card(
     assert contents(here / id_of(index)) == contents(index)
 
 
+def test_a_measured_quality_outlives_copies_that_werent_measured(
+    url: str, versions: list[Path], tmp_path: Path
+) -> None:
+    index_id, here = id_of(versions[0]), tmp_path / "here"
+    IndexStore(url).push(versions[0], QUIET)
+    looked(url, here)
+    # Measured where it is served: the store knows nothing of it.
+    record_quality(AttributionIndex.open(here / index_id), QUALITY)
+    measured = contents(here / index_id)
+    assert looked(url, here).fetched == ()
+    assert contents(here / index_id) == measured
+    IndexStore(url).push(here / index_id, QUIET)
+    told = Told()
+    IndexStore(url).push(versions[0], told)
+    assert any("its quality stay" in message for message in told.said)
+    assert looked(url, tmp_path / "there").fetched == (index_id,)
+    assert contents(tmp_path / "there" / index_id) == measured
+    # Measured again, later, it goes everywhere.
+    later = QUALITY.model_copy(update={"lds": 39.9, "measured_at": "2026-02-01T09:00:00+00:00"})
+    record_quality(AttributionIndex.open(tmp_path / "there" / index_id), later)
+    IndexStore(url).push(tmp_path / "there" / index_id, told)
+    IndexStore(url).push(here / index_id, told)
+    assert looked(url, here).fetched == (index_id,)
+    assert AttributionIndex.open(here / index_id).manifest.quality == later
+
+
 def test_what_is_withdrawn_goes_unless_it_is_the_last(url: str, versions: list[Path], tmp_path: Path) -> None:
     store, here, told = IndexStore(url), tmp_path / "here", Told()
     mirror = Mirror(store, here)
@@ -434,6 +460,22 @@ def test_two_mirrors_dont_share_a_folder(url: str, tmp_path: Path) -> None:
     one, other = (Mirror(IndexStore(url), tmp_path / "here") for _ in range(2))
     with one.alone(), pytest.raises(BuildError, match="another mirror writes into"), other.alone():
         pass
+
+
+@pytest.mark.parametrize("inside", ["", "works", "not/there"])
+def test_an_index_holds_no_others(versions: list[Path], tmp_path: Path, inside: str) -> None:
+    store, index = tmp_path / "store", tmp_path / "index"
+    store.mkdir()
+    IndexStore(str(store)).push(versions[0], QUIET)
+    shutil.copytree(versions[0], index)
+    before = contents(index)
+    with pytest.raises(BuildError, match=f"the index {id_of(index)} and can't hold versions of indexes"):
+        keep_looking(Mirror(IndexStore(str(store)), index / inside), QUIET, None, lambda _: None)
+    with pytest.raises(BuildError, match=f"the index {id_of(index)} and can't hold others"):
+        IndexStore(str(index / inside)).push(versions[1], QUIET)
+    with pytest.raises(BuildError, match=f"the index {id_of(index)} and can't hold another index"):
+        remove(AttributionIndex.open(versions[0]), np.array([1]), index / inside / "version")
+    assert contents(index) == before
 
 
 def test_an_outage_is_told_once_and_survived(
