@@ -101,8 +101,11 @@ class Engine(Protocol):
         """
         ...
 
-    def score_section(self, task: SectionTask) -> bytes:
-        """What is found in a section of an index, which is loaded, for another worker that leads the search."""
+    def score_section(self, task: SectionTask, alive: Callable[[], None]) -> bytes:
+        """What is found in a section of an index, which is loaded, for another worker that leads the search.
+
+        It calls `alive` between its steps and lets through what that raises.
+        """
         ...
 
 

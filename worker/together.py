@@ -30,6 +30,8 @@ _HEARD_S = 0.1
 _BEGUN_TIMES, _BEGUN_S = 2.0, 1.0
 # Between two looks at whether others have finished theirs: a part of what the leader's own took, within limits.
 _LOOKS, _SHORTEST_S, _LONGEST_S = 20, 0.002, 0.25
+# A worker that helps looks so often at whether anybody waits for what it computes.
+_WANTED_EVERY_S = 1.0
 # What workers send each other; raised with every change of it.
 _FORMAT = 1
 
@@ -57,6 +59,10 @@ class Search(Generic[Found]):
     alive: Callable[[], None]
 
 
+class SearchOver(Exception):
+    """Whoever leads a search waits for this section no longer: there is nobody to compute for."""
+
+
 class Lead(Protocol):
     """`Together.search`."""
 
@@ -66,8 +72,11 @@ class Lead(Protocol):
 class Helps(Protocol):
     """What computes a section that another worker asks for."""
 
-    def score_section(self, task: SectionTask) -> bytes:
-        """What the scores of a search's queries come to in a section of an index that is loaded."""
+    def score_section(self, task: SectionTask, alive: Callable[[], None]) -> bytes:
+        """What the scores of a search's queries come to in a section of an index that is loaded.
+
+        It calls `alive` between its steps and lets through what that raises.
+        """
         ...
 
 
@@ -190,7 +199,7 @@ class Together:
     def _take_over(self, search_id: str, number: int) -> None:
         """Keep others from beginning what is computed here, where that can be written."""
         try:
-            self._searches.take_over(search_id, number)
+            self._searches.take_over(search_id, number, self._worker_id)
         except StorageError as error:
             log.debug("section %d of %s may be computed twice: %s", number, search_id, error)
 
@@ -207,7 +216,9 @@ class Together:
         if task is None:
             return False
         try:
-            result = self._engine.score_section(task)
+            result = self._engine.score_section(task, self._as_long_as_wanted(task))
+        except SearchOver:
+            log.info("nobody waits for section %d of %s any more", task.number, task.search_id)
         except Exception as error:
             # Whoever leads computes it, and tells what is wrong with it.
             log.exception("section %d of %s can't be computed here", task.number, task.search_id)
@@ -218,9 +229,30 @@ class Together:
             self.helped += self._hand_in(task, result)
         return True
 
+    def _as_long_as_wanted(self, task: SectionTask) -> Callable[[], None]:
+        """What raises `SearchOver` once nobody waits for a section, and may be called as often as one likes."""
+        looked = time.monotonic()
+
+        def alive() -> None:
+            nonlocal looked
+            if time.monotonic() - looked < _WANTED_EVERY_S:
+                return
+            wanted = True
+            try:
+                wanted = self._searches.is_wanted(task)
+            except StorageError as error:
+                log.debug(
+                    "whether section %d of %s is wanted isn't known: %s", task.number, task.search_id, error
+                )
+            if not wanted:
+                raise SearchOver
+            looked = time.monotonic()
+
+        return alive
+
     def _hand_in(self, task: SectionTask, result: bytes) -> bool:
         try:
-            self._searches.hand_in(task.search_id, task.number, result)
+            return self._searches.hand_in(task, result)
         except Exception as error:
             if out_of_time(error):
                 raise
@@ -229,7 +261,6 @@ class Together:
                 "what was found in section %d of %s can't be handed in", task.number, task.search_id
             )
             return False
-        return True
 
     def _holders(self, index_id: str) -> list[str]:
         """The workers that can take part in searches of an index, this one among them, in an order of their own.
