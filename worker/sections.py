@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from das.sections import Section, SectionTally, packed, put_together, unpacked
+from das.sections import Section, SectionTally, packed, packed_bytes, put_together, unpacked
 from das.tally import Tally
 from jobs.searches import SectionTask
 from worker.child import Progress
@@ -31,7 +31,7 @@ def spread(attributor: "Attributor", lead: Lead, progress: Progress) -> "Spread"
             return attributor.section_tallies(averages, method, section, best, alive)
 
         def read(section: Section, result: bytes) -> list[SectionTally]:
-            tallies = unpacked(index.works, result)
+            tallies = unpacked(index.works, section, result)
             if [one.works for one in tallies] != [len(section)] * len(best):
                 raise ValueError(f"it isn't of {len(best)} queries and {len(section):,} works")
             return tallies
@@ -41,6 +41,7 @@ def spread(attributor: "Attributor", lead: Lead, progress: Progress) -> "Spread"
             method,
             lambda: _asked(averages, best),
             index.manifest.features.shard_rows,
+            lambda section: packed_bytes(index.works, section, best),
             compute,
             read,
             alive,
@@ -68,7 +69,8 @@ def score(attributor: "Attributor", task: SectionTask, alive: Callable[[], None]
             if name.startswith(_SET)
         }
     section = Section(task.begin, task.end)
-    return packed(attributor.section_tallies(averages, task.method, section, best, alive))
+    tallies = attributor.section_tallies(averages, task.method, section, best, alive)
+    return packed(attributor.index.works, section, tallies)
 
 
 def _asked(averages: "Averages", best: Sequence[int]) -> bytes:

@@ -33,7 +33,10 @@ _LOOKS, _SHORTEST_S, _LONGEST_S = 20, 0.002, 0.25
 # A worker that helps looks so often at whether anybody waits for what it computes.
 _WANTED_EVERY_S = 1.0
 # What workers send each other; raised with every change of it.
-_FORMAT = 1
+_FORMAT = 2
+# What is found in a section goes through the database in one piece, which both ends and the database itself hold in
+# memory more than once. Eight million creators' sums are so many bytes.
+_MOST_BYTES = 64 * 2**20
 
 Found = TypeVar("Found")
 
@@ -45,6 +48,7 @@ class Search(Generic[Found]):
     Attributes:
         question: what the others are asked.
         shard_rows: works of each of the index's shards.
+        result_bytes: how many bytes what another finds in a section takes at most, about.
         compute: finds here what is in a section, and raises what is to end the search.
         read: the same from what another found, or any error where that can't be used.
         alive: called now and then; raises where nobody waits for the search any more.
@@ -54,6 +58,7 @@ class Search(Generic[Found]):
     method: str
     question: Callable[[], bytes]
     shard_rows: Sequence[int]
+    result_bytes: Callable[[Section], int]
     compute: Callable[[Section], Found]
     read: Callable[[Section, bytes], Found]
     alive: Callable[[], None]
@@ -94,6 +99,8 @@ class Together:
         self._loaded: Callable[[], Collection[str]] = tuple
         self._engine: Helps | None = None
         self._kind = f"{_FORMAT}, {version('das-attribution')} on {settings.device.partition(':')[0]}"
+        # Indexes of which was told that their searches aren't divided.
+        self._undivided: set[str] = set()
         self.led = self.helped = self.taken_back = 0
 
     def serve(self, engine: Helps, loaded: Callable[[], Collection[str]]) -> None:
@@ -124,7 +131,7 @@ class Together:
         try:
             holders = self._holders(search.index_id)
             sections = sections_of(search.shard_rows, min(self._settings.search_workers, len(holders)))
-            if len(sections) == 1:
+            if len(sections) == 1 or self._is_too_large(search, sections):
                 return None
             named = divided(holders, self._worker_id, len(sections))
             asked = [(one.begin, one.end, worker) for one, worker in zip(sections, named, strict=True)]
@@ -261,6 +268,23 @@ class Together:
                 "what was found in section %d of %s can't be handed in", task.number, task.search_id
             )
             return False
+
+    def _is_too_large(self, search: Search[Found], sections: Sequence[Section]) -> bool:
+        """Whether what others find may be more than is sent; told once for each index."""
+        most = max(map(search.result_bytes, sections))
+        if most <= _MOST_BYTES:
+            return False
+        if search.index_id not in self._undivided:
+            self._undivided.add(search.index_id)
+            log.warning(
+                "%s: what is found in a section may take %.0f MB, and more than %.0f aren't sent through the"
+                " database; this worker scores all works itself. More workers or a smaller DAS_BATCH_SIZE make it"
+                " less.",
+                search.index_id,
+                most / 2**20,
+                _MOST_BYTES / 2**20,
+            )
+        return True
 
     def _holders(self, index_id: str) -> list[str]:
         """The workers that can take part in searches of an index, this one among them, in an order of their own.

@@ -139,6 +139,7 @@ class ScriptedEngine:
                 job.method,
                 script.encode,
                 [1] * 12,
+                lambda _: 0,
                 lambda section: self._own(script.split("-"), section),
                 lambda _, result: result.decode(),
                 lambda: progress("scored", 0, 1),

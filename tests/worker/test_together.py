@@ -239,12 +239,34 @@ def rename(store: JobStore, found: str, to: str) -> None:
 Compute = Callable[[Section], tuple[int, int]]
 
 
-def led(compute: Compute, read: Callable[..., tuple[int, int]]) -> Search[tuple[int, int]]:
-    return Search("photographs@3f9c2a", "das-block", bytes, [1] * 4, compute, read, lambda: None)
+def led(
+    compute: Compute, read: Callable[..., tuple[int, int]], work_bytes: int = 0
+) -> Search[tuple[int, int]]:
+    return Search(
+        "photographs@3f9c2a",
+        "das-block",
+        bytes,
+        [1] * 4,
+        lambda section: work_bytes * len(section),
+        compute,
+        read,
+        lambda: None,
+    )
 
 
 def rows(section: Section) -> tuple[int, int]:
     return section.begin, section.end
+
+
+def test_what_is_too_much_to_send_is_not_divided(
+    apart: tuple[Together, JobStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    together, _ = apart
+    for _ in range(2):
+        assert together.search(led(rows, lambda *_: (0, 0), 40 * 2**20)) is None
+    (told,) = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert "may take 80 MB" in told.getMessage()
+    assert together.search(led(rows, lambda *_: (0, 0), 32 * 2**20)) == [(0, 2), (2, 4)]
 
 
 def test_without_the_database_a_search_is_led_alone(apart: tuple[Together, JobStore]) -> None:
