@@ -1,11 +1,8 @@
 """Which works a question is scored against."""
 
-# One product over all works reads every stored feature once: half a gigabyte is 0.2 to 0.5 s of memory bandwidth
-# on two cores, below what a real model's gradients of one picture cost. Up to there, screening would save less
-# than it costs: CLIP misses works that had influence and don't look alike, and the shares would be shares of a
-# selection. In works: 65,536 at 4096 dimensions in float16.
-ALL_UP_TO_FEATURE_BYTES = 512 * 2**20
-# Beyond it, as many as the paper screens for.
+from das.approximation import ALL_UP_TO_FEATURE_BYTES
+
+# Where features are more than that, as many as the paper screens for.
 SCREENED = 1000
 
 

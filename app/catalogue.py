@@ -15,7 +15,7 @@ from cachetools import LRUCache, cachedmethod
 from PIL import Image
 
 from app.problems import Problem, invalid
-from das.config import FEATURE_BYTES
+from das.approximation import read_bytes, still_screened
 from das.errors import DasError
 from das.exposure import exposure_of
 from das.index import AttributionIndex
@@ -71,7 +71,10 @@ class ServedIndex:
     @classmethod
     def open(cls, version: Version, settings: Settings) -> "ServedIndex":
         """Open a version; raises DasError where it can't be."""
-        return cls(version.directory, AttributionIndex.open(version.directory, model_dir=settings.model_dir))
+        index = AttributionIndex.open(version.directory, model_dir=settings.model_dir)
+        if (told := still_screened(index.manifest)) is not None:
+            logger.warning("%s: %s", index.id, told)
+        return cls(version.directory, index)
 
     def __post_init__(self) -> None:
         self._works: LRUCache[int, dict[str, Any]] = LRUCache(WORKS_KEPT)
@@ -101,10 +104,7 @@ class ServedIndex:
 
     def feature_bytes(self, method: str) -> int:
         """Bytes of features that a question by `method` reads where every work is a candidate."""
-        features, approximate = self.index.manifest.features, self.index.manifest.approximate
-        searched = approximate is not None and approximate.method == method
-        works = approximate.sample if approximate is not None and searched else len(self)
-        return works * features.dimension * FEATURE_BYTES[features.dtype] * len(features.sets)
+        return read_bytes(self.index.manifest, method)
 
     @cached_property
     def creators(self) -> int | None:

@@ -1,13 +1,32 @@
 """What an index says of its approximate search: its files, what the manifest records, what answers have to say."""
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from das.config import FEATURE_BYTES
+
+if TYPE_CHECKING:
+    from das.manifest import Manifest
 
 FOLDER = "approximate"
 SAMPLE_NAME = f"{FOLDER}/sample.npy"
 """Rows of the works that stand for all, (n,) int64, ascending."""
+
+ALL_UP_TO_FEATURE_BYTES = 512 * 2**20
+"""A service answers a question that doesn't say otherwise about all works where that reads no more features.
+
+One product over all works reads every stored feature once: half a gigabyte is 0.2 to 0.5 s of memory bandwidth on two
+cores, below what a real model's gradients of one picture cost. Up to there, screening would save less than it costs:
+CLIP misses works that had influence and don't look alike, and the shares would be shares of a selection. In works:
+65,536 at 4096 dimensions in float16.
+"""
+
+STILL_SCREENED = (
+    "The features of its sample are {size:,.0f} MB, more than {most:,.0f}: a question that leaves `candidates` at"
+    " `auto` is still screened by CLIP, and one that says `all` is searched. With --sample {sample} both would be."
+)
 
 TOP_WORKS = 20
 """So many of the works that rank highest are looked for when a search is measured."""
@@ -81,3 +100,29 @@ def search_name(features: str) -> str:
 def sum_name(features: str) -> str:
     """`Σ_i c_i w_i w_iᵀ` (k, k) float64 of a feature set, relative to the index."""
     return f"{FOLDER}/{features}/sum.npy"
+
+
+def read_bytes(manifest: "Manifest", method: str) -> int:
+    """Bytes of features that a question by `method` about all works reads: of the sample's, where it is searched."""
+    record = manifest.approximate
+    searched = record is not None and record.method == method
+    return (record.sample if record is not None and searched else manifest.works.count) * _work_bytes(
+        manifest
+    )
+
+
+def still_screened(manifest: "Manifest") -> str | None:
+    """In a sentence, that a service screens most questions in spite of the search; None where it doesn't."""
+    record = manifest.approximate
+    if record is None or manifest.screening is None:
+        return None
+    size = read_bytes(manifest, record.method)
+    if size <= ALL_UP_TO_FEATURE_BYTES:
+        return None
+    fitting = ALL_UP_TO_FEATURE_BYTES // _work_bytes(manifest)
+    return STILL_SCREENED.format(size=size / 2**20, most=ALL_UP_TO_FEATURE_BYTES / 2**20, sample=fitting)
+
+
+def _work_bytes(manifest: "Manifest") -> int:
+    features = manifest.features
+    return features.dimension * FEATURE_BYTES[features.dtype] * len(features.sets)

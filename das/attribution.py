@@ -38,6 +38,8 @@ from das.work_numbers import work_number
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
 Progress = Callable[[str, int, int], None]
+Alive = Callable[[], object]
+"""Called after each piece of works that is scored; raises where nobody waits for the rest."""
 Averages = dict[str, torch.Tensor]
 Spread = Callable[[Averages, str, Sequence[int]], list[Tally] | None]
 """What the scores of queries `averages` (B, k) by a method come to among all works, with so many of the highest kept
@@ -205,14 +207,12 @@ class Attributor:
         return [found[query] for query in range(len(chosen))]
 
     def section_tallies(
-        self, averages: Averages, method: str, section: Section, best: Sequence[int]
+        self, averages: Averages, method: str, section: Section, best: Sequence[int], alive: Alive
     ) -> list[SectionTally]:
         """What the scores of queries `averages` (B, k) come to in a section, `best` of the highest kept of each."""
-        scores = self.scores_of(averages, method, [section] * len(best))
-        works = self.index.works
-        return [
-            SectionTally.of(works, section, values, count) for values, count in zip(scores, best, strict=True)
-        ]
+        scores = self._scores([], averages, method, [section] * len(best), alive)
+        pairs = zip(scores, best, strict=True)
+        return [SectionTally.of(self.index.works, section, values, count) for values, count in pairs]
 
     def _reads_features(self, method: str) -> bool:
         """Whether a question among all works reads features that aren't in memory as they are multiplied."""
@@ -386,6 +386,7 @@ class Attributor:
         averages: Averages,
         method: str,
         chosen: Sequence[np.ndarray | Section | None],
+        alive: Alive = lambda: None,
     ) -> list[np.ndarray]:
         """Scores of each query's candidates, (n,) float64."""
         if (record := registry.method(method)).compares:
@@ -402,6 +403,7 @@ class Attributor:
                 scores = self._estimate(kernel, piece.products, norms[piece.queries], piece.rows)
                 for query, values in zip(piece.queries, scores, strict=True):
                     totals[query][piece.place] += values / unit
+                alive()
         return totals
 
     def _unit(self, kernel: KernelRecord, kernels: int) -> float:

@@ -13,7 +13,7 @@ from das.parts import Parts
 from das.tally import FEWEST_BEST, Tally, best_of
 from das.works import Works
 
-_BEST, _SUMS = "best", "sums"
+_BEST, _SUMS, _TOTAL = "best", "sums", "total"
 
 
 @dataclass(frozen=True)
@@ -120,23 +120,29 @@ def put_together(works: Works, sections: Sequence[SectionTally], best: int) -> T
     return Tally(CandidateSet("all", count), rows[order], leading, 100.0 * less / count, total, groups)
 
 
-def packed(sections: Sequence[SectionTally]) -> bytes:
-    """Tallies of the same section for several queries, as the bytes of an .npz."""
+def packed(works: Works, section: Section, tallies: Sequence[SectionTally]) -> bytes:
+    """Tallies of a section for several queries, as the bytes of an .npz: of texts the sums of those with works in it,
+    which whoever has the index knows."""
     arrays: dict[str, np.ndarray] = {}
-    for place, one in enumerate(sections):
+    for column in GROUPED:
+        codes = _present(works, section, column)
+        arrays[f"{_SUMS}/{column}"] = np.stack([one.sums[column][codes] for one in tallies])
+    for place, one in enumerate(tallies):
         arrays[f"{place}/{_BEST}"] = np.stack([one.rows, one.scores.view(np.int64), one.fewer])
-        arrays[f"{place}/total"] = np.array([one.works, one.total])
-        for column, sums in one.sums.items():
-            # Most groups of a large index have no work in a section.
-            codes = np.flatnonzero(sums)
-            arrays[f"{place}/{_SUMS}/{column}"] = np.stack([codes, sums[codes].view(np.int64)])
+        arrays[f"{place}/{_TOTAL}"] = np.array([one.works, one.total])
     stream = io.BytesIO()
     np.savez(stream, **arrays)  # type: ignore[arg-type]
     return stream.getvalue()
 
 
-def unpacked(works: Works, content: bytes) -> list[SectionTally]:
-    """The tallies of `packed`, of an index with these works.
+def packed_bytes(works: Works, section: Section, best: Sequence[int]) -> int:
+    """What `packed` comes to at most, about, for queries of which so many of the highest works are kept each."""
+    texts = sum(min(len(section), len(works.grouping(column))) for column in GROUPED)
+    return sum(8 * (texts + 3 * min(len(section), max(count, FEWEST_BEST))) for count in best)
+
+
+def unpacked(works: Works, section: Section, content: bytes) -> list[SectionTally]:
+    """The tallies of `packed`, of a section of an index with these works.
 
     Raises:
         ValueError, KeyError: that isn't what it is.
@@ -144,13 +150,21 @@ def unpacked(works: Works, content: bytes) -> list[SectionTally]:
     found = []
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         queries = sum(name.endswith(f"/{_BEST}") for name in arrays.files)
+        sums = {}
+        for column in GROUPED:
+            codes, values = _present(works, section, column), arrays[f"{_SUMS}/{column}"]
+            if values.shape != (queries, len(codes)):
+                raise ValueError(f"it isn't of {queries} queries and {len(codes):,} texts of {column}")
+            sums[column] = np.zeros((queries, len(works.grouping(column))))
+            sums[column][:, codes] = values
         for place in range(queries):
             rows, scores, fewer = arrays[f"{place}/{_BEST}"]
-            count, total = arrays[f"{place}/total"]
-            sums = {}
-            for column in GROUPED:
-                codes, values = arrays[f"{place}/{_SUMS}/{column}"]
-                sums[column] = np.zeros(len(works.grouping(column)))
-                sums[column][codes] = values.view(np.float64)
-            found.append(SectionTally(int(count), rows, scores.view(np.float64), fewer, float(total), sums))
+            count, total = arrays[f"{place}/{_TOTAL}"]
+            own = {column: values[place] for column, values in sums.items()}
+            found.append(SectionTally(int(count), rows, scores.view(np.float64), fewer, float(total), own))
     return found
+
+
+def _present(works: Works, section: Section, column: str) -> np.ndarray:
+    """The codes of the texts that works of a section have, ascending."""
+    return np.flatnonzero(np.bincount(works.grouping(column).codes[section.begin : section.end]))

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from das.approximation import still_screened
 from das.finite import LARGEST_SEED
 from das.index import AttributionIndex
+from das.manifest import read_manifest
 from index_build.changes_cli import DeviceOption, JsonOption, ModelOption, in_place_of
 from index_build.progress import ConsoleReporter, JsonReporter
 
@@ -81,3 +83,5 @@ def approximate_command(
     there = "" if made.state == "made" else " (there already)"
     console.print(f"{made.path}: {made.index_id} of {made.parent}{there}{in_place_of(made.later)}")
     console.print(made.record.describe())
+    if (told := still_screened(read_manifest(made.path))) is not None:
+        console.print(told)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Index, LargeBinary, String, delete, select, update
+from sqlalchemy import ColumnElement, Index, LargeBinary, String, delete, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobs.database import Database
@@ -52,6 +52,7 @@ class SectionTask:
 
     search_id: str
     number: int
+    worker: str
     index_id: str
     method: str
     question: bytes
@@ -119,7 +120,7 @@ class Searches:
         )
         with self._database.read() as session:
             found = session.execute(waiting).one_or_none()
-        if found is None or not self.take_over(*found):
+        if found is None or not self._begin(*found, worker_id):
             return None
         task = (
             select(SearchSection, Search)
@@ -134,6 +135,7 @@ class Searches:
         return SectionTask(
             search.id,
             section.number,
+            worker_id,
             search.index_id,
             search.method,
             search.question,
@@ -141,29 +143,25 @@ class Searches:
             section.end_row,
         )
 
-    def take_over(self, search_id: str, number: int) -> bool:
-        """Take a section that nobody has begun; False if somebody has, or its search is over."""
-        taking = (
-            update(SearchSection)
-            .where(
-                SearchSection.search_id == search_id,
-                SearchSection.number == number,
-                SearchSection.taken_at.is_(None),
-            )
-            .values(taken_at=utc_now())
-            .returning(SearchSection.number)
-        )
-        with self._database.write() as session:
-            return session.execute(taking).one_or_none() is not None
-
-    def hand_in(self, search_id: str, number: int, result: bytes) -> None:
-        """Write what was found in a section, nothing where it couldn't be computed; too late, it is lost."""
+    def take_over(self, search_id: str, number: int, worker_id: str) -> None:
+        """Have a section be this worker's from now on, whoever was to compute it or has begun to."""
         with self._database.write() as session:
             session.execute(
                 update(SearchSection)
                 .where(SearchSection.search_id == search_id, SearchSection.number == number)
-                .values(result=result)
+                .values(worker=worker_id, taken_at=utc_now())
             )
+
+    def is_wanted(self, task: SectionTask) -> bool:
+        """Whether who took a section is still to compute it: not where it was taken over or its search is over."""
+        with self._database.read() as session:
+            return session.execute(select(SearchSection.number).where(*_own(task))).one_or_none() is not None
+
+    def hand_in(self, task: SectionTask, result: bytes) -> bool:
+        """Write what was found in a section, nothing where it couldn't be computed; False where it comes too late."""
+        handing = update(SearchSection).where(*_own(task)).values(result=result)
+        with self._database.write() as session:
+            return session.execute(handing.returning(SearchSection.number)).one_or_none() is not None
 
     def states(self, search_id: str, numbers: Collection[int]) -> dict[int, SectionState]:
         """How far these sections are."""
@@ -198,6 +196,22 @@ class Searches:
             self._forget(old)
             self._database.forget()
 
+    def _begin(self, search_id: str, number: int, worker_id: str) -> bool:
+        """Take a section that waits for this worker; False if it doesn't any more, or its search is over."""
+        taking = (
+            update(SearchSection)
+            .where(
+                SearchSection.search_id == search_id,
+                SearchSection.number == number,
+                SearchSection.worker == worker_id,
+                SearchSection.taken_at.is_(None),
+            )
+            .values(taken_at=utc_now())
+            .returning(SearchSection.number)
+        )
+        with self._database.write() as session:
+            return session.execute(taking).one_or_none() is not None
+
     def _forget(self, search_ids: Sequence[str]) -> None:
         with self._database.write() as session:
             session.execute(delete(SearchSection).where(SearchSection.search_id.in_(search_ids)))
@@ -205,3 +219,12 @@ class Searches:
 
     def _oldest(self) -> datetime:
         return utc_now() - timedelta(seconds=self._settings.hard_time_limit_seconds)
+
+
+def _own(task: SectionTask) -> tuple[ColumnElement[bool], ...]:
+    """The row of a section, as long as it is that worker's."""
+    return (
+        SearchSection.search_id == task.search_id,
+        SearchSection.number == task.number,
+        SearchSection.worker == task.worker,
+    )

@@ -101,8 +101,11 @@ class Engine(Protocol):
         """
         ...
 
-    def score_section(self, task: SectionTask) -> bytes:
-        """What is found in a section of an index, which is loaded, for another worker that leads the search."""
+    def score_section(self, task: SectionTask, alive: Callable[[], None]) -> bytes:
+        """What is found in a section of an index, which is loaded, for another worker that leads the search.
+
+        It calls `alive` between its steps and lets through what that raises.
+        """
         ...
 
 
@@ -138,8 +141,8 @@ class Child:
         self._store: JobStore | None = None
         self._tracing = Tracing()
         # A page that parent and child share: the process id of the child while it loads its engine, whether the
-        # worker is to end, and whether the child hears bells. The child writes the first and then reads the second,
-        # the parent the other way round.
+        # worker is to end, and the child's process id once it hears bells. The child writes the first and then reads
+        # the second, the parent the other way round.
         self._shared = mmap.mmap(-1, 3 * _NUMBER.size)
 
     def start(self) -> None:
@@ -162,7 +165,7 @@ class Child:
         os.nice(NICENESS)
         self._engine_or_none()
         _NUMBER.pack_into(self._shared, _LOADING, 0)
-        _NUMBER.pack_into(self._shared, _UP, 1)
+        _NUMBER.pack_into(self._shared, _UP, os.getpid())
 
     def about_to_fork(self) -> None:
         """In the parent, before a child is forked: the one before it, if there was one, hears nothing any more."""
@@ -170,7 +173,14 @@ class Child:
 
     def is_up(self) -> bool:
         """In the parent: whether the child has done what `start` does, and would hear a bell at once."""
-        return bool(_NUMBER.unpack_from(self._shared, _UP)[0])
+        (pid,) = _NUMBER.unpack_from(self._shared, _UP)
+        if not pid:
+            return False
+        try:
+            # One that has died is there until Celery looks for it, who alone may collect it.
+            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
 
     def end_if_loading(self) -> None:
         """In the parent, which was told to end: end the child if it is loading. It holds no job yet."""

@@ -231,9 +231,9 @@ class AttributionEngine:
             for job, rows, answer in zip(jobs, candidates, answers, strict=True)
         ]
 
-    def score_section(self, task: SectionTask) -> bytes:
+    def score_section(self, task: SectionTask, alive: Callable[[], None]) -> bytes:
         self._room.use(task.index_id)
-        return sections.score(self._attributors[task.index_id], task)
+        return sections.score(self._attributors[task.index_id], task, alive)
 
     def _holds(self, version: Version) -> bool:
         """Whether a version is answered about from where it is now: parts of it are read when they are asked for."""

@@ -1,12 +1,12 @@
 """Between what `das` scores in sections and what workers send each other: queries there, tallies back."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from das.sections import Section, SectionTally, packed, put_together, unpacked
+from das.sections import Section, SectionTally, packed, packed_bytes, put_together, unpacked
 from das.tally import Tally
 from jobs.searches import SectionTask
 from worker.child import Progress
@@ -23,12 +23,15 @@ def spread(attributor: "Attributor", lead: Lead, progress: Progress) -> "Spread"
     """For `Attributor.attribute_batch`: a search that is led by this worker."""
     index = attributor.index
 
+    def alive() -> None:
+        progress("scored", 0, 1)
+
     def searched(averages: "Averages", method: str, best: Sequence[int]) -> list[Tally] | None:
         def compute(section: Section) -> list[SectionTally]:
-            return attributor.section_tallies(averages, method, section, best)
+            return attributor.section_tallies(averages, method, section, best, alive)
 
         def read(section: Section, result: bytes) -> list[SectionTally]:
-            tallies = unpacked(index.works, result)
+            tallies = unpacked(index.works, section, result)
             if [one.works for one in tallies] != [len(section)] * len(best):
                 raise ValueError(f"it isn't of {len(best)} queries and {len(section):,} works")
             return tallies
@@ -38,9 +41,10 @@ def spread(attributor: "Attributor", lead: Lead, progress: Progress) -> "Spread"
             method,
             lambda: _asked(averages, best),
             index.manifest.features.shard_rows,
+            lambda section: packed_bytes(index.works, section, best),
             compute,
             read,
-            lambda: progress("scored", 0, 1),
+            alive,
         )
         found = lead(search)
         if found is None:
@@ -53,8 +57,8 @@ def spread(attributor: "Attributor", lead: Lead, progress: Progress) -> "Spread"
     return searched
 
 
-def score(attributor: "Attributor", task: SectionTask) -> bytes:
-    """What is found in a section that another worker asks for."""
+def score(attributor: "Attributor", task: SectionTask, alive: Callable[[], None]) -> bytes:
+    """What is found in a section that another worker asks for, as long as `alive` raises nothing."""
     import torch
 
     with np.load(io.BytesIO(task.question), allow_pickle=False) as asked:
@@ -65,7 +69,8 @@ def score(attributor: "Attributor", task: SectionTask) -> bytes:
             if name.startswith(_SET)
         }
     section = Section(task.begin, task.end)
-    return packed(attributor.section_tallies(averages, task.method, section, best))
+    tallies = attributor.section_tallies(averages, task.method, section, best, alive)
+    return packed(attributor.index.works, section, tallies)
 
 
 def _asked(averages: "Averages", best: Sequence[int]) -> bytes:

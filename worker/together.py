@@ -30,8 +30,13 @@ _HEARD_S = 0.1
 _BEGUN_TIMES, _BEGUN_S = 2.0, 1.0
 # Between two looks at whether others have finished theirs: a part of what the leader's own took, within limits.
 _LOOKS, _SHORTEST_S, _LONGEST_S = 20, 0.002, 0.25
+# A worker that helps looks so often at whether anybody waits for what it computes.
+_WANTED_EVERY_S = 1.0
 # What workers send each other; raised with every change of it.
-_FORMAT = 1
+_FORMAT = 2
+# What is found in a section goes through the database in one piece, which both ends and the database itself hold in
+# memory more than once. Eight million creators' sums are so many bytes.
+_MOST_BYTES = 64 * 2**20
 
 Found = TypeVar("Found")
 
@@ -43,6 +48,7 @@ class Search(Generic[Found]):
     Attributes:
         question: what the others are asked.
         shard_rows: works of each of the index's shards.
+        result_bytes: how many bytes what another finds in a section takes at most, about.
         compute: finds here what is in a section, and raises what is to end the search.
         read: the same from what another found, or any error where that can't be used.
         alive: called now and then; raises where nobody waits for the search any more.
@@ -52,9 +58,14 @@ class Search(Generic[Found]):
     method: str
     question: Callable[[], bytes]
     shard_rows: Sequence[int]
+    result_bytes: Callable[[Section], int]
     compute: Callable[[Section], Found]
     read: Callable[[Section, bytes], Found]
     alive: Callable[[], None]
+
+
+class SearchOver(Exception):
+    """Whoever leads a search waits for this section no longer: there is nobody to compute for."""
 
 
 class Lead(Protocol):
@@ -66,8 +77,11 @@ class Lead(Protocol):
 class Helps(Protocol):
     """What computes a section that another worker asks for."""
 
-    def score_section(self, task: SectionTask) -> bytes:
-        """What the scores of a search's queries come to in a section of an index that is loaded."""
+    def score_section(self, task: SectionTask, alive: Callable[[], None]) -> bytes:
+        """What the scores of a search's queries come to in a section of an index that is loaded.
+
+        It calls `alive` between its steps and lets through what that raises.
+        """
         ...
 
 
@@ -85,6 +99,8 @@ class Together:
         self._loaded: Callable[[], Collection[str]] = tuple
         self._engine: Helps | None = None
         self._kind = f"{_FORMAT}, {version('das-attribution')} on {settings.device.partition(':')[0]}"
+        # Indexes of which was told that their searches aren't divided.
+        self._undivided: set[str] = set()
         self.led = self.helped = self.taken_back = 0
 
     def serve(self, engine: Helps, loaded: Callable[[], Collection[str]]) -> None:
@@ -115,7 +131,7 @@ class Together:
         try:
             holders = self._holders(search.index_id)
             sections = sections_of(search.shard_rows, min(self._settings.search_workers, len(holders)))
-            if len(sections) == 1:
+            if len(sections) == 1 or self._is_too_large(search, sections):
                 return None
             named = divided(holders, self._worker_id, len(sections))
             asked = [(one.begin, one.end, worker) for one, worker in zip(sections, named, strict=True)]
@@ -190,7 +206,7 @@ class Together:
     def _take_over(self, search_id: str, number: int) -> None:
         """Keep others from beginning what is computed here, where that can be written."""
         try:
-            self._searches.take_over(search_id, number)
+            self._searches.take_over(search_id, number, self._worker_id)
         except StorageError as error:
             log.debug("section %d of %s may be computed twice: %s", number, search_id, error)
 
@@ -207,7 +223,9 @@ class Together:
         if task is None:
             return False
         try:
-            result = self._engine.score_section(task)
+            result = self._engine.score_section(task, self._as_long_as_wanted(task))
+        except SearchOver:
+            log.info("nobody waits for section %d of %s any more", task.number, task.search_id)
         except Exception as error:
             # Whoever leads computes it, and tells what is wrong with it.
             log.exception("section %d of %s can't be computed here", task.number, task.search_id)
@@ -218,9 +236,30 @@ class Together:
             self.helped += self._hand_in(task, result)
         return True
 
+    def _as_long_as_wanted(self, task: SectionTask) -> Callable[[], None]:
+        """What raises `SearchOver` once nobody waits for a section, and may be called as often as one likes."""
+        looked = time.monotonic()
+
+        def alive() -> None:
+            nonlocal looked
+            if time.monotonic() - looked < _WANTED_EVERY_S:
+                return
+            wanted = True
+            try:
+                wanted = self._searches.is_wanted(task)
+            except StorageError as error:
+                log.debug(
+                    "whether section %d of %s is wanted isn't known: %s", task.number, task.search_id, error
+                )
+            if not wanted:
+                raise SearchOver
+            looked = time.monotonic()
+
+        return alive
+
     def _hand_in(self, task: SectionTask, result: bytes) -> bool:
         try:
-            self._searches.hand_in(task.search_id, task.number, result)
+            return self._searches.hand_in(task, result)
         except Exception as error:
             if out_of_time(error):
                 raise
@@ -229,6 +268,22 @@ class Together:
                 "what was found in section %d of %s can't be handed in", task.number, task.search_id
             )
             return False
+
+    def _is_too_large(self, search: Search[Found], sections: Sequence[Section]) -> bool:
+        """Whether what others find may be more than is sent; told once for each index."""
+        most = max(map(search.result_bytes, sections))
+        if most <= _MOST_BYTES:
+            return False
+        if search.index_id not in self._undivided:
+            self._undivided.add(search.index_id)
+            log.warning(
+                "%s: what is found in a section may take %.0f MB, and more than %.0f aren't sent through the"
+                " database; this worker scores all works itself. More workers or a smaller DAS_BATCH_SIZE make it"
+                " less.",
+                search.index_id,
+                most / 2**20,
+                _MOST_BYTES / 2**20,
+            )
         return True
 
     def _holders(self, index_id: str) -> list[str]:

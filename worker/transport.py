@@ -5,7 +5,8 @@ on counting the message as being worked on. With a prefetch count of 1 the worke
 since it asks for nothing it doesn't notice that its connection is gone either.
 
 The second: it asks for messages while its child still loads. A bell that it is given then waits until that is done,
-while another worker would have heard it at once.
+while another worker would have heard it at once. And what it has asked for goes on for a second after its child has
+died: a bell that comes then was lost, or waited for the next child.
 """
 
 from collections.abc import Callable
@@ -19,20 +20,11 @@ from kombu.transport import redis as redis_transport
 
 
 class WorkersQoS(redis_transport.QoS):
-    """Asks for no message that nobody would take up, and forgets one whose acknowledgement failed, as if it had been
-    delivered to nobody.
+    """Forgets a message whose acknowledgement failed, as if it had been delivered to nobody.
 
     The broker still has that one as unacknowledged and delivers it again one day. That is a bell too many, which is
     harmless. The next thing the worker does is to ask for a message: that fails, and it connects anew.
     """
-
-    # Whether a message would be taken up; asked at each turn of the event loop. None: always.
-    hears: Callable[[], bool] | None = None
-
-    def can_consume(self) -> bool:
-        if self.hears is not None and not self.hears():
-            return False
-        return bool(super().can_consume())  # type: ignore[no-untyped-call]
 
     def ack(self, delivery_tag: str) -> None:
         try:
@@ -43,7 +35,26 @@ class WorkersQoS(redis_transport.QoS):
 
 
 class Channel(redis_transport.Channel):
+    """Asks for no message that nobody would take up, and puts one back that was asked for when somebody would."""
+
     QoS = WorkersQoS
+    # Whether a message would be taken up; asked at each turn of the event loop. None: always.
+    hears: Callable[[], bool] | None = None
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if self.hears is None or self.hears():
+            super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **options: Any
+    ) -> Any:
+        def take_up(message: Any) -> None:
+            if self.hears is None or self.hears():
+                callback(message)
+            else:
+                message.requeue()
+
+        return super().basic_consume(queue, no_ack, take_up, consumer_tag, **options)  # type: ignore[no-untyped-call]
 
 
 class Transport(redis_transport.Transport):

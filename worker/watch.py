@@ -32,8 +32,8 @@ class WatchChild(bootsteps.StartStopStep):  # type: ignore[misc]
 def hearing_when(hears: Callable[[], bool]) -> type[bootsteps.StartStopStep]:
     """A step of the consumer: it asks for bells only while `hears` says that one would be taken up.
 
-    Until then they lie in the broker, where another worker hears them. The event loop turns at least every
-    `LOOK_EVERY_S`, and at once when the child says that it is up.
+    Until then they lie in the broker, where another worker hears them; one that was on its way is put back there. The
+    event loop turns at least every `LOOK_EVERY_S`, and at once when the child says that it is up.
     """
 
     class Hearing(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -41,6 +41,6 @@ def hearing_when(hears: Callable[[], bool]) -> type[bootsteps.StartStopStep]:
 
         def start(self, consumer: Any) -> None:
             # Called anew after every reconnection, which makes another channel.
-            consumer.task_consumer.channel.qos.hears = hears
+            consumer.task_consumer.channel.hears = hears
 
     return Hearing

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
-from app.catalogue import ServedIndex
+from app.catalogue import Catalogue, ServedIndex
 from app.main import create_app
+from das.cli import build_app
 from das.evidence.recompute import recompute
 from das.index import AttributionIndex
 from index_build.approximating import approximate
@@ -38,6 +40,26 @@ def test_what_is_read_of_the_sample_decides_whether_look_alikes_are_chosen(setti
     exact = index.manifest.model_copy(update={"approximate": None})
     whole = ServedIndex(settings.index_dir, AttributionIndex(index.path, exact, index.works))
     assert whole.feature_bytes("das-block") == 3000 * 32 * 2
+
+
+def test_where_auto_is_screened_all_the_same_whoever_runs_it_is_told(
+    tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("index_build.approximating.FEWEST_WORKS", 40)
+    # Two feature sets of 128 numbers in two bytes each, of all 40 works.
+    most = 40 * 128 * 2 * 2
+    said = "is still screened by CLIP"
+    command = ["index", "approximate", str(tiny_index), "--out", str(tmp_path / "index"), "--depth", "20"]
+    settings = Settings(_env_file=None, data_dir=tmp_path / "data", index_dir=tmp_path / "index")
+    for limit, told in ((most, False), (most - 1, True)):
+        monkeypatch.setattr("das.approximation.ALL_UP_TO_FEATURE_BYTES", limit)
+        done = CliRunner().invoke(build_app(), [*command, "--bytes", "4"])
+        assert done.exit_code == 0, done.output
+        assert (said in done.stdout) == told
+        assert ("--sample 39" in done.stdout) == told
+        caplog.clear()
+        assert len(Catalogue.open(settings)) == 1
+        assert (said in caplog.text) == told
 
 
 def test_an_answer_is_told_as_approximate_everywhere(settings: Settings, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import das.scoring
 from das.attribution import Attributor
 from das.index import AttributionIndex
 from das.lookups import GROUPED
-from das.sections import Section, SectionTally, packed, put_together, sections_of, unpacked
+from das.sections import Section, SectionTally, packed, packed_bytes, put_together, sections_of, unpacked
 from das.tally import tally_of
 from das.works import Works
 from tests.das.named_works import named
@@ -49,7 +49,12 @@ def test_sections_come_to_what_the_whole_does(
     sections = sections_of([1] * COUNT, most)
     assert len(sections) == most
     tallies = [SectionTally.of(works, one, scores[one.begin : one.end], best) for one in sections]
-    sent = [unpacked(works, packed([one, one]))[1] for one in tallies]
+    sent = []
+    for one, tally in zip(sections, tallies, strict=True):
+        content = packed(works, one, [tally, tally])
+        # Each array of an .npz has a header.
+        assert len(content) <= packed_bytes(works, one, [best, best]) + 6 * 400
+        sent.append(unpacked(works, one, content)[1])
     found = put_together(works, sent, best)
     assert found.candidates == whole.candidates
     np.testing.assert_array_equal(found.rows, whole.rows)
@@ -61,6 +66,14 @@ def test_sections_come_to_what_the_whole_does(
         np.testing.assert_allclose(ours.shares, theirs.shares, rtol=1e-12, atol=1e-15)
         np.testing.assert_array_equal(ours.works, theirs.works)
         np.testing.assert_array_equal(ours.of_candidates, theirs.of_candidates)
+
+
+def test_what_is_found_in_one_section_is_not_taken_for_another(works: Works) -> None:
+    scores = scored("any", 0)
+    first, second = Section(0, 2), Section(2, COUNT)
+    content = packed(works, first, [SectionTally.of(works, first, scores[:2], 5)])
+    with pytest.raises(ValueError, match="isn't of 1 queries"):
+        unpacked(works, second, content)
 
 
 def test_sections_are_of_whole_shards_and_even() -> None:

@@ -6,7 +6,8 @@ Everything but the engine is the real thing. What it does with a job is said in 
 `steps N S`, `hold NAME` (until the data directory has such a file), `crash` (SIGKILL to this process), `slow-once`,
 `raise`, `refuse`, `search SCRIPT`, or `stubborn`, which neither ends nor heeds the soft time limit. `search` asks
 other workers to play a script in their sections of an index of twelve shards: `plain`, `crash`, `raise`, `nonsense`,
-or `hold-NAME-COUNT`, whose own section isn't scored before so many others are begun. Where the data directory has a
+or `hold-NAME-COUNT`, whose own section isn't scored before so many others are begun, and `deaf-NAME-COUNT`, which
+doesn't look whether it is wanted. Where the data directory has a
 file `load-slowly`, loading takes for ever, where it has `cannot-load`, that fails. Where the directory of indexes has
 a file `slowness`, an index that comes takes so many seconds; where it has a file `room`, so many indexes are in
 memory at once, each that is loaded has a line in the data directory's `loads`, and loading is said to take as many
@@ -17,7 +18,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -113,12 +114,14 @@ class ScriptedEngine:
             for job, size in zip(jobs, images, strict=True)
         ]
 
-    def score_section(self, task: SectionTask) -> bytes:
+    def score_section(self, task: SectionTask, alive: Callable[[], None]) -> bytes:
         assert task.index_id in self._loaded
         match task.question.decode().split("-"):
-            case ["hold", name, _]:
+            case ["hold" | "deaf" as how, name, _]:
                 (self._settings.data_dir / f"began-{task.number}").touch()
                 while not (self._settings.data_dir / name).exists():
+                    if how == "hold":
+                        alive()
                     time.sleep(0.01)
             case ["crash"]:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -136,6 +139,7 @@ class ScriptedEngine:
                 job.method,
                 script.encode,
                 [1] * 12,
+                lambda _: 0,
                 lambda section: self._own(script.split("-"), section),
                 lambda _, result: result.decode(),
                 lambda: progress("scored", 0, 1),
@@ -144,7 +148,9 @@ class ScriptedEngine:
         return found
 
     def _own(self, script: list[str], section: Section) -> str:
-        while script[0] == "hold" and len([*self._settings.data_dir.glob("began-*")]) < int(script[2]):
+        while script[0] in ("hold", "deaf") and len([*self._settings.data_dir.glob("began-*")]) < int(
+            script[2]
+        ):
             time.sleep(0.01)
         return _scored(section.begin, section.end)
 

@@ -25,6 +25,11 @@ def engines(
     return AttributionEngine(settings), AttributionEngine(settings)
 
 
+def task_of(search: Search[Found], number: int, section: Section) -> SectionTask:
+    asked = (search.index_id, search.method, search.question(), section.begin, section.end)
+    return SectionTask("search_1", number, "worker", *asked)
+
+
 @pytest.mark.parametrize("most", [2, 5])
 def test_two_engines_answer_as_one(
     engines: tuple[AttributionEngine, AttributionEngine], tiny_index: Path, most: int
@@ -40,9 +45,10 @@ def test_two_engines_answer_as_one(
             if number == 1:
                 found.append(search.compute(section))
                 continue
-            asked = (search.index_id, search.method, search.question(), section.begin, section.end)
-            result = other.score_section(SectionTask("search_1", number, *asked))
+            result = other.score_section(task_of(search, number, section), lambda: None)
             found.append(search.read(section, result))
+            # Each array of an .npz has a header.
+            assert len(result) <= search.result_bytes(section) + 20 * 400
             with pytest.raises(ValueError, match="isn't of"):
                 search.read(Section(section.begin, section.end + 1), result)
             sent.append(number)
@@ -71,6 +77,40 @@ def test_two_engines_answer_as_one(
                 group["name"] for group in other_one["groups"]["creator"]
             ]
     assert sent
+
+
+class Over(Exception):
+    """Nobody waits any more."""
+
+
+def test_scoring_ends_where_nobody_waits_for_it(
+    engines: tuple[AttributionEngine, AttributionEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(das.scoring, "_PIECE_ROWS", 4)
+    leading, other = engines
+    pieces: list[int] = []
+
+    def alive() -> None:
+        pieces.append(len(pieces))
+        if len(pieces) == 2:
+            raise Over
+
+    def progress(stage: str, *_: int) -> None:
+        if stage == "scored":
+            alive()
+
+    def lead(search: Search[Found], /) -> list[Found]:
+        (whole,) = sections_of(search.shard_rows, 1)
+        with pytest.raises(Over):
+            other.score_section(task_of(search, 0, whole), alive)
+        assert len(pieces) == 2
+        pieces.clear()
+        return [search.compute(whole)]
+
+    (index_id,) = leading.describe()["indexes"]
+    with pytest.raises(Over):
+        leading.run([question(index_id, 3)], [np.zeros((16, 16, 3), np.uint8)], progress, lead)
+    assert len(pieces) == 2
 
 
 def test_small_indexes_are_not_divided(tiny_index: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     from conftest import Service
 
@@ -47,6 +49,29 @@ def test_nor_does_one_whose_killed_child_is_replaced(
     assert service.wait(interrupted).attempt == 2
     for _ in range(10):
         assert service.wait(service.ask()).state == "succeeded"
+
+
+def test_nor_does_one_whose_child_was_killed_while_it_had_nothing_to_do(
+    start_service: StartService, eventually: Eventually
+) -> None:
+    service = start_service(rering_seconds=NEVER_S)
+    service.start_worker()
+    service.start_worker()
+    service.settings.data_dir.joinpath("load-slowly").touch()
+    killed = service.child_pids()[0]
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: has_ended(killed))
+    # Its parent has asked the broker for a bell and may not know yet.
+    for _ in range(10):
+        assert service.wait(service.ask()).state == "succeeded"
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has, collected by its parent or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_bell_that_rang_while_nobody_was_ready_is_heard_by_the_first_who_is(
