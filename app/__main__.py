@@ -17,6 +17,9 @@ from jobs.settings import Settings, get_settings
 
 # How long open requests (long polls, above all) may take to end after SIGTERM.
 GRACE_SECONDS = 2
+# How long a connection stays open without a request. Who is told to come again in 5 or 10 s shall not find it closed
+# just then: a request that is on its way at that moment is lost.
+KEEP_ALIVE_SECONDS = 20
 # After so long a thread hands the interpreter on to one that waits for it. With Python's 5 ms the event loop waits
 # as long behind every thread that reads an answer. One noisy run halved the time of a request (decision 17).
 SWITCH_SECONDS = 0.0005
@@ -60,6 +63,7 @@ def _config(settings: Settings, app: FastAPI) -> uvicorn.Config:
         # `app.middleware` writes a line for each request.
         access_log=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         server_header=False,
         # Headers that a proxy sets are believed only where a proxy was announced.
         proxy_headers=settings.public_url is not None,

@@ -1,4 +1,4 @@
-"""Many connections that come at once are accepted in a few rounds of the event loop that uvicorn takes."""
+"""Many connections that come at once are accepted in a few rounds of the event loop, and stay until they are used."""
 
 import asyncio
 import math
@@ -7,7 +7,8 @@ from contextlib import closing
 
 import uvloop
 
-from app.__main__ import ACCEPTED_AT_ONCE, listening
+from app import patience, streams, turns
+from app.__main__ import ACCEPTED_AT_ONCE, KEEP_ALIVE_SECONDS, listening
 
 CONNECTIONS = 100
 
@@ -44,3 +45,8 @@ def test_connections_that_come_at_once_wait_for_few_rounds() -> None:
         with closing(client):
             assert client.recv(1) == b""
     assert accepted[-1] - accepted[0] < math.ceil(CONNECTIONS / ACCEPTED_AT_ONCE)
+
+
+def test_who_comes_again_when_told_to_finds_the_connection_open() -> None:
+    told = (patience.LONGEST_LOOK_S, turns.RETRY_S, streams.STREAMS_RETRY_S)
+    assert max(told) < KEEP_ALIVE_SECONDS
