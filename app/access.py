@@ -55,6 +55,7 @@ class Access:
         self._sessions = sessions
         self._limiter = limiter
         self._believed: TTLCache[str, ApiKey] = TTLCache(KEYS_KEPT, BELIEVED_S)
+        self._looking_up: dict[str, asyncio.Task[ApiKey | None]] = {}
         self._notes: set[asyncio.Task[None]] = set()
 
     async def caller(self, request: Request) -> Caller:
@@ -112,16 +113,32 @@ class Access:
         """The active key or link of an id, as it was a few seconds ago at most."""
         key = self._believed.get(key_id)
         if key is None:
+            # One look for all who come meanwhile: a hundred requests of one key would otherwise take every thread.
+            looking = self._looking_up.get(key_id)
+            if looking is None:
+                looking = self._looking_up[key_id] = asyncio.create_task(self._look_up(key_id))
+            # A client that goes doesn't end the look of the others.
+            key = await asyncio.shield(looking)
+        return key if key is not None and key.state(utc_now()) == "active" else None
+
+    async def _look_up(self, key_id: str) -> ApiKey | None:
+        looking = asyncio.current_task()
+        try:
             key = await run_in_threadpool(self._keys.find, key_id)
-            if key is None:
-                # Nothing is kept of what was never given out: it would be as much as anybody likes to make up.
-                return None
+        finally:
+            current = self._looking_up.get(key_id) is looking
+            if current:
+                del self._looking_up[key_id]
+        # Nothing is kept of what was never given out, which would be as much as anybody likes to make up, nor of what
+        # was changed since the look began.
+        if current and key is not None:
             self._believed[key_id] = key
-        return key if key.state(utc_now()) == "active" else None
+        return key
 
     def forget(self, key_id: str) -> None:
         """Look a key up anew the next time, because it was changed."""
         self._believed.pop(key_id, None)
+        self._looking_up.pop(key_id, None)
 
     async def _shown(self, request: Request) -> ApiKey | None:
         """The active key that a request shows; None if it shows none."""

@@ -22,7 +22,7 @@ from app.schemas import Failure, Progress
 from app.service import Service
 from app.waiting import glance, look
 from jobs.errors import StorageError
-from jobs.models import JobEvent, Standing
+from jobs.models import Event, Standing
 from jobs.near import Looks
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ async def stream(service: Service, caller: Caller, job_id: str, after: int) -> R
     Raises `Problem`: not-found, erased, too-many-streams, busy.
     """
 
-    def look_once(looks: Looks) -> Sequence[JobEvent] | None:
+    def look_once(looks: Looks) -> Sequence[Event] | None:
         finished = look(looks.standing, caller, job_id).finished
         return looks.events(job_id, after) if finished else None
 
@@ -118,7 +118,7 @@ async def _events(service: Service, caller: Caller, job_id: str, after: int) -> 
     spoke = now()
     version, told = 0, None
 
-    def look_again(looks: Looks) -> tuple[Standing, Sequence[JobEvent]]:
+    def look_again(looks: Looks) -> tuple[Standing, Sequence[Event]]:
         # What happens between the two is told by the events first.
         standing = look(looks.standing, caller, job_id)
         return standing, () if standing.version == version else looks.events(job_id, after)
@@ -164,7 +164,7 @@ def _ending_quietly(job_id: str) -> Iterator[None]:
         logger.warning("the events of %s can't be read: %s", job_id, error)
 
 
-def _written(event: JobEvent) -> bytes:
+def _written(event: Event) -> bytes:
     data = dict(event.data)
     error = Failure.model_validate(data) if event.kind == "failed" else None
     told = AttributionEvent(

@@ -10,9 +10,10 @@ import asyncio
 import logging
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from redis import RedisError
@@ -66,6 +67,53 @@ class Limit:
         return max(1, self.seconds - int(now) % self.seconds)
 
 
+@dataclass
+class _Batch:
+    """Those who come while one like them is counted, and how many there are when all of them have been."""
+
+    size: int = 0
+    counting: "asyncio.Task[int | None]" = field(init=False)
+
+
+class Together:
+    """Counts those together that come while one like them is being counted.
+
+    A round trip for each would take a connection for each: where a hundred requests of one key come at once, opening
+    those takes the event loop longer than counting may take, and all of them are cut off and opened again.
+    """
+
+    def __init__(self, add: Callable[[str, int, int], Awaitable[int | None]]) -> None:
+        """`add(key, seconds, count)` is the round trip, and how many there are then; None where it isn't known."""
+        self._add = add
+        self._coming: dict[str, _Batch] = {}
+        self._counted: dict[str, asyncio.Task[int | None]] = {}
+
+    async def count(self, key: str, seconds: int) -> int | None:
+        """Count one; how many there are with it, each of those that came together being one more."""
+        batch = self._coming.get(key)
+        if batch is None:
+            batch = self._coming[key] = _Batch()
+            batch.counting = asyncio.create_task(self._count(key, seconds, batch))
+        batch.size += 1
+        place = batch.size
+        # Who goes away is counted all the same, and doesn't end it for the others.
+        used = await asyncio.shield(batch.counting)
+        return None if used is None else used - batch.size + place
+
+    async def _count(self, key: str, seconds: int, batch: _Batch) -> int | None:
+        before = self._counted.get(key)
+        if before is not None:
+            await asyncio.wait({before})
+        # From here on nobody joins.
+        del self._coming[key]
+        self._counted[key] = batch.counting
+        try:
+            return await self._add(key, seconds, batch.size)
+        finally:
+            if self._counted[key] is batch.counting:
+                del self._counted[key]
+
+
 class Limiter:
     """Counts requests and questions, and refuses those that are too many."""
 
@@ -78,6 +126,7 @@ class Limiter:
         self._storage: Storage | None = None
         self._paused_until = 0.0
         self._told_at = -TOLD_EVERY_S
+        self._together = Together(self._add)
         self.let_through = 0
         """Requests and questions that weren't counted because counting failed."""
 
@@ -121,7 +170,7 @@ class Limiter:
         limit = self._quota_of(caller)
         if limit is None:
             return
-        used = await self._ask("incr", _key(limit, _whose(caller)), limit.seconds, count)
+        used = await self._add(_key(limit, _whose(caller)), limit.seconds, count)
         if used is not None and used > limit.most:
             await self.give_back(caller, count)
             left = max(0, limit.most - (used - count))
@@ -135,7 +184,7 @@ class Limiter:
         """Count so many questions less: nothing came of them."""
         limit = self._quota_of(caller)
         if limit is not None:
-            await self._ask("incr", _key(limit, _whose(caller)), limit.seconds, -count)
+            await self._add(_key(limit, _whose(caller)), limit.seconds, -count)
 
     async def refuse_exhausted(self, caller: Caller) -> None:
         """Answer 429 before a body is read that could only be thrown away; nothing is counted."""
@@ -186,22 +235,26 @@ class Limiter:
         )
 
     async def _count(self, limit: Limit, whose: str) -> int | None:
-        return await self._ask("incr", _key(limit, whose), limit.seconds)
+        return await self._together.count(_key(limit, whose), limit.seconds)
+
+    async def _add(self, key: str, seconds: int, count: int) -> int | None:
+        return await self._ask(lambda storage: storage.incr(key, seconds, count), max(1, count))
 
     async def _read(self, limit: Limit, whose: str) -> int | None:
-        return await self._ask("get", _key(limit, whose))
+        return await self._ask(lambda storage: storage.get(_key(limit, whose)))
 
-    async def _ask(self, what: str, *arguments: Any) -> int | None:
-        """A number from the storage; None where it can't be had in time."""
+    async def _ask(self, what: Callable[[Storage], Awaitable[int]], for_many: int = 1) -> int | None:
+        """A number from the storage; None where it can't be had in time, for so many who go through then."""
         if time.monotonic() < self._paused_until:
-            self.let_through += 1
+            self.let_through += for_many
             return None
         try:
             if self._storage is None:
                 self._storage = self._open()
-            return int(await asyncio.wait_for(getattr(self._storage, what)(*arguments), TIMEOUT_S))
+            async with asyncio.timeout(TIMEOUT_S):
+                return int(await what(self._storage))
         except (RedisError, OSError, TimeoutError) as error:
-            self._fail_open(error)
+            self._fail_open(error, for_many)
             return None
 
     def _open(self) -> Storage:
@@ -219,8 +272,8 @@ class Limiter:
             socket_connect_timeout=TIMEOUT_S,
         )
 
-    def _fail_open(self, error: Exception) -> None:
-        self.let_through += 1
+    def _fail_open(self, error: Exception, for_many: int) -> None:
+        self.let_through += for_many
         self._paused_until = time.monotonic() + PAUSE_S
         if time.monotonic() - self._told_at >= TOLD_EVERY_S:
             self._told_at = time.monotonic()

@@ -32,22 +32,29 @@ from jobs.models import Job, JobFilters, JobState, JobSummary, JsonObject, Stand
 
 @dataclass(frozen=True)
 class Answer:
-    """What the address of a question answers with. `told` is None where the caller has this version already;
-    `look_again_s` is when to come back while it isn't finished. `left` are sentences in it that are English,
-    whatever the language is."""
+    """What the address of a question answers with. `body` is what is told as JSON, empty where the caller has this
+    version already; `look_again_s` is when to come back while it isn't finished. `left` are sentences in it that are
+    English, whatever the language is."""
 
     etag: str
     finished: bool
-    told: Attribution | None
+    body: bytes
     language: Language
     look_again_s: int = 1
     left: frozenset[str] = frozenset()
 
     @cached_property
-    def body(self) -> bytes:
-        """What is told as JSON; empty where the caller has it."""
+    def told(self) -> Attribution | None:
+        """What is told; None where the caller has it."""
+        return Attribution.model_validate_json(self.body) if self.body else None
+
+    def telling(self, told: Attribution) -> "Answer":
+        """The same with what it tells."""
         # Written by pydantic at once: through FastAPI each answer would be checked and taken apart again.
-        return b"" if self.told is None else self.told.model_dump_json(by_alias=True).encode()
+        answer = replace(self, body=told.model_dump_json(by_alias=True).encode())
+        # It needn't be read from that again.
+        answer.__dict__["told"] = told
+        return answer
 
 
 async def ask(
@@ -115,7 +122,7 @@ async def answer(
 
         standing = await wait_until(service, caller, job_id, changed, wait or 0)
         if matches(if_none_match, etag(standing, shown)):
-            return Answer(etag(standing, shown), finished(standing), None, caller.language)
+            return Answer(etag(standing, shown), finished(standing), b"", caller.language)
     else:
         standing = await glance(service, lambda looks: look(looks.standing, caller, job_id))
     if standing.finished:
@@ -264,7 +271,8 @@ def _tell(service: Service, caller: Caller, job: Job) -> Answer:
     look_again_s = until_a_look(service.store.pace, waiting) if waiting else 1
     told = retold(attribution, caller.language)
     shown = _shown(view, caller.language)
-    return Answer(etag(job, shown), finished(job), told.answer, caller.language, look_again_s, told.left)
+    answer = Answer(etag(job, shown), finished(job), b"", caller.language, look_again_s, told.left)
+    return answer.telling(told.answer)
 
 
 def _shown(view: View, language: Language) -> str:

@@ -5,6 +5,7 @@ operator sets; the last is why none is believed for long.
 """
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from cachetools import TTLCache
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from app.questions import Answer
 
 KEPT = 500
-# An answer with that many works is some 100 kB; one with more is told anew each time.
-MOST_WORKS = 100
+# Of one answer, which has some hundred works then; a larger one is told anew each time.
+MOST_BYTES = 100_000
 BELIEVED_S = 30.0
 
 
@@ -48,14 +49,17 @@ class RecentAnswers:
         with self._lock:
             # Else what is over stays until something is kept.
             self._kept.expire()
-            return self._kept.get(told)
+            answer = self._kept.get(told)
+        return None if answer is None else replace(answer)
 
     def keep(self, told: Told, answer: "Answer") -> None:
         """Keep the answer to a finished question, unless it is a large one."""
-        if answer.told is not None and len(answer.told.works or ()) > MOST_WORKS:
+        if len(answer.body) > MOST_BYTES:
             return
         with self._lock:
-            self._kept[told] = answer
+            # Its JSON alone, and a copy of that is handed out: garbage collection would walk over all the objects of
+            # five hundred answers, and hold everything up meanwhile.
+            self._kept[told] = replace(answer)
 
     def forget(self, job_id: str) -> None:
         """Drop what is kept of a question that was erased here; of one erased elsewhere nothing is told, and it goes

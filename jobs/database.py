@@ -45,6 +45,10 @@ FORGET_PATIENCE_S = 0.5
 # What SQLite says of a file that isn't whole any more.
 DAMAGED = ("malformed", "not a database", "unsupported file format")
 
+# For single statements that read. Beginning a transaction and ending it are two more, and at each of those
+# the interpreter is let go, and had again when another thread is done with it.
+WITHOUT_TRANSACTION = {"das_begin": None}
+
 # Any constant: names the lock that keeps two processes from migrating a PostgreSQL database at once.
 MIGRATION_LOCK = 0xDA5_1DB
 
@@ -200,7 +204,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("das_begin", "BEGIN"))
+    begin = connection.get_execution_options().get("das_begin", "BEGIN")
+    if begin is not None:
+        connection.exec_driver_sql(begin)
 
 
 @contextmanager

@@ -237,6 +237,17 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Event:
+    """A `JobEvent` as it is read: what happened to a job."""
+
+    id: int
+    job_id: str
+    at: datetime
+    kind: str
+    data: JsonObject
+
+
+@dataclass(frozen=True)
 class JobSummary:
     """What a list tells of a job. `summary` is its answer's sentence, `in_model` and `copied` its verdicts,
     `first_work` the id of whom the sentence may name; a tombstone has neither index nor method."""

@@ -24,6 +24,7 @@ from jobs.ids import JOB_ID, new_job_id
 from jobs.keeping import Keeping
 from jobs.models import (
     OPEN_STATES,
+    Event,
     Job,
     JobEvent,
     JobFilters,
@@ -229,7 +230,7 @@ class JobStore:
         shown = [JobSummary(**row._mapping) for row in rows[:limit]]
         return Page(jobs=shown, next_cursor=shown[-1].id if len(rows) > limit else None)
 
-    def events(self, job_id: str, after: int = 0) -> Sequence[JobEvent]:
+    def events(self, job_id: str, after: int = 0) -> Sequence[Event]:
         """What happened to the job, in order, from the event after number `after`."""
         with self.database.read() as session:
             return events_of(session, job_id, after)

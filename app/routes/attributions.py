@@ -225,7 +225,7 @@ async def get_attribution_image(request: Request, caller: Reading, attribution_i
 def as_json(answer: questions.Answer, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """What is told of a question as a JSON response with its ETag: 304 where the caller has it."""
     spoken = {"ETag": answer.etag, "Vary": "Accept-Language", "Content-Language": answer.language.code}
-    if answer.told is None:
+    if not answer.body:
         return Response(status_code=304, headers=spoken)
     retry = {} if answer.finished else {"Retry-After": str(answer.look_again_s)}
     all_headers = {**spoken, "Cache-Control": "private, no-cache", **retry, **(headers or {})}

@@ -98,7 +98,7 @@ async def answer_page(
     answer = await unless_gone(request, asking) if wait else await asking
     if answer is None:
         return Response(status_code=NEVER_ANSWERED)
-    if answer.told is None:
+    if not answer.body:
         return Response(status_code=304, headers={**HTML_HEADERS, "ETag": answer.etag})
     return await _answer_page(request, answer, {"problem": None, "given_prompt": None})
 
@@ -108,15 +108,16 @@ async def compare(request: Request, caller: Reading, attribution_id: str, work_i
     """The picture beside one of the works that its answer names, with the ways to the works before and after it."""
     service = service_of(request)
     answer = await questions.answer(service, caller, attribution_id, None, None)
-    works = [] if answer.told is None else [work for work in answer.told.works or [] if work.thumbnail]
+    told = answer.told
+    works = [] if told is None else [work for work in told.works or [] if work.thumbnail]
     place = next((place for place, work in enumerate(works) if work.work_id == work_id), None)
-    if answer.told is None or place is None:
+    if told is None or place is None:
         raise Problem("not-found", "The answer shows no such work.")
-    served = service.catalogue.reading(answer.told.index)
+    served = service.catalogue.reading(told.index)
     row = None if served is None else served.index.works.find(work_id)
     address = f"/a/{attribution_id}"
     context = {
-        "a": answer.told,
+        "a": told,
         "work": works[place],
         "picture": None if served is None or row is None else await run_in_threadpool(served.picture, row),
         # Where one came from has the focus again.

@@ -1,5 +1,7 @@
 """Keys over HTTP: what each lets in, and what nobody gets at with another's or with none."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -307,6 +309,44 @@ def test_a_revoked_key_is_believed_for_seconds_and_no_longer(
     for now[0], status in ((0.99 * BELIEVED_S, 200), (BELIEVED_S, 401)):
         assert client.get("/v1/indexes", headers=bearer(issued)).status_code == status
     assert BELIEVED_S <= 5
+
+
+def test_who_comes_while_a_key_is_looked_up_waits_for_that_look(
+    service: Service, make: Make, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_id = make().key.id
+    looks: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+    find = service.keys.find
+
+    def find_slowly(key_id: str) -> ApiKey | None:
+        looks.append(key_id)
+        found = find(key_id)
+        begun.set()
+        go_on.wait()
+        return found
+
+    monkeypatch.setattr(service.keys, "find", find_slowly)
+
+    async def come() -> None:
+        access = Access(settings, service.keys, service.sessions, service.limiter)
+        first = [asyncio.create_task(access.by_id(key_id)) for _ in range(100)]
+        await asyncio.to_thread(begun.wait)
+        first[0].cancel()
+        # What the look under way finds may be of before the change.
+        service.keys.revoke(key_id)
+        access.forget(key_id)
+        later = asyncio.create_task(access.by_id(key_id))
+        await asyncio.sleep(0)
+        go_on.set()
+        found = await asyncio.gather(*first, return_exceptions=True)
+        assert isinstance(found[0], asyncio.CancelledError)
+        assert {key.id for key in found[1:] if isinstance(key, ApiKey)} == {key_id}
+        assert await later is None
+        assert await access.by_id(key_id) is None
+
+    asyncio.run(come())
+    assert len(looks) == 2
 
 
 def test_keys_that_were_made_up_fill_no_memory(client: TestClient, service: Service) -> None:

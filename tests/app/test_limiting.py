@@ -108,6 +108,37 @@ def test_a_server_of_the_operators(settings: Settings, broker: Broker, tmp_path:
     asyncio.run(there())
 
 
+def test_who_comes_at_once_is_counted_together_and_each_for_itself(
+    settings: Settings, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once() -> None:
+        limiter = Limiter(settings.model_copy(update={"rate_limit": "150/day"}))
+        await limiter.request(request(), KEY)
+        storage, asked = limiter._storage, list[int]()
+        assert isinstance(storage, RedisStorage)
+        count = storage.incr
+        monkeypatch.setattr(storage, "incr", lambda *given: asked.append(given[2]) or count(*given))
+        coming = [asyncio.create_task(outcome(limiter, KEY)) for _ in range(100)]
+        other = asyncio.create_task(outcome(limiter, Caller("key_b", "192.0.2.1", key="das_b")))
+        while not asked:
+            await asyncio.sleep(0)
+        # Who comes from here on is counted after those, and who goes away doesn't end it for the others.
+        coming += [asyncio.create_task(outcome(limiter, KEY)) for _ in range(100)]
+        await asyncio.sleep(0)
+        coming[0].cancel()
+        coming[-1].cancel()
+        told = await asyncio.gather(*coming, return_exceptions=True)
+        left = [one[1]["RateLimit"].split(";t=")[0] for one in told if not isinstance(one, BaseException)]
+        assert left == [f'"requests";r={max(0, 147 - before)}' for before in range(198)]
+        assert [one[0] for one in told if not isinstance(one, BaseException)] == (
+            ["through"] * 148 + ["rate-limited"] * 50
+        )
+        assert (await other)[1]["RateLimit"].startswith('"requests";r=149;')
+        assert sorted(asked) == [1, 100, 100]
+
+    asyncio.run(at_once())
+
+
 def test_in_memory_where_there_is_no_server(settings: Settings) -> None:
     async def here() -> None:
         limiter = Limiter(settings)

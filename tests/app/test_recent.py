@@ -75,9 +75,33 @@ def test_a_large_answer_is_told_anew_each_time(
     read: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.recent.MOST_WORKS", 3)
     url = ask(top_k="4")["links"]["self"]
     work_off()
+    monkeypatch.setattr("app.recent.MOST_BYTES", len(client.get(url).content) - 1)
+    client.app.state.service.recent.forget(url.rpartition("/")[2])  # type: ignore[attr-defined]
     read.clear()
     assert [len(client.get(url).json()["works"]) for _ in range(2)] == [4, 4]
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_an_answer_that_is_kept_is_its_json_alone_and_pages_show_the_same_of_it(
+    client: TestClient, ask: Callable[..., dict[str, Any]], work_off: Callable[[], ClaimedJob], language: str
+) -> None:
+    asked = ask(prompt="a house")
+    work_off()
+    recent = client.app.state.service.recent  # type: ignore[attr-defined]
+    spoken = {"Accept-Language": language}
+    address = asked["links"]["self"]
+    works = client.get(address).json()["works"]
+    pages = [f"/a/{asked['id']}", f"/a/{asked['id']}/works/{works[0]['work_id']}"]
+    shown = []
+    for _ in range(2):
+        for page in pages:
+            recent.forget(asked["id"])
+            anew = client.get(page, headers=spoken)
+            again = client.get(page, headers=spoken)
+            assert (anew.status_code, anew.text) == (200, again.text)
+            shown.append(again.text)
+            assert all("told" not in vars(kept) and kept.body for kept in recent._kept.values())
+    assert shown[:2] == shown[2:]
