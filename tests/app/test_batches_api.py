@@ -239,6 +239,18 @@ def test_once_a_question_is_erased_its_batch_answers_for_no_other_request(
     assert post(client, 2, **headers).status_code == 410
 
 
+def test_a_batch_with_another_tag_is_another_request(client: TestClient, store: JobStore) -> None:
+    item = {"image_base64": base64.b64encode(picture(1)).decode(), "client_tag": "its own"}
+    first, other = (
+        client.post(
+            URL, json={"items": [item], "client_tag": tag}, headers={"Idempotency-Key": "another tag"}
+        )
+        for tag in ("one", "two")
+    )
+    assert (first.status_code, other.status_code) == (202, 422)
+    assert other.json()["code"] == "idempotency-key-reused"
+
+
 def test_twenty_at_once_make_one_batch(live: Any) -> None:
     def send(_: int) -> Any:
         with httpx.Client(base_url=live.url, timeout=60) as client:
