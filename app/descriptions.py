@@ -233,7 +233,7 @@ SAME = {
 PARAMETERS = {
     "limit": "How many a page has at most.",
     "client_tag": "Only those with this label of yours.",
-    "index_id": "The index's id, as in /v1/indexes.",
+    "index_id": "The index's id or name, as in /v1/indexes.",
     "listAttributions.state": "Only those in this state; default: all but erased ones.",
     "listDecisions.state": "Only those in this state; default: all but erased ones.",
     "listDecisions.policy": "Only those by this policy.",
