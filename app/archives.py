@@ -143,14 +143,15 @@ def _manifest(name: str, data: bytes) -> dict[str, dict[str, Any]]:
     said: dict[str, dict[str, Any]] = {}
     try:
         text = data.decode("utf-8-sig")
-        rows = _jsonl(text) if name.endswith(".jsonl") else csv.DictReader(io.StringIO(text), strict=True)
+        of_csv = name.endswith(".csv")
+        rows = csv.DictReader(io.StringIO(text), strict=True) if of_csv else _jsonl(text)
+        # An empty cell says nothing; JSON has null for that, and an empty prompt is one.
+        nothing = (None, "") if of_csv else (None,)
         for number, row in enumerate(rows, 1):
             where = f"{name}, entry {number},"
             if not isinstance(row, dict) or not isinstance(row.get("file"), str):
                 raise invalid("archive", f"{where} has to say which file is meant, as file.")
-            fields = {
-                str(key): value for key, value in row.items() if key != "file" and value not in (None, "")
-            }
+            fields = {str(key): value for key, value in row.items() if key != "file" and value not in nothing}
             if row["file"] in said:
                 raise invalid("archive", f"{where} is about {row['file'][:200]!r} once more.")
             said[row["file"]] = fields

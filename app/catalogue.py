@@ -242,6 +242,10 @@ class Catalogue:
         """The index of this id, if it is the version that is served."""
         return self._by_id.get(index_id)
 
+    def named(self, index_id: str) -> ServedIndex | None:
+        """The index of this id or name, in the version that is served."""
+        return next((served for served in self if index_id in (served.id, served.name)), None)
+
     def reading(self, index_id: str) -> ServedIndex | None:
         """What tells of the works that an answer of this index names: the index itself, else the version of its name
         that is served. A work's id is made of its file and stays over versions; one that is gone isn't shown."""
@@ -260,9 +264,9 @@ class Catalogue:
             )
         if index_id is None:
             return next(iter(self))
-        for served in self:
-            if index_id in (served.id, served.name):
-                return served
+        named = self.named(index_id)
+        if named is not None:
+            return named
         following = next((served for served in self if served.name == name_in(index_id)), None)
         if following is not None:
             raise invalid(
@@ -278,9 +282,9 @@ class Catalogue:
         )
 
     def find_work(self, work_id: str, index_id: str | None = None) -> tuple[ServedIndex, int] | None:
-        """The index and row of a work by its id: in one index, or in the first that has it."""
+        """The index and row of a work by its id: in one index, by id or name, or in the first that has it."""
         for served in self:
-            if index_id not in (None, served.id):
+            if index_id not in (None, served.id, served.name):
                 continue
             try:
                 return served, served.index.works.row_of(work_id)

@@ -204,7 +204,7 @@ PLACES = {
     "ShareLink.revoked_at": "When you closed it; null: you didn't.",
     "ShareLink.last_viewed_at": "When it was last opened; null: it wasn't.",
     "Signature.algorithm": "The kind of signature.",
-    "Statement.index": "Id of the index whose answers were counted.",
+    "Statement.index": "Id of the version whose works and training use are told.",
     "Statement.left_out": "Questions of the period that weren't counted, by reason; empty: all were.",
     "Statement.reliable": "Whether the ranking bears the shares as a whole.",
     "Statement.reliable_because": "Why it does or doesn't, in a sentence.",
@@ -233,7 +233,7 @@ SAME = {
 PARAMETERS = {
     "limit": "How many a page has at most.",
     "client_tag": "Only those with this label of yours.",
-    "index_id": "The index's id, as in /v1/indexes.",
+    "index_id": "The index's id or name, as in /v1/indexes.",
     "listAttributions.state": "Only those in this state; default: all but erased ones.",
     "listDecisions.state": "Only those in this state; default: all but erased ones.",
     "listDecisions.policy": "Only those by this policy.",

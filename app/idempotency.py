@@ -20,7 +20,7 @@ from starlette.requests import Request
 from app.callers import Caller
 from app.problems import FieldProblem, Problem
 from app.service import Service
-from jobs.errors import KeyReused, RequestInFlight
+from jobs.errors import KeyReused, RequestForgotten, RequestInFlight
 from jobs.idempotency import Claim, fingerprint, key_id
 
 HEADER = "Idempotency-Key"
@@ -92,7 +92,8 @@ async def once(
         picture: its bytes, or its address.
         fields: everything else that was asked, as JSON has it.
 
-    Raises `Problem`: idempotency-key-reused for another request, request-in-flight while the same is worked on.
+    Raises `Problem`: idempotency-key-reused for another request and where nobody can say any more whether it is
+    another, request-in-flight while the same is worked on.
     """
     if key is None:
         yield Turn()
@@ -112,7 +113,7 @@ async def once(
             with anyio.CancelScope(shield=True):
                 await run_in_threadpool(kept.release, claim)
             raise
-    except KeyReused as error:
+    except (KeyReused, RequestForgotten) as error:
         raise Problem("idempotency-key-reused", _sentence(error)) from error
     except RequestInFlight as error:
         raise Problem(

@@ -106,7 +106,9 @@ class Language:
         return self("format.percent", value=self.number(value, digits))
 
     def between(self, low: str, high: str) -> str:
-        """An interval of two percentages, such as `15 to 26 %`."""
+        """An interval of two percentages, such as `15 to 26 %`; just the one where both are written alike."""
+        if low == high:
+            return high
         return self("format.between", low=low.replace("\u00a0", " ").removesuffix(" %"), high=high)
 
     def size(self, count: float) -> str:

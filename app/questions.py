@@ -80,7 +80,15 @@ async def ask(
     endpoint = await endpoints.chosen(service, caller, asked.webhook_url) or webhook_endpoint
     await intake.refuse_unheld(service, served.id)
     await service.limiter.question(caller)
-    return await intake.accept(service, caller, served, data, asked, known, claim, webhook_endpoint=endpoint)
+    try:
+        return await intake.accept(
+            service, caller, served, data, asked, known, claim, webhook_endpoint=endpoint
+        )
+    except Exception as error:
+        # A refused picture was decoded and counts; where the service failed, it is to be sent again.
+        if not isinstance(error, Problem) or error.kind.status >= 500:
+            await service.limiter.give_back(caller, 1)
+        raise
 
 
 async def again(service: Service, caller: Caller, job_id: str, prompt: str | None = None) -> Job:

@@ -38,18 +38,18 @@ class LeftOut(BaseModel):
 class VersionAnswers(BaseModel):
     """Questions counted that one version of the index answered."""
 
-    index: str
-    questions: int
+    index: str = Field(description="The version's id.")
+    questions: int = Field(description="Questions counted that it answered.")
 
 
 class Statement(BaseModel):
     """Shares by rights holder over the answers of a period; they add up to one, and amounts to the amount."""
 
-    index: str = Field(description="The version whose works and training use are told.")
+    index: str
     since: datetime = Field(description="Answers from here on…")
     until: datetime = Field(description="…and before this.")
     questions: int = Field(description="Questions counted.")
-    versions: list[VersionAnswers] = Field(description="Which versions of the index answered them.")
+    versions: list[VersionAnswers] = Field(description="Which versions of the index answered them, and how many.")
     left_out: list[LeftOut]
     reliable: bool
     reliable_because: str

@@ -328,7 +328,8 @@ class _Known:
     by_row: dict[str, np.ndarray]
     gone: dict[str, Gone]
     served: str
-    """Tells which versions are served, and by which rules their works are shown."""
+    """Tells which versions are served, what was measured of them, and by which rules works are shown and answers
+    kept."""
     views: dict[Viewer, View] = field(default_factory=dict)
 
 
@@ -345,7 +346,8 @@ class Visibility:
             Levels, default=settings.work_visibility, hide_exposed=settings.hide_exposed
         )
         self._rounding = Rounding.of(settings)
-        self._rules = f"{settings.work_visibility} {settings.hide_exposed}"
+        kept = settings.keep_results_seconds
+        self._rules = f"{settings.work_visibility} {settings.hide_exposed} {kept}"
         levels = {served.id: self._levels_of(served) for served in catalogue}
         # From the start: what a client keeps may have been told before a restart, of other versions by other rules.
         self._known = _known(-1, (), levels, self._served(catalogue))
@@ -394,7 +396,9 @@ class Visibility:
             self._known = _known(known.revision, known.hidden, known.levels, served)
 
     def _served(self, catalogue: Catalogue) -> str:
-        told = " ".join([self._rules, *sorted(one.id for one in catalogue)])
+        # What is measured of an index after it was built is no part of its id, and is told with every answer.
+        measured = (f"{one.id} {one.index.manifest.quality!r}" for one in catalogue)
+        told = " ".join([self._rules, *sorted(measured)])
         return f"{crc32(told.encode()):08x}"
 
     async def keep_looking(self) -> None:

@@ -229,13 +229,18 @@ def _origin_fact(in_model: InModel | None, language: Language) -> str:
     fact = language(
         "origin.fact",
         verdict=language(f"origin.{in_model.verdict}"),
-        p=language.number(in_model.p_value, 3),
-        re_encoded=language.number(in_model.p_value_re_encoded, 3),
+        p=_p(in_model.p_value, language),
+        re_encoded=_p(in_model.p_value_re_encoded, language).removeprefix("= "),
         references=language.whole(in_model.references),
     )
     if in_model.p_value_held_out is None:
         return fact
-    return language("origin.held_out", fact=fact, p=language.number(in_model.p_value_held_out, 3))
+    return language("origin.held_out", fact=fact, p=_p(in_model.p_value_held_out, language))
+
+
+def _p(value: float, language: Language) -> str:
+    """What stands behind a p; it is never 0."""
+    return f"< {language.number(0.001, 3)}" if value < 0.001 else f"= {language.number(value, 3)}"
 
 
 def _copy_fact(copied: Copy | None, language: Language) -> str:
@@ -307,7 +312,9 @@ def factor(value: float | None, language: Language = ENGLISH) -> str:
     """How many times a creator's share exceeds their part of the works."""
     if value is None:
         return "–"
-    return f"{language.number(value, 0 if value >= 10 else 1)}×"
+    if value < 0.1:
+        return language("format.under", value=f"{language.number(0.1, 1)}×")
+    return f"{language.number(value, 0 if value >= 9.95 else 1)}×"
 
 
 def thousands(value: int, language: Language = ENGLISH) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy import BigInteger, Index, String, Text, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.errors import JobsError
-from jobs.idempotency import forget_request
+from jobs.idempotency import forget_partly
 from jobs.models import Base, JobSummary, JsonObject, utc_now
 
 PREFIX = "bat_"
@@ -222,7 +222,7 @@ def erase_items(session: Session, job_id: str) -> None:
         .returning(BatchItem.batch_id)
     ).all()
     for batch_id in batch_ids:
-        forget_request(session, batch_id)
+        forget_partly(session, batch_id)
 
 
 def new_item(batch: Batch, position: int, turn: int, sent: NewItem) -> BatchItem:

@@ -39,6 +39,16 @@ class KeyReused(JobsError):
         )
 
 
+class RequestForgotten(JobsError):
+    """Of what an Idempotency-Key made a part was erased, and with it what was kept to tell its request by."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "something of what was made for this Idempotency-Key was erased, so that it isn't known any more what was"
+            " asked: look at what was made, or send a new key",
+        )
+
+
 class RequestInFlight(JobsError):
     """A request of the same Idempotency-Key is being worked on. `retry_seconds` is when to send it again."""
 

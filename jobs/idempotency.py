@@ -7,7 +7,7 @@ had it finds it lost.
 
 Neither the key nor anything that was sent stands in the table. A row is found by a digest of owner and key, and holds
 a digest of the request under the key: without the key nobody can try out which picture it was. When that which was
-made is erased, this digest goes too, and what is left says no more than that this key was used.
+made is erased, or a part of it, this digest goes too, and what is left says no more than that this key was used.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from jobs.database import Database
-from jobs.errors import KeyReused, RequestInFlight
+from jobs.errors import KeyReused, RequestForgotten, RequestInFlight
 from jobs.models import Base, utc_now
 from jobs.settings import Settings
 
@@ -31,6 +31,8 @@ from jobs.settings import Settings
 CLAIM_SECONDS = 90.0
 # When a request that met another one of its key in flight may be sent again.
 IN_FLIGHT_RETRY_S = 1
+# In place of the digest of a request of which a part was erased; an empty one is of what was erased whole.
+PARTLY_ERASED = "partly erased"
 
 
 class IdempotentRequest(Base):
@@ -98,6 +100,7 @@ class Idempotency:
 
         Raises:
             KeyReused: the key was used for another request.
+            RequestForgotten: a part of what was made is erased, so that nobody can say whether it was the same.
             RequestInFlight: the same request is being worked on at this moment.
         """
         claim = Claim(row_id, secrets.token_hex(16))
@@ -121,6 +124,8 @@ class Idempotency:
             if age < self._kept:
                 if found.made is not None and not found.fingerprint:
                     return found.made
+                if found.fingerprint == PARTLY_ERASED:
+                    raise RequestForgotten
                 if not hmac.compare_digest(found.fingerprint, request):
                     raise KeyReused
                 if found.made is not None:
@@ -165,6 +170,13 @@ def complete(session: Session, claim: Claim, made: str) -> None:
 def forget_request(session: Session, made: str) -> None:
     """Forget what was sent for that which is being erased; its key stays used, for what it made is gone for good."""
     session.execute(update(IdempotentRequest).where(IdempotentRequest.made == made).values(fingerprint=""))
+
+
+def forget_partly(session: Session, made: str) -> None:
+    """Forget what was sent for that of which a part is being erased. The rest stays, and isn't told to whoever sends
+    something else under the key."""
+    of_it = (IdempotentRequest.made == made, IdempotentRequest.fingerprint != "")
+    session.execute(update(IdempotentRequest).where(*of_it).values(fingerprint=PARTLY_ERASED))
 
 
 def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -52,7 +52,7 @@ def content(document: Mapping[str, Any], *, picture: bool) -> Content:
     """
     report, seal = document["report"], document["seal"]
     answer, question = report["answer"], report["question"]
-    copied = answer["copy"]
+    mode, copied = question["candidates"]["mode"], answer["copy"]
     lead = [] if copied is None or copied["summary"] is None else [copied["summary"]]
     shared = report.get("shared")
     if shared is not None:
@@ -63,7 +63,7 @@ def content(document: Mapping[str, Any], *, picture: bool) -> Content:
         Section("The picture", _picture(report, picture)),
         Section("Works, by influence", _works(question, answer["works"])),
         *(
-            Section(heading, (_groups(heading, column, answer["groups"][kind]),))
+            Section(heading, (_groups(heading, column, answer["groups"][kind], mode),))
             for kind, (heading, column) in GROUPED.items()
             if any(group["name"] != UNKNOWN_HOLDER for group in answer["groups"].get(kind, ()))
         ),
@@ -154,12 +154,12 @@ def _about(work: Mapping[str, Any]) -> tuple[Run, ...]:
     return (*map(Run, lines), Run(work["sha256"] or work["work_id"], exact=True))
 
 
-def _groups(heading: str, column: str, groups: Sequence[Mapping[str, Any]]) -> Table:
+def _groups(heading: str, column: str, groups: Sequence[Mapping[str, Any]], mode: str) -> Table:
     columns = (
         Column(column, 94),
         Column("Share", 32, numeric=True),
         Column("Works", 22, numeric=True),
-        Column("Of the works", 26, numeric=True),
+        Column("Of those scored" if mode == "screened" else "Of the works", 26, numeric=True),
     )
     rows = tuple(
         (
@@ -176,7 +176,8 @@ def _groups(heading: str, column: str, groups: Sequence[Mapping[str, Any]]) -> T
 def _share(one: Mapping[str, Any]) -> Cell:
     lines = [Run(part(one))]
     if one.get("low") is not None and one.get("high") is not None:
-        lines.append(Run(f"{percent(one['low'])} to {percent(one['high'])}"))
+        low, high = percent(one["low"]), percent(one["high"])
+        lines.append(Run(low if low == high else f"{low} to {high}"))
     return Cell(tuple(lines))
 
 

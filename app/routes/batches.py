@@ -106,8 +106,9 @@ async def create_attribution_batch(
     if not await known(service, key):
         await batches.refuse_when_full(service, caller)
     async with batch_upload(service, request) as sent:
-        told_by = [item.told_by for item in sent.items]
-        async with once(service, request, key, json.dumps(told_by).encode(), {}) as turn:
+        told_by = json.dumps([item.told_by for item in sent.items]).encode()
+        # What they have in common is the batch's own, where none of them takes it.
+        async with once(service, request, key, told_by, sent.shared.model_dump(mode="json")) as turn:
             if turn.made is None:
                 batch = await batches.create(service, caller, sent, turn.claim)
             else:

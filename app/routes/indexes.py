@@ -26,9 +26,13 @@ WITHHELD_WORK = ENGLISH("note.work_withheld")
 LOOK_AGAIN_S = 600
 
 WorkId = Annotated[str, Path(description="A work's id.", examples=["w_2c26b46b68ffc68f"], max_length=64)]
+IndexId = Annotated[str, Path(examples=["photographs@3f9c2a"], max_length=200)]
 InIndex = Annotated[
     str | None,
-    Query(max_length=200, description="Look in this index only; default: in all of them, in order."),
+    Query(
+        max_length=200,
+        description="Look in the index of this id or name only; default: in all of them, in order.",
+    ),
 ]
 
 
@@ -48,11 +52,11 @@ def list_indexes(request: Request, caller: Reading) -> IndexList:
 def get_index(
     request: Request,
     caller: Reading,
-    index_id: Annotated[str, Path(max_length=200, examples=["photographs@3f9c2a"])],
+    index_id: IndexId,
 ) -> IndexCard:
     """One index with its card: what it was built from and how good it was measured to be."""
     service = service_of(request)
-    served = _seen(service, caller).find(index_id)
+    served = _seen(service, caller).named(index_id)
     if served is None:
         raise Problem("not-found", "There is no such index here.")
     facts = _summary(service, served).model_dump()
@@ -71,7 +75,7 @@ def get_index(
 def list_works(
     request: Request,
     caller: Reading,
-    index_id: Annotated[str, Path(max_length=200, examples=["photographs@3f9c2a"])],
+    index_id: IndexId,
     tdm: Annotated[
         Tdm | Literal["none"] | None,
         Query(description="Only works with this signal on text and data mining; `none`: without any."),
@@ -83,7 +87,7 @@ def list_works(
 ) -> WorkList:
     """The works of an index that you may see, in its order."""
     service = service_of(request)
-    served = _seen(service, caller).find(index_id)
+    served = _seen(service, caller).named(index_id)
     if served is None:
         raise Problem("not-found", "There is no such index here.")
     view = service.visibility.to(caller)

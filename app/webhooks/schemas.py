@@ -129,7 +129,8 @@ class Endpoint(BaseModel):
     enabled: bool = Field(description="false: it hears of nothing until it is enabled again.")
     created_at: datetime
     failing_since: datetime | None = Field(
-        description="Since when nothing was taken; null: the last attempt was. After three days it is disabled."
+        description="Since when nothing was taken, with no pause of a day between attempts; null: the last attempt"
+        " was. After three days it is disabled."
     )
     disabled_at: datetime | None
     disabled_because: str | None = Field(description="Why it isn't enabled, in words.")

@@ -630,7 +630,8 @@ class Endpoint(Model):
     created_at: datetime
     """When it was made, in UTC (RFC 3339)."""
     failing_since: datetime | None = None
-    """Since when nothing was taken; null: the last attempt was. After three days it is disabled."""
+    """Since when nothing was taken, with no pause of a day between attempts; null: the last attempt was.
+    After three days it is disabled."""
     disabled_at: datetime | None = None
     """When it was disabled; null: it wasn't."""
     disabled_because: str | None = None
@@ -671,7 +672,8 @@ class EndpointWithSecret(Model):
     created_at: datetime
     """When it was made, in UTC (RFC 3339)."""
     failing_since: datetime | None = None
-    """Since when nothing was taken; null: the last attempt was. After three days it is disabled."""
+    """Since when nothing was taken, with no pause of a day between attempts; null: the last attempt was.
+    After three days it is disabled."""
     disabled_at: datetime | None = None
     """When it was disabled; null: it wasn't."""
     disabled_because: str | None = None

@@ -1,5 +1,6 @@
 """An answer as a table for people, of plain text that is safe for a terminal."""
 
+import math
 import unicodedata
 from collections.abc import Sequence
 
@@ -41,7 +42,13 @@ def answer(attribution: Attribution) -> str:
 def _share(work: Share) -> str:
     if work.share is None:
         return "–" if work.below is None else f"< {100 * work.below:.6g} %"
-    return f"{100 * work.share:.1f} %"
+    value = 100 * work.share
+    if value < 0.1:
+        return "< 0.1 %"
+    # All of it is said only where it is all, but for the error of adding up.
+    if 99.95 <= value < 100 and not math.isclose(value, 100, rel_tol=1e-9):
+        return "> 99.9 %"
+    return f"{value:.1f} %"
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -168,6 +168,7 @@ class Deliveries:
             delivery = _held(session, claimed)
             if delivery is None:
                 return None
+            paused = not _tried_lately(session, claimed.endpoint_id, now)
             _note(delivery, attempt, now)
             delivery.next_attempt_at = (
                 None
@@ -179,7 +180,10 @@ class Deliveries:
             endpoint = session.get(WebhookEndpoint, claimed.endpoint_id, with_for_update=True)
             if endpoint is None or not endpoint.enabled:
                 return None
-            endpoint.failing_since = endpoint.failing_since or now
+            # What failed before a pause says nothing of how it is now: one miss more may be all that it misses.
+            endpoint.failing_since = (
+                now if paused or endpoint.failing_since is None else endpoint.failing_since
+            )
             because = None
             if gone:
                 because = "It answered 410: there shall be nothing delivered to it any more."
@@ -360,6 +364,18 @@ def _note(delivery: WebhookDelivery, attempt: Attempt, now: datetime) -> None:
     delivery.tried = [*delivery.tried, asdict(attempt)][-TRIED_KEPT:]
     delivery.give_up_at = delivery.give_up_at or now + TRIED_FOR
     delivery.lease_token = delivery.lease_expires_at = None
+
+
+def _tried_lately(session: Session, endpoint_id: str, now: datetime) -> bool:
+    """Whether something was attempted in the last `TRIED_FOR`, before what is about to be noted."""
+    since = now - TRIED_FOR
+    # What is still to be attempted was attempted at most `LONGEST_DELAY_S` before it was due.
+    tried = and_(
+        WebhookDelivery.attempt > 0,
+        or_(WebhookDelivery.settled_at > since, WebhookDelivery.next_attempt_at > since),
+    )
+    one = select(WebhookDelivery.id).where(WebhookDelivery.endpoint_id == endpoint_id, tried).limit(1)
+    return session.scalar(one) is not None
 
 
 def _id_at(moment: datetime) -> str:

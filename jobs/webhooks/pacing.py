@@ -10,7 +10,7 @@ LONGEST_DELAY_S = 6 * 3600.0
 JITTER = 0.2
 # Counted from the first attempt, so that what waited while the service was down is tried as well.
 TRIED_FOR = timedelta(hours=24)
-# An endpoint that took nothing for so long, in so many attempts at least, is disabled.
+# An endpoint that took nothing for so long is disabled, where nothing between two attempts lasted `TRIED_FOR`.
 ENDPOINT_PATIENCE = timedelta(days=3)
 
 

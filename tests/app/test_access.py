@@ -395,18 +395,21 @@ def test_a_keys_indexes_are_all_that_it_sees_and_asks(
     addresses = [
         f"/v1/indexes/{index}", f"/v1/indexes/{index}/works", f"/v1/works/{work}", f"/v1/works/{work}/thumbnail",
         f"/v1/works/{work}/thumbnail?index={index}",
+        "/v1/indexes/tiny", "/v1/indexes/tiny/works", f"/v1/works/{work}?index=tiny",
     ]  # fmt: skip
     for names in ((index,), ("tiny",)):
         own = make(indexes=names)
         assert [item["id"] for item in client.get("/v1/indexes", headers=bearer(own)).json()["items"]] == [
             index
         ]
-        assert [client.get(path, headers=bearer(own)).status_code for path in addresses] == 5 * [200]
+        assert [client.get(path, headers=bearer(own)).status_code for path in addresses] == len(addresses) * [
+            200
+        ]
         asked_by(own)
         asked_by(own, index=index)
     other = make(indexes=("another@123",))
     assert client.get("/v1/indexes", headers=bearer(other)).json()["items"] == []
-    assert [refusal(client.get(path, headers=bearer(other))) for path in addresses] == 5 * [
+    assert [refusal(client.get(path, headers=bearer(other))) for path in addresses] == len(addresses) * [
         (404, "not-found")
     ]
     for fields, code in (({"index": index}, 503), ({}, 503)):

@@ -50,9 +50,7 @@ def special(name: str, mode: int) -> zipfile.ZipInfo:
 
 
 def test_files_come_in_their_order_with_what_the_manifest_says() -> None:
-    lines = (
-        '{"file": "b/two.png", "prompt": "a harbour", "client_tag": ""}\n\n{"file": "one.png", "seed": 7}\n'
-    )
+    lines = '{"file": "b/two.png", "prompt": "", "client_tag": null}\n\n{"file": "one.png", "seed": 7}\n'
     entries, said = opened(
         packed(
             ("one.png", b"1"), ("b/", b""), ("b/two.png", b"2"), ("__MACOSX/._one.png", b"x"), ("b/.DS_Store", b"x"),
@@ -60,7 +58,7 @@ def test_files_come_in_their_order_with_what_the_manifest_says() -> None:
         )
     )  # fmt: skip
     assert entries == [Entry("one.png", b"1"), Entry("b/two.png", b"2")]
-    assert said == {"b/two.png": {"prompt": "a harbour"}, "one.png": {"seed": 7}}
+    assert said == {"b/two.png": {"prompt": ""}, "one.png": {"seed": 7}}
     table = b'\xef\xbb\xbffile,prompt,client_tag\r\none.png,"a, b",\r\n'
     assert opened(packed(("one.png", b"1"), ("manifest.csv", table)))[1] == {"one.png": {"prompt": "a, b"}}
 
@@ -170,7 +168,8 @@ def test_zip64_is_read() -> None:
 
 def test_an_archive_becomes_a_batch(client: TestClient, store: Any) -> None:
     picture = encode_png(np.random.default_rng(9).integers(0, 256, (16, 16, 3), dtype=np.uint8))
-    manifest = json.dumps({"file": "in/a.png", "prompt": "a harbour", "client_tag": "7"}).encode()
+    lines = [{"file": "in/a.png", "prompt": "a harbour", "client_tag": "7"}, {"file": "b.png", "prompt": ""}]
+    manifest = "\n".join(map(json.dumps, lines)).encode()
     archive = packed(
         ("in/a.png", picture), ("b.png", picture), ("notes.txt", b"no picture"), ("c.zip", packed(("x", b"1"))),
         ("manifest.jsonl", manifest),
@@ -178,7 +177,7 @@ def test_an_archive_becomes_a_batch(client: TestClient, store: Any) -> None:
     posted = client.post(
         "/v1/attribution-batches",
         files={"archive": ("p.zip", archive)},
-        data={"client_tag": "all"},
+        data={"client_tag": "all", "prompt": "a lighthouse"},
         headers={"Idempotency-Key": "a zip"},
     )
     assert posted.status_code == 202, posted.text
@@ -193,8 +192,8 @@ def test_an_archive_becomes_a_batch(client: TestClient, store: Any) -> None:
         ("notes.txt", "failed", "all"), ("c.zip", "failed", "all"),
     ]  # fmt: skip
     assert told["items"][3]["problem"]["reason"] == "nested-archive"
-    asked = client.get(told["items"][0]["attribution"]["links"]["self"]).json()
-    assert asked["prompt"] == "a harbour"
+    asked = [client.get(item["attribution"]["links"]["self"]).json() for item in told["items"][:2]]
+    assert [one["prompt"] for one in asked] == ["a harbour", ""]
     both = {"archive": ("p.zip", archive), "image": ("p.png", picture)}
     assert client.post("/v1/attribution-batches", files=both).json()["errors"][0]["pointer"] == "/archive"
     wrong = packed(("a.png", picture), ("manifest.jsonl", b'{"file": "a.png", "colour": "red"}'))

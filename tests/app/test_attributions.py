@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import hashlib
+import html
 import io
 import os
 import signal
@@ -116,6 +117,16 @@ def test_a_number_of_candidates_is_screened_by_clip(client, ask, work_off):
     assert body["candidates"] == {"mode": "screened", "count": 6, "scored": None, "asked": "6"}
     nearest = [work["work_id"] for work in asked["lookalikes"][:6]]
     assert [work["work_id"] for work in body["works"]] == nearest
+    # Percentiles and creators' parts are of those six, and not of the index.
+    for code, compared, of_all in (
+        ("en", ["of those compared", "Of those compared"], ["of the works</span>", "Of the works"]),
+        ("de", ["der verglichenen", "An den verglichenen"], ["der Werke</span>", "An den Werken"]),
+        ("fr", ["des œuvres comparées", "Des œuvres comparées"], ["des œuvres</span>", "Des œuvres</th>"]),
+    ):
+        headers = {"Accept": "text/html", "Accept-Language": code}
+        page = html.unescape(client.get(asked["links"]["page"], headers=headers).text)
+        assert all(words in page for words in compared), code
+        assert not any(words in page for words in of_all), code
 
 
 @pytest.mark.parametrize("candidates", ["all", "auto", "40", "99999"])

@@ -223,6 +223,34 @@ def test_the_same_request_is_answered_with_the_same_batch(client: TestClient, st
     assert (gone.status_code, gone.json()["code"]) == (410, "erased")
 
 
+def test_once_a_question_is_erased_its_batch_answers_for_no_other_request(
+    client: TestClient, store: JobStore
+) -> None:
+    headers = {"Idempotency-Key": "erased in part"}
+    batch = post(client, 2, **headers).json()
+    first = until(client, batch, "queued")["items"][0]["attribution"]
+    client.delete(first["links"]["self"])
+    # Which of the two is the same request, nobody knows any more.
+    for count in (2, 3):
+        refused = post(client, count, **headers)
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency-key-reused")
+        assert "was erased" in refused.json()["detail"]
+    client.delete(batch["links"]["self"])
+    assert post(client, 2, **headers).status_code == 410
+
+
+def test_a_batch_with_another_tag_is_another_request(client: TestClient, store: JobStore) -> None:
+    item = {"image_base64": base64.b64encode(picture(1)).decode(), "client_tag": "its own"}
+    first, other = (
+        client.post(
+            URL, json={"items": [item], "client_tag": tag}, headers={"Idempotency-Key": "another tag"}
+        )
+        for tag in ("one", "two")
+    )
+    assert (first.status_code, other.status_code) == (202, 422)
+    assert other.json()["code"] == "idempotency-key-reused"
+
+
 def test_twenty_at_once_make_one_batch(live: Any) -> None:
     def send(_: int) -> Any:
         with httpx.Client(base_url=live.url, timeout=60) as client:

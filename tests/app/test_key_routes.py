@@ -209,6 +209,35 @@ def test_a_quota_is_used_up_and_says_when_it_is_whole_again(
     assert client.post(f"/a/{listed[0]['id']}/again", headers=own).status_code == 429
 
 
+def test_what_the_service_could_not_take_is_given_back_and_a_refused_picture_counts(
+    client: TestClient,
+    make: Callable[..., IssuedKey],
+    picture: bytes,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = bearer(make(Scope.ASK, Scope.READ, daily_quota=2).secret)
+
+    def ask(data: bytes) -> Any:
+        return client.post("/v1/attributions", files={"image": ("p.png", data)}, headers=own)
+
+    def used() -> int:
+        told: int = client.get("/v1/quota", headers=own).json()["questions"]["used"]
+        return told
+
+    # Full between the look before the body and the question itself, as others come meanwhile.
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(service.store, "check_room", lambda _owner: None)
+        full = service.store.settings.model_copy(update={"queue_limit": 0})
+        meanwhile.setattr(service.store, "settings", full)
+        for _ in range(3):
+            assert ask(picture).json()["code"] == "queue-full"
+    assert used() == 0
+    assert ask(b"no picture").status_code == 415
+    assert used() == 1
+    assert ask(picture).status_code == 202
+
+
 def test_without_a_quota_there_is_none(client: TestClient, make: Callable[..., IssuedKey]) -> None:
     told = client.get("/v1/quota", headers=bearer(make(Scope.READ).secret)).json()
     assert (told["questions"]["limit"], told["questions"]["remaining"]) == (None, None)

@@ -1,6 +1,7 @@
 """The languages: catalogues that say the same, which one a request gets, and how numbers and dates are written."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Formatter
@@ -15,6 +16,7 @@ from app import wording
 from app.language import ENGLISH, LANGUAGES, Language, accepted
 from app.moderation.fields import FIELDS
 from app.problems import CATALOGUE
+from app.schemas import InModel, Share
 from das import answer as said
 
 APP = Path(wording.__file__).parent
@@ -138,6 +140,36 @@ def test_numbers_and_dates_as_each_language_writes_them() -> None:
     ]  # fmt: skip
     assert [german("home.more", n=n) for n in (1, 2, 1500)] == ["1 weiteres", "2 weitere", "1.500 weitere"]
     assert [LANGUAGES["fr"].number_form(n) for n in (0, 1, 2)] == ["one", "one", "other"]
+
+
+def test_no_number_reads_as_none_or_as_two() -> None:
+    def told(write: Callable[[Language], str]) -> list[str]:
+        return [write(language) for language in LANGUAGES.values()]
+
+    assert told(lambda language: wording.factor(0.04, language)) == [
+        "less than 0.1×", "weniger als 0,1×", "moins de 0,1×",
+    ]  # fmt: skip
+    assert [wording.factor(value) for value in (0.1, 1.04, 9.94, 9.96, 12.3)] == [
+        "0.1×", "1.0×", "9.9×", "10×", "12×",
+    ]  # fmt: skip
+    share = Share.model_construct(low=0.0, high=0.0005)
+    assert told(lambda language: wording.between(share, language)) == [
+        "less than 0.1\u00a0%", "weniger als 0,1\u00a0%", "moins de 0,1\u00a0%",
+    ]  # fmt: skip
+    rare = InModel.model_construct(
+        verdict="unlikely",
+        p_value=1 / 5001,
+        p_value_re_encoded=0.02,
+        p_value_held_out=1 / 5001,
+        references=5000,
+    )
+    for language, fact in zip(
+        LANGUAGES.values(), told(lambda one: wording._origin_fact(rare, one)), strict=True
+    ):
+        least, other = language.number(0.001, 3), language.number(0.02, 3)
+        assert fact.count(f"p < {least} ") == 2, fact
+        assert f" {other}" in fact, fact
+        assert language.number(0.0, 3) not in fact, fact
 
 
 @given(st.floats(0, 1))

@@ -10,9 +10,12 @@ from starlette.testclient import TestClient
 
 from app.answers import quality
 from app.catalogue import Catalogue
+from app.service import Service
+from app.visibility import Visibility
 from das.index import AttributionIndex
 from das.manifest import NOT_MEASURED
 from jobs.settings import Settings
+from jobs.store import JobStore
 from measure.index_quality import record_quality
 from tests.quality import QUALITY
 
@@ -68,6 +71,38 @@ def test_another_methods_answer_says_that_it_was_not_measured(
     page = client.get(asked["links"]["page"], headers=HTML).text
     assert "not measured for this method of the index" in page
     assert "second real retraining" not in page
+
+
+def test_who_keeps_an_answer_is_told_of_a_new_figure(
+    client: TestClient,
+    ask: Callable[..., dict[str, Any]],
+    work_off: Callable[[], Any],
+    settings: Settings,
+    store: JobStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = ask()
+    work_off()
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+    kept = client.get(asked["links"]["self"]).headers["etag"]
+
+    def started_again(settings: Settings) -> Any:
+        """What a service says that opens the index now to who has that answer."""
+        catalogue = Catalogue.open(settings)
+        monkeypatch.setattr(service, "catalogue", catalogue)
+        visibility = Visibility(settings, catalogue, store.opt_outs, service.budgets)
+        monkeypatch.setattr(service, "visibility", visibility)
+        return client.get(asked["links"]["self"], headers={"If-None-Match": kept})
+
+    assert started_again(settings).status_code == 304
+    # When it is erased is told as well.
+    assert started_again(settings.model_copy(update={"keep_results_seconds": 3600})).status_code == 200
+    (served,) = service.catalogue
+    record_quality(served.index, QUALITY.model_copy(update={"lds": 12.5}))
+    told = started_again(settings)
+    record_quality(AttributionIndex.open(served.directory), QUALITY)
+    assert (told.status_code, told.json()["quality"]["lds"]) == (200, 12.5)
+    assert told.headers["etag"] != kept
 
 
 def test_a_service_shows_a_new_figure_once_it_opens_the_index_again(settings: Settings) -> None:

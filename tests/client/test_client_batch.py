@@ -111,3 +111,17 @@ def test_a_title_cannot_command_a_terminal() -> None:
     (row,) = [line for line in lines if "gone" in line]
     assert "\N{REPLACEMENT CHARACTER}[2Jgone" in row
     assert "x" * 41 not in row
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.0, "< 0.1 %"), (0.0004, "< 0.1 %"), (0.001, "0.1 %"), (0.1234, "12.3 %"), (0.9994, "99.9 %"),
+        (0.9997, "> 99.9 %"), (1 - 1e-12, "100.0 %"), (1.0, "100.0 %"),
+    ],
+)  # fmt: skip
+def test_a_little_is_not_told_as_nothing_nor_nearly_all_as_all(share: float, told: str) -> None:
+    answer = Attribution.model_validate(ANSWER)
+    assert answer.works
+    answer.works[0].share = share
+    assert f"  {told}  " in table.answer(answer)

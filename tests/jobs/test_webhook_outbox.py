@@ -384,6 +384,44 @@ def test_what_never_takes_anything_is_disabled_after_three_days(
     assert found.failing_since is None
 
 
+def test_a_miss_long_after_another_does_not_disable_it(
+    store: JobStore, endpoint: Callable[..., IssuedSecret]
+) -> None:
+    made = endpoint()
+    store.webhook_endpoints.test("local", made.endpoint.id)
+    miss(store)
+    # It isn't taken for its day, and then nothing happens for nine.
+    shift(store, give_up_at=utc_now())
+    miss(store)
+    long_ago = utc_now() - timedelta(days=9)
+    shift(store, settled_at=long_ago)
+    with store.database.write() as session:
+        session.execute(update(WebhookEndpoint).values(failing_since=long_ago))
+    store.webhook_endpoints.test("local", made.endpoint.id)
+    (claimed,) = store.webhook_deliveries.claim(1)
+    assert store.webhook_deliveries.missed(claimed, attempt(503)) is None
+    (found,) = store.webhook_endpoints.list("local")
+    assert found.enabled
+    assert found.failing_since is not None
+    assert utc_now() - found.failing_since < timedelta(hours=1)
+    # Nor does one after the service was away for days with what waits.
+    with store.database.write() as session:
+        session.execute(update(WebhookEndpoint).values(failing_since=long_ago))
+    shift(store, next_attempt_at=long_ago)
+    (claimed,) = store.webhook_deliveries.claim(1)
+    assert store.webhook_deliveries.missed(claimed, attempt(503)) is None
+    # What is missed again and again does, whenever the last of it was given up.
+    with store.database.write() as session:
+        session.execute(update(WebhookEndpoint).values(failing_since=long_ago))
+        session.execute(
+            update(WebhookDelivery).values(state="failed", settled_at=utc_now() - timedelta(hours=7))
+        )
+        session.execute(update(WebhookDelivery).values(next_attempt_at=None))
+    store.webhook_endpoints.test("local", made.endpoint.id)
+    (claimed,) = store.webhook_deliveries.claim(1)
+    assert store.webhook_deliveries.missed(claimed, attempt(503)) is not None
+
+
 def test_a_secret_stands_nowhere_in_clear(
     store: JobStore, endpoint: Callable[..., IssuedSecret], settings: Settings
 ) -> None:
