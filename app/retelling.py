@@ -13,7 +13,7 @@ from app.language import ENGLISH, Language
 from app.rounding import exactly
 from app.schemas import Attribution, Copy, Group, Share
 from das import answer as said
-from das import approximation, changes, copies, provenance
+from das import approximation, changes, copies, prompts, provenance
 from das.index import NO_SCREENING
 from das.manifest import NOT_MEASURED
 
@@ -41,6 +41,7 @@ NOTES = {
     provenance.PROMPT_TAKEN: "prompt_taken",
     provenance.PROMPT_OVERRULED: "prompt_overruled",
     provenance.PROMPT_CUT: "prompt_cut",
+    prompts.PROMPT_TOO_LONG: "prompt_too_long",
     provenance.SEED_TAKEN: "seed_taken",
     provenance.SEED_TOO_LARGE: "seed_too_large",
     provenance.GENERATED: "generated",

@@ -26,6 +26,7 @@ from das.kernel import prepared
 from das.manifest import KernelRecord
 from das.models import Conditioning, DiffusionModel, load_model
 from das.origin import origin_statistics
+from das.prompts import notes_of_length
 from das.ranking import Ranking
 from das.scoring import KernelScorer
 from das.sections import Section, SectionTally
@@ -172,8 +173,10 @@ class Attributor:
         if self.index.hashes is not None:
             timings["copies"] = round((time.perf_counter() - began) * _MILLISECONDS, 3)
         return [
-            self.ranking.rank(method, tally, count, timings, origin, copy, self._caveats_of(tally))
-            for tally, count, origin, copy in zip(tallies, wanted, origins, copies, strict=True)
+            self.ranking.rank(method, tally, count, timings, origin, copy, self._caveats_of(tally, prompt))
+            for tally, count, origin, copy, prompt in zip(
+                tallies, wanted, origins, copies, prompts or [None] * len(images), strict=True
+            )
         ]
 
     def _tallies(
@@ -240,10 +243,10 @@ class Attributor:
             for place, query in enumerate(queries)
         ]
 
-    def _caveats_of(self, tally: Tally) -> tuple[str, ...]:
-        record = self.index.manifest.approximate
-        approximate = tally.candidates.mode == "approximate" and record is not None
-        return (*([record.caveat] if approximate and record else []), *self._caveats)
+    def _caveats_of(self, tally: Tally, prompt: str | None) -> tuple[str, ...]:
+        record = self.index.manifest.approximate if tally.candidates.mode == "approximate" else None
+        caveats = [] if record is None else [record.caveat]
+        return (*caveats, *notes_of_length(self.model, prompt), *self._caveats)
 
     @cached_property
     def _search(self) -> ApproximateSearch:

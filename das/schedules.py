@@ -13,6 +13,9 @@ from das.errors import ModelError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
+_NO_SIGNAL = 1e-6
+"""Largest last ᾱ of a schedule that ends in noise alone: some schedulers keep 2^-24. Stable Diffusion's is 5e-3."""
+
 
 class Schedule(Protocol):
     """The noise schedule and the prediction target of a model."""
@@ -60,14 +63,27 @@ class VariancePreserving:
         """The schedule of a diffusers scheduler.
 
         Raises:
-            ModelError: it has no `alphas_cumprod`, or an unknown prediction type.
+            ModelError: it has no `alphas_cumprod`, an unknown prediction type, or `rescale_betas_zero_snr` in its
+                configuration and not in its `alphas_cumprod`, as classes do that don't know the setting.
         """
         if not hasattr(scheduler, "alphas_cumprod"):
             raise ModelError(
                 f"The scheduler {type(scheduler).__name__} has no noise schedule 'alphas_cumprod'. "
                 "Use the scheduler that the model was trained with, for example DDPMScheduler."
             )
-        return cls(scheduler.alphas_cumprod, scheduler.config.get("prediction_type", "epsilon"))
+        schedule = cls(scheduler.alphas_cumprod, scheduler.config.get("prediction_type", "epsilon"))
+        if scheduler.config.get("rescale_betas_zero_snr") and not schedule.ends_in_noise:
+            raise ModelError(
+                f"The scheduler {type(scheduler).__name__} doesn't know rescale_betas_zero_snr, which its"
+                " configuration sets: its noise isn't that which the model was trained on. Use one that does, for"
+                " example DDPMScheduler."
+            )
+        return schedule
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing of a picture is left at the last timestep: zero terminal SNR (Lin et al. 2024)."""
+        return float(self._alphas_cumprod[-1]) <= _NO_SIGNAL
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha = self._alphas_cumprod.to(t.device)[t].reshape(-1, 1, 1, 1)

@@ -10,6 +10,7 @@ from das.models import DiffusionModel
 from das.models.lora import Loaded
 from das.models.lora.kinds import shown
 from das.places import fingerprint
+from das.schedules import VariancePreserving
 
 _FAMILIES = (
     ("sdxl", "stable-diffusion-xl"),
@@ -42,6 +43,15 @@ _GENERATIONS = (
 _TEXT_WIDTHS = {768: 1, 1024: 2}
 """How wide the text is that a U-Net takes, by which Stable Diffusion 1 and 2 are told apart."""
 
+_PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+"""What stands under `modelspec.prediction_type`, and what a schedule calls it."""
+
+_CLIP_LAYERS = 12
+"""Of the text encoder of Stable Diffusion 1. A pipeline that leaves out the last has the clip skip 2 built in."""
+
+_PROMPT_TOKENS = 75
+"""Of a prompt that Stable Diffusion 1, 2 and XL are given: 77 less the marks of beginning and end."""
+
 _MODULES = re.compile(
     r"networks\.(lora|lora_fa|dylora|lora_flux|lora_sd3|loha|lokr)|lycoris\.kohya(\.\w+)?|locon\.locon_kohya"
 )
@@ -70,10 +80,9 @@ def base_disagreements(metadata: Mapping[str, str], model: DiffusionModel, sourc
         source: of the base.
     """
     found = [*_of_generation(metadata, model)]
-    version = metadata.get("ss_base_model_version", "").lower()
-    predicts = model.schedule.prediction_type
-    if version.startswith(("sd_v1", "sd_v2")) and version.endswith("_v") != (predicts == "v_prediction"):
-        found.append(f"it was trained on {shown(version)}, and the base given predicts {predicts}")
+    found += _of_objective(metadata, model)
+    found += _of_clip_skip(metadata, model)
+    found += _of_prompts(metadata, model)
     found += _of_hash(metadata, source)
     module = metadata.get("ss_network_module", "")
     if module and not _MODULES.fullmatch(module):
@@ -82,6 +91,65 @@ def base_disagreements(metadata: Mapping[str, str], model: DiffusionModel, sourc
             " their names alone"
         )
     return found
+
+
+def _of_objective(metadata: Mapping[str, str], model: DiffusionModel) -> list[str]:
+    """What it was trained to predict, and whether down to noise alone; families of flow matching have neither."""
+    schedule = model.schedule
+    if not isinstance(schedule, VariancePreserving):
+        return []
+    found = []
+    version = metadata.get("ss_base_model_version", "").lower()
+    said = metadata.get("modelspec.prediction_type", "")
+    predicts = schedule.prediction_type
+    theirs = _PREDICTIONS.get(said.lower())
+    if version.startswith(("sd_v1", "sd_v2")) and version.endswith("_v") != (predicts == "v_prediction"):
+        found.append(f"it was trained on {shown(version)}, and the base given predicts {predicts}")
+    elif theirs is not None and theirs != predicts:
+        found.append(
+            f"it was trained to predict {theirs} (modelspec.prediction_type: {shown(said)}), and the base given"
+            f" predicts {predicts}"
+        )
+    zero = {"true": True, "false": False}.get(metadata.get("ss_zero_terminal_snr", "").lower())
+    if zero is not None and zero != schedule.ends_in_noise:
+        found.append(
+            "it was trained down to noise alone (ss_zero_terminal_snr), and the base's schedule leaves some of the"
+            " picture: its scheduler lacks rescale_betas_zero_snr"
+            if zero
+            else "it was trained with some of the picture left in the most noise (ss_zero_terminal_snr: False), and"
+            " the base's schedule ends in noise alone (rescale_betas_zero_snr)"
+        )
+    return found
+
+
+def _of_clip_skip(metadata: Mapping[str, str], model: DiffusionModel) -> list[str]:
+    """From which layer of the text encoder texts were taken, where trainers heed that: Stable Diffusion 1 and 2."""
+    said = metadata.get("ss_clip_skip", "")
+    layers = getattr(model, "text_layers", 0)
+    if model.family != "stable-diffusion" or not re.fullmatch(r"[1-9]\d?", said) or not layers:
+        return []
+    theirs = int(said)
+    needed = max(layers, _CLIP_LAYERS) + 1 - theirs
+    if theirs == 1 or layers == needed or needed < 1:
+        return []
+    return [
+        f"it was trained with the clip skip {theirs} (ss_clip_skip), and texts are taken from the last of the"
+        f" {layers} layers that the base's text encoder has. A base whose text_encoder/config.json has"
+        f" num_hidden_layers {needed} takes them as it was trained"
+    ]
+
+
+def _of_prompts(metadata: Mapping[str, str], model: DiffusionModel) -> list[str]:
+    """Whether its trainer read on where prompts are cut here: kohya's encodes the rest of them in further pieces."""
+    said = metadata.get("ss_max_token_length", "")
+    if not isinstance(model.schedule, VariancePreserving) or not re.fullmatch(r"[1-9]\d{0,3}", said):
+        return []
+    if int(said) <= _PROMPT_TOKENS:
+        return []
+    return [
+        f"it was trained on prompts of up to {said} tokens (ss_max_token_length), and of the works' and a question's"
+        f" only the first {_PROMPT_TOKENS} reach the model"
+    ]
 
 
 def _of_generation(metadata: Mapping[str, str], model: DiffusionModel) -> list[str]:

@@ -35,6 +35,7 @@ from das.manifest import (
 )
 from das.methods import ACTIVATION
 from das.places import fingerprint
+from das.prompts import remark_on
 from das.rights.holders import check_holders
 from das.rights.table import signals_beside
 from das.sources import check_source
@@ -257,6 +258,9 @@ class _Build:
                 " had been trained on them with an empty one, and rank otherwise than by their captions. Give"
                 " those as a column prompt (text, caption) or as .txt files (docs/training-sets.md)."
             )
+        if (remark := remark_on(model, self.works.source.table["prompt"].to_pylist())) is not None:
+            self.remarks.append(remark)
+            self.reporter.warn(remark)
         if config.lora and all(features.probe == ACTIVATION for features in config.feature_sets):
             self.reporter.warn(
                 "activations are the whole network's, not the LoRA's, and rank its works about as well as the paper's"

@@ -33,6 +33,7 @@ from das.manifest import (
     record_file,
 )
 from das.plurals import counted
+from das.prompts import remark_on
 from das.rights.holders import check_holders
 from das.rights.table import signals_beside
 from das.screening import Embedder, NoEmbedder
@@ -290,6 +291,9 @@ class _Change:
         try:
             with self._timed("loading"):
                 extractors = Attributor(index, device=self.device).extractors()
+                prompts = works.source.table["prompt"].to_pylist() if everything else []
+                if (remark := remark_on(extractors[0].model, prompts)) is not None:
+                    self.reporter.warn(remark)
                 embedder: Embedder | NoEmbedder = NoEmbedder()
                 sscd = None
                 if everything and index.screened:

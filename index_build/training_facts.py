@@ -22,6 +22,10 @@ _SHOWN_FOLDERS = 10
 _KEPT = (
     "ss_base_model_version",
     "modelspec.architecture",
+    "modelspec.prediction_type",
+    "ss_zero_terminal_snr",
+    "ss_clip_skip",
+    "ss_max_token_length",
     "ss_sd_model_name",
     "ss_sd_model_hash",
     "ss_new_sd_model_hash",

@@ -74,9 +74,14 @@ class FluxModel(LatentModel):
         embeddings, pooled, _ = self._pipeline.encode_prompt(
             [prompt],
             device=self.device,
-            max_sequence_length=min(T5_TOKENS, self._pipeline.tokenizer_2.model_max_length),
+            max_sequence_length=self.most_tokens("tokenizer_2", self._pipeline.tokenizer_2),
         )
         return {"prompt_embeds": embeddings[0], "pooled": pooled[0]}
+
+    def most_tokens(self, name: str, tokenizer: Any) -> int:
+        """Those that CLIP takes; of T5 those of training."""
+        most = super().most_tokens(name, tokenizer)
+        return min(T5_TOKENS, most) if name == "tokenizer_2" else most
 
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The transformer's velocity at `x_t`, (B, C, h, w)."""

@@ -230,6 +230,26 @@ class LatentModel(ABC):
             name: self.together([one[name] for one in found]).to(self.device, self.dtype) for name in found[0]
         }
 
+    def cut_at(self, prompt: str) -> int | None:
+        """How many tokens of a prompt's beginning reach the network, where not all do; None: all of them.
+
+        Of several text encoders the one that takes most counts: what it is given reaches the network.
+        """
+        kept = 0
+        for name, tokenizer in self._tokenizers().items():
+            room = self.most_tokens(name, tokenizer) - tokenizer.num_special_tokens_to_add()
+            # A token is a letter at least, but for the mark of T5's at the beginning.
+            if prompt.isascii() and len(prompt) < room:
+                return None
+            if len(tokenizer(prompt, add_special_tokens=False).input_ids) <= room:
+                return None
+            kept = max(kept, room)
+        return kept or None
+
+    def most_tokens(self, name: str, tokenizer: Any) -> int:
+        """How many tokens the text encoder of this tokenizer is given, those of beginning and end included."""
+        return int(tokenizer.model_max_length)
+
     def together(self, embeddings: Sequence[Tensor]) -> Tensor:
         """One tensor of several prompts' embeddings, batch first; where a text encoder's differ in length, filled up
         with zeros."""

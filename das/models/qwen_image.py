@@ -84,6 +84,10 @@ class QwenImageModel(LatentModel):
         states, _ = self._pipeline.encode_prompt(prompt, device=self.device, max_sequence_length=TOKENS)
         return {"prompt_embeds": states[0], "mask": states.new_ones(states.shape[1])}
 
+    def most_tokens(self, name: str, tokenizer: Any) -> int:
+        """Those of training, whatever the tokenizer can."""
+        return TOKENS
+
     def together(self, embeddings: Sequence[Tensor]) -> Tensor:
         """Embeddings of several prompts, batch first, each filled up with zeros to the longest."""
         return pad_sequence(list(embeddings), batch_first=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from das.errors import ModelError
 from das.models.checkpoint_kinds import TEXT_ENCODERS, VAES, Kind, kind_of, network_part
-from das.models.weights import header_of
+from das.models.weights import Header, header_of, read_header
 
 Tell = Callable[[str], None]
 
@@ -26,9 +26,21 @@ _CLIPS = {
 _T5 = "text_encoders.t5xxl."
 _SCHEDULE = re.compile(
     r"(.*_)?(betas|alphas_cumprod(_prev)?|one_minus_alphas_cumprod|alphas_cumprod_minus_one|variance_clipped|coef[12])"
-    r"|logvar|v_pred|ztsnr|denoiser\.sigmas|.*alphas_cumprod.*|posterior_.*|edm_.*"
+    r"|logvar|v_pred|ztsnr|denoiser\.sigmas|.*alphas_cumprod.*|posterior_.*"
 )
+# Empty tensors by which a file says what it was trained for, as ComfyUI reads them.
 _VELOCITY = "v_pred"
+_ZERO_SNR = "ztsnr"
+_EDM = "edm_"
+
+_OBJECTIVE = "modelspec.prediction_type"
+_OBJECTIVES = {
+    "epsilon": "epsilon",
+    "v": "v_prediction",
+    "v_prediction": "v_prediction",
+    "sample": "sample",
+}
+"""What trainers write there, and what a scheduler's configuration calls it."""
 
 
 def read_single_file(
@@ -48,14 +60,14 @@ def read_single_file(
     """
     from safetensors.torch import load_file
 
-    header = header_of(file)
-    kind = kind_of(file, header)
+    header = read_header(file)
+    kind = kind_of(file, header.tensors)
     if kind.family != family:
         raise ModelError(
             f"{file} is a checkpoint of {kind.name} by its tensors, and the pipeline {folder} is of the family"
             f" {family}; let --config name a pipeline of the same family."
         )
-    _check_objective(file, set(header), folder)
+    _check_objective(file, header, folder)
     try:
         stored = load_file(file)
     except Exception as error:
@@ -85,17 +97,39 @@ def read_single_file(
     return found
 
 
-def _check_objective(file: Path, names: set[str], folder: str) -> None:
-    """Refuse a file that says of itself that it predicts velocity, with a scheduler that says otherwise."""
-    if _VELOCITY not in names:
-        return
+def _check_objective(file: Path, header: Header, folder: str) -> None:
+    """Refuse a file that says of itself that it was trained otherwise than the pipeline's scheduler has it.
+
+    What it predicts, and of which noise, is in no weight: under another objective or schedule a model computes as
+    fluently, of pictures as it never saw them.
+    """
     from diffusers import DDPMScheduler
 
-    prediction = DDPMScheduler.load_config(folder, subfolder="scheduler").get("prediction_type", "epsilon")
-    if prediction != "v_prediction":
+    if (edm := next((name for name in header.tensors if name.startswith(_EDM)), None)) is not None:
         raise ModelError(
-            f"{file} says that it predicts velocity (v_pred), and the scheduler of {folder} says {prediction}; let"
-            " --config name a pipeline whose scheduler has the prediction_type v_prediction."
+            f"{file} says that it was trained with EDM's noise ({edm}), as Playground 2.5 and CosXL are: that isn't"
+            " the noise of a scheduler with ᾱ, and isn't supported."
+        )
+    scheduler = DDPMScheduler.load_config(folder, subfolder="scheduler")
+    if str(scheduler.get("_class_name", "")).startswith("FlowMatch"):
+        return
+    ours = scheduler.get("prediction_type", "epsilon")
+    said = header.metadata.get(_OBJECTIVE, "")
+    theirs, where = _OBJECTIVES.get(said.lower()), f"{_OBJECTIVE}: {said}"
+    if _VELOCITY in header.tensors:
+        theirs, where = "v_prediction", _VELOCITY
+    if theirs is not None and theirs != ours:
+        what = "velocity" if theirs == "v_prediction" else theirs
+        raise ModelError(
+            f"{file} says that it predicts {what} ({where}), and the scheduler of {folder} says {ours}; let"
+            f" --config name a pipeline whose scheduler has the prediction_type {theirs}"
+            + (f" and rescale_betas_zero_snr true ({_ZERO_SNR})." if _ZERO_SNR in header.tensors else ".")
+        )
+    if _ZERO_SNR in header.tensors and not scheduler.get("rescale_betas_zero_snr"):
+        raise ModelError(
+            f"{file} says that it was trained down to a signal-to-noise ratio of zero ({_ZERO_SNR}), and the"
+            f" scheduler of {folder} leaves some signal; let --config name a pipeline whose scheduler has"
+            " rescale_betas_zero_snr true."
         )
 
 

@@ -35,6 +35,12 @@ class StableDiffusionModel(LatentModel):
         schedule = VariancePreserving.of(pipeline.scheduler)
         return cls(pipeline, schedule, both_sides(pipeline.unet.config.sample_size), device)
 
+    @property
+    def text_layers(self) -> int:
+        """How many layers of the text encoder a prompt goes through."""
+        layers: int = self._pipeline.text_encoder.config.num_hidden_layers
+        return layers
+
     def embed(self, prompt: str) -> dict[str, Tensor]:
         """The last hidden states of the text encoder, (tokens, width)."""
         embeddings, _ = self._pipeline.encode_prompt([prompt], self.device, 1, False)

@@ -49,7 +49,7 @@ class StableDiffusion3Model(LatentModel):
     def embed(self, prompt: str) -> dict[str, Tensor]:
         """Hidden states of all text encoders, (tokens, width), and the pooled states of both CLIPs."""
         tokenizer = self._pipeline.tokenizer_3
-        tokens = T5_TOKENS if tokenizer is None else min(T5_TOKENS, tokenizer.model_max_length)
+        tokens = T5_TOKENS if tokenizer is None else self.most_tokens("tokenizer_3", tokenizer)
         embeddings, _, pooled, _ = self._pipeline.encode_prompt(
             [prompt],
             None,
@@ -59,6 +59,11 @@ class StableDiffusion3Model(LatentModel):
             max_sequence_length=tokens,
         )
         return {"prompt_embeds": embeddings[0], "pooled": pooled[0]}
+
+    def most_tokens(self, name: str, tokenizer: Any) -> int:
+        """Those that CLIP takes; of T5 those of training."""
+        most = super().most_tokens(name, tokenizer)
+        return min(T5_TOKENS, most) if name == "tokenizer_3" else most
 
     def predict(self, x_t: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The transformer's velocity at `x_t`, (B, C, h, w)."""

@@ -135,6 +135,7 @@ def test_every_sentence_about_the_picture_is_known() -> None:
         "before": "100",
         "growth": "3",
         "found": "19.8",
+        "tokens": "75",
     }
     notes = [template.format(**values) for template in NOTES]
     notes += [f"{said.IN_MODEL_UNLIKELY.format(**values)} {said.NEAREST}"]

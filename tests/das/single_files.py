@@ -174,7 +174,9 @@ def text_and_vae(pipeline: Any) -> dict[str, Tensor]:
     return {name: tensor.clone().contiguous() for name, tensor in state.items()}
 
 
-def write(pipeline: Any, file: Path, *, text: bool = True, **more: Tensor) -> None:
+def write(
+    pipeline: Any, file: Path, *, text: bool = True, header: dict[str, str] | None = None, **more: Tensor
+) -> None:
     """Write a Stable Diffusion checkpoint: the U-Net, the VAE by diffusers' names, and, if `text`, CLIP's encoder."""
     state = {f"model.diffusion_model.{name}": t for name, t in original_unet(pipeline.unet).items()}
     state |= {f"vae.{name}": tensor for name, tensor in pipeline.vae.state_dict().items()}
@@ -184,4 +186,4 @@ def write(pipeline: Any, file: Path, *, text: bool = True, **more: Tensor) -> No
             for name, tensor in pipeline.text_encoder.state_dict().items()
         }
     state |= {"alphas_cumprod": torch.ones(3), **more}
-    save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, file)
+    save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, file, metadata=header)

@@ -109,6 +109,24 @@ def test_prompts_are_encoded_once_each_and_none_is_the_empty_prompt(directories,
     assert {values.dtype for values in model.condition([None]).values()} == {torch.float64}
 
 
+ROOM = {"stable-diffusion": 75, "stable-diffusion-xl": 75, "stable-diffusion-3": 76, "flux": 76}
+"""Tokens of a prompt: 77 of the tiny tokenizers, less CLIP's marks of beginning and end or T5's end alone."""
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_where_a_prompt_is_cut_is_where_its_end_stops_to_matter(directories, family):
+    model, room = load_model(str(directories[family])), ROOM[family]
+    words = [word for word in " ".join(families.captions()).split() if word.isalpha()]
+    first, second = dict.fromkeys(words[:2])  # a token each
+    whole = [" ".join([first] * (room - 1) + [last]) for last in (first, second)]
+    cut = [" ".join([first] * room + [last]) for last in (first, second)]
+    assert [model.cut_at(prompt) for prompt in ("", first, *whole)] == [None] * 4
+    assert [model.cut_at(prompt) for prompt in cut] == [room] * 2
+    text = model.condition([*whole, *cut])["prompt_embeds"]
+    assert not torch.equal(text[0], text[1])
+    assert torch.equal(text[2], text[3])
+
+
 def test_the_size_that_sdxl_is_given_is_that_of_the_whole_picture(directories):
     model = load_model(str(directories["stable-diffusion-xl"]))
     assert model.condition(["a cat"])["time_ids"].tolist() == [[32.0, 32.0, 0.0, 0.0, 32.0, 32.0]]

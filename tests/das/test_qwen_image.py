@@ -45,6 +45,17 @@ def noised(model, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     return x, torch.tensor([50, 500, 950])[:count]
 
 
+def test_a_prompt_is_cut_at_512_tokens_whatever_the_tokenizer_can(folder):
+    model = load_model(str(folder))
+    tokenizer = DiffusionPipeline.from_pretrained(folder).tokenizer
+    whole, *cut = ("a" * count + last for count, last in ((511, "b"), (512, "a"), (512, "b")))
+    assert len(tokenizer(whole, add_special_tokens=False).input_ids) == 512
+    assert [model.cut_at(prompt) for prompt in (whole, *cut)] == [None, 512, 512]
+    text = model.condition(cut)["prompt_embeds"]
+    assert text.shape[1] == 512
+    assert torch.equal(text[0], text[1])
+
+
 def test_it_is_read_in_its_own_space(folder):
     model = load_model(str(folder))
     assert (model.family, model.conditional) == ("qwen-image", True)

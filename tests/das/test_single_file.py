@@ -10,7 +10,7 @@ import families
 import pytest
 import single_files
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline, EulerDiscreteScheduler, PNDMScheduler
 from safetensors.torch import load_file, save_file
 
 from das.errors import ModelError
@@ -151,6 +151,19 @@ KINDS = {
     "nothing": ({}, "holds no tensors"),
     "unknown": (tensors(a__b=(1,)), r"tensors of no naming that is known, such as a\.b"),
     "v-prediction": (unet_of(4) | {"v_pred": torch.zeros(1)}, "says that it predicts velocity"),
+    "zero-terminal-snr": (unet_of(4) | {"ztsnr": torch.zeros(0)}, r"has rescale_betas_zero_snr true\."),
+    "both-marks": (
+        unet_of(4) | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)},
+        r"the prediction_type v_prediction and rescale_betas_zero_snr true \(ztsnr\)",
+    ),
+    "playground": (
+        unet_of(4) | {"edm_mean": torch.zeros(4), "edm_std": torch.ones(4)},
+        r"trained with EDM's noise \(edm_(mean|std)\)",
+    ),
+    "cosxl": (
+        unet_of(4) | {"v_pred": torch.zeros(0), "edm_vpred.sigma_max": torch.ones(1)},
+        r"trained with EDM's noise \(edm_vpred\.sigma_max\)",
+    ),
     "another-family": (unet_of(4, label_emb__0__0__weight=(8, 2816)), "a checkpoint of SDXL by its tensors"),
     "another-size": (unet_of(4), r"The unet in .* doesn't fit the configuration|lacks tensors"),
 }
@@ -164,6 +177,64 @@ def test_what_isn_t_attributed_is_refused_by_its_name(directories, tmp_path, kin
     with pytest.raises(ModelError, match=message) as refused:
         load_model(ModelSource(str(file), str(directories["stable-diffusion"])))
     assert str(file) in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def schedulers(tmp_path_factory: pytest.TempPathFactory, directories: dict[str, Path]) -> dict[str, Path]:
+    """The same pipeline with schedulers of other settings, by what they are for."""
+    base = tmp_path_factory.mktemp("schedulers")
+    pipeline = DiffusionPipeline.from_pretrained(directories["stable-diffusion"])
+    plain = pipeline.scheduler.config
+    for name, kind, options in [
+        ("v", DDPMScheduler, {"prediction_type": "v_prediction"}),
+        ("v-zero", DDPMScheduler, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+        ("zero", EulerDiscreteScheduler, {"rescale_betas_zero_snr": True}),
+    ]:
+        pipeline.scheduler = kind.from_config(plain, **options)
+        pipeline.save_pretrained(base / name)
+    return {"epsilon": directories["stable-diffusion"]} | {path.name: path for path in base.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("marks", "said", "fit"),
+    [
+        ([], None, {"epsilon", "v", "v-zero", "zero"}),  # says nothing
+        (["v_pred"], None, {"v", "v-zero"}),
+        (["ztsnr"], None, {"v-zero", "zero"}),
+        (["v_pred", "ztsnr"], None, {"v-zero"}),
+        (["v_pred", "ztsnr"], "v", {"v-zero"}),
+        ([], "v", {"v", "v-zero"}),
+        ([], "epsilon", {"epsilon", "zero"}),
+        ([], "of my own", {"epsilon", "v", "v-zero", "zero"}),
+    ],
+)
+def test_what_a_file_says_it_was_trained_for_has_to_be_the_schedulers(schedulers, tmp_path, marks, said, fit):
+    file = tmp_path / "model.safetensors"
+    single_files.write(
+        DiffusionPipeline.from_pretrained(schedulers["epsilon"]),
+        file,
+        header=None if said is None else {"modelspec.prediction_type": said},
+        **{mark: torch.zeros(0) for mark in marks},
+    )
+    told: list[str] = []
+    for name, config in schedulers.items():
+        source = ModelSource(str(file), str(config))
+        if name in fit:
+            schedule = load_model(source, tell=told.append).schedule
+            assert schedule.prediction_type == ("v_prediction" if name.startswith("v") else "epsilon")
+            assert schedule.ends_in_noise == name.endswith("zero")
+        else:
+            with pytest.raises(ModelError, match=r"let --config name a pipeline whose scheduler has"):
+                load_model(source)
+    assert not any("aren't used" in sentence for sentence in told)
+
+
+def test_a_scheduler_that_ignores_a_zero_terminal_snr_is_refused(schedulers, tmp_path):
+    pipeline = DiffusionPipeline.from_pretrained(schedulers["v-zero"])
+    pipeline.scheduler = PNDMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    with pytest.raises(ModelError, match="PNDMScheduler doesn't know rescale_betas_zero_snr"):
+        load_model(str(tmp_path / "pipeline"))
 
 
 def test_a_file_without_a_tensor_or_with_one_too_many_is_refused(directories, tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -150,6 +151,31 @@ HEADERS = [
     ({"ss_num_train_images": "400"}, ["trained on 400 pictures with their repeats"]),
     ({"ss_caption_dropout_rate": "0.1"}, ["caption dropout of 0.1, and --prompt-dropout is 0"]),
     ({"ss_base_model_version": "sd_v2_v"}, ["trained on sd_v2_v, and the base given predicts epsilon"]),
+    (
+        {"ss_base_model_version": "sd_v2_v", "modelspec.prediction_type": "v"},  # told once
+        ["trained on sd_v2_v, and the base given predicts epsilon"],
+    ),
+    (
+        {"ss_base_model_version": "sd_v1", "modelspec.prediction_type": "v", "ss_zero_terminal_snr": "True"},
+        [
+            "predict v_prediction (modelspec.prediction_type: v), and the base given predicts epsilon",
+            "trained down to noise alone (ss_zero_terminal_snr), and the base's schedule leaves some",
+        ],
+    ),
+    ({"modelspec.prediction_type": "epsilon", "ss_zero_terminal_snr": "False", "ss_clip_skip": "None"}, []),
+    ({"modelspec.prediction_type": "x\x1b", "ss_zero_terminal_snr": "1", "ss_clip_skip": "0x2"}, []),
+    ({"ss_clip_skip": "1"}, []),
+    ({"ss_max_token_length": "75"}, []),
+    ({"ss_max_token_length": "None"}, []),
+    (
+        {"ss_max_token_length": "225"},
+        ["prompts of up to 225 tokens (ss_max_token_length), and of the works'"],
+    ),
+    (
+        {"ss_clip_skip": "2"},
+        ["the clip skip 2 (ss_clip_skip), and texts are taken from the last of the 2 layers"],
+    ),
+    ({"ss_clip_skip": "11"}, []),  # of 12 layers, the base has 2
     ({"ss_network_module": "networks.lora"}, []),
     ({"ss_network_module": "lycoris.kohya"}, []),
     (
@@ -256,6 +282,37 @@ def test_stable_diffusion_2_under_a_lora_of_1_is_told_and_the_other_way_round(
     assert len(record.remarks) == len(heard.warnings) == (told is not None)
     assert told is None or told in record.remarks[0]
     assert told is None or told in heard.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ({}, []),
+        ({"modelspec.prediction_type": "v", "ss_zero_terminal_snr": "True"}, []),
+        (
+            {"modelspec.prediction_type": "epsilon", "ss_zero_terminal_snr": "False"},
+            [
+                "predict epsilon (modelspec.prediction_type: epsilon), and the base given predicts v_prediction",
+                "and the base's schedule ends in noise alone (rescale_betas_zero_snr)",
+            ],
+        ),
+    ],
+)
+def test_a_lora_is_held_against_a_base_of_velocity_and_zero_terminal_snr(base, works, tmp_path, header, told):
+    from das.models.lora import loras_of
+    from index_build.inputs import read_digested_works
+    from index_build.training_facts import disagreements, kept_facts
+
+    pipeline = StableDiffusionPipeline.from_pretrained(base)
+    pipeline.scheduler.register_to_config(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    pipeline.save_pretrained(tmp_path / "base")
+    lora = save_lora(tmp_path / "a.safetensors", 0, **header)
+    model = load_model(str(tmp_path / "base"), lora=str(lora))
+    (loaded,) = loras_of(model.network)
+    found = disagreements(loaded, model, str(tmp_path / "base"), read_digested_works(works, Heard()), 0.0)
+    assert len(found) == len(told)
+    assert all(part in remark for remark, part in zip(found, told, strict=True))
+    assert kept_facts(loaded.metadata) == header
 
 
 def test_sizes_that_do_not_fit_are_told_with_what_the_header_says(base, tmp_path):

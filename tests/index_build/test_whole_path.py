@@ -26,6 +26,7 @@ from app.rounding import Rounding
 from das.errors import EvidenceError
 from das.evidence.recompute import recompute
 from das.index import AttributionIndex
+from das.prompts import PROMPT_TOO_LONG
 from das.query import register as register_query
 from index_build.cli import register
 from tests.browser.conftest import Site
@@ -255,6 +256,29 @@ def test_a_text_model_whose_works_have_no_prompt_is_told_loudly(app, own, tmp_pa
     said = " ".join(built(app, own, tmp_path / "plain", tmp_path / "index").split())
     assert "not one of the works has a prompt" in said
     assert "NONE of the works has one" in AttributionIndex.open(tmp_path / "index").card
+
+
+def test_prompts_that_are_cut_are_told_in_the_build_the_card_and_the_answer(app, own, tmp_path):
+    words = ["cat"] * 100  # a token each
+    works, index = tmp_path / "long", tmp_path / "index"
+    works.mkdir()
+    for row, picture in enumerate(families.photographs(3)[0]):
+        Image.fromarray(picture).save(works / f"{row}.png")
+        (works / f"{row}.txt").write_text(" ".join([*words[: 100 if row else 75], *(["dog"] * row)]))
+    told = "2 of 3 works have a prompt that is longer than the model takes: only its first 75 tokens reach it"
+    assert told in " ".join(built(app, own, works, index).split())
+    assert told in AttributionIndex.open(index).card
+    answers = {
+        count: json.loads(
+            run(
+                app, "query", works / "0.png", "--index", index, "--prompt", " ".join(words[:count]), "--json"
+            )
+        )
+        for count in (75, 76)
+    }
+    note = PROMPT_TOO_LONG.format(tokens=75)
+    assert note not in answers[75]["notes"]
+    assert note in answers[76]["notes"]
 
 
 def test_creators_from_folders_of_a_tar_are_refused(app, own, tmp_path):
