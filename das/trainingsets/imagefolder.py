@@ -227,7 +227,7 @@ class NamedRows:
         remark = None if name in self._found else self._folder.why_not(self._folder.root / name)
         if remark is None:
             self.rows[name] = row
-            self.remarks += [Remark(name, "caption-chosen", note) for note in row.notes]
+            self.remarks += [Remark(name, *note) for note in row.notes]
             return True
         if remark.code == "missing-file":
             self._folder.left_out.append(Remark(name, remark.code, f"{place} names a file that isn't there"))

@@ -127,8 +127,8 @@ def _sample(
     work = Work(
         file, TarPlace(path, picture.offset_data, picture.size), row.values, row.caption and "json members"
     )
-    for note in row.notes:
-        into.remark(file, "caption-chosen", note)
+    for code, message in row.notes:
+        into.remark(file, code, message)
     for ending in _TEXTS:
         if ending in parts:
             said = _bytes(parts[ending], texts, file).decode("utf-8", "replace").strip()
