@@ -56,6 +56,29 @@ def test_xmp_is_read_from_every_format_that_carries_it(format):
     assert signal_of(data, format) == "prohibited-generative-ai"
 
 
+def test_xmp_behind_the_pixels_of_a_png_counts_also_where_these_are_damaged():
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp("PROHIBITED-AIMLTRAINING").decode())
+    before = saved(PIXELS, "PNG", pnginfo=info)
+    begin = before.index(b"iTXt") - 4
+    end = before.index(b"IDAT") - 4
+    behind = before[:begin] + before[end:]
+    place = behind.index(b"IEND") - 4
+    behind = behind[:place] + before[begin:end] + behind[place:]
+
+    assert signal_of(behind, "PNG") == "prohibited-ai"
+    damaged = bytearray(behind)
+    pixels = damaged.index(b"IDAT") + 12
+    damaged[pixels : pixels + 4] = b"\xff" * 4
+    assert signal_of(bytes(damaged), "PNG") == "prohibited-ai"
+    assert signal_of(behind[: place + 8], "PNG") is None
+    text = PngInfo()
+    text.add_text("XML:com.adobe.xmp", xmp("PROHIBITED").decode("latin-1"))
+    assert signal_of(saved(PIXELS, "PNG", pnginfo=text), "PNG") == "prohibited"
+    with IsolatedNormaliser(processes=1) as decoder:
+        assert decoder.signal(behind) == "prohibited-ai"
+
+
 BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><x p="DataMining">&b;</x>'
 
 
