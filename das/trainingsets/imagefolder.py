@@ -18,6 +18,7 @@ from das.trainingsets.collection import REGULARISATION, Collection, ReadOptions,
 from das.trainingsets.pictures import FilePlace
 from das.trainingsets.regularisation import balance
 from das.trainingsets.spelling import MAX_REPEATS, Spelled
+from das.trainingsets.splits import remarks_of_folders
 
 _PLAIN_SUFFIXES = (".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 _RARER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".tif", ".tiff")
@@ -106,7 +107,7 @@ class _FolderReader:
             raise WorksError(nothing_there(folder))
         works = [self._work(name) for name in names]
         self._into.works = balance(works, self._into)
-        self._into.remarks += rows.remarks
+        self._into.remarks += rows.remarks + remarks_of_folders(names)
         if metadata:
             unnamed = [name for name in names if name not in rows.rows]
             self._into.remarks += [

@@ -1,9 +1,8 @@
 """Tables: parquets of paths, and Hugging Face's with the pictures inside, one file or a folder of them."""
 
 import json
-import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,9 +23,6 @@ _MAX_TEXT_BYTES = 2**30
 _ROWS_AT_ONCE = 1024
 _MAX_LISTS = 3
 """Within one another, around a feature."""
-_OTHER_SPLIT = re.compile(
-    r"^(test|valid|validation|val|dev|eval)\b|^(test|valid|validation|val|dev|eval)[-_.]"
-)
 
 
 def read_parquet(source: Path, options: ReadOptions) -> SourceWorks:
@@ -58,13 +54,8 @@ def read_parquet_folder(folder: Folder, names: list[str], options: ReadOptions) 
     into = Collection(folder.root, "parquet")
     into.left_out += folder.left_out
     check_parquets([folder.root / name for name in sorted(names)])
-    train = any(PurePosixPath(name).name.startswith("train") for name in names)
-    for name in sorted(names):
-        if train and _OTHER_SPLIT.match(PurePosixPath(name).name):
-            into.leave_out(
-                name, "other-split", "its name is of a split that models are tested with, not trained on"
-            )
-            continue
+    others = into.leave_out_splits(names)
+    for name in sorted(set(names) - others):
         path = folder.root / name
         with _readable(path):
             file = pq.ParquetFile(path)

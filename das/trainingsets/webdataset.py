@@ -24,7 +24,8 @@ def read_webdataset(root: Path, names: list[str], options: ReadOptions, left_out
     """Read tars below `root`; raises WorksError where one can't be read, or none holds a picture."""
     into = Collection(root, "webdataset")
     into.left_out += left_out
-    for name in sorted(names):
+    others = into.leave_out_splits(names)
+    for name in sorted(set(names) - others):
         try:
             _take(root / name, name, into)
         except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, EOFError) as error:

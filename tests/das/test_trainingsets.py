@@ -294,6 +294,50 @@ def test_tars_are_read_by_key_and_lead_nowhere(tmp_path: Path) -> None:
         assert {r.code for r in source.left_out} == {"leads-out", "not-a-file", "no-picture"}
 
 
+@pytest.mark.parametrize("ending", ["parquet", "tar"])
+@pytest.mark.parametrize(
+    ("train", "other"),
+    [
+        ("default/train/0000", "default/test/0000"),
+        ("default/partial-train/0000", "default/partial-validation/0000"),
+        ("train/0000", "test/0000"),
+        ("cifar10-train", "cifar10-test"),
+        ("set-train-000000", "set-val-000000"),
+        ("data/train-00000-of-00001", "data/dev-00000-of-00001"),
+        ("test_set/training", "test_set/testing"),
+    ],
+)
+def test_a_test_split_is_told_by_folders_and_words(
+    tmp_path: Path, train: str, other: str, ending: str
+) -> None:
+    for number, name in enumerate((train, other)):
+        path = tmp_path / f"{name}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if ending == "tar":
+            tar_of(path, [("a.png", png(number))])
+        else:
+            pq.write_table(pa.table({"image": [png(number)]}), path)
+    source = read_works(tmp_path)
+    assert [source.read(row) for row in range(len(source))] == [png(0)]
+    assert codes(source)[f"{other}.{ending}"] == "other-split"
+    # Alone it is what was meant.
+    (tmp_path / f"{train}.{ending}").unlink()
+    assert len(read_works(tmp_path)) == 1
+
+
+def test_words_that_only_hold_the_name_of_a_split_are_none(tmp_path: Path) -> None:
+    for number, name in enumerate(("train", "contest", "test-train", "devices")):
+        pq.write_table(pa.table({"image": [png(number)]}), tmp_path / f"{name}.parquet")
+    assert len(read_works(tmp_path)) == 4
+
+
+def test_folders_of_pictures_called_train_and_test_are_remarked(tmp_path: Path) -> None:
+    write(tmp_path, {"train/a.png": 1, "train/test/b.png": 2, "test/cats/c.png": 3, "test/d.png": 4})
+    source = read_works(tmp_path)
+    assert len(source) == 4
+    assert codes(source) == {"test": "test-folder"}
+
+
 def test_a_hundred_thousand_empty_members_are_passed_over(tmp_path: Path) -> None:
     empty = tarfile.TarInfo("x").tobuf()
     tar_of(tmp_path / "a.tar", [("a.png", png(1))])
