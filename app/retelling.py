@@ -41,6 +41,7 @@ NOTES = {
     provenance.PROMPT_TAKEN: "prompt_taken",
     provenance.PROMPT_OVERRULED: "prompt_overruled",
     provenance.PROMPT_CUT: "prompt_cut",
+    provenance.PROMPT_BRACKETS: "prompt_brackets",
     provenance.SEED_TAKEN: "seed_taken",
     provenance.SEED_TOO_LARGE: "seed_too_large",
     provenance.GENERATED: "generated",

@@ -9,7 +9,7 @@ import pytest
 from das.errors import ImageRefused
 from das.images import Declared, DeclaredLora, normalise
 from das.images.declared import declared_from
-from das.images.declared.record import MAX_LORAS, MAX_PROMPT
+from das.images.declared.record import MAX_LORAS, MAX_PROMPT, declared
 from tests.das.generated_files import (
     A1111,
     INVOKEAI,
@@ -129,7 +129,37 @@ def test_what_is_no_seed_is_none(seed):
 
 
 def test_tags_that_call_extra_networks_are_no_part_of_the_prompt_that_an_encoder_gets():
-    assert said(with_texts({"parameters": A1111})).asked_prompt == "a red boat, (waves:1.2)\nat night"
+    assert said(with_texts({"parameters": A1111})).asked_prompt == "a red boat, waves\nat night"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "bracketed"),
+    [
+        ("a cat (fluffy:1.3), [dog|wolf]", "a cat fluffy, [dog|wolf]", True),
+        ("((a (red:1.1) boat:1.2), sea: 0.9)", "a red boat, sea", True),
+        (r"saber \(fate\), (ruins \(old\):.5)", "saber (fate), ruins (old)", True),
+        ("(c) by me, at 10:30", "(c) by me, at 10:30", True),
+        (r"\(10:1.3\)", "(10:1.3)", True),
+        ("a boat, 16:9 <lora:x(1):0.8>", "a boat, 16:9", False),
+    ],
+)
+def test_weights_are_no_words(prompt, asked, bracketed):
+    found = declared("a test", prompt=prompt)
+    assert (found.asked_prompt, found.bracketed) == (asked, bracketed)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "Template: a {red|blue} boat",
+        "Template: a {red|blue} boat,\nat __time__\nNegative Template: bad",
+        "Negative Template: bad",
+    ],
+)
+def test_templates_that_stand_behind_the_pairs_cost_nothing(behind):
+    plain, found = (said(with_texts({"parameters": text})) for text in (A1111, f"{A1111}\n{behind}"))
+    assert found == plain
+    assert found.seed == 965400086
 
 
 # --- ComfyUI ---
