@@ -250,10 +250,52 @@ def test_two_samplers_say_what_they_agree_about():
             "node_8": {"conditioning_1": ["6", 0], "conditioning_2": ["7", 0]},
         },
         {"node_6": {"text": ["21", 0]}, "node_21": {"text": "a", "string": "b"}},
+        # Texts that a node makes: drawn, written by a model, put together.
+        {"node_6": {"text": ["21", 0]}, "node_21": {"text": "a {red|blue} __animal__", "autorefresh": "No"}},
+        {"node_6": {"text": ["21", 0]}, "node_21": {"text": "write of a cat", "model": "x"}},
+        {
+            "node_6": {"text": ["21", 0]},
+            "node_21": {"string": "a ANIMAL", "find": "ANIMAL", "replace": "dog"},
+        },
+        {
+            "node_3": {"positive": ["8", 0]},
+            "node_8": {"text_g": ["21", 0], "text_l": ["21", 0]},
+            "node_21": {"string_a": "a cat", "string_b": "on a mat"},
+        },
+        {"node_3": {"positive": ["8", 0]}, "node_8": {"text_g": "a cat", "text_l": ["21", 0]}},
     ],
 )
 def test_what_doesn_t_plainly_follow_is_left_empty(change):
     assert comfy(**change).prompt is None
+
+
+def test_both_encoders_of_sdxl_may_be_linked_to_one_text():
+    sdxl = {"text_g": ["21", 0], "text_l": ["21", 0], "width": 1024}
+    linked = comfy(node_3={"positive": ["8", 0]}, node_8=sdxl, node_21={"value": "a blue boat"})
+    empty = comfy(node_3={"positive": ["8", 0]}, node_8={"text_g": "", "text_l": ""})
+
+    assert (linked.prompt, empty.prompt) == ("a blue boat", "")
+
+
+def test_what_samples_faces_anew_is_no_sampler_of_the_picture():
+    sampled = comfy_graph()["3"]["inputs"]
+    face = {**sampled, "seed": 99, "denoise": 0.4, "image": ["30", 0], "positive": ["41", 0]}
+    text = {"text": "detailed face"}
+
+    beside = comfy(node_40=face, node_41=text)
+    # What FLUX is sampled with is said by other nodes.
+    spread = comfy(node_40=face, node_41=text, node_50={"noise": ["51", 0], "guider": ["52", 0]})
+
+    assert (beside.prompt, beside.seed) == ("a red boat", 156680208700286)
+    assert (spread.tool, spread.prompt, spread.seed, spread.model) == ("ComfyUI", None, None, None)
+
+
+def test_a_text_that_is_zeroed_is_no_prompt():
+    graph = comfy_graph(node_3={"negative": ["8", 0]}, node_8={"conditioning": ["6", 0]})
+    graph["8"]["class_type"] = "ConditioningZeroOut"
+    found = said(with_texts({"prompt": json.dumps(graph)}))
+
+    assert (found.prompt, found.negative_prompt) == ("a red boat", None)
 
 
 def test_a_graph_that_spreads_sampling_over_nodes_says_its_tool_alone():
