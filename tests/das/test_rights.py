@@ -179,6 +179,23 @@ def test_the_strictest_wins_and_headers_of_crawls_have_columns_of_their_own():
     assert strictest([None, None]) is None
 
 
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("noai, max-image-preview:large", "prohibited-ai"),
+        ("max-snippet:-1, noai", "prohibited-ai"),
+        ("googlebot: noindex, otherbot: NoImageAI", "prohibited-ai"),
+        ("noindex, max-image-preview:large", None),
+        ("noimageindex", None),
+        ("notranslate", None),
+        ("unavailable_after: 25 Jun 2030 15:00:00 PST", None),
+        ("noaids", None),
+    ],
+)
+def test_the_robots_header_is_never_refused_in_a_column_of_its_own(header, value):
+    assert signals_beside(pa.table({"file": ["a.png"], "X-Robots-Tag": [header]})) == [value]
+
+
 def test_a_value_that_is_not_known_ends_in_a_sentence():
     with pytest.raises(
         WorksError, match=r"the column tdm says 'maybe' of b\.png, .* Give prohibited, .* Leave it empty"
