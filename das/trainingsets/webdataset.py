@@ -132,7 +132,7 @@ def _sample(
         into.remark(file, code, message)
     for ending in _TEXTS:
         if ending in parts:
-            said = _bytes(parts[ending], texts, file).decode("utf-8", "replace").strip()
+            said = _bytes(parts[ending], texts, file).decode("utf-8-sig", "replace").strip()
             if work.row.get("prompt") not in (None, said):
                 into.remark(file, "two-captions", f"its {ending} and its json differ; the {ending} is taken")
             work.row["prompt"], work.caption = said, f"{ending} members"

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,25 @@ def test_metadata_goes_before_captions_and_they_before_folders(tmp_path: Path) -
         ("5_x/a.png", "by row", 7),
         ("5_x/b.png", "by file", 5),
     ]
+
+
+def test_names_as_other_systems_write_them_reach_their_pictures(tmp_path: Path) -> None:
+    apart, whole = (unicodedata.normalize(form, "zo\u00eb") for form in ("NFD", "NFC"))
+    write(tmp_path / "captions", {f"{apart}.png": 1, f"{whole}.txt": "a cat", "b.png": 2, "b.TXT": "a dog"})
+    assert [row[1] for row in table(read_works(tmp_path / "captions"), "prompt")] == ["a dog", "a cat"]
+    rows = f"file_name,creator\n{whole}.png,Zoe\nsub\\0.png,Ann\n"
+    write(tmp_path / "rows", {f"{apart}.png": 1, "sub/0.png": 2, "metadata.csv": rows})
+    source = read_works(tmp_path / "rows")
+    assert table(source, "creator") == [("sub/0.png", "Ann"), (f"{apart}.png", "Zoe")]
+    assert codes(source) == {}
+    # Of two pictures it may be either's.
+    write(tmp_path / "two", {f"{apart}.png": 1, "a.png": 2, "a.jpg": 3, "a.TXT": "a dog"})
+    assert codes(read_works(tmp_path / "two"))["a.TXT"] == "not-an-image"
+
+
+def test_a_mark_before_a_text_in_a_tar_is_no_part_of_it(tmp_path: Path) -> None:
+    tar_of(tmp_path / "a.tar", [("0.png", png(1)), ("0.txt", "\ufeffa cat".encode())])
+    assert table(read_works(tmp_path), "prompt") == [("a.tar/0.png", "a cat")]
 
 
 def test_droppings_are_left_out_and_linked_folders_read_once(tmp_path: Path) -> None:
