@@ -42,6 +42,7 @@ NOTES = {
     provenance.PROMPT_OVERRULED: "prompt_overruled",
     provenance.PROMPT_CUT: "prompt_cut",
     prompts.PROMPT_TOO_LONG: "prompt_too_long",
+    provenance.PROMPT_BRACKETS: "prompt_brackets",
     provenance.SEED_TAKEN: "seed_taken",
     provenance.SEED_TOO_LARGE: "seed_too_large",
     provenance.GENERATED: "generated",

@@ -49,7 +49,9 @@ class Statement(BaseModel):
     since: datetime = Field(description="Answers from here on…")
     until: datetime = Field(description="…and before this.")
     questions: int = Field(description="Questions counted.")
-    versions: list[VersionAnswers] = Field(description="Which versions of the index answered them, and how many.")
+    versions: list[VersionAnswers] = Field(
+        description="Which versions of the index answered them, and how many."
+    )
     left_out: list[LeftOut]
     reliable: bool
     reliable_because: str

@@ -34,7 +34,7 @@ from das.similarity import Similarity
 from das.sources import ModelSource
 from das.sscd import copy_finder
 from das.tally import Tally, tally_of
-from das.trajectories import invert, regenerate
+from das.trajectories import trajectories
 from das.work_numbers import work_number
 
 Candidates = Literal["all"] | Sequence[int] | np.ndarray | None
@@ -351,7 +351,8 @@ class Attributor:
         if not sets:
             return {}
         if registry.method(method).along_trajectory:
-            x0 = self._trajectories(x0, conditioning, seeds or [None] * len(x0))
+            timesteps = self.index.manifest.timesteps
+            x0 = trajectories(self.model, x0, conditioning, seeds or [None] * len(x0), timesteps)
         checkpoints = sorted({one.checkpoint for one in sets})
         found = {}
         for place, checkpoint in enumerate(checkpoints):
@@ -363,24 +364,6 @@ class Attributor:
             raw = extractor.features(x0, conditioning, report).by_probe
             for one in ours:
                 found[one.name] = prepared(raw[one.probe], normalise=one.normalised)
-        return found
-
-    def _trajectories(
-        self, x0: torch.Tensor, conditioning: Conditioning, seeds: Sequence[int | None]
-    ) -> torch.Tensor:
-        """The clean predictions on each generation's way, (B, T, C, h, w)."""
-        timesteps = self.index.manifest.timesteps
-        found = x0.new_empty(len(x0), len(timesteps), *x0.shape[1:])
-        for seeded in (False, True):
-            places = [place for place, seed in enumerate(seeds) if (seed is not None) is seeded]
-            if not places:
-                continue
-            given = {name: values[places] for name, values in conditioning.items()}
-            if seeded:
-                chosen = [seed for seed in seeds if seed is not None]
-                found[places] = regenerate(self.model, chosen, given, timesteps)
-            else:
-                found[places] = invert(self.model, x0[places], given, timesteps)
         return found
 
     def _scores(

@@ -28,6 +28,10 @@ PROMPT_OVERRULED = (
     "The picture says that it was made from another prompt than the request gives; the request's was used."
 )
 PROMPT_CUT = "The prompt in the picture is longer than is read here: only its beginning was taken."
+PROMPT_BRACKETS = (
+    "The prompt in the picture has brackets, by which programs weigh words or choose among them: weights such as"
+    " (word:1.3) were left out, and other brackets are asked as text."
+)
 SEED_TAKEN = (
     "The seed is the one that the picture says it was made with. Another program may draw other noise from the same"
     " seed; the way that was followed is then another picture's."
@@ -88,6 +92,8 @@ def notes_of_declared(
         notes.append(PROMPT_TAKEN.format(source=declared.source))
         if "prompt" in declared.cut:
             notes.append(PROMPT_CUT)
+        if declared.bracketed:
+            notes.append(PROMPT_BRACKETS)
     elif conditional and declared.prompt is not None and prompt != declared.asked_prompt:
         notes.append(PROMPT_OVERRULED)
     if seeded and "seed" in taken:

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def query(
     image: Annotated[Path, typer.Argument(help="The picture to attribute.")],
     index: Annotated[Path, typer.Option(help="The index directory.")],
-    top_k: Annotated[int, typer.Option(help="How many works to list.")] = 20,
+    top_k: Annotated[int, typer.Option(help="How many works to list.", min=1)] = 20,
     method: Annotated[
         str | None, typer.Option(help="An estimator of the index; its first if left out.")
     ] = None,

@@ -100,3 +100,29 @@ def _steps(
         a, b = (level.to(x.dtype) for level in model.schedule.levels(after))
         x = a * clean + b * noise
         yield step, clean, x
+
+
+def trajectories(
+    model: DiffusionModel,
+    x0: Tensor,
+    conditioning: Conditioning,
+    seeds: Sequence[int | None],
+    timesteps: Sequence[int],
+) -> Tensor:
+    """The clean predictions on each generation's way, (B, T, C, h, w): by its seed, or by inversion where that is None.
+
+    Args:
+        x0: the generations, (B, C, h, w).
+    """
+    found = x0.new_empty(len(x0), len(timesteps), *x0.shape[1:])
+    for seeded in (False, True):
+        places = [place for place, seed in enumerate(seeds) if (seed is not None) is seeded]
+        if not places:
+            continue
+        given = {name: values[places] for name, values in conditioning.items()}
+        if seeded:
+            chosen = [seed for seed in seeds if seed is not None]
+            found[places] = regenerate(model, chosen, given, timesteps)
+        else:
+            found[places] = invert(model, x0[places], given, timesteps)
+    return found

@@ -39,7 +39,7 @@ from das.rights.table import signals_beside
 from das.screening import Embedder, NoEmbedder
 from das.sscd import Sscd
 from das.works import QUIET, Works
-from index_build.chosen import check_left, lacking, without_removed
+from index_build.chosen import check_left, lacking, tell_of_copies, without_removed
 from index_build.disk import disk_may_be_full, only_builder
 from index_build.finish import reads_residuals
 from index_build.found_again import HIDING, works_of
@@ -122,7 +122,7 @@ def remove(
         # Likenesses and plain inner products have no kernel to take the works out of.
         if read_forms(index.manifest.config):
             works = works_of(index, rows, pictures, reporter)
-        _tell_of_copies(index, kept, reporter)
+        tell_of_copies(index, kept, reporter)
         workspace, sums = change.sums_of(out, works, strict=True)
         if works is not None:
             _check_same(index, rows, workspace.shards())
@@ -490,14 +490,3 @@ def _check_sscd(index: AttributionIndex, sscd: Sscd) -> None:
     copies = index.manifest.copies
     if copies is not None and copies.sscd is not None and sscd.digest != copies.sscd.digest:
         raise ModelError(f"{index.sscd_source} isn't the SSCD model that {index.id} was built with.")
-
-
-def _tell_of_copies(index: AttributionIndex, kept: np.ndarray, reporter: Reporter) -> None:
-    """Warn of works that stay and have the bytes of one that goes."""
-    digests = np.array(index.works.column("digest"))
-    stay = np.flatnonzero(kept & np.isin(digests, digests[~kept]))
-    if len(stay):
-        reporter.warn(
-            f"{len(stay):,} works that stay have the same bytes as one that goes, such as"
-            f" {index.works.id_of(int(stay[0]))}; name them too if the picture shall be gone."
-        )

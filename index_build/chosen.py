@@ -17,6 +17,7 @@ from das.index import AttributionIndex
 from das.names import folded
 from das.works import assign_ids
 from index_build.inputs import WorksOnDisk
+from index_build.progress import Reporter
 
 FEWEST_LEFT = 2
 """Of one work alone nothing can be ranked."""
@@ -100,6 +101,17 @@ def check_left(index: AttributionIndex, going: int) -> None:
         raise SettingsError(
             f"that would leave {len(index) - going} of the {len(index):,} works of {index.id}, and with fewer than"
             f" {FEWEST_LEFT} nothing can be ranked. Take the index out of service instead, or build another."
+        )
+
+
+def tell_of_copies(index: AttributionIndex, kept: np.ndarray, reporter: Reporter) -> None:
+    """Warn of works that stay and have the bytes of one that goes."""
+    digests = np.array(index.works.column("digest"))
+    stay = np.flatnonzero(kept & np.isin(digests, digests[~kept]))
+    if len(stay):
+        reporter.warn(
+            f"{len(stay):,} works that stay have the same bytes as one that goes, such as"
+            f" {index.works.id_of(int(stay[0]))}; name them too if the picture shall be gone."
         )
 
 

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from das.rights.holders import check_holders
+from das.rights.table import signals_beside
 from das.works import FORMATS, SourceWorks, read_works
 
 _ROWS = 5
@@ -49,6 +51,9 @@ def inspect(
 ) -> None:
     """Show what a build would take from a training set: captions, repeats, creators, what is left out, first rows."""
     source = read_works(path, follow_links=follow_links, format=works_format, creator_from=creator_from)
+    # What ends a build before it begins ends this.
+    signals_beside(source.table)
+    check_holders(source.table)
     if as_json:
         body: dict[str, Any] = {
             **source.account(),

@@ -1474,7 +1474,7 @@ class Statement(Model):
     """Shares by rights holder over the answers of a period; they add up to one, and amounts to the amount."""
 
     index: str
-    """The version whose works and training use are told."""
+    """Id of the version whose works and training use are told."""
     since: datetime
     """Answers from here on…"""
     until: datetime
@@ -1482,7 +1482,7 @@ class Statement(Model):
     questions: int
     """Questions counted."""
     versions: list[VersionAnswers]
-    """Which versions of the index answered them."""
+    """Which versions of the index answered them, and how many."""
     left_out: list[LeftOut]
     """Questions of the period that weren't counted, by reason; empty: all were."""
     reliable: bool
@@ -1532,8 +1532,9 @@ class VersionAnswers(Model):
     """Questions counted that one version of the index answered."""
 
     index: str
-    """Id of the index, as in /v1/indexes."""
+    """The version's id."""
     questions: int
+    """Questions counted that it answered."""
 
 
 WebhookEvent = (

@@ -18,6 +18,9 @@ MAX_XMP = 1_000_000
 _DATA_MINING = "{http://ns.useplus.org/ldf/xmp/1.0/}DataMining"
 _RESOURCE = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}resource"
 _TIFF_XMP = 700
+_PNG_XMP = b"XML:com.adobe.xmp"
+_PNG_HEAD = 200
+"""Bytes of a text's keyword and language, at most."""
 _ASSERTIONS = ("cawg.training-mining", "c2pa.training-mining")
 _ENTRIES: dict[str, Tdm] = {
     "data_mining": "prohibited",
@@ -83,16 +86,33 @@ def _said(entries: Mapping[str, Any]) -> Iterator[Tdm | None]:
             yield "allowed"
 
 
+def _png_packets(data: bytes) -> Iterator[bytes]:
+    """The texts of a PNG that hold XMP and aren't packed, before and behind the pixels, without decoding these."""
+    at = 8
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind in (b"iTXt", b"tEXt") and length <= MAX_XMP + _PNG_HEAD:
+            keyword, _, text = data[at + 8 : at + 8 + length].partition(b"\0")
+            if keyword == _PNG_XMP and kind == b"tEXt":
+                yield text
+            elif keyword == _PNG_XMP and text[:1] == b"\0":
+                # A flag and a method of packing, then a language and the keyword in it, each ended by a NUL.
+                yield text[2:].split(b"\0", 2)[-1]
+        at += 12 + length
+
+
 def _packets(data: bytes, format: str) -> Iterable[bytes]:
     if b"DataMining" not in data:
+        return
+    if format == "PNG":
+        # Pillow knows those behind the pixels only once it has decoded them.
+        yield from _png_packets(data)
         return
     try:
         with quiet_pillow(), Image.open(io.BytesIO(data), formats=[format]) as image:
             packet = image.info.get("xmp")
             if packet is None and isinstance(image, TiffImagePlugin.TiffImageFile):
                 packet = image.tag_v2.get(_TIFF_XMP)
-            if packet is None:
-                packet = image.info.get("XML:com.adobe.xmp")
     except Exception:  # noqa: BLE001 (hostile files make the plugins raise anything; the picture itself is read apart)
         return
     if isinstance(packet, str):

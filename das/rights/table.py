@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from das.errors import WorksError
-from das.rights.values import CODES, VALUES, Tdm, from_text, strictest
+from das.rights.values import CODES, VALUES, Tdm, from_robots, from_text, strictest
 
 COLUMN = "tdm"
 _HEADERS = ("tdm_reservation", "x_robots_tag")
@@ -19,13 +19,13 @@ def signals_beside(table: pa.Table) -> list[Tdm | None]:
         WorksError: a value that isn't known, named with its work.
     """
     found: list[Tdm | None] = [None] * table.num_rows
-    names = [
-        name for name in table.column_names if re.sub(r"[\W_]+", "_", name.lower()) in (COLUMN, *_HEADERS)
-    ]
+    names = [name for name in table.column_names if _plain(name) in (COLUMN, *_HEADERS)]
     for name in names:
+        # The web writes much there that is no matter of training.
+        read = from_robots if _plain(name) == "x_robots_tag" else from_text
         for row, value in enumerate(table[name].to_pylist()):
             try:
-                found[row] = strictest([found[row], from_text(value)])
+                found[row] = strictest([found[row], read(value)])
             except ValueError as error:
                 raise WorksError(
                     f"the column {name} says {str(error)[:100]!r} of {table['file'][row].as_py()}, which is no rights"
@@ -33,6 +33,10 @@ def signals_beside(table: pa.Table) -> list[Tdm | None]:
                     " header as crawls keep them: tdm-reservation 1 or 0, X-Robots-Tag noai. Leave it empty for none."
                 ) from error
     return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "_", name.lower())
 
 
 def with_signals(table: pa.Table, codes: Sequence[int]) -> pa.Table:

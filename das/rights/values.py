@@ -42,6 +42,7 @@ _PLUS = {
 _PLUS_VALUE = re.compile(r"(?:https?://ns\.useplus\.org/ldf/vocab/)?DMI-([A-Z-]{1,60})", re.IGNORECASE)
 _RESERVATION = re.compile(r"(?:tdm-reservation\s*[:=]\s*)?([01])", re.IGNORECASE)
 _ROBOTS = re.compile(r"(?:x-robots-tag\s*[:=]\s*)?((?:[a-z0-9_-]+\s*:\s*)?[a-z, -]+)", re.IGNORECASE)
+_ROBOTS_WORD = re.compile(r"[a-z0-9_-]+")
 _NO_AI = {"noai", "noimageai"}
 _ROBOTS_WORDS = _NO_AI | {"noindex", "nofollow", "index", "follow", "all", "none", "noarchive", "nosnippet"}
 
@@ -84,3 +85,11 @@ def from_text(value: object) -> Tdm | None:
         if words <= _ROBOTS_WORDS:
             return None
     raise ValueError(text)
+
+
+def from_robots(value: object) -> Tdm | None:
+    """A value of the header `X-Robots-Tag`, whatever else it says, for all robots or for some; never refused."""
+    try:
+        return from_text(value)
+    except ValueError:
+        return "prohibited-ai" if _NO_AI & set(_ROBOTS_WORD.findall(str(value).lower())) else None

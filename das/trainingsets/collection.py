@@ -12,6 +12,7 @@ import pyarrow as pa
 from das.errors import WorksError
 from das.folder import Folder, Remark
 from das.trainingsets.pictures import Place
+from das.trainingsets.splits import other_splits
 
 REGULARISATION = "regularisation"
 """The group of pictures that only kept a model from forgetting; they were trained on too."""
@@ -163,6 +164,15 @@ class Collection:
     def leave_out(self, file: str, code: str, message: str) -> None:
         """Remember something that isn't read, and why."""
         self.left_out.append(Remark(file, code, message))
+
+    def leave_out_splits(self, names: list[str]) -> set[str]:
+        """Leave out the files of splits that models aren't trained on; gives their names."""
+        others = set(other_splits(names))
+        for name in sorted(others):
+            self.leave_out(
+                name, "other-split", "its name is of a split that models are tested with, not trained on"
+            )
+        return others
 
     def remark(self, file: str, code: str, message: str) -> None:
         """Remember what was decided about something that is read."""

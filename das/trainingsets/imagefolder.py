@@ -6,7 +6,10 @@ folder's name.
 
 import re
 import stat
+import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,6 +21,7 @@ from das.trainingsets.collection import REGULARISATION, Collection, ReadOptions,
 from das.trainingsets.pictures import FilePlace
 from das.trainingsets.regularisation import balance
 from das.trainingsets.spelling import MAX_REPEATS, Spelled
+from das.trainingsets.splits import remarks_of_folders
 
 _PLAIN_SUFFIXES = (".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 _RARER_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".tif", ".tiff")
@@ -106,7 +110,7 @@ class _FolderReader:
             raise WorksError(nothing_there(folder))
         works = [self._work(name) for name in names]
         self._into.works = balance(works, self._into)
-        self._into.remarks += rows.remarks
+        self._into.remarks += rows.remarks + remarks_of_folders(names)
         if metadata:
             unnamed = [name for name in names if name not in rows.rows]
             self._into.remarks += [
@@ -146,8 +150,28 @@ class _FolderReader:
             work.suggest("creator", (numbers.words if numbers else parent.name) or None)
         return work
 
+    def _alike_sidecars(self, name: str) -> list[str]:
+        """Captions whose names differ from the expected ones as systems write them, if they can be of this alone."""
+        if len(self._stems.get(composed(beside(name, "")), [])) != 1:
+            return []
+        return [
+            alike[0]
+            for ending in SIDECARS
+            if len(alike := self._sidecars.get(composed(beside(name, "")) + ending, [])) == 1
+        ]
+
+    @cached_property
+    def _stems(self) -> dict[str, list[str]]:
+        return _by_key(self._found, lambda name: composed(beside(name, "")))
+
+    @cached_property
+    def _sidecars(self) -> dict[str, list[str]]:
+        names = [name for name in self._files if PurePosixPath(name).suffix.lower() in SIDECARS]
+        return _by_key(names, lambda name: composed(beside(name, "")) + PurePosixPath(name).suffix.lower())
+
     def _offer_sidecar(self, work: Work) -> None:
         there = [beside(work.file, ending) for ending in SIDECARS if beside(work.file, ending) in self._files]
+        there = there or self._alike_sidecars(work.file)
         self._taken.update(there)
         if not there or "prompt" in work.row:
             return
@@ -171,6 +195,18 @@ def _metadata_files(folder: Folder) -> list[Path]:
         if len(files) > 1:
             raise WorksError(f"{here} has both {' and '.join(METADATA_NAMES)}; keep one.")
     return [path for _, (path,) in sorted(by_folder.items())]
+
+
+def composed(name: str) -> str:
+    """A name with its letters composed: some systems keep them taken apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _by_key(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[key(name)].append(name)
+    return found
 
 
 def nothing_there(folder: Folder) -> str:
@@ -215,7 +251,16 @@ class NamedRows:
         if name not in self._found and isinstance(said, str) and said != said.strip():
             stripped = inside(said.strip(), base, self._folder.root, place)
             return stripped if stripped in self._found else name
-        return name
+        if name in self._found or not isinstance(said, str):
+            return name
+        # As other systems write the name: with backslashes, or with its letters composed otherwise.
+        alike = self._alike.get(composed(inside(said.replace("\\", "/"), base, self._folder.root, place)), [])
+        return alike[0] if len(alike) == 1 else name
+
+    @cached_property
+    def _alike(self) -> dict[str, list[str]]:
+        """The pictures by their names with composed letters."""
+        return _by_key(self._found, composed)
 
     def add(self, name: str, row: Spelled, place: str) -> bool:
         """Take the row of a file; whether it is there. Raises WorksError if another row named it already."""
@@ -227,7 +272,7 @@ class NamedRows:
         remark = None if name in self._found else self._folder.why_not(self._folder.root / name)
         if remark is None:
             self.rows[name] = row
-            self.remarks += [Remark(name, "caption-chosen", note) for note in row.notes]
+            self.remarks += [Remark(name, *note) for note in row.notes]
             return True
         if remark.code == "missing-file":
             self._folder.left_out.append(Remark(name, remark.code, f"{place} names a file that isn't there"))

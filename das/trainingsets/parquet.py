@@ -1,8 +1,8 @@
 """Tables: parquets of paths, and Hugging Face's with the pictures inside, one file or a folder of them."""
 
-import re
+import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +21,8 @@ _PATH_COLUMNS = ("file_name", "path")
 _IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
 _MAX_TEXT_BYTES = 2**30
 _ROWS_AT_ONCE = 1024
-_OTHER_SPLIT = re.compile(
-    r"^(test|valid|validation|val|dev|eval)\b|^(test|valid|validation|val|dev|eval)[-_.]"
-)
+_MAX_LISTS = 3
+"""Within one another, around a feature."""
 
 
 def read_parquet(source: Path, options: ReadOptions) -> SourceWorks:
@@ -55,13 +54,8 @@ def read_parquet_folder(folder: Folder, names: list[str], options: ReadOptions) 
     into = Collection(folder.root, "parquet")
     into.left_out += folder.left_out
     check_parquets([folder.root / name for name in sorted(names)])
-    train = any(PurePosixPath(name).name.startswith("train") for name in names)
-    for name in sorted(names):
-        if train and _OTHER_SPLIT.match(PurePosixPath(name).name):
-            into.leave_out(
-                name, "other-split", "its name is of a split that models are tested with, not trained on"
-            )
-            continue
+    others = into.leave_out_splits(names)
+    for name in sorted(set(names) - others):
         path = folder.root / name
         with _readable(path):
             file = pq.ParquetFile(path)
@@ -137,16 +131,56 @@ def _rows(source: Path, file: pq.ParquetFile, without: str | None) -> Iterator[d
     texts = [
         field.name for field in file.schema_arrow if pa.types.is_string(field.type) and field.name in names
     ]
+    classes = _classes(file.schema_arrow)
     # As dictionaries, so that a value which many rows share isn't copied for each.
     shared = pq.ParquetFile(source, read_dictionary=texts)
     for batch in shared.iter_batches(_ROWS_AT_ONCE, columns=names):
-        columns = [_python(values) for values in batch.columns]
+        columns = [
+            _named(_python(values), classes.get(name))
+            for name, values in zip(batch.schema.names, batch.columns, strict=True)
+        ]
         for values in zip(*columns, strict=True):
             yield {
                 name: value
                 for name, value in zip(batch.schema.names, values, strict=True)
                 if value is not None
             }
+
+
+def _classes(schema: pa.Schema) -> dict[str, list[str]]:
+    """The names of the classes that columns hold the numbers of, as Hugging Face's `ClassLabel` keeps them."""
+    try:
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = about["info"]["features"]
+        return {name: names for name, one in features.items() if (names := _class_names(one))}
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """The names of a `ClassLabel`, or of the one that a list is of, in the spellings of its versions."""
+    for _ in range(_MAX_LISTS):
+        if isinstance(feature, list) and len(feature) == 1:
+            (feature,) = feature
+        elif isinstance(feature, dict) and feature.get("_type") in ("Sequence", "List", "LargeList"):
+            feature = feature.get("feature")
+    if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
+        return None
+    names = feature.get("names")
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _named(values: list[Any], names: list[str] | None) -> list[Any]:
+    """The names for numbers of classes; -1 is no class, and a number that has no name stays."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, list):
+            return [one(each) for each in value]
+        if not isinstance(value, int) or isinstance(value, bool) or names is None:
+            return value
+        return None if value == -1 else names[value] if 0 <= value < len(names) else value
+
+    return values if names is None else [one(value) for value in values]
 
 
 def _python(values: Any) -> list[Any]:
@@ -170,7 +204,7 @@ def _take_pictures(source: Path, file: pq.ParquetFile, leaf: str, into: Collecti
             row = spelled(raw, f"{source} row {number}")
             caption = row.caption and f"column {row.caption}"
             into.works.append(Work(called, ParquetPlace(pictures, number), row.values, caption))
-            into.remarks += [Remark(called, "caption-chosen", note) for note in row.notes]
+            into.remarks += [Remark(called, *note) for note in row.notes]
 
 
 def _read_paths(source: Path, file: pq.ParquetFile, folder: Folder) -> SourceWorks:

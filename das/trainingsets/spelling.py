@@ -10,6 +10,7 @@ CAPTION_COLUMNS = ("prompt", "text", "caption")
 """Where a row has several of them the first one is the prompt."""
 MAX_REPEATS = 1_000_000
 
+_NAMES = ("creator", "rights_holder")
 _ALIASES = {"artist": "creator", "author": "creator", "url": "source_url"}
 _KNOWN = {*TEXT_COLUMNS, *CAPTION_COLUMNS, *_ALIASES, "license", "repeats", "file_name", "path"}
 _BLANKS = " \t\r\n\f\v\u00a0\u200b\ufeff"
@@ -21,7 +22,8 @@ class Spelled(NamedTuple):
 
     values: dict[str, Any]
     caption: str | None
-    notes: tuple[str, ...]
+    notes: tuple[tuple[str, str], ...]
+    """Codes and messages of remarks."""
 
 
 def column_name(name: str) -> str:
@@ -33,12 +35,17 @@ def column_name(name: str) -> str:
 def spelled(row: dict[str, Any], place: str) -> Spelled:
     """The row in the format's spelling; a column the format keeps for itself becomes `source_…`.
 
+    NaN, which pandas writes where there is nothing, is left out as null is; as a number of repeats it is refused.
+
     Raises:
-        WorksError: two columns say different things of one, or `repeats` isn't a whole number from 1.
+        WorksError: two columns say different things of one, one that is text holds what is none, or `repeats` isn't
+            a whole number from 1.
     """
     values: dict[str, Any] = {}
     for name, value in row.items():
         bare = column_name(str(name))
+        if _is_nothing(value) and bare != "repeats":
+            continue
         if bare in values and values[bare] != value:
             raise WorksError(f"{place} says {_shown(bare)} twice; keep one.")
         values[bare] = value
@@ -54,16 +61,21 @@ def spelled(row: dict[str, Any], place: str) -> Spelled:
             values[f"source_{name}"] = values.pop(name)
     caption, notes = _take_caption(values)
     for name in TEXT_COLUMNS:
-        if name in values:
-            values[name] = _text(values[name])
+        value = _single(name, values.pop(name, None), place)
+        if value is None:
+            continue
+        values[name] = _text(name, value, place)
+        if name in _NAMES and isinstance(value, int | float):
+            message = f"its {name} is the number {value}; is that a class whose name isn't in the metadata?"
+            notes.append(("number-as-name", message))
     if "repeats" in values:
         values["repeats"] = whole_repeats(values["repeats"], place)
     return Spelled(values, caption, tuple(notes))
 
 
-def _take_caption(values: dict[str, Any]) -> tuple[str | None, list[str]]:
+def _take_caption(values: dict[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
     """Make the first caption that a row has its `prompt`; a second that says the same is dropped."""
-    notes: list[str] = []
+    notes: list[tuple[str, str]] = []
     found = [name for name in CAPTION_COLUMNS if values.get(name) is not None]
     if not found:
         return None, notes
@@ -71,20 +83,45 @@ def _take_caption(values: dict[str, Any]) -> tuple[str | None, list[str]]:
     caption = values[taken] if taken == "prompt" else values.pop(taken)
     if isinstance(caption, list | tuple):
         if len(caption) > 1:
-            notes.append(f"{taken} is a list of {len(caption):,} captions; the first is taken")
+            message = f"{taken} is a list of {len(caption):,} captions; the first is taken"
+            notes.append(("caption-chosen", message))
         caption = caption[0] if caption else ""
-    values["prompt"] = _text(caption)
+    values["prompt"] = None if _is_nothing(caption) else caption
     for other in found[1:]:
         if values[other] == caption:
             del values[other]
         else:
-            notes.append(f"{taken} and {other} differ; {taken} is taken")
+            notes.append(("caption-chosen", f"{taken} and {other} differ; {taken} is taken"))
     return taken, notes
 
 
-def _text(value: Any) -> str:
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, float | Decimal) and value != value)
+
+
+def _single(name: str, value: Any, place: str) -> Any:
+    """The value of a column, of a list of one that one; raises WorksError where there are several."""
+    if not isinstance(value, list | tuple):
+        return value
+    found = [one for one in value if not _is_nothing(one)]
+    if len(found) <= 1:
+        return found[0] if found else None
+    joined = " and ".join(found) if all(isinstance(one, str) for one in found) else ""
+    advice = f"one text, such as {_shown(joined)}" if joined else "one text"
+    if name == "rights_holder":
+        advice = "one text; with their parts it is 'Ada Example 60%; Eve Sample 40%'"
+    raise WorksError(
+        f"{place} has {len(found):,} values of {name}, {_shown(found)}; one is read. Give {advice}."
+    )
+
+
+def _text(name: str, value: Any, place: str) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
+    if isinstance(value, bool | dict | list | tuple):
+        raise WorksError(
+            f"{place} has {name} = {_shown(value)}, which isn't text. Give text, or leave it out."
+        )
     return value.strip(_BLANKS) if isinstance(value, str) else str(value)
 
 

@@ -24,7 +24,8 @@ def read_webdataset(root: Path, names: list[str], options: ReadOptions, left_out
     """Read tars below `root`; raises WorksError where one can't be read, or none holds a picture."""
     into = Collection(root, "webdataset")
     into.left_out += left_out
-    for name in sorted(names):
+    others = into.leave_out_splits(names)
+    for name in sorted(set(names) - others):
         try:
             _take(root / name, name, into)
         except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError, EOFError) as error:
@@ -127,11 +128,11 @@ def _sample(
     work = Work(
         file, TarPlace(path, picture.offset_data, picture.size), row.values, row.caption and "json members"
     )
-    for note in row.notes:
-        into.remark(file, "caption-chosen", note)
+    for code, message in row.notes:
+        into.remark(file, code, message)
     for ending in _TEXTS:
         if ending in parts:
-            said = _bytes(parts[ending], texts, file).decode("utf-8", "replace").strip()
+            said = _bytes(parts[ending], texts, file).decode("utf-8-sig", "replace").strip()
             if work.row.get("prompt") not in (None, said):
                 into.remark(file, "two-captions", f"its {ending} and its json differ; the {ending} is taken")
             work.row["prompt"], work.caption = said, f"{ending} members"

@@ -9,7 +9,7 @@ import pytest
 from das.errors import ImageRefused
 from das.images import Declared, DeclaredLora, normalise
 from das.images.declared import declared_from
-from das.images.declared.record import MAX_LORAS, MAX_PROMPT
+from das.images.declared.record import MAX_LORAS, MAX_PROMPT, declared
 from tests.das.generated_files import (
     A1111,
     INVOKEAI,
@@ -129,7 +129,37 @@ def test_what_is_no_seed_is_none(seed):
 
 
 def test_tags_that_call_extra_networks_are_no_part_of_the_prompt_that_an_encoder_gets():
-    assert said(with_texts({"parameters": A1111})).asked_prompt == "a red boat, (waves:1.2)\nat night"
+    assert said(with_texts({"parameters": A1111})).asked_prompt == "a red boat, waves\nat night"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "asked", "bracketed"),
+    [
+        ("a cat (fluffy:1.3), [dog|wolf]", "a cat fluffy, [dog|wolf]", True),
+        ("((a (red:1.1) boat:1.2), sea: 0.9)", "a red boat, sea", True),
+        (r"saber \(fate\), (ruins \(old\):.5)", "saber (fate), ruins (old)", True),
+        ("(c) by me, at 10:30", "(c) by me, at 10:30", True),
+        (r"\(10:1.3\)", "(10:1.3)", True),
+        ("a boat, 16:9 <lora:x(1):0.8>", "a boat, 16:9", False),
+    ],
+)
+def test_weights_are_no_words(prompt, asked, bracketed):
+    found = declared("a test", prompt=prompt)
+    assert (found.asked_prompt, found.bracketed) == (asked, bracketed)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "Template: a {red|blue} boat",
+        "Template: a {red|blue} boat,\nat __time__\nNegative Template: bad",
+        "Negative Template: bad",
+    ],
+)
+def test_templates_that_stand_behind_the_pairs_cost_nothing(behind):
+    plain, found = (said(with_texts({"parameters": text})) for text in (A1111, f"{A1111}\n{behind}"))
+    assert found == plain
+    assert found.seed == 965400086
 
 
 # --- ComfyUI ---
@@ -220,10 +250,52 @@ def test_two_samplers_say_what_they_agree_about():
             "node_8": {"conditioning_1": ["6", 0], "conditioning_2": ["7", 0]},
         },
         {"node_6": {"text": ["21", 0]}, "node_21": {"text": "a", "string": "b"}},
+        # Texts that a node makes: drawn, written by a model, put together.
+        {"node_6": {"text": ["21", 0]}, "node_21": {"text": "a {red|blue} __animal__", "autorefresh": "No"}},
+        {"node_6": {"text": ["21", 0]}, "node_21": {"text": "write of a cat", "model": "x"}},
+        {
+            "node_6": {"text": ["21", 0]},
+            "node_21": {"string": "a ANIMAL", "find": "ANIMAL", "replace": "dog"},
+        },
+        {
+            "node_3": {"positive": ["8", 0]},
+            "node_8": {"text_g": ["21", 0], "text_l": ["21", 0]},
+            "node_21": {"string_a": "a cat", "string_b": "on a mat"},
+        },
+        {"node_3": {"positive": ["8", 0]}, "node_8": {"text_g": "a cat", "text_l": ["21", 0]}},
     ],
 )
 def test_what_doesn_t_plainly_follow_is_left_empty(change):
     assert comfy(**change).prompt is None
+
+
+def test_both_encoders_of_sdxl_may_be_linked_to_one_text():
+    sdxl = {"text_g": ["21", 0], "text_l": ["21", 0], "width": 1024}
+    linked = comfy(node_3={"positive": ["8", 0]}, node_8=sdxl, node_21={"value": "a blue boat"})
+    empty = comfy(node_3={"positive": ["8", 0]}, node_8={"text_g": "", "text_l": ""})
+
+    assert (linked.prompt, empty.prompt) == ("a blue boat", "")
+
+
+def test_what_samples_faces_anew_is_no_sampler_of_the_picture():
+    sampled = comfy_graph()["3"]["inputs"]
+    face = {**sampled, "seed": 99, "denoise": 0.4, "image": ["30", 0], "positive": ["41", 0]}
+    text = {"text": "detailed face"}
+
+    beside = comfy(node_40=face, node_41=text)
+    # What FLUX is sampled with is said by other nodes.
+    spread = comfy(node_40=face, node_41=text, node_50={"noise": ["51", 0], "guider": ["52", 0]})
+
+    assert (beside.prompt, beside.seed) == ("a red boat", 156680208700286)
+    assert (spread.tool, spread.prompt, spread.seed, spread.model) == ("ComfyUI", None, None, None)
+
+
+def test_a_text_that_is_zeroed_is_no_prompt():
+    graph = comfy_graph(node_3={"negative": ["8", 0]}, node_8={"conditioning": ["6", 0]})
+    graph["8"]["class_type"] = "ConditioningZeroOut"
+    found = said(with_texts({"prompt": json.dumps(graph)}))
+
+    assert (found.prompt, found.negative_prompt) == ("a red boat", None)
 
 
 def test_a_graph_that_spreads_sampling_over_nodes_says_its_tool_alone():

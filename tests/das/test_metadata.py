@@ -65,6 +65,70 @@ def test_a_name_is_one_however_its_letters_are_composed(tmp_path: Path) -> None:
     assert table["prompt"].to_pylist() == [composed, decomposed]
 
 
+def test_a_list_of_one_is_that_one_and_nan_is_nothing(tmp_path: Path) -> None:
+    nan = float("nan")
+    source = source_of(
+        tmp_path,
+        {"file_name": "a.png", "artist": ["Ann"], "text": "x", "score": nan},
+        {"file_name": "b.png", "artist": "Ann", "text": ["one", "two"], "licence": [None, "CC0"]},
+        {"file_name": "c.png", "artist": nan, "text": nan, "caption": "a cat", "group": []},
+        {"file_name": "d.png", "artist": [nan], "text": [nan]},
+        {"file_name": "e.png", "artist": [7]},
+    )
+    rows = source.table.to_pylist()
+    assert [row["creator"] for row in rows] == ["Ann", "Ann", None, None, "7"]
+    assert [row["prompt"] for row in rows] == ["x", "one", "a cat", None, None]
+    assert (rows[1]["licence"], rows[2]["group"]) == ("CC0", None)
+    assert "score" not in rows[0]
+    assert said(source) == {("b.png", "caption-chosen"), ("e.png", "number-as-name")}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"artist": ["Ann", "Bob"]},
+            r"line 1 has 2 values of creator, \['Ann', 'Bob'\]; one .* 'Ann and Bob'\.$",
+        ),
+        ({"rights_holder": ["Ann", "Bob"]}, "2 values of rights_holder, .* 60%; Eve Sample 40%"),
+        ({"title": [1, {}]}, r"2 values of title, .* Give one text\.$"),
+        ({"author": {"name": "Ann"}}, "line 1 has creator = {'name': 'Ann'}, which isn't text"),
+        ({"text": {"caption": "d"}}, "has prompt = {'caption': 'd'}, which isn't text"),
+        ({"creator": True}, "has creator = True, which isn't text"),
+        ({"creator": [["Ann"]]}, r"has creator = \['Ann'\], which isn't text"),
+    ],
+)
+def test_what_is_no_text_is_refused_and_not_spelled_out(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(WorksError, match=message):
+        source_of(tmp_path, {"file_name": "a.png", **row})
+
+
+def test_classes_of_hugging_face_are_taken_by_their_names(tmp_path: Path) -> None:
+    label = {"names": ["durer", "kustodiev"], "_type": "ClassLabel"}
+    features = {"artist": label, "tags": {"feature": label, "_type": "Sequence"}, "image": {"_type": "Image"}}
+    written = pa.table(
+        {
+            "image": [b"x"] * 5,
+            "artist": pa.array([1, 0, -1, None, 2]),
+            "tags": pa.array([[0, 1], [], [1], None, [0]]),
+        }
+    )
+    about = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    pq.write_table(written.replace_schema_metadata(about), tmp_path / "a.parquet")
+    source = read_works(tmp_path / "a.parquet")
+    assert source.table["creator"].to_pylist() == ["kustodiev", "durer", None, None, "2"]
+    assert source.table["tags"].to_pylist()[0] == '["durer", "kustodiev"]'
+    assert said(source) == {("a.parquet/000004", "number-as-name")}
+    pq.write_table(
+        written.replace_schema_metadata({b"huggingface": b'{"info": [1]}'}), tmp_path / "a.parquet"
+    )
+    plain = read_works(tmp_path / "a.parquet")
+    assert plain.table["creator"].to_pylist() == ["1", "0", "-1", None, "2"]
+    assert {remark.code for remark in plain.remarks} == {"number-as-name"}
+
+
 def test_further_columns_have_a_number_and_short_names(tmp_path: Path) -> None:
     row = {"file_name": "a.png", "n" * 500: 1, **{f"column {number}": number for number in range(100)}}
     source = source_of(tmp_path, row)
@@ -133,14 +197,14 @@ def test_a_table_of_any_types_is_read_or_refused(tmp_path: Path) -> None:
     day = datetime.date(2026, 1, 2)
     source = read(
         title=pa.array([7]),
-        creator=pa.array([["Ada", "Bob"]]),
+        creator=pa.array([["Ada"]]),
         day=pa.array([day]),
         blob=pa.array([b"\xff" * 10]),
         nothing=pa.nulls(1),
         flag=pa.array([True]),
     )
     (row,) = source.table.to_pylist()
-    assert (row["title"], row["creator"], row["flag"]) == ("7", "['Ada', 'Bob']", True)
+    assert (row["title"], row["creator"], row["flag"]) == ("7", "Ada", True)
     assert "2026-01-02" in row["day"]
     for column in (pa.array([2.5]), pa.array(["x"]), pa.array([[1]]), pa.array([-3])):
         with pytest.raises(WorksError, match="how often the work was trained on"):

@@ -9,6 +9,7 @@ from das.manifest import LoraRecord, Manifest, WeightFileRecord, read_manifest
 from das.provenance import (
     GENERATED,
     MAX_SEED,
+    PROMPT_BRACKETS,
     PROMPT_CUT,
     PROMPT_OVERRULED,
     SEED_TAKEN,
@@ -83,6 +84,18 @@ def test_the_notes_say_what_was_taken_and_what_was_overruled():
     assert taken[1:] == [PROMPT_CUT, SEED_TAKEN, GENERATED]
     assert overruled == [PROMPT_OVERRULED, GENERATED]
     assert unused == [GENERATED]
+
+
+def test_brackets_in_a_prompt_that_is_taken_are_told():
+    declared = said(prompt="a (red:1.2) [boat|car]")
+    asked = defaults(declared, None, None)
+    assert asked.prompt == "a red [boat|car]"
+
+    taken = notes_of_declared(declared, asked.fields, prompt=asked.prompt, conditional=True, seeded=False)
+    overruled = notes_of_declared(declared, (), prompt="a car", conditional=True, seeded=False)
+
+    assert taken[1:] == [PROMPT_BRACKETS]
+    assert overruled == [PROMPT_OVERRULED]
 
 
 # --- the model ---

@@ -56,6 +56,29 @@ def test_xmp_is_read_from_every_format_that_carries_it(format):
     assert signal_of(data, format) == "prohibited-generative-ai"
 
 
+def test_xmp_behind_the_pixels_of_a_png_counts_also_where_these_are_damaged():
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp("PROHIBITED-AIMLTRAINING").decode())
+    before = saved(PIXELS, "PNG", pnginfo=info)
+    begin = before.index(b"iTXt") - 4
+    end = before.index(b"IDAT") - 4
+    behind = before[:begin] + before[end:]
+    place = behind.index(b"IEND") - 4
+    behind = behind[:place] + before[begin:end] + behind[place:]
+
+    assert signal_of(behind, "PNG") == "prohibited-ai"
+    damaged = bytearray(behind)
+    pixels = damaged.index(b"IDAT") + 12
+    damaged[pixels : pixels + 4] = b"\xff" * 4
+    assert signal_of(bytes(damaged), "PNG") == "prohibited-ai"
+    assert signal_of(behind[: place + 8], "PNG") is None
+    text = PngInfo()
+    text.add_text("XML:com.adobe.xmp", xmp("PROHIBITED").decode("latin-1"))
+    assert signal_of(saved(PIXELS, "PNG", pnginfo=text), "PNG") == "prohibited"
+    with IsolatedNormaliser(processes=1) as decoder:
+        assert decoder.signal(behind) == "prohibited-ai"
+
+
 BOMB = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><x p="DataMining">&b;</x>'
 
 
@@ -154,6 +177,23 @@ def test_the_strictest_wins_and_headers_of_crawls_have_columns_of_their_own():
     kept = with_signals(table, [0, 0, CODES.index("constrained"), CODES.index("prohibited")])
     assert kept["tdm"].to_pylist() == ["prohibited", "prohibited-ai", "constrained", "prohibited"]
     assert strictest([None, None]) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("noai, max-image-preview:large", "prohibited-ai"),
+        ("max-snippet:-1, noai", "prohibited-ai"),
+        ("googlebot: noindex, otherbot: NoImageAI", "prohibited-ai"),
+        ("noindex, max-image-preview:large", None),
+        ("noimageindex", None),
+        ("notranslate", None),
+        ("unavailable_after: 25 Jun 2030 15:00:00 PST", None),
+        ("noaids", None),
+    ],
+)
+def test_the_robots_header_is_never_refused_in_a_column_of_its_own(header, value):
+    assert signals_beside(pa.table({"file": ["a.png"], "X-Robots-Tag": [header]})) == [value]
 
 
 def test_a_value_that_is_not_known_ends_in_a_sentence():

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,25 @@ def test_metadata_goes_before_captions_and_they_before_folders(tmp_path: Path) -
         ("5_x/a.png", "by row", 7),
         ("5_x/b.png", "by file", 5),
     ]
+
+
+def test_names_as_other_systems_write_them_reach_their_pictures(tmp_path: Path) -> None:
+    apart, whole = (unicodedata.normalize(form, "zo\u00eb") for form in ("NFD", "NFC"))
+    write(tmp_path / "captions", {f"{apart}.png": 1, f"{whole}.txt": "a cat", "b.png": 2, "b.TXT": "a dog"})
+    assert [row[1] for row in table(read_works(tmp_path / "captions"), "prompt")] == ["a dog", "a cat"]
+    rows = f"file_name,creator\n{whole}.png,Zoe\nsub\\0.png,Ann\n"
+    write(tmp_path / "rows", {f"{apart}.png": 1, "sub/0.png": 2, "metadata.csv": rows})
+    source = read_works(tmp_path / "rows")
+    assert table(source, "creator") == [("sub/0.png", "Ann"), (f"{apart}.png", "Zoe")]
+    assert codes(source) == {}
+    # Of two pictures it may be either's.
+    write(tmp_path / "two", {f"{apart}.png": 1, "a.png": 2, "a.jpg": 3, "a.TXT": "a dog"})
+    assert codes(read_works(tmp_path / "two"))["a.TXT"] == "not-an-image"
+
+
+def test_a_mark_before_a_text_in_a_tar_is_no_part_of_it(tmp_path: Path) -> None:
+    tar_of(tmp_path / "a.tar", [("0.png", png(1)), ("0.txt", "\ufeffa cat".encode())])
+    assert table(read_works(tmp_path), "prompt") == [("a.tar/0.png", "a cat")]
 
 
 def test_droppings_are_left_out_and_linked_folders_read_once(tmp_path: Path) -> None:
@@ -292,6 +312,50 @@ def test_tars_are_read_by_key_and_lead_nowhere(tmp_path: Path) -> None:
         ]
         assert [source.read(row) for row in range(2)] == [png(1), png(2)]
         assert {r.code for r in source.left_out} == {"leads-out", "not-a-file", "no-picture"}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "tar"])
+@pytest.mark.parametrize(
+    ("train", "other"),
+    [
+        ("default/train/0000", "default/test/0000"),
+        ("default/partial-train/0000", "default/partial-validation/0000"),
+        ("train/0000", "test/0000"),
+        ("cifar10-train", "cifar10-test"),
+        ("set-train-000000", "set-val-000000"),
+        ("data/train-00000-of-00001", "data/dev-00000-of-00001"),
+        ("test_set/training", "test_set/testing"),
+    ],
+)
+def test_a_test_split_is_told_by_folders_and_words(
+    tmp_path: Path, train: str, other: str, ending: str
+) -> None:
+    for number, name in enumerate((train, other)):
+        path = tmp_path / f"{name}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if ending == "tar":
+            tar_of(path, [("a.png", png(number))])
+        else:
+            pq.write_table(pa.table({"image": [png(number)]}), path)
+    source = read_works(tmp_path)
+    assert [source.read(row) for row in range(len(source))] == [png(0)]
+    assert codes(source)[f"{other}.{ending}"] == "other-split"
+    # Alone it is what was meant.
+    (tmp_path / f"{train}.{ending}").unlink()
+    assert len(read_works(tmp_path)) == 1
+
+
+def test_words_that_only_hold_the_name_of_a_split_are_none(tmp_path: Path) -> None:
+    for number, name in enumerate(("train", "contest", "test-train", "devices")):
+        pq.write_table(pa.table({"image": [png(number)]}), tmp_path / f"{name}.parquet")
+    assert len(read_works(tmp_path)) == 4
+
+
+def test_folders_of_pictures_called_train_and_test_are_remarked(tmp_path: Path) -> None:
+    write(tmp_path, {"train/a.png": 1, "train/test/b.png": 2, "test/cats/c.png": 3, "test/d.png": 4})
+    source = read_works(tmp_path)
+    assert len(source) == 4
+    assert codes(source) == {"test": "test-folder"}
 
 
 def test_a_hundred_thousand_empty_members_are_passed_over(tmp_path: Path) -> None:

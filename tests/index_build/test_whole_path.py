@@ -292,3 +292,18 @@ def test_inspect_shows_people_the_first_rows(app, own):
     shown = run(app, "works", "inspect", own / "img")
     assert "6 works, read as kohya" in shown
     assert "10_sks cat/0.png" in shown
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"tdm": "maybe"}, "no rights signal known here"),
+        ({"rights_holder": "Ada 60%; Eve 60%"}, "120"),
+        ({"X-Robots-Tag": "noai, max-image-preview:large"}, None),
+    ],
+)
+def test_inspect_ends_where_a_build_would_for_rights(app, tmp_path, columns, said):
+    Image.fromarray(families.photographs(1)[0][0]).save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", **columns}))
+    done = runner.invoke(app, ["works", "inspect", str(tmp_path)])
+    assert said in str(done.exception) if said else done.exit_code == 0

@@ -3,6 +3,7 @@
 The prompt, a line that begins with `Negative prompt:`, and a last line of `Key: value` pairs.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from das.images.declared.record import Declared, DeclaredLora, base_name, declar
 _PAIR = re.compile(r'(\w[\w \-/]{1,60}):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _LEAST_PAIRS = 3
 _MAX_LINE = 50_000
+_OF_GENERATORS = frozenset({"Steps", "Sampler", "Seed", "Model hash", "Model"})
+_TEMPLATE = re.compile(r"\n(?:Negative )?Template:")
+_MOST_TEMPLATES = 10
 _NEGATIVE = "Negative prompt:"
 _HASHES = re.compile(r"\bHashes: (?=\{)")
 
@@ -31,10 +35,10 @@ def parse(text: str, source: str) -> Declared | None:
     text = text.replace("\r\n", "\n").strip()
     if text.startswith(("{", "[")):
         return None
-    above, _, last = text.rpartition("\n")
-    pairs = dict(_pairs(last)) if len(last) <= _MAX_LINE else {}
-    if len(pairs) < _LEAST_PAIRS or not pairs.keys() & {"Steps", "Sampler", "Seed", "Model hash", "Model"}:
+    found = _line_of_pairs(text)
+    if found is None:
         return None
+    above, last, pairs = found
     prompt, negative = _prompts(above)
     hashes = _civitai_hashes(last)
     return declared(
@@ -50,6 +54,23 @@ def parse(text: str, source: str) -> Declared | None:
         model_hash=pairs.get("Model hash", hashes.get("model")),
         loras=_loras(pairs, hashes),
     )
+
+
+def _line_of_pairs(text: str) -> tuple[str, str, dict[str, str]] | None:
+    """What stands above the line of pairs, that line, and its pairs; None where there is none.
+
+    It is the last line, or the one above the templates that sd-dynamic-prompts drew the prompt from.
+    """
+    ends = [
+        len(text),
+        *(found.start() for found in itertools.islice(_TEMPLATE.finditer(text), _MOST_TEMPLATES)),
+    ]
+    for end in ends:
+        above, _, last = text[:end].rpartition("\n")
+        pairs = dict(_pairs(last)) if len(last) <= _MAX_LINE else {}
+        if len(pairs) >= _LEAST_PAIRS and pairs.keys() & _OF_GENERATORS:
+            return above, last, pairs
+    return None
 
 
 def _pairs(line: str) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """ComfyUI: the graph of nodes that made the picture, `{id: {class_type, inputs}}`; a link is `["id", slot]`.
 
 Only what plainly follows from the graph is taken: the sampler is the node with `sampler_name`, `steps` and `cfg`.
-Where several samplers disagree, or the graph spreads this over other nodes, fields are left empty and not guessed.
+Where several samplers disagree, the graph spreads this over other nodes, or a node makes a text, fields are left
+empty and not guessed. A node that samples parts of a picture anew (a face) is no sampler of the picture.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,15 @@ from das.images.declared.record import Declared, DeclaredLora, base_name, declar
 Graph = Mapping[str, dict[str, Any]]
 
 _SAMPLER = {"sampler_name", "steps", "cfg"}
+_SPREAD_SAMPLER = {"noise", "guider"}
+"""ComfyUI's `SamplerCustomAdvanced`: what it samples with is said by nodes that it is linked to."""
+_VALUES = ("value", "seed", "noise_seed", "text", "string", "int", "float")
+_BESIDE_VALUES = {"control_after_generate"}
+"""Inputs of a node that holds a value, by which it does nothing to it."""
+_OF_PARTS = {"image", "images", "segs"}
+"""What a node samples anew, as those do that mend faces or enlarge a picture tile by tile."""
+_WITHOUT_TEXT = "ConditioningZeroOut"
+"""The node behind which a text counts for nothing."""
 _MAX_NODES = 5_000
 _MAX_WAY = 50
 """Nodes that are passed from a sampler to what is looked for."""
@@ -46,13 +56,19 @@ def graph_of(text: str) -> Graph | None:
     nodes = {
         name: node["inputs"]
         for name, node in found.items()
-        if isinstance(node, dict) and isinstance(node.get("inputs"), dict) and "class_type" in node
+        if isinstance(node, dict)
+        and isinstance(node.get("inputs"), dict)
+        and node.get("class_type", _WITHOUT_TEXT) != _WITHOUT_TEXT
     }
     return nodes or None
 
 
 def _declared(graph: Graph, source: str) -> Declared | None:
-    samplers = [inputs for inputs in graph.values() if inputs.keys() >= _SAMPLER]
+    samplers = [
+        inputs for inputs in graph.values() if inputs.keys() >= _SAMPLER and not inputs.keys() & _OF_PARTS
+    ]
+    if any(inputs.keys() >= _SPREAD_SAMPLER for inputs in graph.values()):
+        samplers = []
     said = [_sampled(graph, inputs) for inputs in samplers[:_MAX_SAMPLERS]]
     agreed = {name: _agreed([one[name] for one in said]) for name in _FIELDS} if said else {}
     loras: tuple[DeclaredLora, ...] = agreed.pop("loras", None) or ()
@@ -88,18 +104,16 @@ def _node(graph: Graph, link: object) -> tuple[dict[str, Any], int] | None:
 
 
 def _value(graph: Graph, value: object, kind: Any) -> Any:
-    """A value, or the one in the node that it is linked to, as far as that names just one."""
+    """A value, or the one in the node that it is linked to, as far as that holds one and does nothing with it."""
     if isinstance(value, kind) and not isinstance(value, bool):
         return value
     found = _node(graph, value)
     if found is None:
         return None
-    plain = [
-        found[0][name]
-        for name in ("value", "seed", "noise_seed", "text", "string", "int", "float")
-        if isinstance(found[0].get(name), kind) and not isinstance(found[0].get(name), bool)
-    ]
-    return plain[0] if len(plain) == 1 else None
+    (name, *others) = found[0].keys() - _BESIDE_VALUES or {""}
+    held = found[0].get(name)
+    plain = not others and name in _VALUES and isinstance(held, kind) and not isinstance(held, bool)
+    return held if plain else None
 
 
 def _text(graph: Graph, link: object) -> str | None:
@@ -113,8 +127,8 @@ def _text(graph: Graph, link: object) -> str | None:
             text: str | None = _value(graph, inputs["text"], str)
             return text
         if "text_g" in inputs and "text_l" in inputs:  # the two encoders of SDXL
-            text = _agreed([_value(graph, inputs[name], str) or "" for name in ("text_g", "text_l")])
-            return text
+            both = [_value(graph, inputs[name], str) for name in ("text_g", "text_l")]
+            return both[0] if both[0] == both[1] else None
         if "conditioning" in inputs:
             link = inputs["conditioning"]
         elif "positive" in inputs and "negative" in inputs:

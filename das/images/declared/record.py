@@ -22,6 +22,10 @@ _EXTRA_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^<>]{1,300}>", re.IGNOREC
 _LORA_IN_PROMPT = re.compile(
     r"<(?:lora|lyco):([^<>:]{1,200})(?::([^<>:]{1,20}))?[^<>]{0,200}>", re.IGNORECASE
 )
+_WEIGHED = re.compile(r"(?<!\\)\(((?:[^()\\]|\\.){1,1000}?):\s*[-+]?(?:\d{1,3}(?:\.\d{0,9})?|\.\d{1,9})\s*\)")
+_ESCAPED = re.compile(r"\\([()\[\]{}])")
+_BRACKETS = re.compile(r"[()\[\]{}]")
+_MOST_NESTED = 10
 _KEPT_CONTROLS = "\n\t"
 
 Value = TypeVar("Value")
@@ -72,8 +76,15 @@ class Declared:
 
     @property
     def asked_prompt(self) -> str | None:
-        """The prompt as a text encoder gets it: without `<lora:…>` and the like, which are orders to the tool."""
-        return None if self.prompt is None else without_tags(self.prompt)
+        """The prompt as a text encoder gets it: without `<lora:…>` and the like, which are orders to the tool, and
+        without weights and escapes, which tell it how much a word counts and which brackets are text.
+        """
+        return None if self.prompt is None else without_weights(without_tags(self.prompt))
+
+    @property
+    def bracketed(self) -> bool:
+        """Whether the prompt has brackets, by which programs weigh words or choose among them."""
+        return self.prompt is not None and bool(_BRACKETS.search(without_tags(self.prompt)))
 
     def as_json(self) -> dict[str, Any]:
         """As plain values, which `declared_from` reads."""
@@ -181,6 +192,16 @@ def without_tags(prompt: str) -> str:
     """A prompt without the tags that call extra networks, and without the gaps that they leave."""
     left = _EXTRA_NETWORK.sub("", prompt)
     return prompt if left == prompt else re.sub(r"[ \t]{2,}", " ", left).strip(" \t\n,")
+
+
+def without_weights(prompt: str) -> str:
+    """A prompt with `(words:1.3)` as `words`, and `\\(` as `(`; brackets without a number stay: they may be text."""
+    for _ in range(_MOST_NESTED):
+        left = _WEIGHED.sub(r"\1", prompt)
+        if left == prompt:
+            break
+        prompt = left
+    return _ESCAPED.sub(r"\1", prompt)
 
 
 def clean(text: str) -> str:
