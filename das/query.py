@@ -16,6 +16,7 @@ from das.copies import summary_of
 from das.device import check_device
 from das.durable import write_bytes
 from das.errors import DasError, SettingsError
+from das.finite import LARGEST_SEED
 from das.index import NO_SCREENING, AttributionIndex
 from das.methods import SEEDED
 from das.provenance import compare_model, defaults, notes_of_declared
@@ -54,7 +55,10 @@ def query(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help=f"What it was generated with, for {SEEDED}; else it is inverted.")
+        int | None,
+        typer.Option(
+            help=f"What it was generated with, for {SEEDED}; else it is inverted.", min=0, max=LARGEST_SEED
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.", callback=check_device)] = "cpu",
     report: Annotated[

@@ -109,7 +109,7 @@ def trajectories(
     seeds: Sequence[int | None],
     timesteps: Sequence[int],
 ) -> Tensor:
-    """The clean predictions on each generation's way, (B, T, C, h, w): by its seed, or by inversion where that is None.
+    """The clean predictions on each generation's way, (B, T, C, h, w): by its seed, or inverted where that is None.
 
     Args:
         x0: the generations, (B, C, h, w).
