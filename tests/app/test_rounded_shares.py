@@ -256,8 +256,10 @@ def part(share: float, works: int = 1) -> dict[str, Any]:
 def test_influence_that_is_not_told_is_not_none() -> None:
     tally = Tally(Rounding.by(None, 0.05))
     holders = [{"name": f"Holder {number}", "share": 0.04} for number in range(25)]
-    tally.add(Answered("attr_1", "das-block", "likely", "all", holders))
-    tally.add(Answered("attr_2", "das-block", "likely", "all", [{"name": "Holder 1", "share": 0.0}]))
+    tally.add(Answered("attr_1", "tiny@0", "das-block", "likely", "all", holders))
+    tally.add(
+        Answered("attr_2", "tiny@0", "das-block", "likely", "all", [{"name": "Holder 1", "share": 0.0}])
+    )
     told = {name: units / UNITS for name, units in tally.units.items() if units}
     assert told == {BEYOND: 1.0, NO_INFLUENCE: 1.0}
 

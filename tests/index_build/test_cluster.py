@@ -450,7 +450,9 @@ def test_sums_without_their_products_are_asked_for_again(
         f"{features.name}.{form}": np.ones((32, 32))
         for features, form in kernel_forms(BuildConfig(**options))
     }
-    np.savez(Path(exchange.location) / "sums-00000.npz", **sums)
+    # Whole at once, as build workers write.
+    np.savez(tmp_path / "sums.npz", **sums)
+    (tmp_path / "sums.npz").rename(Path(exchange.location) / "sums-00000.npz")
     until(lambda: not exchange.is_done(0))
     worker()
     assert built.result(PATIENCE_S)["state"] == "built"

@@ -137,8 +137,9 @@ def test_answered_questions_come_newest_first(
     rest = store.decisions.answered("me", first[-1].id, 2)
     assert [job.id for job in [*first, *rest]] == [job.id for job in reversed(jobs)]
     assert store.decisions.answered("you", None, 2) == []
-    assert store.decisions.answered("me", None, 2, index_id="another") == []
-    assert len(store.decisions.answered("me", None, 9, index_id=HELD[0])) == 3
+    assert store.decisions.answered("me", None, 2, index="another") == []
+    for index in (HELD[0], HELD[0].partition("@")[0]):
+        assert len(store.decisions.answered("me", None, 9, index=index)) == 3
     assert [j.id for j in store.decisions.answered("me", None, 9, since=jobs[0].created_at)] == [
         job.id for job in reversed(jobs[1:])
     ]
