@@ -34,7 +34,7 @@ from tests.conftest import make_works
 from tests.index_build.digests import digests
 from tests.s3 import S3, running
 
-PATIENCE_S = 120
+PATIENCE_S = 240
 SHARDS = 6
 
 Start = Callable[..., "Future[dict[str, Any]]"]
