@@ -176,7 +176,7 @@ class Gone:
 
     @property
     def anything(self) -> bool:
-        return bool(self.stems or self.creators) or self.by_creator
+        return bool(self.stems) or self.by_creator
 
     def withholds(self, creator: str, levels: Levels) -> bool:
         """Whether a creator isn't named: who is opted out, or may be, since nothing of them is left."""

@@ -28,6 +28,7 @@ TOP = 3
 CREATOR = "Xenia Removed"
 FIRST = f"One work by {CREATOR}, “Secret”, accounts for 9 % of the measured influence among 40 works."
 HTML = {"Accept": "text/html"}
+LARGE_SHARE = {"code": "large-share", "outcome": "review", "when": {"top.share": {"at_least": 0.01}}}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,13 @@ def answered(ask: Callable[..., Any], store: JobStore, index: AttributionIndex) 
         return str(asked["id"])
 
     return answered
+
+
+def decide_by(client: TestClient, name: str, rule: dict[str, Any]) -> None:
+    """Have a policy of one rule decide."""
+    policy = client.post("/v1/policies", json={"policy": {"policy": name, "rules": [rule]}})
+    assert policy.status_code in (200, 201), policy.text
+    client.post(f"/v1/policies/{name}/activate", json={"version": policy.json()["version"]})
 
 
 def listed(client: TestClient, job_id: str) -> str | None:
@@ -227,10 +235,7 @@ def test_a_decisions_note_about_a_removed_work_names_it_no_more(
     answered: Callable[..., str],
     restart: Callable[..., ServedIndex],
 ) -> None:
-    rules = [{"code": "large-share", "outcome": "review", "when": {"top.share": {"at_least": 0.01}}}]
-    policy = client.post("/v1/policies", json={"policy": {"policy": "removed", "rules": rules}})
-    assert policy.status_code in (200, 201), policy.text
-    client.post("/v1/policies/removed/activate", json={"version": policy.json()["version"]})
+    decide_by(client, "removed", LARGE_SHARE)
     match = {"work_id": gone[0], "verdict": "copy", "score": 0.97, "method": "pdq", "mirrored": False}
     job_id = answered(copy={"verdict": "copy", "score": 0.97, "method": "pdq", "matches": [match]})
     decided = client.post("/v1/decisions", json={"policy": "removed", "attribution": job_id}).json()
@@ -251,9 +256,7 @@ def test_what_was_blocked_isnt_cleared_because_a_work_is_gone(
     restart: Callable[..., ServedIndex],
 ) -> None:
     when = {"top.creator": {"known": True, "in": [index.works.creators[0]]}}
-    rules = [{"code": "theirs", "outcome": "block", "when": when}]
-    policy = client.post("/v1/policies", json={"policy": {"policy": "gone", "rules": rules}})
-    client.post("/v1/policies/gone/activate", json={"version": policy.json()["version"]})
+    decide_by(client, "gone", {"code": "theirs", "outcome": "block", "when": when})
     likely = {"verdict": "likely", "p_value": 0.4, "p_value_re_encoded": 0.5, "references": 100}
     asked = {"policy": "gone", "attribution": answered(in_model=likely)}
     assert client.post("/v1/decisions", json=asked).json()["outcome"] == "block"
@@ -264,9 +267,7 @@ def test_what_was_blocked_isnt_cleared_because_a_work_is_gone(
 def test_nor_does_it_where_nothing_is_hidden(
     client: TestClient, gone: list[str], answered: Callable[..., str], restart: Callable[..., ServedIndex]
 ) -> None:
-    rules = [{"code": "large-share", "outcome": "review", "when": {"top.share": {"at_least": 0.01}}}]
-    policy = client.post("/v1/policies", json={"policy": {"policy": "open", "rules": rules}})
-    client.post("/v1/policies/open/activate", json={"version": policy.json()["version"]})
+    decide_by(client, "open", LARGE_SHARE)
     match = {"work_id": gone[0], "verdict": "copy", "score": 0.97, "method": "pdq", "mirrored": False}
     job_id = answered(copy={"verdict": "copy", "score": 0.97, "method": "pdq", "matches": [match]})
     decided = client.post("/v1/decisions", json={"policy": "open", "attribution": job_id}).json()
